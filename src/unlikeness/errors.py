@@ -1,0 +1,26 @@
+"""The errors that a user may see.
+
+Each message is one clear sentence that names the file or the setting, the reason and the remedy. The command
+line prints it on one line of stderr and exits with the class's `exit_code`; nothing else of the library's
+own making is meant to reach a user.
+"""
+
+from __future__ import annotations
+
+__all__ = ["PictureError", "UnlikenessError", "UsageError"]
+
+
+class UnlikenessError(Exception):
+    """The work cannot be done: a missing model, a full disk, a training that diverged. Exit status 1."""
+
+    exit_code: int = 1
+
+
+class UsageError(UnlikenessError, ValueError):
+    """A setting or an argument is wrong, and asking differently would help. Exit status 2."""
+
+    exit_code: int = 2
+
+
+class PictureError(UnlikenessError):
+    """One file cannot be used as a picture; the rest of a folder can go on without it."""
