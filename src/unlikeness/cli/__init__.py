@@ -1,0 +1,88 @@
+"""The command line: `unlikeness VERB ...`. One file per verb, no logic in any of them.
+
+A verb's file imports nothing heavy at its head (typer and the standard library), so that `--help` is quick;
+what does the work is imported inside the function. A new verb is a file here and a line below "The verbs".
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from unlikeness.cli import measure
+from unlikeness.errors import UnlikenessError
+
+__all__ = ["app", "main"]
+
+INTERRUPTED = 130  # 128 + SIGINT, what a shell reports
+
+app = typer.Typer(
+    name="unlikeness",
+    help="Keep a likeness from being copied by text-to-image models.",
+    epilog="Set UNLIKENESS_TRACEBACK=1 to see where an error came from.",
+    add_completion=False,
+    rich_markup_mode="markdown",  # in which [n/255] stands for itself
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from unlikeness import __version__
+
+        typer.echo(f"unlikeness {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _frame(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+# The verbs, in the order in which `--help` shows them.
+app.add_typer(measure.app, name="measure")
+
+
+def _fail(text: str, status: int) -> int:
+    """One line on stderr, whatever the message looks like."""
+    if os.environ.get("UNLIKENESS_TRACEBACK", "0") not in ("", "0"):
+        traceback.print_exc()
+    typer.echo(f"unlikeness: {' '.join(text.split())}", err=True)
+    return status
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line on `argv` (without the program's name; default `sys.argv`).
+
+    Returns the exit status. 0: done. 1: it could not be done. 2: it was asked wrongly. 130: interrupted.
+    A fault in the program itself is the one thing that shows a traceback.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv) or ["--help"]
+    command = typer.main.get_command(app)
+    try:
+        status = command.main(arguments, prog_name="unlikeness", standalone_mode=False)
+    except UnlikenessError as error:
+        return _fail(str(error), error.exit_code)
+    except typer.TyperException as error:  # what the parser of the command line objects to
+        context = getattr(error, "ctx", None)
+        where = "unlikeness" if context is None else context.command_path
+        return _fail(f"{error.format_message()} (see {where} --help)", error.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        return _fail("interrupted", INTERRUPTED)
+    except OSError as error:
+        return _fail(f"{error.filename or 'input or output'}: {error.strerror or error}", 1)
+    except MemoryError:
+        return _fail("out of memory: close other programs, or ask for less at a time", 1)
+    if status == INTERRUPTED:
+        return _fail("interrupted", INTERRUPTED)
+    return int(status or 0)

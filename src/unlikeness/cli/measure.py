@@ -1,0 +1,120 @@
+"""`unlikeness measure`: how visible a protection is, and how alike generated pictures are to a subject."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from typer.core import TyperGroup
+
+if TYPE_CHECKING:
+    from unlikeness.measure.report import VisibilityReport
+
+__all__ = ["app"]
+
+
+class _VisibilityByDefault(TyperGroup):
+    """`measure A B` is `measure visibility A B`: a first word that is no verb of this group is a path."""
+
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
+        if args and args[0] not in self.commands and args[0] not in ctx.help_option_names:
+            args = ["visibility", *args]
+        return super().parse_args(ctx, args or ["--help"])
+
+
+app = typer.Typer(
+    cls=_VisibilityByDefault,
+    help="Measure a protection: `measure ORIGINAL PROTECTED` compares files or folders.",
+)
+
+
+@app.command()
+def visibility(
+    original: Annotated[Path, typer.Argument(help="A picture or a folder of pictures.")],
+    protected: Annotated[Path, typer.Argument(help="Its protected copy, or the folder with the copies.")],
+    json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    seed: Annotated[int, typer.Option(help="Seed of the bootstrap intervals.")] = 0,
+) -> None:
+    """How far protected pictures are from their originals: L∞ [n/255], PSNR [dB], SSIM, size of the files.
+
+    The same as `measure ORIGINAL PROTECTED`. In folders, pictures are matched by their relative name.
+    """
+    from unlikeness.measure.report import compare, to_json
+    from unlikeness.progress import on_stderr
+
+    with on_stderr(quiet=not (original.is_dir() and protected.is_dir())) as progress:
+        report = compare(original, protected, seed=seed, progress=progress)
+    if json:
+        typer.echo(to_json(report))
+    else:
+        _show(report)
+    if report.failed:
+        raise typer.Exit(1)
+
+
+def _show(report: VisibilityReport) -> None:
+    """The report as a table on stdout; what could not be compared, a line each, on stderr."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("picture")
+    for header in ("L∞ /255", "PSNR dB", "SSIM", "bytes before", "after", "growth"):
+        table.add_column(header, justify="right")
+    for p in report.pictures:
+        table.add_row(
+            p.name,
+            f"{p.linf:.2f}",
+            "identical" if p.psnr is None else f"{p.psnr:.1f}",
+            "too small" if p.ssim is None else f"{p.ssim:.4f}",
+            f"{p.bytes_before:,}",
+            f"{p.bytes_after:,}",
+            f"{p.growth:+.1%}",
+        )
+    console = Console()
+    console.print(table)
+    if len(report.pictures) > 1:
+        mean = {"PSNR dB": report.psnr, "SSIM": report.ssim, "growth": report.growth}
+        typer.echo(f"largest L∞ {report.max_linf:.2f}/255; means with 95 % bootstrap intervals:")
+        for name, interval in mean.items():
+            if interval is not None:
+                typer.echo(f"  {name}: {interval}")
+    for name in report.only_original:
+        typer.echo(f"only among the originals: {name}", err=True)
+    for name in report.only_protected:
+        typer.echo(f"only among the protected: {name}", err=True)
+    for line in report.failed:
+        typer.echo(line, err=True)
+
+
+@app.command()
+def similarity(
+    subject: Annotated[Path, typer.Option(help="Folder: held-out pictures of the subject, two or more.")],
+    generated: Annotated[Path, typer.Option(help="Folder: pictures that the personalized model made.")],
+    class_images: Annotated[Path, typer.Option(help="Folder: other members of the subject's class.")],
+    encoder: Annotated[str, typer.Option(help="The image encoder.")] = "toybox",
+    json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
+    seed: Annotated[int, typer.Option(help="Seed of the bootstrap interval.")] = 0,
+) -> None:
+    """How alike generated pictures are to a subject: 0 is any member of its class, 1 the subject itself."""
+    from unlikeness.measure.encoders import load_encoder
+    from unlikeness.measure.report import to_json
+    from unlikeness.measure.similarity import subject_similarity
+    from unlikeness.subjects import load_folder
+
+    model = load_encoder(encoder)
+    result = subject_similarity(
+        model,
+        generated=load_folder(generated, size=model.resolution),
+        subject=load_folder(subject, size=model.resolution),
+        of_class=load_folder(class_images, size=model.resolution),
+        seed=seed,
+    )
+    if json:
+        typer.echo(to_json(result))
+        return
+    typer.echo(f"s {result}")
+    typer.echo("mean cosine to the subject's pictures, and number of pictures:")
+    typer.echo(f"  generated {result.sim_generated:.3f} ({result.n_generated})")
+    typer.echo(f"  class     {result.sim_class:.3f} ({result.n_class})")
+    typer.echo(f"  itself    {result.sim_subject:.3f} ({result.n_subject})")

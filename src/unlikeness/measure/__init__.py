@@ -1,0 +1,61 @@
+"""What a protection costs to the eye, and what it is worth: visibility and subject similarity.
+
+Looked up lazily, so that importing the package does not load torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from unlikeness.measure.bootstrap import Interval, bootstrap_mean
+    from unlikeness.measure.report import PictureVisibility, VisibilityReport, compare, compare_pictures
+    from unlikeness.measure.similarity import (
+        Embedder,
+        Pairs,
+        SubjectSimilarity,
+        mean_similarity,
+        pair_similarities,
+        subject_similarity,
+    )
+    from unlikeness.measure.visibility import linf, psnr, ssim
+
+__all__ = [
+    "Embedder",
+    "Interval",
+    "Pairs",
+    "PictureVisibility",
+    "SubjectSimilarity",
+    "VisibilityReport",
+    "bootstrap_mean",
+    "compare",
+    "compare_pictures",
+    "linf",
+    "mean_similarity",
+    "pair_similarities",
+    "psnr",
+    "ssim",
+    "subject_similarity",
+]
+
+_HOME = {
+    "bootstrap": ("Interval", "bootstrap_mean"),
+    "report": ("PictureVisibility", "VisibilityReport", "compare", "compare_pictures"),
+    "similarity": (
+        "Embedder",
+        "Pairs",
+        "SubjectSimilarity",
+        "mean_similarity",
+        "pair_similarities",
+        "subject_similarity",
+    ),
+    "visibility": ("linf", "psnr", "ssim"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    for module, names in _HOME.items():
+        if name in names:
+            return getattr(import_module(f"{__name__}.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

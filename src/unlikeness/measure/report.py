@@ -1,0 +1,144 @@
+"""Originals against their protected copies, file by file: a report to print or to write as JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from unlikeness import __version__, pictures
+from unlikeness.errors import PictureError, UsageError
+from unlikeness.measure.bootstrap import Interval, bootstrap_mean
+from unlikeness.measure.visibility import SSIM_WINDOW, linf, psnr, ssim
+from unlikeness.progress import Progress, Silent
+
+__all__ = ["PictureVisibility", "VisibilityReport", "compare", "compare_pictures", "to_json"]
+
+
+@dataclass(frozen=True)
+class PictureVisibility:
+    """How far one protected picture is from its original."""
+
+    name: str
+    linf: float
+    """Largest change [n/255]."""
+    psnr: float | None
+    """[dB]; None if the pixels are identical."""
+    ssim: float | None
+    """1 for identical pixels; None if a side is shorter than the SSIM window."""
+    bytes_before: int
+    bytes_after: int
+
+    @property
+    def growth(self) -> float:
+        """Growth of the file: 0.25 is a quarter more bytes."""
+        return self.bytes_after / self.bytes_before - 1
+
+
+@dataclass(frozen=True)
+class VisibilityReport:
+    """All pictures of a comparison, their means, and what could not be compared."""
+
+    version: str
+    pictures: tuple[PictureVisibility, ...]
+    max_linf: float | None
+    psnr: Interval | None
+    """Mean over the pictures whose pixels changed."""
+    ssim: Interval | None
+    growth: Interval | None
+    only_original: tuple[str, ...]
+    only_protected: tuple[str, ...]
+    failed: tuple[str, ...]
+    """One line for each pair that could not be compared."""
+
+
+def to_json(report: object) -> str:
+    """A report dataclass as indented JSON, without NaN or infinity."""
+    return json.dumps(asdict(report), indent=2, ensure_ascii=False, allow_nan=False)  # type: ignore[call-overload]
+
+
+def compare_pictures(original: Path, protected: Path, name: str | None = None) -> PictureVisibility:
+    """Compare two files. Raises PictureError if one cannot be read or their sizes differ."""
+    a, b = pictures.open_picture(original).rgb, pictures.open_picture(protected).rgb
+    if a.shape != b.shape:
+        raise PictureError(
+            f"{protected}: {b.shape[1]} × {b.shape[0]} px, but its original has {a.shape[1]} × {a.shape[0]}; "
+            "compare pictures of one size"
+        )
+    x, y = (torch.from_numpy(p).permute(2, 0, 1).unsqueeze(0) for p in (a, b))
+    ratio = float(psnr(x, y))
+    return PictureVisibility(
+        name=name or original.name,
+        linf=float(linf(x, y)),
+        psnr=ratio if math.isfinite(ratio) else None,
+        ssim=float(ssim(x, y)) if min(x.shape[-2:]) >= SSIM_WINDOW else None,
+        bytes_before=original.stat().st_size,
+        bytes_after=protected.stat().st_size,
+    )
+
+
+def compare(
+    original: Path, protected: Path, *, seed: int = 0, progress: Progress | None = None
+) -> VisibilityReport:
+    """Compare two files, or two folders whose pictures are matched by their name relative to the folder.
+
+    Raises UsageError if one is a file and the other a folder, or if a folder pair has no name in common.
+    """
+    for path in (original, protected):
+        if not path.exists():
+            raise UsageError(f"{path}: no such file or folder; give an original and its protected copy")
+    if original.is_dir() != protected.is_dir():
+        raise UsageError(f"{original} and {protected}: give two files or two folders, not one of each")
+    if not original.is_dir():
+        return _report([compare_pictures(original, protected)], [], [], [], seed)
+
+    left, right = _by_name(original), _by_name(protected)
+    both = sorted(left.keys() & right.keys())
+    if not both:
+        raise UsageError(
+            f"{original} and {protected}: no picture has the same name in both; "
+            "give the folder that was protected and the folder it was protected into"
+        )
+    progress = progress or Silent()
+    progress.start(len(both), "comparing", "picture")
+    done: list[PictureVisibility] = []
+    failed: list[str] = []
+    for name in both:
+        try:
+            done.append(compare_pictures(left[name], right[name], name))
+        except PictureError as error:
+            failed.append(str(error))
+        progress.advance()
+    progress.close()
+    return _report(done, sorted(left.keys() - right.keys()), sorted(right.keys() - left.keys()), failed, seed)
+
+
+def _by_name(folder: Path) -> dict[str, Path]:
+    return {file.relative_to(root).as_posix(): file for root, file in pictures.find_pictures([folder])}
+
+
+def _report(
+    done: Sequence[PictureVisibility],
+    only_original: Sequence[str],
+    only_protected: Sequence[str],
+    failed: Sequence[str],
+    seed: int,
+) -> VisibilityReport:
+    def interval(figures: Sequence[float]) -> Interval | None:
+        return bootstrap_mean([figures], seed=seed) if figures else None
+
+    return VisibilityReport(
+        version=__version__,
+        pictures=tuple(done),
+        max_linf=max((p.linf for p in done), default=None),
+        psnr=interval([p.psnr for p in done if p.psnr is not None]),
+        ssim=interval([p.ssim for p in done if p.ssim is not None]),
+        growth=interval([p.growth for p in done]),
+        only_original=tuple(only_original),
+        only_protected=tuple(only_protected),
+        failed=tuple(failed),
+    )
