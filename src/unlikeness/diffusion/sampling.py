@@ -1,0 +1,112 @@
+"""Drawing pictures: a deterministic solver from diffusers around batched classifier-free guidance."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from unlikeness.errors import UsageError
+from unlikeness.progress import Progress, Silent
+
+if TYPE_CHECKING:
+    from unlikeness.diffusion.model import TextToImage
+
+__all__ = ["SAMPLERS", "generate", "initial_noise"]
+
+SAMPLERS = ("dpm++", "ddim")
+_DECODED_AT_ONCE = 4 * 512 * 512  # pixels: what a float32 autoencoder decodes in about 8 GB
+
+
+def initial_noise(shape: tuple[int, int, int], seeds: Sequence[int]) -> Tensor:
+    """[B, C, h, w] float32 on the CPU, each picture's from its own seed alone."""
+    return torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
+
+
+@torch.no_grad()
+def generate(
+    model: TextToImage,
+    prompts: Sequence[str],
+    *,
+    seeds: Sequence[int],
+    steps: int = 25,
+    guidance: float | None = None,
+    negative_prompt: str = "",
+    batch_size: int = 16,
+    sampler: str = "dpm++",
+    progress: Progress | None = None,
+) -> Tensor:
+    """Images [B, 3, H, W], float32 in [0, 1] on the CPU, one per seed, at the model's own resolution.
+
+    Args:
+        prompts: one per seed, or a single one for all.
+        seeds: a picture's noise comes from its own seed, whatever else is in the batch.
+        steps: solver steps, at least 1.
+        guidance: scale of classifier-free guidance (Ho & Salimans 2022), both halves in one forward pass;
+            1 or less turns it off; None takes the model's default.
+        negative_prompt: what guidance leads away from.
+        batch_size: pictures in flight at once.
+        sampler: "dpm++" (DPM-Solver++ 2M, Lu et al. 2022) or "ddim" (Song et al. 2021, η = 0), both set up
+            from the model's own scheduler configuration.
+
+    Raises:
+        UsageError: a setting is out of range, or prompts and seeds do not match.
+    """
+    prompts = [prompts] if isinstance(prompts, str) else list(prompts)
+    if len(prompts) == 1:
+        prompts = prompts * len(seeds)
+    if len(prompts) != len(seeds) or not seeds:
+        raise UsageError(f"{len(prompts)} prompts for {len(seeds)} seeds: give one prompt, or one per seed")
+    if steps < 1 or batch_size < 1:
+        raise UsageError(f"steps ({steps}) and batch_size ({batch_size}) must be 1 or more")
+    scale = model.default_guidance if guidance is None else guidance
+    progress = progress or Silent()
+    progress.start(len(seeds), "generating", "picture")
+    images = []
+    for start in range(0, len(seeds), batch_size):
+        part = slice(start, start + batch_size)
+        z = initial_noise(model.latent_shape, seeds[part]).to(model.device)
+        c = model.embed(prompts[part])
+        uncond = model.embed([negative_prompt]).expand_as(c) if scale > 1 else None
+        z0 = _solve(model, make_solver(model.scheduler, sampler), z, c, uncond, scale, steps)
+        at_once = max(_DECODED_AT_ONCE // model.resolution**2, 1)
+        images += [model.decode(some).float().cpu() for some in torch.split(z0, at_once)]
+        progress.advance(len(z0))
+    progress.close()
+    return torch.cat(images)
+
+
+def make_solver(scheduler: Any, sampler: str) -> Any:
+    """A diffusers scheduler of the asked kind with the betas and prediction type of the model's own.
+
+    Latents are unbounded, so the solver never clips its estimate of z0, whatever the configuration omits.
+    """
+    from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
+
+    if sampler == "ddim":
+        return DDIMScheduler.from_config(scheduler.config, clip_sample=False, thresholding=False)
+    if sampler == "dpm++":
+        return DPMSolverMultistepScheduler.from_config(
+            scheduler.config, algorithm_type="dpmsolver++", solver_order=2, thresholding=False
+        )
+    raise UsageError(f"sampler {sampler!r} is unknown; it must be one of {', '.join(SAMPLERS)}")
+
+
+def _solve(
+    model: TextToImage, solver: Any, z: Tensor, c: Tensor, uncond: Tensor | None, scale: float, steps: int
+) -> Tensor:
+    solver.set_timesteps(steps, device=model.device)
+    z = z * solver.init_noise_sigma
+    condition = c if uncond is None else torch.cat([uncond, c])
+    for t in solver.timesteps:
+        z_t = solver.scale_model_input(z, t)
+        if uncond is None:
+            f = model.predict(z_t, t.expand(len(z)), condition).float()
+        else:
+            both = model.predict(torch.cat([z_t, z_t]), t.expand(2 * len(z)), condition).float()
+            without, with_prompt = both.chunk(2)
+            f = without + scale * (with_prompt - without)
+        z = solver.step(f, t, z, return_dict=False)[0]
+    return z

@@ -1,0 +1,137 @@
+"""A model written as a diffusers folder: safetensors only, complete or not at all."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from unlikeness.diffusion.quiet import quiet
+from unlikeness.diffusion.weights import choose_weights, needed_files
+from unlikeness.errors import UnlikenessError, UsageError
+
+if TYPE_CHECKING:
+    from unlikeness.diffusion.model import TextToImage
+
+__all__ = ["check_empty", "save_folder"]
+
+_ABSENT: list[Any] = [None, None]
+
+
+def check_empty(folder: Path) -> None:
+    """UsageError unless `folder` does not exist or is an empty folder."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError(f"{folder} already holds something, which is never overwritten; give another folder")
+
+
+def save_folder(model: TextToImage, folder: Path, dtype: torch.dtype | None = None) -> Path:
+    """Write `model` to `folder` under a temporary name beside it, then rename. Returns the folder.
+
+    What the model carries without having loaded it (a safety checker, ...) is copied from its source folder;
+    a part that is no longer there is entered as absent.
+    """
+    check_empty(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        with quiet():
+            _write(model, work, dtype)
+        work.chmod(0o755)
+        if folder.exists():
+            folder.rmdir()
+        work.rename(folder)
+    except OSError as error:
+        raise UnlikenessError(
+            f"the model cannot be saved to {folder} ({error}); free space or give another folder"
+        ) from error
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return folder
+
+
+def _write(model: TextToImage, work: Path, dtype: torch.dtype | None) -> None:
+    import diffusers
+
+    index: dict[str, Any] = {
+        "_class_name": model.family.pipeline,
+        "_diffusers_version": diffusers.__version__,
+        "safety_checker": _ABSENT,
+        "feature_extractor": _ABSENT,
+        "image_encoder": _ABSENT,
+        "requires_safety_checker": False,
+    }
+    for name, value in model.carried.items():
+        if name in ("_class_name", "_diffusers_version", "_name_or_path"):
+            continue
+        is_component = isinstance(value, list) and len(value) == 2
+        if is_component and value[0] is not None and not _carry(model.source, name, work):
+            value = _ABSENT
+        index[name] = value
+    for name in ("vae", "unet", "text_encoder"):
+        module = _plain(getattr(model, name), dtype)
+        module.save_pretrained(work / name, safe_serialization=True)
+        index[name] = [_library(module), type(module).__name__]
+    for name in ("tokenizer", "scheduler"):
+        part = getattr(model, name)
+        part.save_pretrained(work / name)
+        index[name] = [_library(part), type(part).__name__]
+    _write_json(work / "model_index.json", index)
+    if model.default_guidance != model.family.default_guidance:
+        _write_json(work / "unlikeness.json", {"default_guidance": model.default_guidance})
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _library(part: Any) -> str:
+    return "transformers" if type(part).__module__.startswith("transformers.") else "diffusers"
+
+
+def _plain(module: Any, dtype: torch.dtype | None) -> Any:
+    """The module as it is to be written: adapters merged, cast; the model's own is never touched."""
+    adapted = bool(getattr(module, "peft_config", None))
+    if not adapted and dtype in (None, module.dtype):
+        return module
+    module = copy.deepcopy(module)
+    if adapted:
+        module.fuse_lora()
+        module.unload_lora()
+    return module if dtype is None else torch.nn.Module.to(module, dtype)
+
+
+def _carry(source: Path | None, name: str, work: Path) -> bool:
+    """Copy the component's folder, pickled weights as safetensors. False if it is not there."""
+    if source is None or not (source / name).is_dir():
+        return False
+    names = [file.name for file in (source / name).iterdir() if file.is_file()]
+    chosen = choose_weights(names)
+    if chosen is not None and chosen.format == "bin" and chosen.sharded:
+        raise UnlikenessError(
+            f"the {name} of model {source} is in pickled shards, which are not written on; save it once with "
+            "diffusers as safetensors"
+        )
+    (work / name).mkdir()
+    for file in needed_files(names):
+        # A variant's file takes the plain name, so that the folder opens without naming the variant.
+        plain = file if chosen is None or chosen.variant is None else file.replace(f".{chosen.variant}.", ".")
+        plain = file if "-of-" in file else plain
+        if file.endswith(".bin"):
+            plain = plain.replace(".bin", ".safetensors")
+            _convert(source / name / file, work / name / re.sub("^pytorch_model", "model", plain))
+        else:
+            shutil.copyfile(source / name / file, work / name / plain)
+    return True
+
+
+def _convert(pickle: Path, path: Path) -> None:
+    from safetensors.torch import save_file
+
+    tensors = torch.load(pickle, map_location="cpu", weights_only=True)
+    save_file({key: value.clone().contiguous() for key, value in tensors.items()}, path, {"format": "pt"})

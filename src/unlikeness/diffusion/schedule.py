@@ -1,0 +1,108 @@
+"""How noise is added, and what the network is trained to answer: the one place that decides the target."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unlikeness.errors import UsageError
+
+__all__ = ["PREDICTION_TYPES", "NoiseSchedule"]
+
+PREDICTION_TYPES = ("epsilon", "v_prediction", "sample", "flow")
+
+
+@dataclass(frozen=True)
+class NoiseSchedule:
+    """z_t = signal[t] · z0 + noise[t] · ε, and the target that belongs to it.
+
+    signal, noise: [T] float tensors. A variance-preserving schedule (Ho et al. 2020, Eq. 4) has
+    signal = √ᾱ and noise = √(1 − ᾱ); a flow (Lipman et al. 2023; Esser et al. 2024) 1 − σ and σ.
+    prediction_type: one of PREDICTION_TYPES; UsageError otherwise.
+    """
+
+    signal: Tensor
+    noise: Tensor
+    prediction_type: str = "epsilon"
+
+    def __post_init__(self) -> None:
+        if self.prediction_type not in PREDICTION_TYPES:
+            raise UsageError(
+                f"prediction type {self.prediction_type!r} is unknown; it must be one of "
+                f"{', '.join(PREDICTION_TYPES)}"
+            )
+        if self.signal.ndim != 1 or self.signal.shape != self.noise.shape:
+            raise UsageError("a noise schedule needs two tables of one length, signal and noise")
+
+    @classmethod
+    def from_alpha_bar(cls, alpha_bar: Tensor, prediction_type: str = "epsilon") -> NoiseSchedule:
+        """The variance-preserving schedule with the cumulative products ᾱ [T], each in [0, 1]."""
+        return cls(alpha_bar.sqrt(), (1 - alpha_bar).sqrt(), prediction_type)
+
+    @classmethod
+    def from_scheduler(cls, scheduler: Any) -> NoiseSchedule:
+        """The schedule that a diffusers scheduler was configured with.
+
+        Any scheduler with `alphas_cumprod` will do (DDPM, DDIM, PNDM, Euler, DPM-Solver, ...); one without it
+        is taken for flow matching, with σ = (t + 1) / T, its time shift being a matter of which t are drawn.
+        """
+        config = scheduler.config
+        alpha_bar = getattr(scheduler, "alphas_cumprod", None)
+        if alpha_bar is not None:
+            return cls.from_alpha_bar(
+                torch.as_tensor(alpha_bar).detach().cpu().float(), config.get("prediction_type", "epsilon")
+            )
+        steps = int(config.get("num_train_timesteps", 1000))
+        sigma = torch.arange(1, steps + 1, dtype=torch.float32) / steps
+        return cls(1 - sigma, sigma, "flow")
+
+    @property
+    def steps(self) -> int:
+        """T, the number of noise levels."""
+        return self.signal.shape[0]
+
+    @property
+    def alpha_bar(self) -> Tensor:
+        """[T]: the share of the signal in the variance, signal² / (signal² + noise²)."""
+        power = self.signal.square()
+        return power / (power + self.noise.square())
+
+    def _at(self, table: Tensor, t: Tensor, like: Tensor) -> Tensor:
+        values = table.to(like.device, like.dtype)[t.to(like.device)]
+        return values.reshape(-1, *[1] * (like.ndim - 1))
+
+    def add_noise(self, z0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
+        """z_t [B, ...] from z0 and ε [B, ...] at the levels t (long [B], 0 to T − 1)."""
+        return self._at(self.signal, t, z0) * z0 + self._at(self.noise, t, z0) * eps
+
+    def target(self, z0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
+        """What the network should answer for z_t = add_noise(z0, eps, t).
+
+        epsilon: ε (Ho et al. 2020); v_prediction: √ᾱ ε − √(1 − ᾱ) z0 (Salimans & Ho 2022); sample: z0;
+        flow: ε − z0 (the velocity of rectified flow, Liu et al. 2023).
+        """
+        if self.prediction_type == "epsilon":
+            return eps
+        if self.prediction_type == "sample":
+            return z0
+        if self.prediction_type == "flow":
+            return eps - z0
+        return self._at(self.signal, t, z0) * eps - self._at(self.noise, t, z0) * z0
+
+    def predict_z0(self, f: Tensor, z_t: Tensor, t: Tensor) -> Tensor:
+        """The z0 that the network's answer f stands for, given z_t and t: `target` solved for z0.
+
+        An ε-prediction at a level without any signal (zero terminal SNR) has no z0: the result is then inf
+        or nan.
+        """
+        signal, noise = self._at(self.signal, t, z_t), self._at(self.noise, t, z_t)
+        if self.prediction_type == "epsilon":
+            return (z_t - noise * f) / signal
+        if self.prediction_type == "sample":
+            return f
+        if self.prediction_type == "flow":
+            return z_t - noise * f
+        return signal * z_t - noise * f
