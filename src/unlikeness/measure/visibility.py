@@ -6,9 +6,10 @@ gradient. They raise `UsageError` if the shapes differ.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from unlikeness.errors import UsageError
 
@@ -19,7 +20,7 @@ SSIM_WINDOW = 11
 
 _SIGMA = 1.5
 _K1, _K2 = 0.01, 0.03
-_STRIP = 256  # rows of the SSIM map at a time: bounds the memory for large pictures
+_STRIP = 64  # rows of the SSIM map at a time: bounds the memory for large pictures
 
 
 def _check(a: Tensor, b: Tensor) -> None:
@@ -77,15 +78,24 @@ def _mean_ssim(x: Tensor, y: Tensor) -> Tensor:
 def _ssim_map(x: Tensor, y: Tensor) -> Tensor:
     """The SSIM of every full window of two images [C,H,W]: [C,H-10,W-10], float64."""
     x, y = x.double(), y.double()
-    offsets = torch.arange(SSIM_WINDOW, dtype=torch.float64, device=x.device) - SSIM_WINDOW // 2
-    window = torch.exp(-0.5 * (offsets / _SIGMA).square())
-    window = window / window.sum()
-    moments = torch.stack([x, y, x * x, y * y, x * y]).flatten(0, 1).unsqueeze(1)  # [5C,1,H,W]
-    moments = F.conv2d(F.conv2d(moments, window.view(1, 1, -1, 1)), window.view(1, 1, 1, -1))
-    mean_x, mean_y, xx, yy, xy = moments.view(5, -1, *moments.shape[-2:])
+    moments = torch.stack([x, y, x * x, y * y, x * y])
+    mean_x, mean_y, xx, yy, xy = _gaussian(_gaussian(moments, -2), -1)
     var_x, var_y, cov = xx - mean_x * mean_x, yy - mean_y * mean_y, xy - mean_x * mean_y
     c1, c2 = _K1**2, _K2**2
     result: Tensor = ((2 * mean_x * mean_y + c1) * (2 * cov + c2)) / (
         (mean_x.square() + mean_y.square() + c1) * (var_x + var_y + c2)
     )
     return result
+
+
+def _gaussian(x: Tensor, dim: int) -> Tensor:
+    """The Gaussian mean over every full window along `dim`, as a sum of shifted copies.
+
+    On a CPU that is an order of magnitude faster than a one-channel `conv2d` in float64.
+    """
+    weights = [math.exp(-0.5 * ((k - SSIM_WINDOW // 2) / _SIGMA) ** 2) for k in range(SSIM_WINDOW)]
+    n = x.shape[dim] - SSIM_WINDOW + 1
+    out = torch.zeros_like(x.narrow(dim, 0, n))
+    for k, weight in enumerate(weights):
+        out.add_(x.narrow(dim, k, n), alpha=weight / sum(weights))
+    return out

@@ -1,0 +1,81 @@
+"""What the package promises before anything is asked of it: it imports lightly and answers quickly."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+import tomllib
+from importlib.metadata import entry_points
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+
+import unlikeness
+
+ROOT = Path(__file__).parents[1]
+HEAVY = ("torch", "diffusers", "transformers", "numpy", "PIL")
+
+
+def python(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+
+
+@pytest.mark.parametrize(
+    "module", ["unlikeness", "unlikeness.cli", "unlikeness.measure", "unlikeness.progress"]
+)
+def test_importing_loads_nothing_heavy(module: str) -> None:
+    done = python(f"import {module}, sys; print([m for m in {HEAVY!r} if m in sys.modules])")
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_help_answers_in_under_half_a_second() -> None:
+    """A timing, so the best of five counts: a busy machine must not fail it, a slow import must."""
+    took = []
+    for _ in range(5):
+        began = time.perf_counter()
+        done = subprocess.run(
+            [sys.executable, "-m", "unlikeness", "--help"], capture_output=True, text=True, timeout=60
+        )
+        took.append(time.perf_counter() - began)
+        assert done.returncode == 0, done.stderr
+        assert "Usage" in done.stdout
+    assert min(took) < 0.5, took
+
+
+def test_version_is_the_same_everywhere() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert unlikeness.__version__ == project["version"]
+
+
+def test_console_script_is_installed() -> None:
+    (script,) = entry_points(group="console_scripts", name="unlikeness")
+    assert script.value == "unlikeness.cli:main"
+
+
+def test_types_are_announced() -> None:
+    assert files("unlikeness").joinpath("py.typed").is_file()
+
+
+def test_unknown_attribute_is_named() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'unlikely'"):
+        _ = unlikeness.unlikely  # type: ignore[attr-defined]
+
+
+def test_everything_needed_is_pinned_exactly() -> None:
+    """Each direct requirement stands in constraints.txt as name==version, torch without a local suffix."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    wanted = {
+        name_of(r)
+        for r in [*project["dependencies"], *extras["heif"], *extras["dev"], "hatchling", "editables"]
+    }
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pins = dict(line.split("==") for line in lines if line and not line.startswith("#"))
+    assert wanted <= {name_of(name) for name in pins}
+    assert "+" not in pins["torch"]
+
+
+def name_of(requirement: str) -> str:
+    return requirement.split(">")[0].split("=")[0].strip().lower().replace("_", "-")
