@@ -1,0 +1,58 @@
+"""AdvDM: raise the diffusion loss of the frozen model (Liang et al. 2023, arXiv 2302.04578, Algorithm 1).
+
+    max over δ, |δ| <= budget:  E_{t, ε} ‖f_θ(z_t, t, c) − target(z0, ε, t)‖²,  z0 ~ E(x + δ)
+
+Each step draws its own t, ε and posterior sample and follows the gradient's sign through the U-Net and the
+autoencoder's encoder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from unlikeness.diffusion.loss import diffusion_loss
+from unlikeness.protect import rng
+from unlikeness.protect.base import GradientProtection
+from unlikeness.protect.settings import PgdSettings, setting
+
+if TYPE_CHECKING:
+    from unlikeness.diffusion.model import TextToImage
+
+__all__ = ["AdvDM", "AdvDMSettings"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdvDMSettings(PgdSettings):
+    """100 steps of 1/255, as AdvDM, Mist and SDS publish them."""
+
+    prompt: str = setting("a photo", "The prompt c under which the loss is raised.", source="AdvDM: a photo")
+    draws: int = setting(
+        1, "Draws of (t, ε) averaged in each step; each costs a pass.", source="AdvDM: 1", at_least=1
+    )
+
+
+class AdvDM(GradientProtection[AdvDMSettings]):
+    """Raises the diffusion loss: the picture becomes one that the model finds hard to learn from."""
+
+    settings_type = AdvDMSettings
+
+    def __init__(self, model: TextToImage, settings: AdvDMSettings) -> None:
+        super().__init__(model, settings)
+        with torch.no_grad():
+            self._c = model.embed([settings.prompt]).detach()
+
+    def objective(self, images: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
+        """[B]: L_diff of each picture at its own t and ε, mean over elements and draws."""
+        posterior = self.model.encode(images)
+        total = torch.zeros(len(images), device=images.device)
+        for _ in range(self.settings.draws):
+            z0 = posterior.mean + posterior.std * rng.normal(posterior.mean, generators)
+            t = rng.integers(0, self.model.schedule.steps, generators).to(images.device)
+            eps = rng.normal(z0, generators)
+            total = total + diffusion_loss(self.model, z0, self._c, t=t, eps=eps, reduce="none")
+        return total / self.settings.draws

@@ -1,0 +1,152 @@
+"""The one loop of all gradient protections: projected gradient ascent in the L-infinity ball.
+
+A method derives from `GradientProtection` and gives an `objective`, which is *maximised*; where a paper
+minimises a loss, the objective is its negative. `start`, `gradient`, `step` and `project` can each be
+replaced (momentum, another norm, a loss without a gradient of its own), the loop stays.
+
+Images are [B, 3, H, W] in [0, 1]; budgets and step sizes are n/255 in these units.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, ClassVar, Generic, Protocol, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from unlikeness.errors import UsageError
+from unlikeness.protect import rng
+from unlikeness.protect.settings import PgdSettings, Settings
+
+if TYPE_CHECKING:
+    from unlikeness.diffusion.model import TextToImage
+
+__all__ = ["GradientProtection", "Perturber", "frozen"]
+
+P = TypeVar("P", bound=PgdSettings)
+
+
+class Perturber(Protocol):
+    """What tiles and folders need of a protection: one verb, and the size at which it is to see pictures."""
+
+    @property
+    def settings(self) -> Settings: ...
+
+    @property
+    def resolution(self) -> int:
+        """Side of the squares it is made for [px]: what a trainer resizes photographs to."""
+
+    def perturb(
+        self, images: Tensor, seeds: Sequence[int], on_step: Callable[[int], None] | None = None
+    ) -> Tensor:
+        """Protect a batch.
+
+        Args:
+            images: [B, 3, H, W] in [0, 1].
+            seeds: B numbers; picture i depends on `images[i]` and `seeds[i]` only.
+            on_step: called with 1, 2, ... after each step, for progress.
+
+        Returns:
+            [B, 3, H, W] in [0, 1], nowhere further from `images` than the budget; same dtype and device.
+        """
+
+
+class GradientProtection(ABC, Generic[P]):
+    """A protection that follows a gradient through a frozen model.
+
+    Args:
+        model: the model that personalization would start from. It computes in its own dtype (bfloat16, ...),
+            memory layout and device; the picture itself keeps the dtype that it came in.
+        settings: the method's own.
+    """
+
+    settings_type: ClassVar[type[PgdSettings]]
+    needs_model: ClassVar[bool] = True
+
+    def __init__(self, model: TextToImage, settings: P) -> None:
+        self.model = model
+        self.settings = settings
+
+    @property
+    def resolution(self) -> int:
+        return self.model.resolution
+
+    @abstractmethod
+    def objective(self, images: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
+        """What the loop raises: [B]; entry i depends on `images[i]` and on draws from `generators[i]` only.
+
+        `images` is [B, 3, H, W] in [0, 1], on the model's device.
+        """
+
+    def start(self, original: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
+        """The first point: uniform in the ball, or the picture itself."""
+        if not self.settings.random_start:
+            return original.clone()
+        offset = rng.uniform(original, generators) * (self.settings.budget / 255)
+        return self.project(original + offset, original)
+
+    def gradient(self, images: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
+        """d objective / d images, [B, 3, H, W]: each picture's own, as the sum over the batch is taken."""
+        # Half precision would lose small gradients to underflow: they travel back enlarged.
+        scale = 1024.0 if self.model.dtype == torch.float16 else 1.0
+        leaf = images.detach().requires_grad_(True)
+        with torch.enable_grad():
+            value = self.objective(leaf, generators).sum()
+            (gradient,) = torch.autograd.grad(value * scale, leaf)
+        return gradient / scale
+
+    def step(self, gradient: Tensor) -> Tensor:
+        """The move for a gradient: its sign, `step_size` long."""
+        return gradient.sign() * (self.settings.step_size / 255)
+
+    def project(self, images: Tensor, original: Tensor) -> Tensor:
+        """The nearest point that is within the budget of `original` and within [0, 1]."""
+        budget = self.settings.budget / 255
+        return torch.clamp(images, original - budget, original + budget).clamp_(0, 1)
+
+    @torch.no_grad()
+    def perturb(
+        self, images: Tensor, seeds: Sequence[int], on_step: Callable[[int], None] | None = None
+    ) -> Tensor:
+        """See `Perturber.perturb`.
+
+        Raises:
+            UsageError: not one seed a picture, or pictures of another shape.
+        """
+        if images.ndim != 4 or images.shape[1] != 3:
+            raise UsageError(f"images must be [B, 3, H, W], not {list(images.shape)}")
+        if len(seeds) != len(images):
+            raise UsageError(f"perturb needs one seed a picture: {len(images)} pictures, {len(seeds)} seeds")
+        generators = rng.generators(seeds)
+        original = images.detach().to(self.model.device)
+        with frozen(self.model.vae, self.model.unet, self.model.text_encoder):
+            current = self.start(original, generators)
+            for k in range(self.settings.steps):
+                gradient = self.gradient(current, generators)
+                current = self.project(current + self.step(gradient), original)
+                if on_step is not None:
+                    on_step(k + 1)
+        return current.to(images.device)
+
+
+@contextmanager
+def frozen(*modules: nn.Module) -> Iterator[None]:
+    """Evaluation mode and no gradient to any weight, inside; everything as it was, afterwards."""
+    parts = [part for module in modules for part in module.modules()]
+    weights = [weight for module in modules for weight in module.parameters()]
+    modes = [part.training for part in parts]
+    wants = [weight.requires_grad for weight in weights]
+    try:
+        for part in parts:
+            part.training = False
+        for weight in weights:
+            weight.requires_grad_(False)
+        yield
+    finally:
+        for part, mode in zip(parts, modes, strict=True):
+            part.training = mode
+        for weight, want in zip(weights, wants, strict=True):
+            weight.requires_grad_(want)

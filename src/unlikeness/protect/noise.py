@@ -1,0 +1,51 @@
+"""Plain noise of the same budget: the control that every protection has to beat."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from torch import Tensor
+
+from unlikeness.protect import rng
+from unlikeness.protect.settings import Settings, setting
+
+if TYPE_CHECKING:
+    from unlikeness.diffusion.model import TextToImage
+
+__all__ = ["Noise", "NoiseSettings"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoiseSettings(Settings):
+    """Which noise. Signs have the energy that a gradient protection ends with; uniform noise has a third."""
+
+    kind: str = setting(
+        "sign",
+        "Every value moved by the whole budget up or down (sign), or by a uniform part of it.",
+        source="ours: gradient protections end at the budget nearly everywhere",
+        choices=("sign", "uniform"),
+    )
+
+
+class Noise:
+    """Adds noise. The model only says at which resolution its trainer would see the picture."""
+
+    settings_type: ClassVar[type[Settings]] = NoiseSettings
+    needs_model: ClassVar[bool] = True
+
+    def __init__(self, model: TextToImage, settings: NoiseSettings) -> None:
+        self.settings = settings
+        self.resolution = model.resolution
+
+    @torch.no_grad()
+    def perturb(
+        self, images: Tensor, seeds: Sequence[int], on_step: Callable[[int], None] | None = None
+    ) -> Tensor:
+        """See `Perturber.perturb`."""
+        noise = rng.uniform(images, rng.generators(seeds))
+        if self.settings.kind == "sign":
+            noise = torch.where(noise < 0, -1.0, 1.0).to(noise)
+        return (images + noise * (self.settings.budget / 255)).clamp(0, 1)

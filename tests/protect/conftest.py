@@ -1,0 +1,40 @@
+"""A tiny model for all tests of this folder, trained for a few seconds so that it has something to lose."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from tests.tiny import pictures, tiny_model
+
+from unlikeness.diffusion import TextToImage, diffusion_loss
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("models")
+
+
+@pytest.fixture(scope="session")
+def model(weights: Path) -> TextToImage:
+    """Latents of unit variance with a narrow posterior, and a U-Net that has seen smooth pictures."""
+    made = tiny_model(weights)
+    images = pictures(64, seed=7)
+    with torch.no_grad():
+        made.vae.quant_conv.weight[4:] = 0
+        made.vae.quant_conv.bias[4:] = -6
+        scale = made.vae.config.scaling_factor / float(made.encode(images).mean.std(0).mean())
+        made.vae.register_to_config(scaling_factor=scale)
+        z0 = made.encode(images).mean
+    made.unet.requires_grad_(True)
+    optimizer = torch.optim.Adam(made.unet.parameters(), lr=2e-3)
+    generator = torch.Generator().manual_seed(0)
+    c = made.embed(["a photo"])
+    for _ in range(120):
+        batch = torch.randint(64, (8,), generator=generator)
+        optimizer.zero_grad()
+        diffusion_loss(made, z0[batch], c, generator=generator).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    optimizer.zero_grad()
+    return made.freeze()

@@ -1,0 +1,99 @@
+"""Settings: strict, typed, documented; the registry: complete, validated, open to other packages."""
+
+from __future__ import annotations
+
+import dataclasses
+from importlib.metadata import EntryPoint
+
+import pytest
+
+from unlikeness import protect
+from unlikeness.diffusion import TextToImage
+from unlikeness.errors import UnlikenessError, UsageError
+from unlikeness.protect import registry
+from unlikeness.protect.advdm import AdvDMSettings
+from unlikeness.protect.settings import PgdSettings, build, describe
+
+METHODS = ["advdm", "photoguard", "noise"]
+
+
+def test_every_method_is_in_the_table_that_the_tests_walk() -> None:
+    assert protect.names() == METHODS
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_setting_is_documented_and_frozen(name: str) -> None:
+    settings = protect.method(name).settings_type()
+    assert protect.method(name).summary
+    for field in dataclasses.fields(settings):
+        assert field.metadata["doc"].endswith(".")
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(settings, field.name, getattr(settings, field.name))
+    assert len(describe(type(settings))) == len(dataclasses.fields(settings))
+
+
+def test_the_text_of_flags_becomes_the_fields_own_types() -> None:
+    made = build(AdvDMSettings, {"budget": "4", "steps": "7", "random_start": "no", "prompt": "12"})
+    assert made == AdvDMSettings(budget=4.0, steps=7, random_start=False, prompt="12")
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"step": 3}, ["step ", "did you mean steps", "budget", "random_start"]),
+        ({"steps": 0}, ["steps", "at least 1"]),
+        ({"steps": 2.5}, ["steps", "int"]),
+        ({"steps": "many"}, ["steps", "number"]),
+        ({"budget": -1}, ["budget", "at least 0"]),
+        ({"budget": float("nan")}, ["budget", "at least 0"]),
+        ({"budget": 256}, ["budget", "at most 255"]),
+        ({"random_start": "maybe"}, ["random_start", "true or false"]),
+    ],
+)
+def test_a_wrong_setting_is_one_sentence_that_names_it(values: dict[str, object], words: list[str]) -> None:
+    with pytest.raises(UsageError) as caught:
+        build(PgdSettings, values)
+    assert all(word in str(caught.value) for word in words)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_method_lists_the_valid_ones(model: TextToImage) -> None:
+    with pytest.raises(UsageError, match=r"did you mean advdm.*advdm, photoguard, noise"):
+        protect.create("advmd", model)
+
+
+def test_a_setting_of_another_method_is_refused(model: TextToImage) -> None:
+    with pytest.raises(UsageError, match="target is no setting of AdvDMSettings"):
+        protect.create("advdm", model, {"target": "zero"})
+    with pytest.raises(UsageError, match="needs PhotoGuardSettings"):
+        protect.create("photoguard", model, AdvDMSettings())
+
+
+def test_a_gradient_method_without_a_model_is_refused() -> None:
+    with pytest.raises(UsageError, match="needs a model"):
+        protect.create("advdm")
+
+
+@pytest.mark.parametrize(
+    ("name", "home"),
+    [("advdm", "a.b:C"), ("Not-a-name", "a.b:C"), ("fresh", "a.b.C"), ("fresh", "a b:C"), ("fresh", "a.b:")],
+)
+def test_a_faulty_registration_is_refused(name: str, home: str) -> None:
+    with pytest.raises(UsageError, match=name):
+        protect.register(name, home)
+    assert protect.names() == METHODS
+
+
+def test_another_package_can_add_a_method(model: TextToImage, monkeypatch: pytest.MonkeyPatch) -> None:
+    entries = {
+        "outside": EntryPoint("outside", "unlikeness.protect.noise:Noise", registry.GROUP),
+        "missing": EntryPoint("missing", "no_such_package:Thing", registry.GROUP),
+        "wrong": EntryPoint("wrong", "unlikeness.errors:UsageError", registry.GROUP),
+    }
+    monkeypatch.setattr(registry, "_outside", lambda: entries)
+    assert protect.names() == [*METHODS, "missing", "outside", "wrong"]
+    assert protect.create("outside", model, {"budget": 3}).settings.budget == 3
+    with pytest.raises(UnlikenessError, match=r"missing.*cannot be imported"):
+        protect.method("missing")
+    with pytest.raises(UnlikenessError, match="wrong has no settings_type"):
+        protect.method("wrong")
