@@ -25,7 +25,7 @@ PYTEST_ARGS ?=
 PHOTOS ?=
 
 BIN := $(VENV)/bin
-PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(PIP_ARGS)
+PIP_INSTALL = $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt $(PIP_ARGS)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup dev demo test lint types clean
@@ -40,12 +40,12 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	@test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV)
 	@echo "setting up $(VENV): once, some minutes and a gigabyte or more" >&2
 	$(PIP_INSTALL) $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) torch==2.13.0
-	$(PIP_INSTALL) hatchling editables
-	$(PIP_INSTALL) --no-build-isolation -e '.[heif]'
+	$(PIP_INSTALL) --quiet hatchling editables
+	$(PIP_INSTALL) --quiet --no-build-isolation -e '.[heif]'
 	@touch $@
 
 $(VENV)/.ready-dev: $(VENV)/.ready
-	$(PIP_INSTALL) --no-build-isolation -e '.[heif,dev]'
+	$(PIP_INSTALL) --quiet --no-build-isolation -e '.[heif,dev]'
 	@touch $@
 
 setup: $(VENV)/.ready

@@ -60,7 +60,7 @@ def test_types_are_announced() -> None:
 
 def test_unknown_attribute_is_named() -> None:
     with pytest.raises(AttributeError, match="no attribute 'unlikely'"):
-        _ = unlikeness.unlikely  # type: ignore[attr-defined]
+        _ = unlikeness.unlikely
 
 
 def test_everything_needed_is_pinned_exactly() -> None:

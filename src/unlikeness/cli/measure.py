@@ -100,9 +100,11 @@ def similarity(
     from unlikeness.measure.encoders import load_encoder
     from unlikeness.measure.report import to_json
     from unlikeness.measure.similarity import subject_similarity
+
+    model = load_encoder(encoder)  # a wrong name is told before anything heavy is loaded
+
     from unlikeness.subjects import load_folder
 
-    model = load_encoder(encoder)
     result = subject_similarity(
         model,
         generated=load_folder(generated, size=model.resolution),

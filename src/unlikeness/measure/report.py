@@ -96,7 +96,7 @@ def compare(
     if not original.is_dir():
         return _report([compare_pictures(original, protected)], [], [], [], seed)
 
-    left, right = _by_name(original), _by_name(protected)
+    left, right = _by_name(original, protected), _by_name(protected, original)
     both = sorted(left.keys() & right.keys())
     if not both:
         raise UsageError(
@@ -117,8 +117,11 @@ def compare(
     return _report(done, sorted(left.keys() - right.keys()), sorted(right.keys() - left.keys()), failed, seed)
 
 
-def _by_name(folder: Path) -> dict[str, Path]:
-    return {file.relative_to(root).as_posix(): file for root, file in pictures.find_pictures([folder])}
+def _by_name(folder: Path, other: Path) -> dict[str, Path]:
+    """Pictures by their name relative to `folder`, without those of `other` if it lies inside."""
+    exclude = [] if folder.samefile(other) else [other]
+    found = pictures.find_pictures([folder], exclude=exclude)
+    return {file.relative_to(root).as_posix(): file for root, file in found}
 
 
 def _report(
