@@ -139,10 +139,15 @@ def _vae(kind: str) -> Any:
     import diffusers
 
     if kind == "tiny":
-        return diffusers.AutoencoderTiny(
+        tiny = diffusers.AutoencoderTiny(
             encoder_block_out_channels=(8, 8, 8), decoder_block_out_channels=(8, 8, 8),
             num_encoder_blocks=(1, 1, 1), num_decoder_blocks=(1, 1, 1), latent_channels=4,
         )  # fmt: skip
+        # Untrained, it would decode everything to the dark end of the range.
+        with torch.no_grad():
+            tiny.decoder.layers[-1].weight.mul_(4)
+            tiny.decoder.layers[-1].bias.fill_(0.5)
+        return tiny
     return diffusers.AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * 3, up_block_types=("UpDecoderBlock2D",) * 3,
         block_out_channels=(8, 8, 16), layers_per_block=1, latent_channels=4, norm_num_groups=4,

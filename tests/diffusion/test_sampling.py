@@ -1,0 +1,77 @@
+"""Drawing pictures: the same as plain diffusers, and each picture from its own seed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, StableDiffusionPipeline
+from tests.tiny import tiny_model, write_tiny
+
+from unlikeness.diffusion import TextToImage
+from unlikeness.diffusion.sampling import initial_noise
+from unlikeness.errors import UsageError
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "dpm++"])
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
+@pytest.mark.parametrize("vae", ["kl", "tiny"])
+def test_draws_what_plain_diffusers_draws(
+    sampler: str, prediction_type: str, vae: str, tmp_path: Path
+) -> None:
+    folder = write_tiny(tmp_path / "model", prediction_type=prediction_type, vae=vae, scheduler="ddpm")
+    model = TextToImage.from_pretrained(folder, device="cpu")
+    ours = model.generate(
+        ["a photo of a dog", "a cat"],
+        seeds=[3, 4],
+        steps=5,
+        guidance=4.0,
+        sampler=sampler,
+        negative_prompt="x",
+    )
+    pipe = StableDiffusionPipeline.from_pretrained(folder)
+    solver = DDIMScheduler if sampler == "ddim" else DPMSolverMultistepScheduler
+    pipe.scheduler = solver.from_config(pipe.scheduler.config)
+    pipe.set_progress_bar_config(disable=True)
+    theirs = pipe(
+        ["a photo of a dog", "a cat"],
+        negative_prompt=["x", "x"],
+        latents=initial_noise(model.latent_shape, [3, 4]),
+        num_inference_steps=5,
+        guidance_scale=4.0,
+        output_type="pt",
+    ).images
+    assert ours.shape == (2, 3, 32, 32)
+    assert ours.std() > 0.01
+    assert torch.allclose(ours, theirs, atol=1e-3)
+
+
+def test_a_picture_depends_on_its_own_seed_only(tmp_path: Path) -> None:
+    model = tiny_model(tmp_path)
+    together = model.generate(["a dog"], seeds=[5, 6, 7], steps=3, batch_size=3)
+    apart = model.generate(["a dog"], seeds=[7, 5], steps=3, batch_size=1)
+    assert torch.allclose(together[[2, 0]], apart, atol=1e-4)
+    assert not torch.allclose(together[0], together[1], atol=1e-2)
+    assert together.dtype == torch.float32
+    assert 0 <= together.min() <= together.max() <= 1
+
+
+def test_guidance_of_one_needs_no_second_half(tmp_path: Path) -> None:
+    model = tiny_model(tmp_path)
+    sizes = []
+    model.unet.register_forward_pre_hook(lambda _, args: sizes.append(len(args[0])))
+    model.generate(["a dog"], seeds=[0, 1], steps=2, guidance=1.0)
+    assert sizes == [2, 2]
+    model.generate(["a dog"], seeds=[0, 1], steps=2, guidance=2.0)
+    assert sizes[2:] == [4, 4]
+
+
+def test_settings_that_cannot_be_are_refused(tmp_path: Path) -> None:
+    model = tiny_model(tmp_path)
+    with pytest.raises(UsageError, match="2 prompts for 3 seeds"):
+        model.generate(["a", "b"], seeds=[1, 2, 3])
+    with pytest.raises(UsageError, match="steps"):
+        model.generate(["a"], seeds=[1], steps=0)
+    with pytest.raises(UsageError, match="sampler 'euler'"):
+        model.generate(["a"], seeds=[1], sampler="euler")
