@@ -31,6 +31,7 @@ _LAZY: dict[str, str | None] = {
 }
 
 if TYPE_CHECKING:
+    from unlikeness.diffusion.model import TextToImage as TextToImage
     from unlikeness.errors import PictureError, UnlikenessError, UsageError
 
 __all__ = ["PictureError", "UnlikenessError", "UsageError", "__version__"]

@@ -17,7 +17,7 @@ def folders(tmp_path: Path) -> tuple[str, str]:
     pixels = np.random.default_rng(0).integers(20, 200, (16, 18, 3), dtype=np.uint8)
     for name, change in (("photos", 0), ("protected", 6)):
         (tmp_path / name).mkdir()
-        for file in ("a.png", "b.png", f"only-{name}.png"):
+        for file in ("a[b].png", "b.png", f"only-{name}.png"):
             Image.fromarray((pixels + change).astype(np.uint8)).save(tmp_path / name / file)
     return str(tmp_path / "photos"), str(tmp_path / "protected")
 
@@ -26,7 +26,7 @@ def folders(tmp_path: Path) -> tuple[str, str]:
 def test_table(verb: list[str], folders: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*verb, *folders]) == 0
     out, err = capsys.readouterr()
-    assert "a.png" in out
+    assert "a[b].png" in out
     assert "largest L∞ 6.00/255" in out
     assert "only among the originals: only-photos.png" in err
     assert "only among the protected: only-protected.png" in err
@@ -41,7 +41,7 @@ def test_json(folders: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> N
 
 
 def test_two_files(folders: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["measure", f"{folders[0]}/a.png", f"{folders[1]}/b.png", "--json"]) == 0
+    assert main(["measure", f"{folders[0]}/a[b].png", f"{folders[1]}/b.png", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["pictures"][0]["linf"] == 6
 
 
@@ -51,7 +51,7 @@ def test_a_pair_that_fails_makes_the_exit_status_1(
     Path(folders[1], "b.png").write_bytes(b"not a picture")
     assert main(["measure", *folders]) == 1
     out, err = capsys.readouterr()
-    assert "a.png" in out
+    assert "a[b].png" in out
     assert "b.png" in err
 
 

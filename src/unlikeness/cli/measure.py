@@ -57,13 +57,14 @@ def _show(report: VisibilityReport) -> None:
     """The report as a table on stdout; what could not be compared, a line each, on stderr."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table("picture")
     for header in ("L∞ /255", "PSNR dB", "SSIM", "bytes before", "after", "growth"):
         table.add_column(header, justify="right")
     for p in report.pictures:
         table.add_row(
-            p.name,
+            Text(p.name, overflow="fold"),
             f"{p.linf:.2f}",
             "identical" if p.psnr is None else f"{p.psnr:.1f}",
             "too small" if p.ssim is None else f"{p.ssim:.4f}",
