@@ -1,0 +1,116 @@
+"""A training's state in one safetensors file, its numbers as JSON in that file's header.
+
+One file, written beside its name and renamed, is either the old state or the new one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from unlikeness.errors import UnlikenessError, UsageError
+
+if TYPE_CHECKING:
+    from unlikeness.training import Ema
+
+__all__ = ["load_checkpoint", "save_checkpoint"]
+
+
+def save_checkpoint(
+    path: Path,
+    step: int,
+    parameters: Sequence[Tensor],
+    optimizer: torch.optim.Optimizer,
+    ema: Ema | None,
+    identity: Mapping[str, Any],
+) -> None:
+    """Replace `path` with the state after `step` steps. UnlikenessError if it cannot be written."""
+    from safetensors.torch import save_file
+
+    tensors = {f"parameter.{i}": p for i, p in enumerate(parameters)}
+    if ema is not None:
+        tensors |= {f"average.{i}": average for i, average in enumerate(ema.averages)}
+    state = optimizer.state_dict()
+    numbers: dict[str, dict[str, Any]] = {}
+    for i, entries in state["state"].items():
+        for name, value in entries.items():
+            if isinstance(value, Tensor):
+                tensors[f"optimizer.{i}.{name}"] = value
+            else:
+                numbers.setdefault(str(i), {})[name] = value
+    header = {
+        "step": step,
+        "identity": identity,
+        "updates": 0 if ema is None else ema.updates,
+        "groups": state["param_groups"],
+        "numbers": numbers,
+    }
+    work = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(
+            {name: tensor.detach().contiguous() for name, tensor in tensors.items()},
+            work,
+            {"training": json.dumps(header)},
+        )
+        work.replace(path)
+    except OSError as error:
+        raise UnlikenessError(
+            f"the checkpoint {path} cannot be written ({error}); free space there"
+        ) from error
+    finally:
+        work.unlink(missing_ok=True)
+
+
+def load_checkpoint(
+    path: Path,
+    parameters: Sequence[Tensor],
+    optimizer: torch.optim.Optimizer,
+    ema: Ema | None,
+    identity: Mapping[str, Any],
+) -> int:
+    """Restore everything from `path` in place; returns the number of steps done.
+
+    UsageError if it is another run's (seed, settings or shapes differ); UnlikenessError if it is damaged.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt") as file:
+            header = json.loads(file.metadata()["training"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+        raise UnlikenessError(
+            f"the checkpoint {path} is damaged ({error}); delete it to start anew"
+        ) from error
+    other = UsageError(f"the checkpoint {path} belongs to another run; delete it, or give another name")
+    if header["identity"] != json.loads(json.dumps(identity)):
+        raise other
+    shapes = [
+        tensors[name].shape for name in (f"parameter.{i}" for i in range(len(parameters))) if name in tensors
+    ]
+    if shapes != [p.shape for p in parameters] or f"parameter.{len(parameters)}" in tensors:
+        raise other
+    if (ema is not None) != ("average.0" in tensors):
+        raise other
+    with torch.no_grad():
+        for i, p in enumerate(parameters):
+            p.copy_(tensors[f"parameter.{i}"])
+        if ema is not None:
+            ema.updates = int(header["updates"])
+            for i, average in enumerate(ema.averages):
+                average.copy_(tensors[f"average.{i}"])
+    state: dict[int, dict[str, Any]] = {int(i): dict(entries) for i, entries in header["numbers"].items()}
+    for name, tensor in tensors.items():
+        kind, _, rest = name.partition(".")
+        if kind == "optimizer":
+            i, _, entry = rest.partition(".")
+            state.setdefault(int(i), {})[entry] = tensor
+    optimizer.load_state_dict({"state": state, "param_groups": header["groups"]})
+    return int(header["step"])

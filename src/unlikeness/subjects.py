@@ -1,0 +1,135 @@
+"""A subject: the pictures that an attacker has of somebody or something, and the words that stand for it."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unlikeness.errors import PictureError, UnlikenessError, UsageError
+from unlikeness.pictures import find_pictures, open_picture
+
+__all__ = ["Subject", "load_folder", "with_article"]
+
+_log = logging.getLogger(__name__)
+
+_SOUNDS_LIKE_YOU = ("uni", "use", "usu", "eu", "ute", "uku", "one", "once", "ufo")
+_SILENT_H = ("hour", "heir", "honest", "honour", "honor")
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """Somebody or something of which there are pictures.
+
+    images: [N, 3, H, W] float32 in [0, 1], square, upright.
+    class_noun: what it is one of, "dog", "person".
+    identifier: the rare word that personalization binds to it, "sks".
+    """
+
+    images: Tensor
+    class_noun: str
+    identifier: str = "sks"
+
+    def __post_init__(self) -> None:
+        if self.images.ndim != 4 or self.images.shape[1] != 3 or not len(self.images):
+            raise UsageError(
+                f"a subject needs images [N, 3, H, W] with N of 1 or more, not {tuple(self.images.shape)}"
+            )
+        if not self.class_noun.strip() or not self.identifier.strip():
+            raise UsageError("a subject needs a class noun (such as dog) and an identifier (such as sks)")
+
+    @classmethod
+    def from_folder(
+        cls,
+        folder: Path,
+        class_noun: str,
+        identifier: str = "sks",
+        *,
+        size: int,
+        report: Callable[[str], None] | None = None,
+    ) -> Subject:
+        """The pictures below `folder` at size × size pixels: see `load_folder`."""
+        return cls(load_folder(folder, size=size, report=report), class_noun, identifier)
+
+    @property
+    def instance_name(self) -> str:
+        """ "sks dog"."""
+        return f"{self.identifier} {self.class_noun}"
+
+    @property
+    def class_name(self) -> str:
+        """ "a dog", "an apple"."""
+        return with_article(self.class_noun)
+
+    @property
+    def instance_prompt(self) -> str:
+        """c_V in words: "a photo of sks dog"."""
+        return self.prompt()
+
+    @property
+    def class_prompt(self) -> str:
+        """c_class in words: "a photo of a dog"."""
+        return self.prompt(of_class=True)
+
+    def prompt(self, template: str = "a photo of {}", *, of_class: bool = False) -> str:
+        """`template` about the subject ("sks dog"), or about any member of its class ("a dog")."""
+        if "{}" not in template:
+            raise UsageError(f"the prompt {template!r} must contain {{}}, where the subject's name goes")
+        return template.replace("{}", self.class_name if of_class else self.instance_name)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the pixels at eight bits, and of their shape: which pictures, without showing them."""
+        pixels = (self.images * 255).round().clamp(0, 255).to(torch.uint8).contiguous().cpu().numpy()
+        return hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest()
+
+
+def with_article(noun: str) -> str:
+    """ "a dog", "an apple", "a unicorn", "an hour": by sound, as far as the spelling tells."""
+    word = noun.strip().lower()
+    vowel = word[:1] in tuple("aeiou") and not word.startswith(_SOUNDS_LIKE_YOU)
+    return f"{'an' if vowel or word.startswith(_SILENT_H) else 'a'} {noun.strip()}"
+
+
+def load_folder(path: Path, *, size: int | None, report: Callable[[str], None] | None = None) -> Tensor:
+    """Images [N, 3, size, size] float32 in [0, 1] of all pictures below `path`, sorted by name.
+
+    Upright, cropped to the central square, resampled (Lanczos). size None: they stay as large as they are,
+    and must then all be alike. A file that cannot be read is given to `report` (default: logged as a
+    warning) and left out. UnlikenessError if none is left; UsageError if `path` does not exist.
+    """
+    tell = report or _log.warning
+    images = []
+    for _, file in find_pictures([Path(path)]):
+        try:
+            images.append(_square(open_picture(file).rgb, size))
+        except PictureError as error:
+            tell(str(error))
+    if not images:
+        raise UnlikenessError(f"{path} holds no picture that can be read; give a folder with pictures")
+    if len({image.shape for image in images}) > 1:
+        raise UsageError(f"the pictures in {path} differ in size; give the size to bring them to")
+    return torch.stack(images)
+
+
+def _square(rgb: np.ndarray[Any, np.dtype[np.float32]], size: int | None) -> Tensor:
+    from PIL import Image
+
+    height, width = rgb.shape[:2]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    square = np.ascontiguousarray(rgb[top : top + side, left : left + side])
+    if size is None or side == size:
+        return torch.from_numpy(square).permute(2, 0, 1).contiguous()
+    channels = [
+        Image.fromarray(np.ascontiguousarray(square[..., i])).resize((size, size), Image.Resampling.LANCZOS)
+        for i in range(3)
+    ]
+    return torch.from_numpy(np.stack([np.asarray(channel) for channel in channels])).clamp(0, 1)

@@ -1,0 +1,187 @@
+"""One loop for everything that trains: steps, clipping, learning rates, averages, checkpoints, resume.
+
+A step gets its index and a generator that is derived from (seed, index) alone. So nothing about randomness
+needs to be stored, and a run that was killed and resumed ends where the uninterrupted one does: bit by bit on
+a CPU.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unlikeness.checkpoints import load_checkpoint, save_checkpoint
+from unlikeness.errors import UnlikenessError, UsageError
+from unlikeness.progress import Progress, Silent
+
+__all__ = ["Ema", "Step", "Trained", "constant", "cosine", "linear", "step_generator", "train"]
+
+Step = Callable[[int, torch.Generator], Tensor]
+"""(index, generator) -> the scalar loss of that step, with its graph."""
+
+Schedule = Callable[[int], float]
+"""index of a step -> factor of the optimizer's learning rates."""
+
+
+def step_generator(seed: int, index: int) -> torch.Generator:
+    """The CPU generator of one step: the same for the same (seed, index), unrelated between any two."""
+    digest = hashlib.sha256(f"{seed}:{index}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+
+
+def constant(*, warmup: int = 0) -> Schedule:
+    """Rising linearly over `warmup` steps, then 1."""
+    return lambda index: min((index + 1) / warmup, 1.0) if warmup else 1.0
+
+
+def linear(steps: int, *, warmup: int = 0) -> Schedule:
+    """Rising over `warmup` steps, then falling linearly to 0 at `steps`."""
+    rise = constant(warmup=warmup)
+    return lambda index: rise(index) * min(max((steps - index) / max(steps - warmup, 1), 0.0), 1.0)
+
+
+def cosine(steps: int, *, warmup: int = 0, floor: float = 0.0) -> Schedule:
+    """Rising over `warmup` steps, then half a cosine from 1 to `floor` at `steps`."""
+    rise = constant(warmup=warmup)
+
+    def factor(index: int) -> float:
+        part = min(max((index - warmup) / max(steps - warmup, 1), 0.0), 1.0)
+        return rise(index) * (floor + (1 - floor) * (1 + math.cos(math.pi * part)) / 2)
+
+    return factor
+
+
+class Ema:
+    """The exponential moving average of parameters (Polyak & Juditsky 1992), for sampling from.
+
+    decay: share of the old average kept at each step, in [0, 1); the first steps use (1 + n) / (10 + n) where
+    that is less, so that the start is soon forgotten.
+    """
+
+    def __init__(self, parameters: Sequence[Tensor], decay: float = 0.999) -> None:
+        if not 0 <= decay < 1:
+            raise UsageError(f"the decay of an average ({decay}) must be at least 0 and below 1")
+        self.decay = decay
+        self.updates = 0
+        self.parameters = list(parameters)
+        self.averages = [p.detach().clone() for p in self.parameters]
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Take in the parameters as they are now."""
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        for average, p in zip(self.averages, self.parameters, strict=True):
+            average.lerp_(p.detach(), 1 - decay)
+        self.updates += 1
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """Inside, the parameters hold their averages."""
+        kept = [p.detach().clone() for p in self.parameters]
+        self.copy_to(self.parameters)
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for p, value in zip(self.parameters, kept, strict=True):
+                    p.copy_(value)
+
+    @torch.no_grad()
+    def copy_to(self, parameters: Sequence[Tensor]) -> None:
+        """Write the averages into `parameters`."""
+        for p, average in zip(parameters, self.averages, strict=True):
+            p.copy_(average)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a run did. `losses`: one per step of this run, which began at step `resumed_at`."""
+
+    steps: int
+    resumed_at: int
+    losses: list[float] = field(repr=False)
+
+
+def train(
+    step: Step,
+    *,
+    steps: int,
+    optimizer: torch.optim.Optimizer,
+    parameters: Sequence[Tensor],
+    seed: int,
+    clip: float | None = 1.0,
+    schedule: Schedule | None = None,
+    ema: Ema | None = None,
+    checkpoint: Path | None = None,
+    every: int = 500,
+    settings: Mapping[str, Any] | None = None,
+    progress: Progress | None = None,
+    description: str = "training",
+    after: Callable[[int, float], None] | None = None,
+) -> Trained:
+    """Minimise `step`'s loss for `steps` steps in all, going on from `checkpoint` if that file exists.
+
+    Args:
+        step: its randomness must come from the generator that it is given.
+        parameters: what the optimizer trains, in a fixed order.
+        clip: largest L2 norm of the gradient over all parameters (None: unbounded).
+        schedule: factor of the learning rate per step, such as `cosine(steps, warmup=100)`.
+        ema: updated after every step.
+        checkpoint: file for parameters, optimizer state and averages, replaced every `every` steps and at
+            the end. An interrupted run costs the steps since.
+        settings: JSON-able; a checkpoint made with others is refused.
+        after: called with (steps done, loss) after each step.
+
+    Raises:
+        UnlikenessError: the loss or the gradient is not finite; the checkpoint is damaged.
+        UsageError: the checkpoint belongs to another run.
+    """
+    parameters = list(parameters)
+    if not parameters:
+        raise UsageError("nothing to train: no parameter was given")
+    for group in optimizer.param_groups:
+        group.setdefault("initial_lr", group["lr"])
+    identity = {"seed": seed, "settings": dict(settings or {})}
+    start = 0
+    if checkpoint is not None and checkpoint.exists():
+        start = load_checkpoint(checkpoint, parameters, optimizer, ema, identity)
+    progress = progress or Silent()
+    progress.start(steps, description, "step", initial=min(start, steps))
+    losses: list[float] = []
+    saved = start
+    for index in range(start, steps):
+        for group in optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * (1.0 if schedule is None else schedule(index))
+        optimizer.zero_grad(set_to_none=True)
+        loss = step(index, step_generator(seed, index))
+        torch.autograd.backward(loss)
+        norm = torch.nn.utils.clip_grad_norm_(parameters, math.inf if clip is None else clip)
+        value = float(loss.detach())
+        if not (math.isfinite(value) and math.isfinite(float(norm))):
+            raise UnlikenessError(
+                f"{description} diverged at step {index} (loss {value:g}, gradient norm {float(norm):g}); "
+                "lower the learning rate"
+            )
+        optimizer.step()
+        if ema is not None:
+            ema.update()
+        losses.append(value)
+        if checkpoint is not None and (index + 1) % every == 0:
+            save_checkpoint(checkpoint, index + 1, parameters, optimizer, ema, identity)
+            saved = index + 1
+        progress.advance(loss=value)
+        if after is not None:
+            after(index + 1, value)
+    optimizer.zero_grad(set_to_none=True)
+    if checkpoint is not None and saved < steps:
+        save_checkpoint(checkpoint, steps, parameters, optimizer, ema, identity)
+    progress.close()
+    return Trained(max(start, steps), start, losses)
