@@ -1,0 +1,15 @@
+"""Reading and writing photographs, losing nothing: size, EXIF, ICC, XMP, alpha, bit depth, format.
+
+picture = open_picture("cat.jpg")
+edit = Edit(picture, budget=8)
+edit.write(0, 0, protect(picture.rgb))
+save_picture(picture, edit, "protected/cat.jpg")
+"""
+
+from unlikeness.pictures.edit import Edit
+from unlikeness.pictures.finding import find_pictures
+from unlikeness.pictures.picture import Picture
+from unlikeness.pictures.reading import open_picture
+from unlikeness.pictures.writing import save_picture
+
+__all__ = ["Edit", "Picture", "find_pictures", "open_picture", "save_picture"]

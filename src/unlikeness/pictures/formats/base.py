@@ -1,0 +1,98 @@
+"""What every file format gives to the rest of the package: a raster, and how to write it again."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from dataclasses import dataclass
+from typing import BinaryIO, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from unlikeness.pictures.colour import ColourModel, Pixels
+
+__all__ = [
+    "ANIMATED",
+    "DAMAGE",
+    "Raster",
+    "Unusable",
+    "Writer",
+    "check_size",
+    "exif_orientation",
+    "joined",
+    "to_array",
+    "to_pillow",
+]
+
+
+class Unusable(Exception):  # noqa: N818 - says of a file what it is, not what went wrong in us
+    """This file cannot be a picture here: reason and remedy, without the file's name."""
+
+
+class Writer(Protocol):
+    """All that a file holds besides its pixels, and the way to write it with other pixels."""
+
+    def write(self, pixels: Pixels, target: BinaryIO) -> None:
+        """Write `pixels` (H × W × C, C-contiguous, file order, the raster's type) to a seekable `target`."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Raster:
+    """A decoded file: its integers as they are stored, and what they mean."""
+
+    pixels: Pixels
+    model: ColourModel
+    writer: Writer
+    lossless: bool
+    orientation: int = 1
+    note: str | None = None
+
+
+def check_size(width: int, height: int, max_pixels: int) -> None:
+    """Refuse an empty picture or one over the bound; called with the header's size, before decoding."""
+    if width < 1 or height < 1:
+        raise Unusable(f"it is {width} × {height} pixels, which is no picture; export it again")
+    if width * height > max_pixels:
+        raise Unusable(
+            f"it has {width} × {height} = {width * height:,} pixels, over the bound of {max_pixels:,}; "
+            "raise max_pixels or scale it down"
+        )
+
+
+def exif_orientation(image: Image.Image) -> int:
+    """The orientation that Pillow (and so any training script) reads from EXIF or XMP; 1 if unreadable."""
+    from unlikeness.pictures.orientation import valid
+
+    try:
+        return valid(image.getexif().get(0x0112, 1))
+    except DAMAGE:
+        return 1
+
+
+def to_array(image: Image.Image) -> NDArray[np.uint8]:
+    """An 8-bit Pillow image -> H × W × C uint8, decoding it if that has not happened."""
+    array = np.array(image, dtype=np.uint8)
+    return array[..., None] if array.ndim == 2 else array
+
+
+def to_pillow(mode: str, pixels: Pixels) -> Image.Image:
+    """H × W × C uint8 -> a Pillow image of `mode`, without an intermediate bytes object."""
+    height, width = pixels.shape[:2]
+    return Image.frombuffer(mode, (width, height), np.ascontiguousarray(pixels), "raw", mode, 0, 1)
+
+
+def joined(*notes: str | None) -> str | None:
+    """The notes that there are, as one."""
+    return "; ".join(note for note in notes if note) or None
+
+
+DAMAGE: tuple[type[Exception], ...] = (
+    OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, ArithmeticError, AttributeError,
+    AssertionError, MemoryError, RuntimeError, BufferError, Image.DecompressionBombError, struct.error,
+    zlib.error,
+)  # fmt: skip
+"""What decoders are known to raise at damaged files."""
+
+ANIMATED = "it is animated, and only still pictures can be protected; export its frames as pictures"

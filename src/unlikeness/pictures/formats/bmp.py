@@ -1,0 +1,140 @@
+"""BMP: 24-bit, 32-bit and grey files are written into a copy of their own bytes; the rest becomes 24-bit.
+
+The layout (BITMAPINFOHEADER to BITMAPV5HEADER) is read here only as far as needed to find uncompressed rows
+of whole bytes: header, palette, masks, embedded ICC profile, padding and the unused fourth byte then keep
+their bits. Other BMP files (palette, run lengths, 16 bits a pixel) are decoded by Pillow and written as
+24-bit files, which is said in the note.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+from dataclasses import dataclass
+from typing import BinaryIO
+
+import numpy as np
+from PIL.BmpImagePlugin import BmpImageFile
+
+from unlikeness.pictures.colour import ColourModel, Pixels
+from unlikeness.pictures.formats.base import Raster, Unusable, check_size, joined, to_array, to_pillow
+
+__all__ = ["read"]
+
+_TO_MODE = {"1": "L", "L": "L", "P": "RGB", "RGB": "RGB", "RGBA": "RGBA"}
+
+
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """Uncompressed rows in a file: `order` gives the byte of each channel in a pixel of `unit` bytes."""
+
+    head: bytes
+    tail: bytes
+    padding: bytes
+    unit: int
+    order: tuple[int, ...]
+    bottom_up: bool
+    unused: Pixels | None
+    """The fourth bytes of 32-bit pixels that carry nothing."""
+
+    def write(self, pixels: Pixels, target: BinaryIO) -> None:
+        height, width = pixels.shape[:2]
+        pad = -width * self.unit % 4
+        rows = np.empty((height, width * self.unit + pad), np.uint8)
+        units = rows[:, : width * self.unit].reshape(height, width, self.unit)
+        if self.unused is not None:
+            units[..., 3] = self.unused
+        units[..., list(self.order)] = pixels
+        rows[:, : width * self.unit] = units.reshape(height, -1)
+        if pad:
+            rows[:, width * self.unit :] = np.frombuffer(self.padding, np.uint8).reshape(height, pad)
+        target.write(self.head)
+        target.write(np.ascontiguousarray(rows[::-1] if self.bottom_up else rows).data)
+        target.write(self.tail)
+
+
+@dataclass(frozen=True, slots=True)
+class _Plain:
+    """A file that Pillow writes anew."""
+
+    mode: str
+    dpi: tuple[float, float] | None
+
+    def write(self, pixels: Pixels, target: BinaryIO) -> None:
+        options = {"dpi": self.dpi} if self.dpi else {}
+        to_pillow(self.mode, pixels).save(target, "BMP", **options)
+
+
+def read(data: bytes, max_pixels: int) -> Raster:
+    """Decode a BMP file's bytes. Raises Unusable, or what Pillow raises at damaged data."""
+    if len(data) < 54:
+        raise Unusable("it is truncated; copy or export it again")
+    offset, header = struct.unpack("<II", data[10:18])
+    if header < 40:  # the OS/2 header of 12 bytes
+        width, height, _, bits = struct.unpack("<HHHH", data[18:26])
+        compression, bottom_up = 0, True
+    else:
+        width, height, _, bits, compression = struct.unpack("<iiHHI", data[18:34])
+        bottom_up, height = height > 0, abs(height)
+    check_size(width, height, max_pixels)
+    image = BmpImageFile(io.BytesIO(data))
+    order = _order(data, header, bits, compression)
+    row = (width * bits // 8 + 3) // 4 * 4
+    if image.mode == "L" and bits == 8 and compression == 0:
+        order = (0,)
+    if order is not None and offset >= 14 + header and offset + row * height <= len(data):
+        return _rows(data, (width, height), offset, row, bits // 8, order, bottom_up)
+    mode = _TO_MODE.get(image.mode)
+    if mode is None or mode == "RGBA":
+        raise Unusable(f"this kind of BMP ({bits} bits, {image.mode}) cannot be written; save it as PNG")
+    pixels = to_array(image if image.mode == mode else image.convert(mode))
+    note = joined(f"{bits}-bit BMP written as {'8-bit grey' if mode == 'L' else '24-bit'} BMP")
+    model = ColourModel("grey" if mode == "L" else "rgb")
+    return Raster(pixels, model, _Plain(mode, image.info.get("dpi")), True, note=note)
+
+
+def _order(data: bytes, header: int, bits: int, compression: int) -> tuple[int, ...] | None:
+    """Positions of red, green, blue (and alpha) in a pixel's bytes; None if they are not whole bytes."""
+    if bits == 24 and compression == 0:
+        return (2, 1, 0)
+    if bits == 32 and compression == 0:
+        return (2, 1, 0)
+    if bits == 32 and compression in (3, 6) and len(data) >= 70:
+        masks = struct.unpack("<IIII", data[54:70])
+        if not (compression == 6 or header >= 56):
+            masks = masks[:3]
+        places = {0xFF: 0, 0xFF00: 1, 0xFF0000: 2, 0xFF000000: 3}
+        used = masks if len(masks) == 4 and masks[3] else masks[:3]
+        if all(mask in places for mask in used) and len(set(used)) == len(used):
+            return tuple(places[mask] for mask in used)
+    return None
+
+
+def _rows(
+    data: bytes,
+    size: tuple[int, int],
+    offset: int,
+    row: int,
+    unit: int,
+    order: tuple[int, ...],
+    bottom_up: bool,
+) -> Raster:
+    width, height = size
+    end = offset + row * height
+    rows = np.frombuffer(data, np.uint8, row * height, offset).reshape(height, row)
+    if bottom_up:
+        rows = rows[::-1]
+    units = rows[:, : width * unit].reshape(height, width, unit)
+    spare = sorted(set(range(unit)) - set(order))
+    writer = _Rows(
+        head=data[:offset],
+        tail=data[end:],
+        padding=rows[:, width * unit :].tobytes(),
+        unit=unit,
+        order=order,
+        bottom_up=bottom_up,
+        unused=units[..., 3].copy() if spare == [3] else None,
+    )
+    space = "grey" if len(order) == 1 else "rgb"
+    model = ColourModel("grey" if space == "grey" else "rgb", "straight" if len(order) == 4 else "none")
+    return Raster(units[..., list(order)].copy(), model, writer, True)

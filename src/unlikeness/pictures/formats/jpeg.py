@@ -1,0 +1,237 @@
+"""JPEG: the source's quantisation tables, subsampling and scan type, and every metadata segment as it was.
+
+The picture is encoded by Pillow with the source's own tables; the application segments (EXIF, XMP, ICC, IPTC,
+JFIF with its density) and comments are copied byte for byte in front of it. Marker layout: ITU-T T.81 annex
+B.
+
+What cannot be kept, and is said in the note: subsamplings other than 4:4:4, 4:2:2 and 4:2:0 (4:4:4 is
+written); data behind the picture (previews, gain maps, motion clips: they would show the picture
+unprotected); content credentials (they sign the old pixels). Huffman tables are made anew. CMYK is written
+without YCCK and subsampling.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile, get_sampling
+
+from unlikeness.pictures.colour import ColourModel, Pixels
+from unlikeness.pictures.formats.base import (
+    Raster,
+    Unusable,
+    check_size,
+    exif_orientation,
+    joined,
+    to_array,
+    to_pillow,
+)
+
+__all__ = ["read"]
+
+_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_APP11, _APP14, _COM = 0xEB, 0xEE, 0xFE
+_MODES = {1: ("L", ColourModel("grey")), 3: ("RGB", ColourModel("rgb")), 4: ("CMYK", ColourModel("cmyk"))}
+_TRAILER_MIN = 64
+"""Fewer bytes than this behind the picture are padding."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Frame:
+    """The frame header (T.81 B.2.2)."""
+
+    marker: int
+    precision: int
+    width: int
+    height: int
+    components: tuple[tuple[int, int, int], ...]
+    """(identifier, sampling factors, quantisation table) of each."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Jpeg:
+    """How to write the file again."""
+
+    mode: str
+    tables: list[list[int]]
+    subsampling: int
+    progressive: bool
+    keep_rgb: bool
+    head: bytes
+
+    def write(self, pixels: Pixels, target: BinaryIO) -> None:
+        image = to_pillow(self.mode, pixels)
+        buffer = self._encode(image, progressive=False)
+        # Pillow gives a progressive scan two bytes a pixel to fit in and fails beyond; one that the baseline
+        # size says may not fit (near-noise at the finest tables) stays baseline.
+        if self.progressive and len(buffer.getbuffer()) < 2 * image.width * image.height:
+            buffer = self._encode(image, progressive=True)
+        data = buffer.getbuffer()
+        target.write(b"\xff\xd8" + self.head)
+        at = 2
+        for marker, start, end in _segments(data):
+            at = start
+            if marker == 0xE0:
+                continue
+            if not 0xE0 <= marker <= 0xEF or marker == _APP14:
+                target.write(data[start:end])
+            at = end
+            if marker == 0xDA:
+                break
+        target.write(data[at:])
+
+    def _encode(self, image: Image.Image, progressive: bool) -> io.BytesIO:
+        buffer = io.BytesIO()
+        image.save(
+            buffer,
+            "JPEG",
+            qtables=self.tables,
+            subsampling=self.subsampling,
+            progressive=progressive,
+            optimize=False,
+            keep_rgb=self.keep_rgb,
+        )
+        return buffer
+
+
+def read(data: bytes, max_pixels: int) -> Raster:
+    """Decode a JPEG file's bytes. Raises Unusable, or what Pillow raises at damaged data."""
+    segments = list(_segments(data))
+    frame = _frame(data, segments)
+    check_size(frame.width, frame.height, max_pixels)
+    count = len(frame.components)
+    if frame.precision != 8 or count not in _MODES or frame.marker not in (0xC0, 0xC1, 0xC2):
+        raise Unusable(
+            "this kind of JPEG (12-bit, lossless, arithmetic) cannot be written; export it as plain JPEG"
+        )
+    image = JpegImageFile(io.BytesIO(data))
+    mode, model = _MODES[count]
+    if image.mode != mode:
+        raise Unusable(f"its colours ({image.mode}) are not understood; export it as a plain JPEG")
+    subsampling, odd = _subsampling(image, frame)
+    trailing = _trailing(data, segments)
+    credentials = any(_is_credential(data, s) for s in segments)
+    writer = _Jpeg(
+        mode=mode,
+        tables=_tables(image, frame),
+        subsampling=subsampling,
+        progressive=frame.marker == 0xC2,
+        keep_rgb=count == 3 and _is_rgb(data, segments, frame),
+        head=_head(data, segments, count),
+    )
+    note = joined(
+        "unusual chroma subsampling written as 4:4:4" if odd else None,
+        "data behind the picture (preview, gain map or clip) left out" if trailing else None,
+        "content credentials left out, they sign the old pixels" if credentials else None,
+    )
+    orientation = exif_orientation(image)
+    return Raster(to_array(image), model, writer, lossless=False, orientation=orientation, note=note)
+
+
+def _segments(data: bytes | memoryview) -> list[tuple[int, int, int]]:
+    """(marker, start, end) of each segment up to and with the first scan header; start is at the 0xFF."""
+    found: list[tuple[int, int, int]] = []
+    at = 2
+    while at + 4 <= len(data):
+        if data[at] != 0xFF:
+            at += 1  # garbage between segments, which decoders skip too
+            continue
+        marker = data[at + 1]
+        if marker in (0xFF, 0x00, 0x01) or 0xD0 <= marker <= 0xD8:
+            at += 1 if marker == 0xFF else 2
+            continue
+        if marker == 0xD9:
+            break
+        (length,) = struct.unpack(">H", data[at + 2 : at + 4])
+        if length < 2:
+            raise Unusable("it is damaged (a segment without a length); copy or export it again")
+        found.append((marker, at, at + 2 + length))
+        at += 2 + length
+        if marker == 0xDA:
+            break
+    return found
+
+
+def _frame(data: bytes, segments: list[tuple[int, int, int]]) -> _Frame:
+    for marker, start, end in segments:
+        body = data[start + 4 : end]
+        if marker in _FRAMES and len(body) >= 6 and len(body) >= 6 + 3 * body[5]:
+            precision, height, width, count = struct.unpack(">BHHB", body[:6])
+            parts = tuple((body[6 + 3 * i], body[7 + 3 * i], body[8 + 3 * i]) for i in range(count))
+            return _Frame(marker, precision, width, height, parts)
+    raise Unusable("it is damaged or truncated (no frame header); copy or export it again")
+
+
+def _tables(image: JpegImageFile, frame: _Frame) -> list[list[int]]:
+    """The quantisation tables in the order of the components, equal ones at the end once."""
+    tables = [list(image.quantization[table]) for _, _, table in frame.components]
+    if len(tables) == 4:  # CMYK is written without YCCK: the inks share the table of the finest component
+        return tables[:1]
+    while len(tables) > 1 and tables[-1] == tables[-2]:
+        tables.pop()
+    return tables
+
+
+def _subsampling(image: JpegImageFile, frame: _Frame) -> tuple[int, bool]:
+    """Pillow's number for the chroma subsampling, and whether the source's own cannot be written."""
+    if len(frame.components) != 3:
+        return 0, False
+    number = int(get_sampling(image))
+    return (number, False) if number in (0, 1, 2) else (0, len({s for _, s, _ in frame.components}) > 1)
+
+
+def _is_rgb(data: bytes, segments: list[tuple[int, int, int]], frame: _Frame) -> bool:
+    """Whether three components are RGB rather than YCbCr, by libjpeg's rules (jdapimin.c,
+    default_decompress_parms).
+    """
+    bodies = [(m, data[s + 4 : e]) for m, s, e in segments]
+    if any(m == 0xE0 and b[:5] == b"JFIF\0" for m, b in bodies):
+        return False
+    for marker, body in bodies:
+        if marker == _APP14 and body[:5] == b"Adobe" and len(body) >= 12:
+            return body[11] == 0
+    return tuple(i for i, _, _ in frame.components) == (0x52, 0x47, 0x42)
+
+
+def _is_credential(data: bytes, segment: tuple[int, int, int]) -> bool:
+    marker, start, _ = segment
+    return marker == _APP11 and data[start + 4 : start + 6] == b"JP"
+
+
+def _head(data: bytes, segments: list[tuple[int, int, int]], components: int) -> bytes:
+    """The segments that are copied. Adobe's APP14 tells the colour transform, so for anything but YCbCr it is
+    the encoder's to write; the index of further pictures (MPF) points to what is left out.
+    """
+    kept = []
+    for segment in segments:
+        marker, start, end = segment
+        body = data[start + 4 : end]
+        if not (0xE0 <= marker <= 0xEF or marker == _COM):
+            continue
+        ours = marker == _APP14 and (components != 3 or body[11:12] != b"\x01")
+        if ours or body[:4] == b"MPF\0" or _is_credential(data, segment):
+            continue
+        kept.append(data[start:end])
+    return b"".join(kept)
+
+
+def _trailing(data: bytes, segments: list[tuple[int, int, int]]) -> bool:
+    """Whether more than padding follows the end of the first picture."""
+    if not segments or segments[-1][0] != 0xDA:
+        return False
+    at = segments[-1][2]
+    while (at := data.find(b"\xff", at)) >= 0 and at + 1 < len(data):
+        marker = data[at + 1]
+        if marker == 0xD9:
+            return len(data) - at - 2 >= _TRAILER_MIN
+        if marker in (0x00, 0x01, 0xFF) or 0xD0 <= marker <= 0xD7:
+            at += 1 if marker == 0xFF else 2
+        elif at + 4 <= len(data):
+            at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+        else:
+            return False
+    return False

@@ -1,0 +1,225 @@
+"""PNG: every chunk but the pixels is copied; 8 and 16 bits a sample, exactly.
+
+Pillow's own PNG reader reduces 16-bit colour to 8 bits. Its C decoder does not have to: asked for rows as
+"RGB;16B" it gives the high byte of each big-endian sample, and as "RGB;16L" the low one, so two passes give
+all 16 bits (grey with alpha: four bytes a pixel, read as "RGBA"). Writing is `png_encoding`. Chunks follow
+the PNG specification, third edition (W3C 2025).
+
+What cannot be kept, and is said in the note: a palette, a transparent colour (both become RGB or an alpha
+channel, because protected pixels have more colours), and fewer than 8 bits a sample. Interlacing is not
+written.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from dataclasses import dataclass
+from typing import BinaryIO, Literal
+
+import numpy as np
+from PIL import Image
+from PIL.PngImagePlugin import PngImageFile
+
+from unlikeness.pictures.colour import ColourModel, Pixels
+from unlikeness.pictures.formats.base import (
+    ANIMATED,
+    DAMAGE,
+    Raster,
+    Unusable,
+    check_size,
+    exif_orientation,
+    joined,
+)
+from unlikeness.pictures.formats.png_encoding import SIGNATURE, chunk, write_pixels
+
+__all__ = ["read"]
+
+_GREY, _RGB, _PALETTE, _GREY_ALPHA, _RGB_ALPHA = 0, 2, 3, 4, 6
+_SPACES: dict[int, Literal["grey", "rgb"]] = {
+    _GREY: "grey",
+    _GREY_ALPHA: "grey",
+    _RGB: "rgb",
+    _RGB_ALPHA: "rgb",
+}
+_EIGHT = {_GREY: "L", _RGB: "RGB", _GREY_ALPHA: "LA", _RGB_ALPHA: "RGBA"}
+_STRUCTURE = frozenset({b"IHDR", b"IDAT", b"IEND", b"acTL", b"fcTL", b"fdAT"})
+_TYPED = frozenset({b"PLTE", b"tRNS", b"bKGD", b"sBIT", b"hIST"})
+"""Chunks whose layout follows the colour type: copied only where that stays."""
+_KNOWN = frozenset({b"cHRM", b"gAMA", b"iCCP", b"sRGB", b"cICP", b"mDCV", b"cLLI", b"sPLT"}) | _TYPED
+
+_METADATA = frozenset({b"eXIf", b"tEXt", b"zTXt", b"iTXt"})
+
+Chunk = tuple[bytes, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class _Png:
+    """How to write the file again: chunks before and behind the pixels."""
+
+    colour_type: int
+    before: tuple[Chunk, ...]
+    behind: tuple[Chunk, ...]
+
+    def write(self, pixels: Pixels, target: BinaryIO) -> None:
+        height, width = pixels.shape[:2]
+        target.write(SIGNATURE)
+        depth = 8 * pixels.dtype.itemsize
+        chunk(target, b"IHDR", struct.pack(">IIBBBBB", width, height, depth, self.colour_type, 0, 0, 0))
+        for kind, body in self.before:
+            chunk(target, kind, body)
+        write_pixels(pixels, target)
+        for kind, body in self.behind:
+            chunk(target, kind, body)
+        chunk(target, b"IEND", b"")
+
+
+def read(data: bytes, max_pixels: int) -> Raster:
+    """Decode a PNG file's bytes. Raises Unusable, or what Pillow raises at damaged data."""
+    chunks = _chunks(data, max_pixels)
+    width, height, depth, colour_type, _, _, interlaced = struct.unpack(">IIBBBBB", chunks[0][1])
+    if any(kind == b"acTL" and int.from_bytes(body[:4], "big") > 1 for kind, body in chunks):
+        raise Unusable(ANIMATED)
+    idat = b"".join(body for kind, body in chunks if kind == b"IDAT")
+    first = next((i for i, (kind, _) in enumerate(chunks) if kind == b"IDAT"), len(chunks))
+    extras = {kind: body for kind, body in chunks if kind in _TYPED}
+    pixels = _decode(idat, (width, height), depth, colour_type, interlaced)
+    written, note = colour_type, None
+    if colour_type == _PALETTE:
+        pixels = _palette(pixels, extras.get(b"PLTE", b""), extras.get(b"tRNS"))
+        written = _RGB_ALPHA if b"tRNS" in extras else _RGB
+        note = "palette written as RGBA" if b"tRNS" in extras else "palette written as RGB"
+    else:
+        if depth < 8:
+            note = f"{depth}-bit grey written as 8-bit grey"
+        if b"tRNS" in extras and colour_type in (_GREY, _RGB):
+            pixels = _transparent_colour(pixels, extras[b"tRNS"], depth)
+            written = colour_type + 4
+            note = joined(note, "transparent colour written as an alpha channel")
+    changed = written != colour_type or depth < 8
+    kept = [
+        (i, (kind, body))
+        for i, (kind, body) in enumerate(chunks)
+        if _copied(kind) and not (changed and kind in _TYPED)
+    ]
+    if any(kind == b"caBX" for kind, _ in chunks):
+        note = joined(note, "content credentials left out, they sign the old pixels")
+    before, behind = (tuple(c for i, c in kept if i < first), tuple(c for i, c in kept if i > first))
+    model = ColourModel(_SPACES[written], "straight" if written in (_GREY_ALPHA, _RGB_ALPHA) else "none")
+    return Raster(pixels, model, _Png(written, before, behind), True, _orientation(chunks), note)
+
+
+def _orientation(chunks: list[Chunk]) -> int:
+    """What Pillow finds in the metadata, wherever it stands: asked of the same chunks around a single
+    pixel.
+    """
+    buffer = io.BytesIO()
+    buffer.write(SIGNATURE)
+    chunk(buffer, b"IHDR", struct.pack(">IIBBBBB", 1, 1, 8, _GREY, 0, 0, 0))
+    for kind, body in chunks:
+        if kind in _METADATA:
+            chunk(buffer, kind, body)
+    chunk(buffer, b"IDAT", zlib.compress(b"\0\0"))
+    chunk(buffer, b"IEND", b"")
+    buffer.seek(0)
+    try:
+        return exif_orientation(PngImageFile(buffer))
+    except DAMAGE:
+        return 1
+
+
+def _copied(kind: bytes) -> bool:
+    """Known chunks, and unknown ones that say they may be copied when pixels change (5th bit of the 4th
+    letter).
+    """
+    return kind not in _STRUCTURE and (kind in _KNOWN or bool(kind[3] & 0x20))
+
+
+def _chunks(data: bytes, max_pixels: int) -> list[Chunk]:
+    """All chunks up to IEND; the size is checked as soon as the header is read."""
+    found: list[Chunk] = []
+    at = len(SIGNATURE)
+    while True:
+        if at + 12 > len(data):
+            raise Unusable("it is truncated (no end chunk); copy or export it again")
+        length, kind = struct.unpack(">I4s", data[at : at + 8])
+        body = data[at + 8 : at + 8 + length]
+        check = data[at + 8 + length : at + 12 + length]
+        if len(body) < length or len(check) < 4:
+            raise Unusable("it is truncated; copy or export it again")
+        critical = not kind[0] & 0x20
+        if critical and zlib.crc32(body, zlib.crc32(kind)) != int.from_bytes(check, "big"):
+            raise Unusable("it is damaged (a checksum is wrong); copy or export it again")
+        if not found:
+            if kind != b"IHDR" or length != 13:
+                raise Unusable("it is damaged (no header); copy or export it again")
+            width, height = struct.unpack(">II", body[:8])
+            check_size(width, height, max_pixels)
+        elif kind == b"IHDR" or (critical and kind not in (b"PLTE", b"IDAT", b"IEND")):
+            raise Unusable("it is damaged (an unknown critical chunk); copy or export it again")
+        found.append((kind, body))
+        if kind == b"IEND":
+            return found
+        at += 12 + length
+
+
+def _decode(idat: bytes, size: tuple[int, int], depth: int, colour_type: int, interlaced: int) -> Pixels:
+    """The samples as they are stored: H × W × C uint8 (grey below 8 bits scaled up, palette indices not) or
+    uint16.
+    """
+
+    def rows(mode: str, raw: str) -> Pixels:
+        array: Pixels = np.array(Image.frombytes(mode, size, idat, "zip", raw, interlaced), dtype=np.uint8)
+        return array[..., None] if array.ndim == 2 else array
+
+    if colour_type == _PALETTE and depth in (1, 2, 4, 8):
+        return rows("P", "P" if depth == 8 else f"P;{depth}")
+    if colour_type == _GREY and depth == 1:
+        return rows("1", "1") * np.uint8(255)
+    if colour_type == _GREY and depth in (2, 4):
+        return rows("L", f"L;{depth}")
+    if colour_type in _EIGHT and depth == 8:
+        return rows(_EIGHT[colour_type], _EIGHT[colour_type])
+    if colour_type == _GREY and depth == 16:
+        image = Image.frombytes("I;16", size, idat, "zip", "I;16B", interlaced)
+        return np.array(image, dtype=np.uint16)[..., None]
+    if colour_type == _GREY_ALPHA and depth == 16:
+        return rows("RGBA", "RGBA").view(">u2").astype(np.uint16)
+    if colour_type in (_RGB, _RGB_ALPHA) and depth == 16:
+        mode = _EIGHT[colour_type]
+        pixels = rows(mode, f"{mode};16B").astype(np.uint16)
+        pixels <<= 8
+        pixels |= rows(mode, f"{mode};16L")
+        return pixels
+    raise Unusable(
+        f"its header is damaged (colour type {colour_type}, {depth} bits); copy or export it again"
+    )
+
+
+def _palette(indices: Pixels, plte: bytes, trns: bytes | None) -> Pixels:
+    """Palette indices H × W × 1 -> RGB, or RGBA where there is transparency; indices without a colour are
+    black.
+    """
+    colours = np.zeros((256, 3), np.uint8)
+    given = np.frombuffer(plte[: min(len(plte), 768) // 3 * 3], np.uint8).reshape(-1, 3)
+    colours[: len(given)] = given
+    if trns is not None:
+        alpha = np.full(256, 255, np.uint8)
+        alpha[: min(len(trns), 256)] = np.frombuffer(trns[:256], np.uint8)
+        colours = np.column_stack((colours, alpha))
+    return colours[indices[..., 0]]
+
+
+def _transparent_colour(pixels: Pixels, trns: bytes, depth: int) -> Pixels:
+    """Grey or RGB with one transparent colour -> the same with an alpha channel."""
+    count = pixels.shape[2]
+    if len(trns) < 2 * count:
+        raise Unusable("it is damaged (its transparent colour is cut off); copy or export it again")
+    key = np.frombuffer(trns[: 2 * count], ">u2").astype(np.int64)
+    if depth < 8:
+        key *= 255 // (2**depth - 1)
+    clear = (pixels == key).all(axis=2)
+    top = np.iinfo(pixels.dtype).max
+    alpha = np.where(clear, 0, top).astype(pixels.dtype)
+    return np.concatenate((pixels, alpha[..., None]), axis=2)

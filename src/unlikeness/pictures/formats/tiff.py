@@ -1,0 +1,184 @@
+"""TIFF: 8 and 16 bits of grey, RGB and CMYK, any alpha and further channels, exactly; every tag as it was.
+
+Lossless files (uncompressed, LZW, Deflate, PackBits, LZMA, Zstandard; strips or tiles; chunky or planar; with
+horizontal prediction or without; either byte order) are read to their own integers by `tiff_bytes` and
+written with the same compression, prediction and byte order in strips, chunky. Colours multiplied by alpha
+stay so.
+
+Other kinds (JPEG-compressed, palette, bilevel, YCbCr) are decoded by Pillow and written as Deflate, which is
+said in the note, as is a preview page that is left out. Files of several pages and of float, signed or 32-bit
+samples are refused.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+from dataclasses import dataclass
+from typing import BinaryIO, Literal
+
+import numpy as np
+from PIL import Image
+from PIL.TiffImagePlugin import TiffImageFile
+
+from unlikeness.pictures.colour import ColourModel, Pixels
+from unlikeness.pictures.formats.base import Raster, Unusable, check_size, joined, to_array
+from unlikeness.pictures.formats.tiff_bytes import DEFLATE, LOSSLESS, pack
+from unlikeness.pictures.formats.tiff_container import (
+    Directory,
+    Tag,
+    numbers_tag,
+    read_directories,
+    write_directory,
+)
+from unlikeness.pictures.formats.tiff_samples import read_samples
+from unlikeness.pictures.orientation import to_stored, valid
+
+__all__ = ["read"]
+
+_LAYOUT = frozenset({
+    256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 280, 281, 284, 288, 289, 290, 291, 292, 293, 317,
+    320, 321, 322, 323, 324, 325, 330, 332, 334, 338, 339, 340, 341, 347, 512, 513, 514, 515, 517, 518,
+    519, 520, 521, 529, 530, 531, 532,
+})  # fmt: skip
+"""Tags that say how the pixels are laid out: written anew. All others are copied."""
+_SPACES: dict[int, tuple[Literal["grey", "rgb", "cmyk"], int]] = {
+    0: ("grey", 1), 1: ("grey", 1), 2: ("rgb", 3), 5: ("cmyk", 4)
+}  # fmt: skip
+_STRIP_BYTES = 1 << 18
+_WHITE_IS_ZERO, _PHOTOMETRIC = 0, {"grey": 1, "rgb": 2, "cmyk": 5}
+
+
+@dataclass(frozen=True, slots=True)
+class _Tiff:
+    """How to write the file again."""
+
+    kept: Directory
+    photometric: int
+    extra: tuple[int, ...]
+    """Meaning of each channel behind the colours (TIFF 6.0, ExtraSamples)."""
+    compression: int
+    prediction: bool
+
+    def write(self, pixels: Pixels, target: BinaryIO) -> None:
+        order = self.kept.order
+        height, width, channels = pixels.shape
+        row = width * channels * pixels.dtype.itemsize
+        step = max(1, min(height, _STRIP_BYTES // row))
+        target.write((b"II*\0" if order == "<" else b"MM\0*") + b"\0\0\0\0")
+        starts, sizes = [], []
+        for top in range(0, height, step):
+            part = pixels[top : top + step]
+            if self.photometric == _WHITE_IS_ZERO:
+                part = self._inverted(part)
+            if self.prediction:
+                part = part.copy()
+                part[:, 1:] -= part[:, :-1].copy()
+            ordered = np.ascontiguousarray(part).astype(part.dtype.newbyteorder(order))
+            strip = pack(ordered.reshape(len(part), -1).view(np.uint8), self.compression)
+            starts.append(target.tell())
+            sizes.append(len(strip))
+            target.write(strip)
+            if target.tell() > 0xFFFF0000:
+                raise OSError("it would be over the 4 GB of a TIFF file")
+        tags = {
+            256: [width], 257: [height], 258: [8 * pixels.dtype.itemsize] * channels, 259: [self.compression],
+            262: [self.photometric], 273: starts, 277: [channels], 278: [step], 279: sizes, 284: [1],
+        }  # fmt: skip
+        if self.prediction:
+            tags[317] = [2]
+        if self.extra:
+            tags[338] = list(self.extra)
+        long = (256, 257, 273, 278, 279)
+        layout = {
+            number: numbers_tag(order, values, short=number not in long) for number, values in tags.items()
+        }
+        at = write_directory(Directory(order, {**self.kept.tags, **layout}), target)
+        target.seek(4)
+        target.write(struct.pack(order + "I", at))
+
+    @staticmethod
+    def _inverted(part: Pixels) -> Pixels:
+        part = part.copy()
+        part[..., 0] = np.iinfo(part.dtype).max - part[..., 0]
+        return part
+
+
+def read(data: bytes, max_pixels: int) -> Raster:
+    """Decode a TIFF file's bytes. Raises Unusable, or what Pillow raises at damaged data."""
+    pages = read_directories(data)
+    if not pages:
+        raise Unusable("it is damaged (no directory); copy or export it again")
+    page, others = pages[0], pages[1:]
+    check_size(page.number(256, 0), page.number(257, 0), max_pixels)
+    if any(not other.number(254, 0) & 1 for other in others):
+        raise Unusable(
+            "it has several pages, and only single ones can be protected; export its pages as pictures"
+        )
+    preview = "preview page left out" if others or 330 in page.tags else None
+    bits = set(page.numbers(258, [1]))
+    kinds = set(page.numbers(339, [1]))
+    if kinds - {1, 4} or max(bits) > 16:
+        raise Unusable("its samples are float, signed or over 16 bits; save it as 8 or 16-bit TIFF")
+    kept = Directory(page.order, {n: t for n, t in page.tags.items() if n not in _LAYOUT and not _wide(t)})
+    orientation = valid(page.number(274, 1))
+    photometric = page.number(262, -1)
+    channels = page.number(277, 1)
+    space, colours = _SPACES.get(photometric, ("grey", 0))
+    exact = (
+        page.number(259, 1) in LOSSLESS
+        and colours
+        and colours <= channels
+        and bits in ({8}, {16})
+        and page.number(317, 1) in (1, 2)
+        and page.number(266, 1) == 1
+    )
+    if not exact:
+        return _by_pillow(data, kept, orientation, preview)
+    extra = (*page.numbers(338), *([0] * channels))[: channels - colours]
+    alpha: Literal["none", "straight", "premultiplied"] = "none"
+    if extra and extra[0] in (1, 2):
+        alpha = "premultiplied" if extra[0] == 1 else "straight"
+    writer = _Tiff(kept, photometric, extra, page.number(259, 1), page.number(317, 1) == 2)
+    pixels = read_samples(data, page, channels, bits.pop())
+    if photometric == _WHITE_IS_ZERO:
+        pixels[..., 0] = np.iinfo(pixels.dtype).max - pixels[..., 0]
+    return Raster(pixels, ColourModel(space, alpha), writer, True, orientation, preview)
+
+
+def _by_pillow(data: bytes, kept: Directory, orientation: int, preview: str | None) -> Raster:
+    """Whatever Pillow turns into 8 bits, to be written with Deflate."""
+    image: Image.Image = TiffImageFile(io.BytesIO(data))
+    stored_mode = image.mode
+    image.load()  # Pillow turns it upright here
+    wanted = {
+        "1": "L",
+        "L": "L",
+        "LA": "LA",
+        "RGB": "RGB",
+        "RGBA": "RGBA",
+        "CMYK": "CMYK",
+        "RGBX": "RGB",
+        "YCbCr": "RGB",
+    }
+    if stored_mode in ("P", "PA"):
+        mode = "RGBA" if image.has_transparency_data else "RGB"
+    elif stored_mode in wanted:
+        mode = wanted[stored_mode]
+    else:
+        raise Unusable(
+            f"this kind of TIFF ({stored_mode}) cannot be written; save it as 8 or 16-bit RGB TIFF"
+        )
+    pixels = np.ascontiguousarray(to_stored(to_array(image.convert(mode)), orientation))
+    space: Literal["grey", "rgb", "cmyk"] = "grey" if mode[0] == "L" else "cmyk" if mode == "CMYK" else "rgb"
+    has_alpha = mode in ("LA", "RGBA")
+    writer = _Tiff(kept, _PHOTOMETRIC[space], (2,) if has_alpha else (), DEFLATE, True)
+    note = joined(f"written as 8-bit {mode} TIFF with Deflate", preview)
+    return Raster(
+        pixels, ColourModel(space, "straight" if has_alpha else "none"), writer, True, orientation, note
+    )
+
+
+def _wide(tag: Tag) -> bool:
+    """Whether a tag has a type that only BigTIFF knows."""
+    return tag.kind in (16, 17, 18)

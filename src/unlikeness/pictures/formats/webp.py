@@ -1,0 +1,118 @@
+"""WebP: lossy stays lossy at the source's quality, lossless stays lossless, every other chunk is copied.
+
+Container: RFC 9649. The picture is encoded by Pillow; ICC, EXIF, XMP and unknown chunks are set around it
+byte for byte. Alpha of a lossy picture is always compressed losslessly, and colours below full transparency
+are kept in lossless ones.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from PIL import features
+from PIL.WebPImagePlugin import WebPImageFile
+
+from unlikeness.pictures.colour import ColourModel, Pixels
+from unlikeness.pictures.formats.base import (
+    ANIMATED,
+    Raster,
+    Unusable,
+    check_size,
+    exif_orientation,
+    to_array,
+    to_pillow,
+)
+from unlikeness.pictures.formats.webp_quality import quality_of
+
+__all__ = ["read"]
+
+_ICC, _ALPHA, _EXIF, _XMP, _ANIMATION = 0x20, 0x10, 0x08, 0x04, 0x02
+_PICTURE = frozenset({b"VP8 ", b"VP8L", b"ALPH"})
+_FALLBACK_QUALITY = 90
+
+Chunk = tuple[bytes, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class _WebP:
+    """How to write the file again; quality None means lossless."""
+
+    quality: float | None
+    metadata: tuple[Chunk, ...]
+
+    def write(self, pixels: Pixels, target: BinaryIO) -> None:
+        height, width = pixels.shape[:2]
+        image = to_pillow("RGBA" if pixels.shape[2] == 4 else "RGB", pixels)
+        buffer = io.BytesIO()
+        if self.quality is None:
+            image.save(buffer, "WEBP", lossless=True, quality=75, exact=True)
+        else:
+            image.save(buffer, "WEBP", quality=self.quality, alpha_quality=100, method=4)
+        picture = [(kind, body) for kind, body in _chunks(buffer.getvalue()) if kind in _PICTURE]
+        flags = 0
+        for kind, _ in self.metadata:
+            flags |= {b"ICCP": _ICC, b"EXIF": _EXIF, b"XMP ": _XMP}.get(kind, 0)
+        if any(kind == b"ALPH" or (kind == b"VP8L" and body[4] & 0x10) for kind, body in picture):
+            flags |= _ALPHA
+        parts = picture
+        if self.metadata or len(picture) > 1:
+            size = (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
+            icc = [part for part in self.metadata if part[0] == b"ICCP"]
+            rest = [part for part in self.metadata if part[0] != b"ICCP"]
+            parts = [(b"VP8X", bytes((flags, 0, 0, 0)) + size), *icc, *picture, *rest]
+        body = b"WEBP" + b"".join(k + struct.pack("<I", len(b)) + b + b"\0" * (len(b) & 1) for k, b in parts)
+        target.write(b"RIFF" + struct.pack("<I", len(body)) + body)
+
+
+def read(data: bytes, max_pixels: int) -> Raster:
+    """Decode a WebP file's bytes. Raises Unusable, or what Pillow raises at damaged data."""
+    if not features.check("webp"):
+        raise Unusable("this Pillow lacks WebP; install Pillow's own wheel, pip install -U pillow")
+    chunks = _chunks(data)
+    found = dict(reversed(chunks))
+    check_size(*_size(found), max_pixels)
+    if b"VP8X" in found:
+        width, height = (int.from_bytes(found[b"VP8X"][i : i + 3], "little") + 1 for i in (4, 7))
+        check_size(width, height, max_pixels)
+        if found[b"VP8X"][0] & _ANIMATION:
+            raise Unusable(ANIMATED)
+    image = WebPImageFile(io.BytesIO(data))
+    pixels = to_array(image)
+    lossless = b"VP8L" in found
+    quality = None if lossless else quality_of(found[b"VP8 "]) or _FALLBACK_QUALITY
+    metadata = tuple(part for part in chunks if part[0] not in _PICTURE | {b"VP8X"})
+    model = ColourModel("rgb", "straight" if pixels.shape[2] == 4 else "none")
+    return Raster(pixels, model, _WebP(quality, metadata), lossless, exif_orientation(image))
+
+
+def _chunks(data: bytes) -> list[Chunk]:
+    """All chunks of the file, as far as its own length says."""
+    end = 8 + int.from_bytes(data[4:8], "little")
+    if end > len(data):
+        raise Unusable("it is truncated; copy or export it again")
+    found: list[Chunk] = []
+    at = 12
+    while at + 8 <= end:
+        length = int.from_bytes(data[at + 4 : at + 8], "little")
+        if at + 8 + length > end:
+            raise Unusable("it is truncated or damaged; copy or export it again")
+        found.append((data[at : at + 4], data[at + 8 : at + 8 + length]))
+        at += 8 + length + (length & 1)
+    return found
+
+
+def _size(chunks: dict[bytes, bytes]) -> tuple[int, int]:
+    """The size that the picture chunk itself gives (VP8: RFC 6386, 9.1; VP8L: RFC 9649, 3.4)."""
+    lossy, lossless = chunks.get(b"VP8 ", b""), chunks.get(b"VP8L", b"")
+    if len(lossy) >= 10 and lossy[3:6] == b"\x9d\x01\x2a":
+        width, height = struct.unpack("<HH", lossy[6:10])
+        return width & 0x3FFF, height & 0x3FFF
+    if len(lossless) >= 5 and lossless[0] == 0x2F:
+        bits = int.from_bytes(lossless[1:5], "little")
+        return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    if b"ANMF" in chunks:
+        raise Unusable(ANIMATED)
+    raise Unusable("it is damaged (no picture in it); copy or export it again")

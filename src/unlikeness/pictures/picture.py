@@ -1,0 +1,91 @@
+"""A picture in memory: its file's own integers, and RGB on demand."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from unlikeness.pictures.colour import Floats, Pixels, to_rgb, top_of
+from unlikeness.pictures.orientation import to_upright
+
+if TYPE_CHECKING:
+    from unlikeness.pictures.formats.base import Raster
+
+__all__ = ["Picture"]
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """One photograph, opened by `open_picture`.
+
+    It holds the decoded integers once (3 bytes a pixel for an 8-bit colour photograph) and no float. `window`
+    gives a part of it as float32; `rgb` gives all of it and allocates 12 bytes a pixel at every access, so a
+    large picture is best walked through by windows and collected in an `Edit`.
+
+    Colours are native: what a training script gets from Pillow's `convert("RGB")`. The ICC profile is carried
+    to the protected file untouched and not applied. Alpha is kept aside.
+    """
+
+    path: Path
+    format: str
+    """"JPEG", "PNG", "WEBP", "TIFF", "BMP", "HEIC" or "AVIF"."""
+    raster: Raster
+    stamp: tuple[int, int]
+    """Size in bytes and time of change (ns) of the file when it was opened."""
+
+    @cached_property
+    def pixels(self) -> Pixels:
+        """H × W × C, upright: a read-only view of the file's integers."""
+        view = to_upright(self.raster.pixels, self.raster.orientation).view()
+        view.flags.writeable = False
+        return view
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) in pixels, upright."""
+        height, width = self.pixels.shape[:2]
+        return width, height
+
+    @property
+    def lossless(self) -> bool:
+        """Whether the format keeps every integer that it is given."""
+        return self.raster.lossless
+
+    @property
+    def note(self) -> str | None:
+        """What cannot be kept when this picture is written, in a few words; None if all is."""
+        return self.raster.note
+
+    @property
+    def orientation(self) -> int:
+        """The EXIF orientation that the file is stored in, 1 to 8."""
+        return self.raster.orientation
+
+    @property
+    def depth(self) -> int:
+        """Bits of a sample in memory: 8 or 16."""
+        return 8 if top_of(self.raster.pixels) == 255 else 16
+
+    @property
+    def has_alpha(self) -> bool:
+        """Whether the picture has an alpha channel."""
+        return self.raster.model.alpha != "none"
+
+    @property
+    def rgb(self) -> Floats:
+        """H × W × 3 float32 in [0, 1], upright: a new array at every access."""
+        width, height = self.size
+        return self.window(0, height, 0, width)
+
+    def window(self, y0: int, y1: int, x0: int, x1: int) -> Floats:
+        """Rows y0 to y1 and columns x0 to x1 (ends excluded) of the upright picture, as `rgb` would give
+        them.
+
+        Raises IndexError outside the picture.
+        """
+        width, height = self.size
+        if not (0 <= y0 <= y1 <= height and 0 <= x0 <= x1 <= width):
+            raise IndexError(f"window {y0}:{y1}, {x0}:{x1} is outside {height} rows, {width} columns")
+        return to_rgb(self.pixels[y0:y1, x0:x1], self.raster.model)

@@ -1,0 +1,124 @@
+"""Opening pictures: one way in for all formats, and one clear line for everything that is not one."""
+
+from __future__ import annotations
+
+import os
+import stat
+import warnings
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+
+from unlikeness.errors import PictureError, UsageError
+from unlikeness.pictures.formats.base import DAMAGE, Raster, Unusable
+from unlikeness.pictures.picture import Picture
+
+__all__ = ["MAX_PIXELS", "format_of", "open_picture"]
+
+MAX_PIXELS = 100_000_000
+"""Default bound on width × height."""
+
+_BYTES_PER_PIXEL = 16
+"""A file larger than this for each pixel of the bound (and `_SMALLEST_BOUND`) is not read into memory."""
+_SMALLEST_BOUND = 64 << 20
+
+_HEIF_BRANDS = {
+    "AVIF": {b"avif", b"avis"},
+    "HEIC": {b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"hevm", b"hevs", b"mif1", b"msf1"},
+}
+
+
+def format_of(head: bytes) -> str | None:
+    """The format that a file's first bytes (at least 64, or all there are) announce: a key of the format
+    table, "GIF", or None for none that is known. The file's name plays no part.
+    """
+    if head[:3] == b"\xff\xd8\xff":
+        return "JPEG"
+    if head[:8] == b"\x89PNG\r\n\x1a\n":
+        return "PNG"
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return "WEBP"
+    if head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+        return "TIFF"
+    if head[:2] == b"BM":
+        return "BMP"
+    if head[:6] in (b"GIF87a", b"GIF89a"):
+        return "GIF"
+    if head[4:8] == b"ftyp":
+        length = min(int.from_bytes(head[:4], "big"), len(head))
+        brands = {head[8:12]} | {head[i : i + 4] for i in range(16, length, 4)}
+        return next((name for name, known in _HEIF_BRANDS.items() if brands & known), None)
+    return None
+
+
+def open_picture(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> Picture:
+    """Open and decode one picture. See `Picture` for what is in it.
+
+    max_pixels: the largest width × height that is decoded, checked against the header before decoding.
+
+    Raises PictureError, one line that names the file, the reason and the remedy, for a file that is missing,
+    unreadable, empty, damaged, truncated, animated or of several pages, over the bound, of no supported
+    format, or that needs an extra which is not installed. The file is closed again in every case.
+    """
+    if max_pixels < 1:
+        raise UsageError(f"max_pixels is {max_pixels}, but it must be 1 or more")
+    path = Path(path)
+    data, stamp = _load(path, max_pixels)
+    kind = format_of(data[:4096])
+    try:
+        read = _reader(kind)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            raster = read(data, max_pixels)
+    except Unusable as reason:
+        raise PictureError(_line(path, str(reason))) from reason
+    except MemoryError as error:
+        raise PictureError(
+            _line(path, "it does not fit in memory; close programs or scale it down")
+        ) from error
+    except DAMAGE as error:
+        said = f" ({error})" if str(error) else ""
+        raise PictureError(
+            _line(path, f"it is damaged or truncated{said}; copy it again, or open and export it elsewhere")
+        ) from error
+    return Picture(path, str(kind), raster, stamp)
+
+
+def _reader(kind: str | None) -> Callable[[bytes, int], Raster]:
+    """The `read` of a format's module, loaded at its first use. Raises Unusable where there is none."""
+    if kind is None:
+        raise Unusable(
+            "it is no JPEG, PNG, WebP, TIFF, BMP, HEIC or AVIF picture; convert it to one of these"
+        )
+    if kind == "GIF":
+        raise Unusable("GIF holds 256 colours or an animation, which cannot be protected; convert it to PNG")
+    module = import_module(f"unlikeness.pictures.formats.{kind.lower()}")
+    read: Callable[[bytes, int], Raster] = module.read
+    return read
+
+
+def _load(path: Path, max_pixels: int) -> tuple[bytes, tuple[int, int]]:
+    """The file's bytes, its size and its time of change. Never blocks on a pipe or reads a file without
+    bound.
+    """
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise PictureError(_line(path, "it is not a file; name a picture or a folder of pictures"))
+        with path.open("rb") as file:
+            status = os.fstat(file.fileno())
+            if status.st_size == 0:
+                raise PictureError(_line(path, "the file is empty; copy or export it again"))
+            if status.st_size > max(_SMALLEST_BOUND, max_pixels * _BYTES_PER_PIXEL):
+                reason = f"its {status.st_size:,} bytes are too many for max_pixels {max_pixels:,}"
+                raise PictureError(_line(path, f"{reason}; raise max_pixels or scale it down"))
+            return file.read(), (status.st_size, status.st_mtime_ns)
+    except OSError as error:
+        reason = f"it cannot be read ({error.strerror}); check the name and its permissions"
+        raise PictureError(_line(path, reason)) from error
+    except ValueError as error:  # a name with a null character
+        raise PictureError(_line(path, f"it cannot be read ({error}); check the name")) from error
+
+
+def _line(path: Path, reason: str) -> str:
+    """`path: reason` as one printable line."""
+    return " ".join("".join(c if c.isprintable() else " " for c in f"{path}: {reason}").split())
