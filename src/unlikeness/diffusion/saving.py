@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from unlikeness.diffusion.lora import merge
 from unlikeness.diffusion.quiet import quiet
 from unlikeness.diffusion.weights import choose_weights, needed_files
 from unlikeness.errors import UnlikenessError, UsageError
@@ -101,8 +102,7 @@ def _plain(module: Any, dtype: torch.dtype | None) -> Any:
         return module
     module = copy.deepcopy(module)
     if adapted:
-        module.fuse_lora()
-        module.unload_lora()
+        merge(module)
     return module if dtype is None else torch.nn.Module.to(module, dtype)
 
 

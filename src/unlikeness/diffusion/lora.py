@@ -1,0 +1,125 @@
+"""Low-rank adapters in the U-Net, in and out of diffusers' own file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from unlikeness.diffusion.quiet import quiet
+from unlikeness.errors import UnlikenessError, UsageError
+
+if TYPE_CHECKING:
+    from unlikeness.diffusion.model import TextToImage
+
+__all__ = ["FILE", "TARGETS", "add_lora", "has_lora", "load_lora", "merge", "save_lora"]
+
+FILE = "pytorch_lora_weights.safetensors"
+TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
+"""The attention projections that get an adapter, as in diffusers' own training scripts."""
+
+
+def add_lora(model: TextToImage, *, rank: int, seed: int = 0) -> list[torch.nn.Parameter]:
+    """Put an untrained adapter (alpha = rank: updates count in full) into the U-Net, in place.
+
+    Returns its parameters, float32, which are then the only ones that require a gradient. The down
+    projections are Gaussian, drawn from `seed`; the up projections are zero, so that nothing changes yet.
+    """
+    from peft import LoraConfig
+
+    config = LoraConfig(r=rank, lora_alpha=rank, init_lora_weights="gaussian", target_modules=list(TARGETS))
+    model.unet.requires_grad_(False)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model.unet.add_adapter(config)
+    parameters: list[torch.nn.Parameter] = [p for p in model.unet.parameters() if p.requires_grad]
+    for p in parameters:
+        p.data = p.data.float() if p.dtype in (torch.float16, torch.bfloat16) else p.data
+    return parameters
+
+
+def has_lora(model: TextToImage) -> bool:
+    """Whether the U-Net has an adapter."""
+    return bool(getattr(model.unet, "peft_config", None))
+
+
+def save_lora(model: TextToImage, folder: Path) -> Path:
+    """Write the U-Net's adapter as `pytorch_lora_weights.safetensors` into `folder`; returns the file.
+
+    Any diffusers pipeline loads it with `load_lora_weights`. UsageError if the model has no adapter, or if
+    the file exists.
+    """
+    from diffusers import StableDiffusionPipeline
+    from diffusers.utils import convert_state_dict_to_diffusers
+    from peft.utils import get_peft_model_state_dict
+
+    if not has_lora(model):
+        raise UsageError("this model has no LoRA to save; personalize with the method lora, or save it whole")
+    if (folder / FILE).exists():
+        raise UsageError(f"{folder / FILE} exists, and is never overwritten; give another folder")
+    layers = convert_state_dict_to_diffusers(get_peft_model_state_dict(model.unet))
+    layers = {name: tensor.detach().cpu().contiguous() for name, tensor in layers.items()}
+    work = f".{FILE}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with quiet():
+            StableDiffusionPipeline.save_lora_weights(
+                folder, unet_lora_layers=layers, weight_name=work, safe_serialization=True
+            )
+        (folder / work).rename(folder / FILE)
+    except OSError as error:
+        raise UnlikenessError(
+            f"the LoRA cannot be saved to {folder} ({error}); free space or give another folder"
+        ) from error
+    return folder / FILE
+
+
+def load_lora(model: TextToImage, path: str | Path) -> TextToImage:
+    """A copy of `model` with the LoRA of a file, or of a folder with `pytorch_lora_weights.safetensors`.
+
+    What diffusers reads (its own and the kohya format) is read, for the U-Net and the text encoder;
+    safetensors only. UsageError if there is no such file; UnlikenessError if it does not fit the model.
+    """
+    from diffusers import StableDiffusionPipeline as Pipeline
+    from safetensors import SafetensorError
+
+    file = Path(path) / FILE if Path(path).is_dir() else Path(path)
+    if not file.is_file() or file.suffix != ".safetensors":
+        raise UsageError(f"{file} is no LoRA file; give a .safetensors file, or a folder with {FILE}")
+    try:
+        with quiet():
+            layers, alphas = Pipeline.lora_state_dict(
+                str(file.parent), weight_name=file.name, use_safetensors=True, local_files_only=True
+            )
+            for_text = any("text_encoder" in key for key in layers)
+            adapted = model.copy(text_encoder=for_text)
+            Pipeline.load_lora_into_unet(layers, network_alphas=alphas, unet=adapted.unet)
+            if for_text:
+                Pipeline.load_lora_into_text_encoder(
+                    layers, network_alphas=alphas, text_encoder=adapted.text_encoder
+                )
+    except (OSError, ValueError, RuntimeError, LookupError, TypeError, SafetensorError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UnlikenessError(
+            f"the LoRA {file} cannot be used with this model ({reason}); give one that was made for it"
+        ) from error
+    if not has_lora(adapted) and not for_text:
+        raise UnlikenessError(f"the LoRA {file} holds nothing for this U-Net; give one that was made for it")
+    for part in (adapted.unet, adapted.text_encoder):
+        part.to(model.device).requires_grad_(False)
+    return adapted
+
+
+def merge(module: Any) -> Any:
+    """Add a module's adapters to its weights and take their layers out, in place."""
+    from diffusers.utils.peft_utils import recurse_remove_peft_layers
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    for part in module.modules():
+        if isinstance(part, BaseTunerLayer):
+            part.merge()
+    recurse_remove_peft_layers(module)
+    del module.peft_config
+    module._hf_peft_config_loaded = False
+    return module

@@ -1,0 +1,81 @@
+"""DreamBooth (Ruiz et al. 2023, arXiv 2208.12242): fine-tune until a rare word means the subject."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+
+from unlikeness.diffusion.latents import Posterior
+from unlikeness.personalize.material import prepare
+from unlikeness.personalize.objective import PersonalizationStep
+from unlikeness.personalize.settings import PersonalizeSettings
+from unlikeness.settings import setting
+from unlikeness.training import constant, train
+
+if TYPE_CHECKING:
+    from unlikeness.diffusion.model import TextToImage
+    from unlikeness.progress import Progress
+    from unlikeness.subjects import Subject
+
+__all__ = ["DreamBooth", "DreamBoothSettings"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DreamBoothSettings(PersonalizeSettings):
+    """APDM's attacker: the U-Net alone, AdamW at 5e-6, 800 steps of one picture."""
+
+    text_encoder: bool = setting(
+        False, "Train the text encoder too.", source="APDM's attacker: no; Anti-DreamBooth's and RID's: yes"
+    )
+
+
+class DreamBooth:
+    """Fine-tunes all weights of the U-Net, and of the text encoder if asked, with prior preservation."""
+
+    settings_type: ClassVar[type[DreamBoothSettings]] = DreamBoothSettings
+
+    def __init__(self, settings: DreamBoothSettings | None = None) -> None:
+        self.settings = settings or DreamBoothSettings()
+
+    def personalize(
+        self,
+        model: TextToImage,
+        subject: Subject,
+        *,
+        prior: Posterior | None = None,
+        checkpoint: Path | None = None,
+        progress: Progress | None = None,
+    ) -> TextToImage:
+        """A personalized copy of `model`, in the same dtype, frozen; `model` itself is not changed.
+
+        prior: class pictures from `class_prior`, drawn now if not given. checkpoint: file to go on from.
+        Half-precision weights are trained as float32 copies.
+        """
+        s = self.settings
+        material = prepare(model, subject, s, prior=prior, progress=progress)
+        tuned = model.copy(text_encoder=s.text_encoder)
+        parts = [tuned.unet, tuned.text_encoder] if s.text_encoder else [tuned.unet]
+        parameters = []
+        for part in parts:
+            torch.nn.Module.to(part, torch.promote_types(part.dtype, torch.float32)).requires_grad_(True)
+            parameters += list(part.parameters())
+        train(
+            PersonalizationStep(tuned, subject, material, s, text_encoder=s.text_encoder),
+            steps=s.steps,
+            optimizer=torch.optim.AdamW(parameters, lr=s.learning_rate, weight_decay=s.weight_decay),
+            parameters=parameters,
+            seed=s.seed,
+            clip=s.clip,
+            schedule=constant(warmup=s.warmup),
+            checkpoint=checkpoint,
+            settings={**asdict(s), "steps": None, "subject": subject.digest},
+            progress=progress,
+            description="DreamBooth",
+        )
+        for part in parts:
+            torch.nn.Module.to(part, model.dtype).requires_grad_(False)
+        tuned.clear_cache()
+        return tuned

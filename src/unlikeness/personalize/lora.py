@@ -1,0 +1,83 @@
+"""LoRA DreamBooth (Hu et al. 2022, arXiv 2106.09685): DreamBooth's loss on low-rank updates of attention."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+
+from unlikeness.diffusion.latents import Posterior
+from unlikeness.diffusion.lora import add_lora
+from unlikeness.personalize.material import prepare
+from unlikeness.personalize.objective import PersonalizationStep
+from unlikeness.personalize.settings import PersonalizeSettings
+from unlikeness.settings import setting
+from unlikeness.training import constant, train
+
+if TYPE_CHECKING:
+    from unlikeness.diffusion.model import TextToImage
+    from unlikeness.progress import Progress
+    from unlikeness.subjects import Subject
+
+__all__ = ["LoRA", "LoRASettings"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoRASettings(PersonalizeSettings):
+    """Rank 16 on the U-Net's attention projections, AdamW at 1e-4."""
+
+    rank: int = setting(16, "Rank of the updates.", source="in use: 4 to 32; RID's attacker: 32", at_least=1)
+    learning_rate: float = setting(1e-4, "AdamW's step size.", source="in use: 1e-4 to 3e-4", at_least=0.0)
+    class_images: int = setting(
+        100,
+        "Pictures of the class that the attacked model draws for the prior; 0 leaves it out.",
+        unit="pictures",
+        source="RID's attacker",
+        at_least=0,
+    )
+
+
+class LoRA:
+    """Trains low-rank updates of the query, key, value and output projections; all else stays as it is."""
+
+    settings_type: ClassVar[type[LoRASettings]] = LoRASettings
+
+    def __init__(self, settings: LoRASettings | None = None) -> None:
+        self.settings = settings or LoRASettings()
+
+    def personalize(
+        self,
+        model: TextToImage,
+        subject: Subject,
+        *,
+        prior: Posterior | None = None,
+        checkpoint: Path | None = None,
+        progress: Progress | None = None,
+    ) -> TextToImage:
+        """A copy of `model` with the trained adapter in its U-Net (`diffusion.lora.save_lora` writes it).
+
+        `model` itself is not changed. prior: class pictures from `class_prior`, drawn now if not given.
+        checkpoint: file to go on from. The updates are float32 whatever the model's dtype.
+        """
+        s = self.settings
+        material = prepare(model, subject, s, prior=prior, progress=progress)
+        tuned = model.copy()
+        parameters = add_lora(tuned, rank=s.rank, seed=s.seed)
+        train(
+            PersonalizationStep(tuned, subject, material, s),
+            steps=s.steps,
+            optimizer=torch.optim.AdamW(parameters, lr=s.learning_rate, weight_decay=s.weight_decay),
+            parameters=parameters,
+            seed=s.seed,
+            clip=s.clip,
+            schedule=constant(warmup=s.warmup),
+            checkpoint=checkpoint,
+            settings={**asdict(s), "steps": None, "subject": subject.digest},
+            progress=progress,
+            description="LoRA",
+        )
+        for p in parameters:
+            p.requires_grad_(False)
+        return tuned

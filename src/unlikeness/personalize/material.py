@@ -1,0 +1,113 @@
+"""What a personalization learns from, encoded once: views of the subject, and pictures of its class."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from unlikeness.diffusion.latents import Posterior
+from unlikeness.personalize.settings import PersonalizeSettings
+from unlikeness.subjects import Subject
+from unlikeness.training import step_generator
+
+if TYPE_CHECKING:
+    from unlikeness.diffusion.model import TextToImage
+    from unlikeness.progress import Progress
+
+__all__ = ["Material", "class_prior", "prepare"]
+
+
+@dataclass(frozen=True)
+class Material:
+    """Latent posteriors of everything that is trained on.
+
+    subject: [V · N] views, view v of picture i at v · N + i; count: N.
+    prior: [K] class pictures, or None without prior preservation.
+    """
+
+    subject: Posterior
+    count: int
+    prior: Posterior | None
+
+    def draw(self, index: int, batch_size: int, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
+        """The z0 of step `index`: (subject [B, C, h, w], class [B, C, h, w] or None).
+
+        The subject's pictures take turns, in a view drawn at random; class pictures are drawn at random.
+        """
+        pictures = (index * batch_size + torch.arange(batch_size)) % self.count
+        views = torch.randint(len(self.subject) // self.count, (batch_size,), generator=generator)
+        z0 = self.subject[(views * self.count + pictures).to(self.subject.mean.device)].sample(generator)
+        if self.prior is None:
+            return z0, None
+        which = torch.randint(len(self.prior), (batch_size,), generator=generator)
+        return z0, self.prior[which.to(self.prior.mean.device)].sample(generator)
+
+
+def prepare(
+    model: TextToImage,
+    subject: Subject,
+    settings: PersonalizeSettings,
+    *,
+    prior: Posterior | None = None,
+    progress: Progress | None = None,
+) -> Material:
+    """Encode the subject's views, and draw and encode the class pictures unless `prior` brings them."""
+    views = _views(_at(subject.images, model.resolution), settings)
+    if not (settings.prior_weight and settings.class_images):
+        prior = None
+    elif prior is None:
+        prior = class_prior(model, subject.class_prompt, settings, progress=progress)
+    return Material(model.encode_all(views), len(subject.images), prior)
+
+
+def class_prior(
+    model: TextToImage,
+    class_prompt: str,
+    settings: PersonalizeSettings | None = None,
+    *,
+    progress: Progress | None = None,
+) -> Posterior:
+    """Class pictures that the model under attack draws itself, as latent posteriors [class_images].
+
+    They pass through eight bits, as the files of an attacker would. They depend on the model, the prompt and
+    the class settings only, so that several personalizations of one model can share them.
+    """
+    settings = settings or PersonalizeSettings()
+    images = model.generate(
+        [class_prompt],
+        seeds=range(settings.class_seed, settings.class_seed + settings.class_images),
+        steps=settings.class_steps,
+        guidance=settings.class_guidance,
+        progress=progress,
+    )
+    return model.encode_all((images * 255).round() / 255)
+
+
+def _at(images: Tensor, size: int) -> Tensor:
+    if images.shape[-2:] == (size, size):
+        return images
+    return F.interpolate(images, size=(size, size), mode="bicubic", antialias=True).clamp(0, 1)
+
+
+def _views(images: Tensor, settings: PersonalizeSettings) -> Tensor:
+    """[V · N, 3, H, W]: the pictures, or random square crops of them, and their mirror images."""
+    views = [images]
+    if settings.crop < 1:
+        size = images.shape[-1]
+        generator = step_generator(settings.seed, -1)
+        views = []
+        for _ in range(settings.views):
+            cropped = []
+            for image in images:
+                share, down, right = torch.rand(3, generator=generator).tolist()
+                side = max(round(size * (settings.crop + (1 - settings.crop) * share)), 1)
+                top, left = round((size - side) * down), round((size - side) * right)
+                cropped.append(_at(image[None, :, top : top + side, left : left + side], size))
+            views.append(torch.cat(cropped))
+    if settings.flip:
+        views += [view.flip(-1) for view in views]
+    return torch.cat(views)

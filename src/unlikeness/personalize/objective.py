@@ -1,0 +1,91 @@
+"""L_per: the loss that every personalization here minimises, and that a defence simulates."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from unlikeness.diffusion.loss import diffusion_loss
+from unlikeness.errors import UsageError
+
+if TYPE_CHECKING:
+    from unlikeness.diffusion.model import TextToImage
+    from unlikeness.personalize.material import Material
+    from unlikeness.personalize.settings import PersonalizeSettings
+    from unlikeness.subjects import Subject
+
+__all__ = ["PersonalizationStep", "personalization_loss"]
+
+
+def personalization_loss(
+    model: TextToImage,
+    z0: Tensor,
+    c: Tensor,
+    z0_class: Tensor | None = None,
+    c_class: Tensor | None = None,
+    *,
+    prior_weight: float = 1.0,
+    t: Tensor | None = None,
+    eps: Tensor | None = None,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """L_per = L_diff(subject, c_V) + w · L_diff(class, c_class) (Ruiz et al. 2023, Eq. 2), in one U-Net call.
+
+    z0: [B, C, h, w] of the subject under c = c_V [1 or B, L, D]; z0_class: [K, C, h, w] under c_class, or
+    None for the first term alone. t (long) and eps: for both halves, subject first, [B + K, ...]; drawn from
+    `generator` if not given.
+    """
+    if z0_class is None:
+        return diffusion_loss(model, z0, c, t=t, eps=eps, generator=generator)
+    if c_class is None:
+        raise UsageError("class pictures need the class prompt's embedding, c_class")
+    count, k = len(z0), len(z0_class)
+    both = torch.cat([c.expand(count, -1, -1), c_class.expand(k, -1, -1)])
+    each = diffusion_loss(
+        model, torch.cat([z0, z0_class]), both, t=t, eps=eps, generator=generator, reduce="none"
+    )
+    return each[:count].mean() + prior_weight * each[count:].mean()
+
+
+class PersonalizationStep:
+    """One step of personalization as `training.train` takes it: (index, generator) -> L_per.
+
+    model: the one being trained, which may be changed between calls. text_encoder: embed the prompts afresh
+    at every step, with the text encoder's gradient.
+    """
+
+    def __init__(
+        self,
+        model: TextToImage,
+        subject: Subject,
+        material: Material,
+        settings: PersonalizeSettings,
+        *,
+        text_encoder: bool = False,
+    ) -> None:
+        self.model = model
+        self.material = material
+        self.settings = settings
+        self.text_encoder = text_encoder
+        self.prompts = [subject.instance_prompt, subject.class_prompt]
+        self._c = None if text_encoder else model.embed(self.prompts)
+        on_gpu = model.device.type == "cuda"
+        self.precision = settings.precision
+        if self.precision == "auto":
+            self.precision = "bfloat16" if on_gpu else "float32"
+
+    def __call__(self, index: int, generator: torch.Generator) -> Tensor:
+        z0, z0_class = self.material.draw(index, self.settings.batch_size, generator)
+        with self.model.autocast(self.precision):
+            c = self.model.embed(self.prompts, grad=True) if self._c is None else self._c
+            return personalization_loss(
+                self.model,
+                z0,
+                c[:1],
+                z0_class,
+                c[1:],
+                prior_weight=self.settings.prior_weight,
+                generator=generator,
+            )

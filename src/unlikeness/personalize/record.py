@@ -1,0 +1,60 @@
+"""What was personalized, with what: written beside every result, without a single pixel of the subject."""
+
+from __future__ import annotations
+
+import json
+import platform
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from unlikeness.diffusion.lora import has_lora, save_lora
+from unlikeness.diffusion.saving import check_empty
+from unlikeness.errors import UnlikenessError
+
+if TYPE_CHECKING:
+    from unlikeness.diffusion.model import TextToImage
+    from unlikeness.personalize.registry import Personalizer
+    from unlikeness.subjects import Subject
+
+__all__ = ["FILE", "record", "save"]
+
+FILE = "personalization.json"
+
+
+def record(name: str, method: Personalizer, subject: Subject, model: str) -> dict[str, Any]:
+    """Method, settings with seeds, the subject's words and digest, the model's name, and versions."""
+    versions = {"python": platform.python_version()}
+    for package in ("unlikeness", "torch", "diffusers", "transformers", "peft"):
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = "not installed"
+    return {
+        "method": name,
+        "settings": asdict(method.settings),
+        "model": model,
+        "class_noun": subject.class_noun,
+        "identifier": subject.identifier,
+        "pictures": len(subject.images),
+        "pictures_sha256": subject.digest,
+        "versions": versions,
+    }
+
+
+def save(model: TextToImage, folder: Path, what: dict[str, Any]) -> Path:
+    """Write the result of a personalization to a new folder, with its record as `personalization.json`.
+
+    An adapter is written alone, as diffusers' LoRA file; anything else as a whole diffusers folder.
+    """
+    check_empty(folder)
+    if has_lora(model):
+        save_lora(model, folder)
+    else:
+        model.save_pretrained(folder)
+    try:
+        (folder / FILE).write_text(json.dumps(what, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise UnlikenessError(f"{folder / FILE} cannot be written ({error}); free space there") from error
+    return folder

@@ -1,0 +1,61 @@
+"""What all personalizations can be told, with the defaults of the literature."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from unlikeness.settings import Checked, setting
+
+__all__ = ["PersonalizeSettings"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PersonalizeSettings(Checked):
+    """Training on pictures of a subject, with prior preservation. Defaults are for Stable Diffusion."""
+
+    steps: int = setting(800, "Optimizer steps.", unit="steps", source="APDM's attacker", at_least=1)
+    learning_rate: float = setting(5e-6, "AdamW's step size.", source="APDM's attacker", at_least=0.0)
+    batch_size: int = setting(
+        1,
+        "Pictures of the subject in a step, and as many of its class.",
+        source="APDM's attacker",
+        at_least=1,
+    )
+    warmup: int = setting(0, "Steps over which the learning rate rises.", unit="steps", at_least=0)
+    weight_decay: float = setting(0.01, "AdamW's decoupled weight decay.", source="AdamW", at_least=0.0)
+    clip: float = setting(
+        1.0, "Largest norm of the gradient.", source="DreamBooth in diffusers; APDM", at_least=0.0
+    )
+    prior_weight: float = setting(
+        1.0,
+        "Weight w of the prior-preservation loss; 0 leaves it out.",
+        source="Ruiz et al. 2023, Eq. 2: 1",
+        at_least=0.0,
+    )
+    class_images: int = setting(
+        200,
+        "Pictures of the class that the attacked model draws for the prior; 0 leaves it out.",
+        unit="pictures",
+        source="APDM's attacker; Ruiz et al. 2023 use 200 a subject image",
+        at_least=0,
+    )
+    class_steps: int = setting(25, "Solver steps for a class picture.", unit="steps", at_least=1)
+    class_guidance: float | None = setting(None, "Guidance for class pictures; none takes the model's own.")
+    class_seed: int = setting(1_000_000, "Seed of the first class picture; the others follow.", at_least=0)
+    flip: bool = setting(False, "Learn from the mirrored pictures too.")
+    crop: float = setting(
+        1.0,
+        "Least side of a random crop; 1 learns from whole pictures.",
+        unit="share of the picture's side",
+        at_least=0.1,
+        at_most=1.0,
+    )
+    views: int = setting(
+        8, "Random crops of a picture, encoded once, where crop is below 1.", unit="crops", at_least=1
+    )
+    precision: str = setting(
+        "auto",
+        "Forward pass in mixed precision; auto: bfloat16 on a CUDA GPU, float32 elsewhere.",
+        choices=("auto", "float32", "bfloat16"),
+    )
+    seed: int = setting(0, "Seed of everything that is drawn while training.", at_least=0)

@@ -1,0 +1,170 @@
+"""Every personalization: it learns the subject, changes what it may change, and leaves the model alone."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+from tests.tiny import pictures, tiny_model
+
+from unlikeness.diffusion import TextToImage, diffusion_loss
+from unlikeness.diffusion.lora import FILE, has_lora, load_lora, save_lora
+from unlikeness.errors import UnlikenessError, UsageError
+from unlikeness.personalize import create, method, names, personalize
+from unlikeness.subjects import Subject
+
+QUICK: dict[str, dict[str, Any]] = {
+    "dreambooth": {"steps": 40, "learning_rate": 2e-3, "class_images": 2, "class_steps": 2},
+    "lora": {"steps": 40, "learning_rate": 2e-2, "class_images": 2, "class_steps": 2, "rank": 4},
+}
+SUBJECT = Subject(pictures(2, seed=5), "dog")
+
+
+def state(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in module.state_dict().items()}
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def loss_on_subject(model: TextToImage) -> float:
+    z0 = model.encode_all(SUBJECT.images).mean.repeat(32, 1, 1, 1)
+    c = model.embed([SUBJECT.instance_prompt])
+    with torch.no_grad():
+        return float(diffusion_loss(model, z0, c, generator=torch.Generator().manual_seed(0)))
+
+
+def answer(model: Any) -> torch.Tensor:
+    z = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    c = torch.randn(2, 16, 32, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        f: torch.Tensor = model.unet(z, torch.tensor([3, 700]), encoder_hidden_states=c).sample
+    return f
+
+
+def test_every_method_is_tested_here() -> None:
+    assert set(QUICK) == set(names())
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_learns_the_subject_and_leaves_the_model_alone(name: str, tmp_path: Path) -> None:
+    model = tiny_model(tmp_path)
+    before = [state(part) for part in (model.unet, model.text_encoder, model.vae)]
+    tuned = personalize(model, SUBJECT, name, QUICK[name])
+    for part, kept in zip((model.unet, model.text_encoder, model.vae), before, strict=True):
+        assert same(state(part), kept)
+        assert not any(p.requires_grad for p in part.parameters())
+    assert not has_lora(model)
+    assert loss_on_subject(tuned) < 0.9 * loss_on_subject(model)
+    assert not any(p.requires_grad for p in tuned.unet.parameters())
+    again = personalize(model, SUBJECT, name, QUICK[name])
+    assert torch.equal(answer(again), answer(tuned))
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_resumes_to_the_same_result(name: str, tmp_path: Path) -> None:
+    model = tiny_model(tmp_path)
+    quick = {**QUICK[name], "steps": 6}
+    whole = personalize(model, SUBJECT, name, quick)
+    personalize(model, SUBJECT, name, {**quick, "steps": 3}, checkpoint=tmp_path / "state")
+    resumed = personalize(model, SUBJECT, name, quick, checkpoint=tmp_path / "state")
+    assert torch.equal(answer(resumed), answer(whole))
+    other = Subject(pictures(2, seed=6), "dog")
+    with pytest.raises(UsageError, match="another run"):
+        personalize(model, other, name, quick, checkpoint=tmp_path / "state")
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_settings_are_documented_and_strict(name: str) -> None:
+    for field in fields(method(name).settings_type):
+        assert field.metadata["doc"].endswith("."), field.name
+    with pytest.raises(UsageError, match="learning_rate"):
+        create(name, {"learning_rte": 1})
+    with pytest.raises(UsageError, match="steps must be at least 1"):
+        create(name, {"steps": "0"})
+
+
+def test_an_unknown_method_is_refused() -> None:
+    with pytest.raises(UsageError, match="did you mean dreambooth"):
+        create("dreamboth")
+
+
+def test_dreambooth_trains_the_text_encoder_only_when_asked(tmp_path: Path) -> None:
+    model = tiny_model(tmp_path)
+    quick = {**QUICK["dreambooth"], "steps": 2}
+    assert personalize(model, SUBJECT, "dreambooth", quick).text_encoder is model.text_encoder
+    before = state(model.text_encoder)
+    embedded = model.embed(["a dog"])
+    tuned = personalize(model, SUBJECT, "dreambooth", {**quick, "text_encoder": True})
+    assert same(state(model.text_encoder), before)
+    assert not same(state(tuned.text_encoder), before)
+    assert not torch.equal(tuned.embed(["a dog"]), embedded)
+    assert torch.equal(model.embed(["a dog"]), embedded)
+
+
+def test_half_precision_models_are_trained_in_full_and_given_back_in_half(tmp_path: Path) -> None:
+    model = tiny_model(tmp_path, dtype="bfloat16")
+    tuned = personalize(
+        model, SUBJECT, "dreambooth", {**QUICK["dreambooth"], "steps": 2, "precision": "bfloat16"}
+    )
+    assert tuned.dtype == model.dtype == torch.bfloat16
+    assert model.vae.dtype == torch.float32
+    lora = personalize(model, SUBJECT, "lora", {**QUICK["lora"], "steps": 2})
+    dtypes = {p.dtype for name, p in lora.unet.named_parameters() if "lora_" in name}
+    assert dtypes == {torch.float32}
+
+
+def test_a_divergence_is_told(tmp_path: Path) -> None:
+    model = tiny_model(tmp_path)
+    with pytest.raises(UnlikenessError, match=r"DreamBooth diverged at step \d+"):
+        personalize(model, SUBJECT, "dreambooth", {**QUICK["dreambooth"], "learning_rate": 1e30})
+
+
+def test_lora_touches_the_attention_projections_alone(tmp_path: Path) -> None:
+    model = tiny_model(tmp_path)
+    tuned = personalize(model, SUBJECT, "lora", {**QUICK["lora"], "steps": 2})
+    base = {n.replace(".base_layer", ""): v for n, v in state(tuned.unet).items() if "lora_" not in n}
+    assert same(base, state(model.unet))
+    adapted = {name.split(".lora_")[0] for name in state(tuned.unet) if "lora_" in name}
+    assert adapted == {
+        name for name, _ in model.unet.named_modules() if name.endswith(("to_q", "to_k", "to_v", "to_out.0"))
+    }
+    ranks = [v.shape[0] for name, v in state(tuned.unet).items() if "lora_A" in name]
+    assert set(ranks) == {4}
+
+
+def test_a_lora_file_loads_in_plain_diffusers_and_here(tmp_path: Path) -> None:
+    model = tiny_model(tmp_path)
+    tuned = personalize(model, SUBJECT, "lora", QUICK["lora"])
+    file = save_lora(tuned, tmp_path / "lora")
+    assert file.name == FILE
+    pipe = StableDiffusionPipeline.from_pretrained(model.source)
+    assert not torch.allclose(answer(pipe), answer(tuned), atol=1e-3)
+    pipe.load_lora_weights(tmp_path / "lora")
+    assert torch.allclose(answer(pipe), answer(tuned), atol=1e-4)
+    assert torch.allclose(answer(load_lora(model, file)), answer(tuned), atol=1e-5)
+    assert not has_lora(model)
+    merged = tuned.save_pretrained(tmp_path / "merged")
+    assert torch.allclose(answer(StableDiffusionPipeline.from_pretrained(merged)), answer(tuned), atol=1e-4)
+    assert has_lora(tuned)
+    assert torch.allclose(answer(tuned), answer(load_lora(model, tmp_path / "lora")), atol=1e-5)
+
+
+def test_a_lora_that_does_not_fit_is_one_sentence(tmp_path: Path) -> None:
+    model = tiny_model(tmp_path)
+    with pytest.raises(UsageError, match="no LoRA to save"):
+        save_lora(model, tmp_path / "none")
+    with pytest.raises(UsageError, match="is no LoRA file"):
+        load_lora(model, tmp_path / "none")
+    (tmp_path / "bad.safetensors").write_bytes(b"nothing")
+    with pytest.raises(UnlikenessError, match=r"bad\.safetensors cannot be used"):
+        load_lora(model, tmp_path / "bad.safetensors")
+    tuned = personalize(model, SUBJECT, "lora", {**QUICK["lora"], "steps": 1})
+    save_lora(tuned, tmp_path / "lora")
+    with pytest.raises(UsageError, match="never overwritten"):
+        save_lora(tuned, tmp_path / "lora")
