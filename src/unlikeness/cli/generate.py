@@ -1,0 +1,69 @@
+"""`unlikeness generate`: pictures from a model, one per seed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = ["generate"]
+
+
+def generate(
+    prompt: Annotated[list[str], typer.Option(help="What to draw; may be given several times.")],
+    output: Annotated[Path, typer.Option(help="New folder for the PNGs, grid.png and generation.json.")],
+    model: Annotated[str, typer.Option(help="A diffusers folder, a hub name, or toybox.")] = "toybox",
+    lora: Annotated[Path | None, typer.Option(help="A LoRA file, or a folder with one.")] = None,
+    count: Annotated[int, typer.Option(min=1, help="Pictures for each prompt.")] = 8,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the first picture; the others follow.")] = 0,
+    steps: Annotated[int, typer.Option(min=1, help="Solver steps.")] = 25,
+    guidance: Annotated[float | None, typer.Option(help="Guidance scale; default: the model's own.")] = None,
+    negative_prompt: Annotated[str, typer.Option(help="What to lead away from.")] = "",
+    sampler: Annotated[str, typer.Option(help="dpm++ or ddim.")] = "dpm++",
+    batch_size: Annotated[int, typer.Option(min=1, help="Pictures in flight at once.")] = 16,
+    device: Annotated[str, typer.Option(help="auto, cpu, mps, cuda or cuda:N.")] = "auto",
+    dtype: Annotated[str, typer.Option(help="auto, float32, float16 or bfloat16.")] = "auto",
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+) -> None:
+    """Draw pictures from a model, of the embedded toybox or of any Stable Diffusion 1.x or 2.x."""
+    from unlikeness.diffusion.lora import load_lora
+    from unlikeness.diffusion.model import TextToImage
+    from unlikeness.diffusion.saving import check_empty
+    from unlikeness.gallery import save_generated
+    from unlikeness.progress import on_stderr
+
+    check_empty(output)
+    loaded = TextToImage.from_pretrained(model, device=device, dtype=dtype)
+    if lora is not None:
+        loaded = load_lora(loaded, lora)
+    seeds = list(range(seed, seed + count)) * len(prompt)
+    prompts = [words for words in prompt for _ in range(count)]
+    with on_stderr(quiet=quiet) as progress:
+        images = loaded.generate(
+            prompts,
+            seeds=seeds,
+            steps=steps,
+            guidance=guidance,
+            negative_prompt=negative_prompt,
+            batch_size=batch_size,
+            sampler=sampler,
+            progress=progress,
+        )
+    settings = {
+        "model": model,
+        "lora": None if lora is None else str(lora),
+        "steps": steps,
+        "guidance": loaded.default_guidance if guidance is None else guidance,
+        "negative_prompt": negative_prompt,
+        "sampler": sampler,
+    }
+    save_generated(
+        images,
+        output,
+        prompts=prompts,
+        seeds=seeds,
+        settings=settings,
+        columns=count if len(prompt) > 1 else None,
+    )
+    typer.echo(f"{len(images)} pictures in {output}")

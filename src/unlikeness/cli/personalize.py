@@ -1,0 +1,81 @@
+"""`unlikeness personalize`: what an attacker does with somebody's pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+__all__ = ["personalize"]
+
+
+def personalize(
+    images: Annotated[
+        Path, typer.Option(help="Folder with pictures of the subject; three or more are usual.")
+    ],
+    class_noun: Annotated[str, typer.Option(help="What the subject is one of: dog, person, ...")],
+    output: Annotated[Path, typer.Option(help="New folder for the result and personalization.json.")],
+    model: Annotated[str, typer.Option(help="A diffusers folder, a hub name, or toybox.")] = "toybox",
+    identifier: Annotated[str, typer.Option(help="The rare word that will stand for the subject.")] = "sks",
+    method: Annotated[str, typer.Option(help="dreambooth or lora.")] = "dreambooth",
+    steps: Annotated[int | None, typer.Option(help="Optimizer steps.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="AdamW's step size.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Pictures of the subject in a step.")] = None,
+    text_encoder: Annotated[
+        bool | None, typer.Option("--text-encoder/--no-text-encoder", help="Train the text encoder too.")
+    ] = None,
+    rank: Annotated[int | None, typer.Option(help="Rank of a LoRA.")] = None,
+    prior_weight: Annotated[float | None, typer.Option(help="Weight of prior preservation; 0: none.")] = None,
+    class_images: Annotated[int | None, typer.Option(help="Class pictures drawn for the prior.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of everything drawn while training.")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Any other setting of the method.")
+    ] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="File to save the state in, and to go on from after an interruption.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, mps, cuda or cuda:N.")] = "auto",
+    dtype: Annotated[str, typer.Option(help="auto, float32, float16 or bfloat16.")] = "auto",
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+) -> None:
+    """Fine-tune a model on pictures of one subject, as an attacker would, to see what a protection is worth.
+
+    dreambooth writes a whole diffusers folder, lora a pytorch_lora_weights.safetensors that diffusers loads.
+    """
+    from unlikeness.diffusion.model import TextToImage
+    from unlikeness.diffusion.saving import check_empty
+    from unlikeness.errors import UsageError
+    from unlikeness.personalize import create
+    from unlikeness.personalize.record import record, save
+    from unlikeness.progress import on_stderr
+    from unlikeness.subjects import Subject
+
+    given = {
+        "steps": steps,
+        "learning_rate": learning_rate,
+        "batch_size": batch_size,
+        "text_encoder": text_encoder,
+        "rank": rank,
+        "prior_weight": prior_weight,
+        "class_images": class_images,
+        "seed": seed,
+    }
+    values: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    for pair in set_ or []:
+        name, equals, text = pair.partition("=")
+        if not equals:
+            raise UsageError(f"--set {pair} must be NAME=VALUE")
+        values[name.strip().replace("-", "_")] = text.strip()
+    made = create(method, values)
+    check_empty(output)
+    loaded = TextToImage.from_pretrained(model, device=device, dtype=dtype)
+
+    def report(line: str) -> None:
+        typer.echo(line, err=True)
+
+    subject = Subject.from_folder(images, class_noun, identifier, size=loaded.resolution, report=report)
+    with on_stderr(quiet=quiet) as progress:
+        tuned = made.personalize(loaded, subject, checkpoint=checkpoint, progress=progress)
+    save(tuned, output, record(method, made, subject, model))
+    typer.echo(f'{output}: ask it for "{subject.instance_prompt}"')

@@ -1,0 +1,82 @@
+"""Generated pictures on disk: one PNG each, a grid of all, and a record with the seeds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from unlikeness.errors import UnlikenessError, UsageError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+__all__ = ["RECORD", "grid", "save_generated", "to_pil"]
+
+RECORD = "generation.json"
+
+
+def to_pil(image: Tensor) -> Image:
+    """[3, H, W] in [0, 1] -> an 8-bit RGB picture."""
+    from PIL import Image
+
+    return Image.fromarray(
+        (image.detach().float().cpu().clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
+    )
+
+
+def grid(images: Tensor, *, columns: int | None = None, gap: int = 2) -> Image:
+    """[B, 3, H, W] in [0, 1] -> one picture, row by row, `gap` white pixels apart.
+
+    columns: None makes it about as wide as high.
+    """
+    from PIL import Image
+
+    if not len(images):
+        raise UsageError("a grid needs at least one picture")
+    across = columns or round(len(images) ** 0.5 + 0.499)
+    down = -(-len(images) // across)
+    height, width = images.shape[-2:]
+    sheet = Image.new("RGB", (across * (width + gap) - gap, down * (height + gap) - gap), (255, 255, 255))
+    for i, image in enumerate(images):
+        sheet.paste(to_pil(image), (i % across * (width + gap), i // across * (height + gap)))
+    return sheet
+
+
+def save_generated(
+    images: Tensor,
+    folder: Path,
+    *,
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    settings: Mapping[str, Any],
+    columns: int | None = None,
+) -> list[Path]:
+    """Write `images` [B, 3, H, W] as 0000.png, 0001.png, ... with grid.png and generation.json.
+
+    The record names each file's prompt and seed, and `settings` (JSON-able). Returns the pictures' files.
+    UsageError if the folder exists and is not empty.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError(f"{folder} already holds something, which is never overwritten; give another folder")
+    digits = max(len(str(len(images) - 1)), 4)
+    files = [folder / f"{i:0{digits}}.png" for i in range(len(images))]
+    pictures = [
+        {"file": file.name, "prompt": prompt, "seed": seed}
+        for file, prompt, seed in zip(files, prompts, seeds, strict=True)
+    ]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for file, image in zip(files, images, strict=True):
+            to_pil(image).save(file)
+        grid(images, columns=columns).save(folder / "grid.png")
+        record = json.dumps({**settings, "pictures": pictures}, indent=2, ensure_ascii=False)
+        (folder / RECORD).write_text(record + "\n", encoding="utf-8")
+    except OSError as error:
+        raise UnlikenessError(
+            f"the pictures cannot be written to {folder} ({error}); free space there"
+        ) from error
+    return files

@@ -1,0 +1,122 @@
+"""`personalize` and `generate` from end to end on a tiny model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from diffusers import StableDiffusionPipeline
+from PIL import Image
+from tests.tiny import pictures, write_tiny
+
+from unlikeness.cli import main
+from unlikeness.gallery import to_pil
+
+QUICK = [
+    "--steps",
+    "2",
+    "--class-images",
+    "2",
+    "--set",
+    "class_steps=2",
+    "--learning-rate",
+    "1e-3",
+    "--quiet",
+]
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    return write_tiny(tmp_path / "model")
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for i, image in enumerate(pictures(2, size=48)):
+        to_pil(image).save(folder / f"{i}.png")
+    (folder / "broken.jpg").write_bytes(b"nothing")
+    return folder
+
+
+@pytest.mark.parametrize("method", ["dreambooth", "lora"])
+def test_personalize_then_generate(
+    method: str, model: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tuned = tmp_path / "tuned"
+    arguments = [
+        "--model",
+        str(model),
+        "--images",
+        str(photos),
+        "--class-noun",
+        "dog",
+        "--output",
+        str(tuned),
+    ]
+    assert main(["personalize", *arguments, "--method", method, *QUICK]) == 0
+    out, err = capsys.readouterr()
+    assert "a photo of sks dog" in out
+    assert "broken.jpg" in err
+    written = json.loads((tuned / "personalization.json").read_text())
+    assert written["method"] == method
+    assert written["settings"]["steps"] == 2
+    assert written["settings"]["class_steps"] == 2
+    assert written["pictures"] == 2
+    assert len(written["pictures_sha256"]) == 64
+
+    pipe = StableDiffusionPipeline.from_pretrained(tuned if method == "dreambooth" else model)
+    if method == "lora":
+        pipe.load_lora_weights(tuned)
+    source = (
+        ["--model", str(tuned)] if method == "dreambooth" else ["--model", str(model), "--lora", str(tuned)]
+    )
+    wanted = ["--prompt", "a photo of sks dog", "--count", "3", "--seed", "7", "--steps", "2", "--quiet"]
+    assert main(["generate", *source, *wanted, "--output", str(tmp_path / "drawn")]) == 0
+    drawn = tmp_path / "drawn"
+    assert sorted(file.name for file in drawn.iterdir()) == [
+        "0000.png", "0001.png", "0002.png", "generation.json", "grid.png",
+    ]  # fmt: skip
+    record = json.loads((drawn / "generation.json").read_text())
+    assert [(p["file"], p["seed"]) for p in record["pictures"]] == [
+        ("0000.png", 7), ("0001.png", 8), ("0002.png", 9),
+    ]  # fmt: skip
+    with Image.open(drawn / "0002.png") as image:
+        assert image.size == (32, 32)
+        last = np.asarray(image)
+    with Image.open(drawn / "grid.png") as sheet:
+        assert sheet.size == (66, 66)
+        assert np.array_equal(np.asarray(sheet)[34:, :32], last)
+
+
+def test_a_seed_draws_the_same_picture_again(model: Path, tmp_path: Path) -> None:
+    for name, seed in (("a", "3"), ("b", "4")):
+        options = ["--count", "2", "--seed", seed, "--steps", "2", "-q", "--output", str(tmp_path / name)]
+        assert main(["generate", "--model", str(model), "--prompt", "a dog", *options]) == 0
+    with Image.open(tmp_path / "a" / "0001.png") as one, Image.open(tmp_path / "b" / "0000.png") as other:
+        assert np.abs(np.asarray(one).astype(int) - np.asarray(other)).max() <= 1
+
+
+def test_misuse_is_one_line(
+    model: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = ["personalize", "--model", str(model), "--images", str(photos), "--class-noun", "dog", "-q"]
+    new = ["--output", str(tmp_path / "new")]
+    wrong = {
+        "did you mean lora": [*base, *new, "--method", "lorra"],
+        "text_encoder is no setting": [*base, *new, "--method", "lora", "--text-encoder"],
+        "must be NAME=VALUE": [*base, *new, "--set", "flip"],
+        "never overwritten": [*base, "--output", str(photos)],
+        "model_index.json": ["generate", "--model", str(photos), "--prompt", "x", *new],
+        "is no LoRA file": ["generate", "--model", str(model), "--lora", str(photos), "--prompt", "x", *new],
+    }
+    for named, arguments in wrong.items():
+        assert main(arguments) == 2, named
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert err.count("\n") == 1
+        assert named in err
+    assert not (tmp_path / "new").exists()
