@@ -12,7 +12,8 @@ from unlikeness.diffusion import TextToImage
 from unlikeness.errors import UnlikenessError, UsageError
 from unlikeness.protect import registry
 from unlikeness.protect.advdm import AdvDMSettings
-from unlikeness.protect.settings import PgdSettings, build, describe
+from unlikeness.protect.settings import PgdSettings
+from unlikeness.settings import build, describe
 
 METHODS = ["advdm", "photoguard", "noise"]
 

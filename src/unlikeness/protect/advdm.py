@@ -18,7 +18,8 @@ from torch import Tensor
 from unlikeness.diffusion.loss import diffusion_loss
 from unlikeness.protect import rng
 from unlikeness.protect.base import GradientProtection
-from unlikeness.protect.settings import PgdSettings, setting
+from unlikeness.protect.settings import PgdSettings
+from unlikeness.settings import setting
 
 if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage

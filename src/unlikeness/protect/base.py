@@ -2,7 +2,8 @@
 
 A method derives from `GradientProtection` and gives an `objective`, which is *maximised*; where a paper
 minimises a loss, the objective is its negative. `start`, `gradient`, `step` and `project` can each be
-replaced (momentum, another norm, a loss without a gradient of its own), the loop stays.
+replaced (momentum, another norm, a loss without a gradient of its own), the loop stays. Pictures may be
+larger or smaller than the model's resolution: the objective then sees them resized (`view`).
 
 Images are [B, 3, H, W] in [0, 1]; budgets and step sizes are n/255 in these units.
 """
@@ -15,11 +16,12 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, ClassVar, Generic, Protocol, TypeVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unlikeness.errors import UsageError
 from unlikeness.protect import rng
-from unlikeness.protect.settings import PgdSettings, Settings
+from unlikeness.protect.settings import PgdSettings, ProtectSettings
 
 if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage
@@ -33,7 +35,7 @@ class Perturber(Protocol):
     """What tiles and folders need of a protection: one verb, and the size at which it is to see pictures."""
 
     @property
-    def settings(self) -> Settings: ...
+    def settings(self) -> ProtectSettings: ...
 
     @property
     def resolution(self) -> int:
@@ -78,7 +80,7 @@ class GradientProtection(ABC, Generic[P]):
     def objective(self, images: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
         """What the loop raises: [B]; entry i depends on `images[i]` and on draws from `generators[i]` only.
 
-        `images` is [B, 3, H, W] in [0, 1], on the model's device.
+        `images` is [B, 3, H, W] in [0, 1], on the model's device, its short side `resolution`.
         """
 
     def start(self, original: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
@@ -94,9 +96,21 @@ class GradientProtection(ABC, Generic[P]):
         scale = 1024.0 if self.model.dtype == torch.float16 else 1.0
         leaf = images.detach().requires_grad_(True)
         with torch.enable_grad():
-            value = self.objective(leaf, generators).sum()
+            value = self.objective(self.view(leaf), generators).sum()
             (gradient,) = torch.autograd.grad(value * scale, leaf)
         return gradient / scale
+
+    def view(self, images: Tensor) -> Tensor:
+        """What a trainer sees: pictures of another size resized until the short side is `resolution`.
+
+        The gradient goes through it, so that a large picture gets a perturbation that outlives the resizing.
+        """
+        height, width = images.shape[-2:]
+        if min(height, width) == self.resolution:
+            return images
+        factor = self.resolution / min(height, width)
+        size = (round(height * factor), round(width * factor))
+        return F.interpolate(images, size, mode="bilinear", align_corners=False, antialias=True)
 
     def step(self, gradient: Tensor) -> Tensor:
         """The move for a gradient: its sign, `step_size` long."""

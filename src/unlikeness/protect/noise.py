@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from unlikeness.protect import rng
-from unlikeness.protect.settings import Settings, setting
+from unlikeness.protect.settings import ProtectSettings
+from unlikeness.settings import setting
 
 if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage
@@ -19,7 +20,7 @@ __all__ = ["Noise", "NoiseSettings"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class NoiseSettings(Settings):
+class NoiseSettings(ProtectSettings):
     """Which noise. Signs have the energy that a gradient protection ends with; uniform noise has a third."""
 
     kind: str = setting(
@@ -33,7 +34,7 @@ class NoiseSettings(Settings):
 class Noise:
     """Adds noise. The model only says at which resolution its trainer would see the picture."""
 
-    settings_type: ClassVar[type[Settings]] = NoiseSettings
+    settings_type: ClassVar[type[ProtectSettings]] = NoiseSettings
     needs_model: ClassVar[bool] = True
 
     def __init__(self, model: TextToImage, settings: NoiseSettings) -> None:

@@ -17,7 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from unlikeness.protect.base import GradientProtection
-from unlikeness.protect.settings import PgdSettings, setting
+from unlikeness.protect.settings import PgdSettings
+from unlikeness.settings import setting
 
 if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage

@@ -17,7 +17,8 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any
 
 from unlikeness.errors import UnlikenessError, UsageError
-from unlikeness.protect.settings import Settings, build
+from unlikeness.protect.settings import ProtectSettings
+from unlikeness.settings import build
 
 if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage
@@ -40,7 +41,7 @@ class Method:
 
     name: str
     protection: Callable[..., Perturber]
-    settings_type: type[Settings]
+    settings_type: type[ProtectSettings]
     needs_model: bool
     summary: str
 
@@ -94,7 +95,7 @@ def method(name: str) -> Method:
 def create(
     name: str,
     model: TextToImage | None = None,
-    settings: Settings | Mapping[str, object] | None = None,
+    settings: ProtectSettings | Mapping[str, object] | None = None,
 ) -> Perturber:
     """A protection, ready to `perturb`.
 
@@ -126,8 +127,8 @@ def _outside() -> dict[str, EntryPoint]:
 def _validated(name: str, loaded: Any) -> Method:
     """`loaded` as a `Method`, if it is what it should be."""
     settings_type = getattr(loaded, "settings_type", None)
-    if not (isinstance(settings_type, type) and issubclass(settings_type, Settings)):
-        raise UnlikenessError(f"protection {name} has no settings_type that derives from protect.Settings")
+    if not (isinstance(settings_type, type) and issubclass(settings_type, ProtectSettings)):
+        raise UnlikenessError(f"protection {name} has no settings_type that derives from ProtectSettings")
     if not callable(getattr(loaded, "perturb", None)):
         raise UnlikenessError(f"protection {name} has no method perturb(images, seeds, on_step)")
     summary = (loaded.__doc__ or "").strip().split("\n")[0]

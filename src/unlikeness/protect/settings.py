@@ -1,70 +1,30 @@
-"""Settings of the protections: typed, documented field by field, and strict.
-
-A settings class is a frozen dataclass whose fields are made by `setting(...)`, which records the unit, the
-source and the allowed values beside the default. The same record checks a value when an object is made and
-tells the command line what can be set.
-"""
+"""What the settings of all protections have in common. Each method's own stand in its file."""
 
 from __future__ import annotations
 
-import dataclasses
-import difflib
-import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar, get_args, get_type_hints
 
-from unlikeness.errors import UsageError
+from unlikeness.settings import Checked, setting
 
-__all__ = ["PgdSettings", "Settings", "build", "describe", "setting"]
-
-S = TypeVar("S", bound="Settings")
-
-
-def setting(
-    default: Any,
-    doc: str,
-    *,
-    unit: str = "",
-    source: str = "",
-    at_least: float | None = None,
-    at_most: float | None = None,
-    choices: tuple[str, ...] = (),
-) -> Any:
-    """A dataclass field with its documentation and its bounds (both inclusive)."""
-    metadata = {
-        "doc": doc,
-        "unit": unit,
-        "source": source,
-        "at_least": at_least,
-        "at_most": at_most,
-        "choices": choices,
-    }
-    return dataclasses.field(default=default, metadata=metadata)
+__all__ = ["PgdSettings", "ProtectSettings"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
-    """What every protection has. A wrong value is a `UsageError` that names the field."""
+class ProtectSettings(Checked):
+    """What every protection has."""
 
     budget: float = setting(
         8.0,
         "Largest change of a colour value.",
         unit="n/255 of the range [0, 1]",
-        source="METHODS section 5: published values run from 6.4 to 16, so methods are compared at one value",
+        source="ours: published values run from 6.4 to 16, and methods are compared at one value",
         at_least=0.0,
         at_most=255.0,
     )
 
-    def __post_init__(self) -> None:
-        hints = get_type_hints(type(self))
-        for field in dataclasses.fields(self):
-            value = _checked(field, hints[field.name], getattr(self, field.name))
-            object.__setattr__(self, field.name, value)
-
 
 @dataclass(frozen=True, kw_only=True)
-class PgdSettings(Settings):
+class PgdSettings(ProtectSettings):
     """Projected gradient steps of constant size in the L-infinity ball."""
 
     steps: int = setting(100, "Gradient steps.", unit="steps", source="AdvDM, Mist, SDS: 100", at_least=1)
@@ -79,75 +39,3 @@ class PgdSettings(Settings):
     random_start: bool = setting(
         True, "Start from a uniform point of the budget's ball rather than from the picture.", source="PGD"
     )
-
-
-def build(cls: type[S], values: Mapping[str, object]) -> S:
-    """`cls(**values)`, where a value may also be the text of a flag ("12", "true").
-
-    Raises:
-        UsageError: an unknown name (the message lists the valid ones) or a value that does not fit.
-    """
-    hints = get_type_hints(cls)
-    fields = {field.name: field for field in dataclasses.fields(cls)}
-    for name in values:
-        if name not in fields:
-            near = difflib.get_close_matches(name, fields, n=1)
-            hint = f" (did you mean {near[0]}?)" if near else ""
-            raise UsageError(f"{name} is no setting of {cls.__name__}{hint}; valid are: {', '.join(fields)}")
-    parsed: dict[str, Any] = {
-        name: _parsed(name, hints[name], value) if isinstance(value, str) else value
-        for name, value in values.items()
-    }
-    return cls(**parsed)
-
-
-def describe(cls: type[Settings]) -> list[str]:
-    """One line a field: name, default, unit, what it does, where the default comes from."""
-    lines = []
-    for field in dataclasses.fields(cls):
-        meta = field.metadata
-        unit = f" [{meta['unit']}]" if meta["unit"] else ""
-        choices = f" One of: {', '.join(meta['choices'])}." if meta["choices"] else ""
-        source = f" ({meta['source']})" if meta["source"] else ""
-        lines.append(f"{field.name} = {field.default}{unit}: {meta['doc']}{choices}{source}")
-    return lines
-
-
-def _checked(field: dataclasses.Field[Any], hint: Any, value: Any) -> Any:
-    """`value` if it fits the field (an int for a float becomes a float), else a `UsageError`."""
-    kinds = get_args(hint) or (hint,)
-    if float in kinds and type(value) is int:
-        value = float(value)
-    if type(value) not in kinds:
-        wanted = " or ".join(kind.__name__ for kind in kinds)
-        raise UsageError(f"{field.name} must be {wanted}, not {value!r}")
-    low, high = field.metadata["at_least"], field.metadata["at_most"]
-    if isinstance(value, float | int) and not isinstance(value, bool):
-        if not math.isfinite(value) or (low is not None and value < low):
-            raise UsageError(f"{field.name} must be at least {low or 0:g}, not {value:g}")
-        if high is not None and value > high:
-            raise UsageError(f"{field.name} must be at most {high:g}, not {value:g}")
-    choices = field.metadata["choices"]
-    if choices and value not in choices:
-        raise UsageError(f"{field.name} must be one of {', '.join(choices)}, not {value!r}")
-    return value
-
-
-def _parsed(name: str, hint: Any, text: str) -> Any:
-    """A flag's text as the field's own type."""
-    kinds = get_args(hint) or (hint,)
-    if type(None) in kinds and text.lower() == "none":
-        return None
-    if bool in kinds:
-        if text.lower() in ("true", "yes", "1", "false", "no", "0"):
-            return text.lower() in ("true", "yes", "1")
-        raise UsageError(f"{name} must be true or false, not {text!r}")
-    for kind in (int, float):
-        if kind in kinds:
-            try:
-                return kind(text)
-            except ValueError:
-                continue
-    if str in kinds:
-        return text
-    raise UsageError(f"{name} must be a number, not {text!r}")

@@ -1,0 +1,108 @@
+"""`manifest.jsonl`: what was done to each file, a line each, written as the file is finished.
+
+A run that was killed goes on from it. The last line of a name counts; a half-written one at the end is cut
+off.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from unlikeness.errors import UnlikenessError
+
+__all__ = ["NAME", "Entry", "Manifest", "digest"]
+
+NAME = "manifest.jsonl"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One line. What does not apply to a skipped file is None.
+
+    path: the output below the output folder, with forward slashes; never an absolute path.
+    input_digest, output_digest: "sha256:..." of the files' bytes.
+    recipe: method, settings, scale, model and seed: all that decides the result.
+    linf [n/255], psnr [dB, None: identical], ssim: measured on the saved file, read again.
+    lossless: whether the format keeps every value, so that linf is bound by the budget.
+    note: what the format could not keep. seconds: from opening to checked.
+    """
+
+    path: str
+    status: Literal["protected", "skipped"]
+    reason: str | None = None
+    input_digest: str | None = None
+    output_digest: str | None = None
+    width: int | None = None
+    height: int | None = None
+    bytes_in: int | None = None
+    bytes_out: int | None = None
+    linf: float | None = None
+    psnr: float | None = None
+    ssim: float | None = None
+    lossless: bool | None = None
+    note: str | None = None
+    seconds: float | None = None
+    recipe: Mapping[str, Any]
+    version: str
+
+
+class Manifest:
+    """The manifest of one output folder, which must exist."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.path = folder / NAME
+        self.entries: dict[str, dict[str, Any]] = {}
+        try:
+            data = self.path.read_bytes() if self.path.exists() else b""
+            whole = data[: data.rfind(b"\n") + 1]
+            with self.path.open("ab") as file:
+                file.truncate(len(whole))
+        except OSError as error:
+            raise UnlikenessError(
+                f"{self.path}: it cannot be written ({error.strerror}); choose another output folder"
+            ) from error
+        for line in whole.splitlines():
+            try:
+                entry = json.loads(line)
+            except ValueError:
+                continue  # damaged by hand or disk: that file is simply done again
+            if isinstance(entry, dict) and isinstance(entry.get("path"), str):
+                self.entries[entry["path"]] = entry
+
+    def append(self, entry: Entry) -> None:
+        """Write one line, complete or not at all as far as a reader of this class can see."""
+        line = json.dumps(asdict(entry), ensure_ascii=not _is_text(entry.path), allow_nan=False)
+        with self.path.open("ab") as file:
+            file.write(line.encode() + b"\n")
+        self.entries[entry.path] = json.loads(line)
+
+    def is_done(self, path: str, input_digest: str, recipe: Mapping[str, Any]) -> bool:
+        """Whether this input was protected in this way, and its output is still there, untouched."""
+        entry = self.entries.get(path)
+        if entry is None or entry.get("status") != "protected":
+            return False
+        if entry.get("input_digest") != input_digest or entry.get("recipe") != dict(recipe):
+            return False
+        target = self.folder / path
+        return target.is_file() and digest(target) == entry.get("output_digest")
+
+
+def _is_text(name: str) -> bool:
+    """False for a file name that is not valid UTF-8, which JSON can only hold in escapes."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def digest(path: Path) -> str:
+    """ "sha256:" and the hexadecimal digest of the file's bytes."""
+    with path.open("rb") as file:
+        return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
