@@ -31,6 +31,7 @@ Pixels = NDArray[np.unsignedinteger[Any]]
 """H × W × C, uint8 or uint16: colour channels first, then alpha, then whatever else the file has."""
 Floats = NDArray[np.float32]
 
+_SLACK = 1e-5  # so that a budget that was computed in float32 does not lose a whole level
 HAIR = 1 / 64
 """Part of a level that counts as float32 rounding: 65535 times its half unit at 1 is 0.004 for each
 operation.
@@ -87,9 +88,9 @@ def apply(pixels: Pixels, model: ColourModel, rgb: Floats, budget: float | None)
         factor = _alpha(pixels, model)
     delta *= factor
     if budget is None:
-        step = np.sign(delta) * np.floor(np.abs(delta) + HAIR)
+        step = np.sign(delta) * np.floor(np.abs(delta) + HAIR * np.minimum(np.abs(factor), 1))
     else:
-        limit = np.floor(budget * top / 255 * np.abs(factor) + HAIR)
+        limit = np.floor(budget * (1 + _SLACK) * top / 255 * np.abs(factor))
         step = np.clip(np.rint(delta), -limit, limit)
     moved = 3 if model.space == "cmyk" else model.colours
     ceiling: Any = pixels[..., model.colours, None] if model.alpha == "premultiplied" else top

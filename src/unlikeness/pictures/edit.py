@@ -11,8 +11,10 @@ Memory: one more copy of the file's integers. No float of the whole picture exis
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from unlikeness.errors import UsageError
 from unlikeness.pictures.colour import Floats, Pixels, apply, to_rgb
@@ -42,7 +44,7 @@ class Edit:
         """H × W × C in file order: what the file's writer takes."""
         self._upright = to_upright(self.stored, picture.orientation)
 
-    def write(self, y0: int, x0: int, rgb: Floats) -> None:
+    def write(self, y0: int, x0: int, rgb: NDArray[np.floating[Any]]) -> None:
         """Set the window whose upper left corner is row y0, column x0 (upright) to `rgb`.
 
         rgb: h × w × 3, float32 (or anything that casts to it) in [0, 1]; values outside are clipped. The

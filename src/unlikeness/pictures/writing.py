@@ -25,7 +25,7 @@ _BAND_ROWS = 256
 
 def save_picture(
     picture: Picture,
-    pixels: Edit | NDArray[np.float32] | NDArray[np.uint8] | NDArray[np.uint16],
+    pixels: Edit | NDArray[np.floating[Any]] | NDArray[np.uint8] | NDArray[np.uint16],
     path: str | os.PathLike[str],
     *,
     budget: float | None = None,

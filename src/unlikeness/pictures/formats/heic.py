@@ -13,10 +13,9 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 import numpy as np
-from PIL import Image
 
 from unlikeness.pictures.colour import ColourModel, Pixels
-from unlikeness.pictures.formats.base import DAMAGE, Raster, Unusable, check_size, joined
+from unlikeness.pictures.formats.base import Raster, Unusable, check_size, joined
 from unlikeness.pictures.orientation import to_stored, valid
 
 __all__ = ["QUALITY", "read"]
@@ -68,7 +67,7 @@ def read(data: bytes, max_pixels: int) -> Raster:
     channels = pixels.shape[2]
     model = ColourModel("grey" if channels < 3 else "rgb", "none" if channels % 2 else "straight")
     info = dict(primary.info)
-    orientation = _orientation(info.get("exif"))
+    orientation = valid(pillow_heif.set_orientation(dict(info)))  # as the encoder will read it
     kept = ("exif", "xmp", "icc_profile", "icc_profile_type", "nclx_profile")
     writer = _Heic(
         mode=primary.mode,
@@ -82,15 +81,3 @@ def read(data: bytes, max_pixels: int) -> Raster:
     )
     stored = np.ascontiguousarray(to_stored(pixels, orientation))
     return Raster(stored, model, writer, lossless=False, orientation=orientation, note=note)
-
-
-def _orientation(exif: bytes | None) -> int:
-    """The tag in the EXIF block, which the encoder will follow; 1 without one."""
-    if not exif:
-        return 1
-    tags = Image.Exif()
-    try:
-        tags.load(exif)
-        return valid(tags.get(0x0112, 1))
-    except DAMAGE:
-        return 1

@@ -23,6 +23,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 from unlikeness.pictures.colour import ColourModel, Pixels
 from unlikeness.pictures.formats.base import Raster, Unusable, check_size, joined, to_array
+from unlikeness.pictures.formats.quiet import quiet
 from unlikeness.pictures.formats.tiff_bytes import DEFLATE, LOSSLESS, pack
 from unlikeness.pictures.formats.tiff_container import (
     Directory,
@@ -150,7 +151,8 @@ def _by_pillow(data: bytes, kept: Directory, orientation: int, preview: str | No
     """Whatever Pillow turns into 8 bits, to be written with Deflate."""
     image: Image.Image = TiffImageFile(io.BytesIO(data))
     stored_mode = image.mode
-    image.load()  # Pillow turns it upright here
+    with quiet():
+        image.load()  # Pillow turns it upright here
     wanted = {
         "1": "L",
         "L": "L",

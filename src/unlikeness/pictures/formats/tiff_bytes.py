@@ -19,6 +19,7 @@ from PIL import Image
 from PIL.TiffImagePlugin import TiffImageFile
 
 from unlikeness.pictures.formats.base import Unusable
+from unlikeness.pictures.formats.quiet import quiet
 from unlikeness.pictures.formats.tiff_container import (
     Directory,
     numbers_tag,
@@ -66,7 +67,8 @@ def _by_libtiff(part: bytes, rows: int, width: int, compression: int) -> bytes:
     file.seek(4)
     file.write(struct.pack("<I", at))
     file.seek(0)
-    return TiffImageFile(file).tobytes()
+    with quiet():
+        return TiffImageFile(file).tobytes()
 
 
 def pack(rows: Bytes, compression: int) -> bytes:
