@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 import torch
 from diffusers import AutoencoderTiny, StableDiffusionPipeline
+from safetensors.torch import load_file, save_file
 from tests.tiny import pictures, tiny_model, write_tiny
+from transformers import CLIPTokenizer
 
 from unlikeness.diffusion import TextToImage
 from unlikeness.diffusion.weights import Weights, choose_weights, needed_files
@@ -54,9 +56,21 @@ def test_opens_here_and_its_copy_opens_in_plain_diffusers(layout: str, tmp_path:
     again = StableDiffusionPipeline.from_pretrained(saved)
     assert torch.equal(answer(TextToImage.from_pretrained(saved, device="cpu")), answer(model))
     assert torch.allclose(answer(again), answer(model), atol=1e-5)
+    ids = torch.arange(16)[None]
+    assert torch.allclose(again.text_encoder(ids)[0], model.text_encoder(ids)[0], atol=1e-5)
     assert (again.safety_checker is not None) == options.get("safety_checker", False)
     assert (again.feature_extractor is not None) == options.get("safety_checker", False)
     assert type(again.scheduler) is type(model.scheduler)
+    for file in saved.rglob("*.json"):
+        assert str(tmp_path) not in file.read_text()
+    keys = load_file(saved / "text_encoder" / "model.safetensors")
+    assert all(key.startswith("text_model.") for key in keys)  # what transformers 4 and other tools read
+    (saved / "tokenizer" / "tokenizer.json").unlink()
+    words = ["a photo of sks dog", "It's 12 o'clock!"]
+    assert (
+        CLIPTokenizer.from_pretrained(saved / "tokenizer")(words)["input_ids"]
+        == plain.tokenizer(words)["input_ids"]
+    )
     assert again.scheduler.config.prediction_type == model.schedule.prediction_type
 
 
@@ -157,8 +171,6 @@ def test_damaged_weights_are_one_sentence(tmp_path: Path) -> None:
 
 
 def test_weights_that_lack_tensors_are_refused(tmp_path: Path) -> None:
-    from safetensors.torch import load_file, save_file
-
     folder = write_tiny(tmp_path / "model")
     file = folder / "unet" / "diffusion_pytorch_model.safetensors"
     tensors = load_file(file)

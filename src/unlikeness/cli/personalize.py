@@ -36,7 +36,9 @@ def personalize(
         Path | None, typer.Option(help="File to save the state in, and to go on from after an interruption.")
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, mps, cuda or cuda:N.")] = "auto",
-    dtype: Annotated[str, typer.Option(help="auto, float32, float16 or bfloat16.")] = "auto",
+    dtype: Annotated[
+        str, typer.Option(help="Of the loaded weights; training is in mixed precision where that is faster.")
+    ] = "float32",
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:
     """Fine-tune a model on pictures of one subject, as an attacker would, to see what a protection is worth.

@@ -50,7 +50,7 @@ def save_lora(model: TextToImage, folder: Path) -> Path:
     Any diffusers pipeline loads it with `load_lora_weights`. UsageError if the model has no adapter, or if
     the file exists.
     """
-    from diffusers import StableDiffusionPipeline
+    from diffusers.loaders import StableDiffusionLoraLoaderMixin
     from diffusers.utils import convert_state_dict_to_diffusers
     from peft.utils import get_peft_model_state_dict
 
@@ -64,7 +64,7 @@ def save_lora(model: TextToImage, folder: Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with quiet():
-            StableDiffusionPipeline.save_lora_weights(
+            StableDiffusionLoraLoaderMixin.save_lora_weights(
                 folder, unet_lora_layers=layers, weight_name=work, safe_serialization=True
             )
         (folder / work).rename(folder / FILE)
@@ -81,7 +81,7 @@ def load_lora(model: TextToImage, path: str | Path) -> TextToImage:
     What diffusers reads (its own and the kohya format) is read, for the U-Net and the text encoder;
     safetensors only. UsageError if there is no such file; UnlikenessError if it does not fit the model.
     """
-    from diffusers import StableDiffusionPipeline as Pipeline
+    from diffusers.loaders import StableDiffusionLoraLoaderMixin as Loader
     from safetensors import SafetensorError
 
     file = Path(path) / FILE if Path(path).is_dir() else Path(path)
@@ -89,14 +89,14 @@ def load_lora(model: TextToImage, path: str | Path) -> TextToImage:
         raise UsageError(f"{file} is no LoRA file; give a .safetensors file, or a folder with {FILE}")
     try:
         with quiet():
-            layers, alphas = Pipeline.lora_state_dict(
+            layers, alphas = Loader.lora_state_dict(
                 str(file.parent), weight_name=file.name, use_safetensors=True, local_files_only=True
             )
             for_text = any("text_encoder" in key for key in layers)
             adapted = model.copy(text_encoder=for_text)
-            Pipeline.load_lora_into_unet(layers, network_alphas=alphas, unet=adapted.unet)
+            Loader.load_lora_into_unet(layers, network_alphas=alphas, unet=adapted.unet)
             if for_text:
-                Pipeline.load_lora_into_text_encoder(
+                Loader.load_lora_into_text_encoder(
                     layers, network_alphas=alphas, text_encoder=adapted.text_encoder
                 )
     except (OSError, ValueError, RuntimeError, LookupError, TypeError, SafetensorError) as error:

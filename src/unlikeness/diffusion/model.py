@@ -232,7 +232,8 @@ class TextToImage:
             self._embedded_at = now
         new = sorted({prompt for prompt in prompts if prompt not in self._embedded})
         if new:
-            with torch.no_grad():
+            # What is kept is of full precision, even if asked for inside `autocast`.
+            with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
                 embedded = self.family.embed(self.tokenizer, self.text_encoder, new)
             self._embedded.update(zip(new, embedded, strict=True))
         return torch.stack([self._embedded[prompt] for prompt in prompts])

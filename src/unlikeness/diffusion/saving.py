@@ -82,9 +82,31 @@ def _write(model: TextToImage, work: Path, dtype: torch.dtype | None) -> None:
         part = getattr(model, name)
         part.save_pretrained(work / name)
         index[name] = [_library(part), type(part).__name__]
+    _for_every_reader(model, work)
     _write_json(work / "model_index.json", index)
     if model.default_guidance != model.family.default_guidance:
         _write_json(work / "unlikeness.json", {"default_guidance": model.default_guidance})
+
+
+def _for_every_reader(model: TextToImage, work: Path) -> None:
+    """Undo what the installed transformers and diffusers write that older ones, or strangers, should not see.
+
+    transformers 5 leaves out the text encoder's key prefix and the tokenizer's two original files, without
+    which version 4 reads random weights or nothing; and configurations name the folder they came from.
+    """
+    from safetensors.torch import load_file, save_file
+
+    file = work / "text_encoder" / "model.safetensors"
+    tensors = load_file(file) if file.exists() else {}
+    if tensors and not any(key.startswith("text_model.") for key in tensors):
+        save_file({f"text_model.{key}": tensor for key, tensor in tensors.items()}, file, {"format": "pt"})
+    model.tokenizer.backend_tokenizer.model.save(str(work / "tokenizer"))
+    for path in sorted(work.glob("*/*config.json")):
+        content = json.loads(path.read_text(encoding="utf-8"))
+        kept = {
+            k: v for k, v in content.items() if k not in ("_name_or_path", "is_local", "local_files_only")
+        }
+        _write_json(path, kept)
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

@@ -49,10 +49,11 @@ class DreamBooth:
         checkpoint: Path | None = None,
         progress: Progress | None = None,
     ) -> TextToImage:
-        """A personalized copy of `model`, in the same dtype, frozen; `model` itself is not changed.
+        """A personalized copy of `model`, frozen; `model` itself is not changed.
 
         prior: class pictures from `class_prior`, drawn now if not given. checkpoint: file to go on from.
-        Half-precision weights are trained as float32 copies.
+        What is trained is float32 at least, and stays so: rounded to half precision again, small updates
+        would vanish (`to` rounds it where memory matters more).
         """
         s = self.settings
         material = prepare(model, subject, s, prior=prior, progress=progress)
@@ -76,6 +77,6 @@ class DreamBooth:
             description="DreamBooth",
         )
         for part in parts:
-            torch.nn.Module.to(part, model.dtype).requires_grad_(False)
+            part.requires_grad_(False)
         tuned.clear_cache()
         return tuned

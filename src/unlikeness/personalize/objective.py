@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from unlikeness.diffusion.devices import pick_dtype
 from unlikeness.diffusion.loss import diffusion_loss
 from unlikeness.errors import UsageError
 
@@ -71,10 +72,10 @@ class PersonalizationStep:
         self.text_encoder = text_encoder
         self.prompts = [subject.instance_prompt, subject.class_prompt]
         self._c = None if text_encoder else model.embed(self.prompts)
-        on_gpu = model.device.type == "cuda"
         self.precision = settings.precision
         if self.precision == "auto":
-            self.precision = "bfloat16" if on_gpu else "float32"
+            native = pick_dtype("auto", model.device) == torch.bfloat16
+            self.precision = "bfloat16" if native else "float32"
 
     def __call__(self, index: int, generator: torch.Generator) -> Tensor:
         z0, z0_class = self.material.draw(index, self.settings.batch_size, generator)
