@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from unlikeness.cli import generate, measure, personalize
+from unlikeness.cli import generate, measure, personalize, protect
 from unlikeness.errors import UnlikenessError
 
 __all__ = ["app", "main"]
@@ -50,6 +50,7 @@ def _frame(
 
 
 # The verbs, in the order in which `--help` shows them.
+app.command("protect")(protect.protect)
 app.command("personalize")(personalize.personalize)
 app.command("generate")(generate.generate)
 app.add_typer(measure.app, name="measure")

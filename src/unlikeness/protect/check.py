@@ -14,7 +14,7 @@ from unlikeness.pictures import Picture
 
 __all__ = ["Visibility", "compare"]
 
-_BAND_PIXELS = 1 << 20
+_BAND_PIXELS = 1 << 18
 _SSIM_PIXELS = 2_000_000
 _STRIP = 64
 

@@ -66,6 +66,6 @@ class Axis:
             return np.zeros_like(x)
         inner = index < self.centre  # is the next tile the inner one?
         begin = self.starts[index + 1] if inner else self.starts[index] + self.tile - self.ramp
-        along = np.clip((x - begin) / max(self.ramp, 1), 0, 1)
+        along = np.clip((x - begin) / max(self.ramp, 1e-6), 0, 1)
         rise: NDArray[np.float64] = 0.5 - 0.5 * np.cos(np.pi * along)
         return rise

@@ -13,7 +13,7 @@ __all__ = ["Enlarger", "shrink"]
 
 Floats = NDArray[np.float32]
 
-BAND_PIXELS = 1 << 20
+BAND_PIXELS = 1 << 18
 """Pixels of the large side that are floats at a time."""
 
 

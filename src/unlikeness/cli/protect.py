@@ -1,0 +1,149 @@
+"""`unlikeness protect`: pictures in, protected pictures out, originals never touched."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from unlikeness.protect.folder import Outcome
+    from unlikeness.protect.survey import Survey
+
+__all__ = ["protect"]
+
+
+class ScaleMode(StrEnum):
+    """The values of `--scale`."""
+
+    fit = "fit"
+    tiles = "tiles"
+    both = "both"
+
+
+def protect(
+    paths: Annotated[list[Path], typer.Argument(help="Pictures, and folders of them (all the way down).")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the protected pictures.")],
+    method: Annotated[str, typer.Option(help="advdm, photoguard or noise (the control).")] = "advdm",
+    budget: Annotated[float, typer.Option(help="Largest change of a colour value [n/255].")] = 8.0,
+    steps: Annotated[int | None, typer.Option(help="Gradient steps; the method's own if not given.")] = None,
+    scale: Annotated[
+        ScaleMode,
+        typer.Option(
+            help="fit: as a trainer will see the picture; tiles: its own size (slow); both: half and half."
+        ),
+    ] = ScaleMode.fit,
+    setting: Annotated[
+        list[str] | None, typer.Option("--set", help="A further setting of the method: NAME=VALUE.")
+    ] = None,
+    model: Annotated[
+        str, typer.Option(help="Model to protect against: toybox, a folder, a name.")
+    ] = "toybox",
+    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    max_pixels: Annotated[int, typer.Option(min=1, help="Larger pictures are skipped.")] = 100_000_000,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Tiles at once; chosen for the device if not given.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
+    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16, float16.")] = "auto",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be done; write nothing.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+) -> None:
+    """Change pictures invisibly so that a model personalized on them fails.
+
+    Protected pictures keep their names, sizes, formats and metadata. OUTPUT/manifest.jsonl says what was done
+    to each file; a run that was stopped goes on when it is started again.
+    """
+    from unlikeness.diffusion import TextToImage
+    from unlikeness.errors import UsageError
+    from unlikeness.progress import on_stderr
+    from unlikeness.protect import batches, folder, registry
+    from unlikeness.protect.survey import survey
+    from unlikeness.protect.targets import find_targets
+    from unlikeness.protect.tiles import Scale
+    from unlikeness.settings import build
+
+    values: dict[str, object] = {"budget": budget}
+    if steps is not None:
+        values["steps"] = steps
+    for text in setting or []:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise UsageError(f"--set {text} must be NAME=VALUE")
+        values[name.strip()] = value.strip()
+    found = registry.method(method)
+    settings = build(found.settings_type, values)
+    sized = build(Scale, {"mode": scale.value})
+    find_targets(paths, output)  # what is asked wrongly is said before a model is loaded
+    loaded = TextToImage.from_pretrained(model, device=device, dtype=dtype) if found.needs_model else None
+    protection = registry.create(method, loaded, settings)
+    size = batch_size or batches.default_batch_size(
+        protection.resolution, loaded.device if loaded is not None else "cpu"
+    )
+    with on_stderr(quiet=quiet) as progress:
+        if dry_run:
+            seen = survey(
+                paths,
+                output,
+                lambda s: registry.create(method, loaded, s),
+                settings,
+                scale=sized,
+                max_pixels=max_pixels,
+                batch_size=size,
+                progress=progress,
+            )
+        else:
+            outcome = folder.protect_folder(
+                paths,
+                output,
+                protection,
+                method=method,
+                model=model if found.needs_model else None,
+                seed=seed,
+                scale=sized,
+                max_pixels=max_pixels,
+                batch_size=size,
+                progress=progress,
+            )
+    if dry_run:
+        _show_survey(seen)
+        return
+    _show_outcome(outcome, output)
+    if outcome.skipped:
+        raise typer.Exit(1)
+
+
+def _show_survey(seen: Survey) -> None:
+    from unlikeness.progress import format_seconds
+
+    for file in seen.files:
+        if file.size is None:
+            typer.echo(f"skip  {file.reason}")
+        else:
+            typer.echo(f"{file.name}  {file.size[0]} × {file.size[1]} px  {file.tiles} tiles")
+    usable = sum(file.size is not None for file in seen.files)
+    typer.echo(
+        f"{usable} pictures, {seen.tiles} tiles, about {format_seconds(seen.seconds)}; "
+        f"{len(seen.files) - usable} to skip; nothing was written"
+    )
+
+
+def _show_outcome(outcome: Outcome, output: Path) -> None:
+    for entry in outcome.skipped:
+        typer.echo(f"skipped {entry.reason}", err=True)
+    parts = [f"{len(outcome.protected)} protected"]
+    if outcome.before:
+        parts.append(f"{len(outcome.before)} done before")
+    if outcome.skipped:
+        parts.append(f"{len(outcome.skipped)} skipped")
+    exact = [entry.linf for entry in outcome.protected if entry.lossless and entry.linf is not None]
+    lossy = [entry.linf for entry in outcome.protected if not entry.lossless and entry.linf is not None]
+    if exact:
+        parts.append(f"largest change {max(exact):.4g}/255")
+    if lossy:
+        parts.append(f"largest change in lossy formats {max(lossy):.4g}/255 (their own compression included)")
+    typer.echo(f"{', '.join(parts)}; {output}")

@@ -1,0 +1,105 @@
+"""What a run would do, with nothing written: sizes, tiles, what would be skipped, how long it takes."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from unlikeness.errors import PictureError
+from unlikeness.pictures import open_picture
+from unlikeness.progress import Progress, Silent
+from unlikeness.protect.base import Perturber
+from unlikeness.protect.settings import PgdSettings, ProtectSettings
+from unlikeness.protect.targets import find_targets
+from unlikeness.protect.tiles import Scale, grids
+
+__all__ = ["Planned", "Survey", "survey"]
+
+_PROBE_STEPS = 2
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One file: its output below the output folder, its size, its tiles; or the reason to skip it."""
+
+    name: str
+    size: tuple[int, int] | None
+    tiles: int
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class Survey:
+    """All files, and an estimate of the whole in seconds: computing, reading and writing."""
+
+    files: list[Planned]
+    seconds: float
+
+    @property
+    def tiles(self) -> int:
+        return sum(file.tiles for file in self.files)
+
+
+def survey(
+    paths: Sequence[Path],
+    output: Path,
+    make: Callable[[ProtectSettings], Perturber],
+    settings: ProtectSettings,
+    *,
+    scale: Scale | None = None,
+    max_pixels: int = 100_000_000,
+    batch_size: int = 4,
+    progress: Progress | None = None,
+) -> Survey:
+    """Open every file as a run would, and time a few steps on one batch.
+
+    `make(settings)` gives the protection; the probe asks for one with fewer steps. What an earlier run has
+    finished is counted again. Raises what `find_targets` does.
+    """
+    scale = scale or Scale()
+    progress = progress or Silent()
+    targets = find_targets(paths, output)
+    resolution = make(settings).resolution
+    files: list[Planned] = []
+    largest = 0
+    progress.start(len(targets), "looking", "picture")
+    began = time.perf_counter()
+    for target in targets:
+        try:
+            size = open_picture(target.source, max_pixels=max_pixels).size
+        except PictureError as error:
+            files.append(Planned(target.name, None, 0, str(error)))
+        else:
+            found = grids(size, resolution, scale)
+            files.append(Planned(target.name, size, sum(map(len, found))))
+            largest = max(largest, *(grid.rows.tile for grid in found))
+        progress.advance()
+    progress.close()
+    # Reading; saving and reading again to measure are about three times that.
+    seconds = 4 * (time.perf_counter() - began)
+    if largest:
+        batches = math.ceil(sum(file.tiles for file in files) / batch_size)
+        seconds += batches * _batch_seconds(make, settings, largest, batch_size)
+    return Survey(files, seconds)
+
+
+def _batch_seconds(
+    make: Callable[[ProtectSettings], Perturber], settings: ProtectSettings, tile: int, batch_size: int
+) -> float:
+    """Seconds for a batch of grey tiles of `tile` px; of gradient methods only a few steps are timed."""
+    share = 1.0
+    if isinstance(settings, PgdSettings) and settings.steps > _PROBE_STEPS:
+        share = settings.steps / _PROBE_STEPS
+        settings = dataclasses.replace(settings, steps=_PROBE_STEPS)
+    perturber = make(settings)
+    images = torch.full((batch_size, 3, tile, tile), 0.5)
+    perturber.perturb(images, range(batch_size))  # the first call also sets things up
+    began = time.perf_counter()
+    perturber.perturb(images, range(batch_size))
+    return share * (time.perf_counter() - began)

@@ -1,0 +1,104 @@
+"""`unlikeness protect`, as it is typed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from tests.protect.test_tiles import write
+from tests.tiny import write_tiny
+
+from unlikeness.cli import main
+from unlikeness.errors import UsageError
+from unlikeness.protect import registry
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(write_tiny(tmp_path_factory.mktemp("models") / "tiny"))
+
+
+def test_a_folder_is_protected_and_a_second_run_finds_it_done(
+    tiny: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "in").mkdir()
+    write(tmp_path / "in" / "a.png", 50, 40)
+    command = [
+        "protect",
+        str(tmp_path / "in"),
+        "--output",
+        str(tmp_path / "out"),
+        "--model",
+        tiny,
+        "--device",
+        "cpu",
+    ]
+    options = ["--steps", "2", "--budget", "4", "--set", "prompt=a photo of a dog", "--scale", "both"]
+    assert main([*command, *options]) == 0
+    assert "1 protected, largest change 4/255" in capsys.readouterr().out
+    (line,) = (tmp_path / "out" / "manifest.jsonl").read_text().splitlines()
+    recipe = json.loads(line)["recipe"]
+    assert recipe["settings"]["prompt"] == "a photo of a dog"
+    assert (recipe["settings"]["steps"], recipe["settings"]["budget"]) == (2, 4)
+    assert (recipe["method"], recipe["model"], recipe["scale"]["mode"]) == ("advdm", tiny, "both")
+    assert main([*command, *options]) == 0
+    assert "0 protected, 1 done before" in capsys.readouterr().out
+
+
+def test_a_bad_file_gives_status_1_after_the_others(
+    tiny: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.png").write_text("no picture")
+    write(tmp_path / "in" / "b.png", 50, 40)
+    arguments = [str(tmp_path / "in"), "-o", str(tmp_path / "out"), "--model", tiny, "--method", "noise"]
+    assert main(["protect", *arguments]) == 1
+    said = capsys.readouterr()
+    assert "skipped a.png: it is no JPEG" in said.err
+    assert "1 protected, 1 skipped" in said.out
+    assert (tmp_path / "out" / "b.png").exists()
+
+
+def test_a_dry_run_writes_nothing(tiny: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(tmp_path / "a.png", 50, 40)
+    arguments = [str(tmp_path / "a.png"), "-o", str(tmp_path / "out"), "--model", tiny, "--dry-run"]
+    assert main(["protect", *arguments]) == 0
+    assert "a.png  50 × 40 px  3 tiles" in capsys.readouterr().out
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--method", "advmd"], "did you mean advdm"),
+        (["--method", "noise", "--steps", "3"], "steps is no setting of NoiseSettings"),
+        (["--set", "promt=x"], "did you mean prompt"),
+        (["--set", "prompt"], "NAME=VALUE"),
+        (["--scale", "big"], "--scale"),
+        (["--budget", "-1"], "budget must be at least 0"),
+        (["--model", "/no/such/folder"], "/no/such/folder"),
+    ],
+)
+def test_misuse_gives_status_2_and_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], words: str
+) -> None:
+    write(tmp_path / "a.png", 50, 40)
+    assert main(["protect", str(tmp_path / "a.png"), "-o", str(tmp_path / "out"), *options]) == 2
+    said = capsys.readouterr().err
+    assert words in said
+    assert said.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_help_names_every_method(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["protect", "--help"]) == 0
+    said = capsys.readouterr().out
+    assert all(name in said for name in registry.names() if name in ("advdm", "photoguard", "noise"))
+
+
+def test_a_registered_name_is_never_taken_twice() -> None:
+    import unlikeness.protect as protect
+
+    with pytest.raises(UsageError, match="registered twice"):
+        protect.register("noise", "somewhere.else:Noise")
