@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
+from PIL import Image
 from tests.pictures.makers import ALL, image, samples
 
 from unlikeness.errors import PictureError, UsageError
@@ -89,6 +90,18 @@ def test_the_bound_is_checked_before_decoding(tmp_path: Path) -> None:
     data[18:26] = struct.pack("<ii", 65000, 65000)
     (tmp_path / "bomb.bmp").write_bytes(data)
     assert "over the bound" in refusal(tmp_path / "bomb.bmp")
+
+
+@pytest.mark.parametrize("name", ["webp-rgb", "tiff-16-grey"])
+def test_what_pillow_takes_for_a_bomb(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where Pillow has a bound of its own that is hit first; its warning, at half of it, is not shown."""
+    ALL[name](tmp_path / "picture")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    assert "larger than Pillow unpacks" in refusal(tmp_path / "picture")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 800)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        open_picture(tmp_path / "picture")
 
 
 def test_a_bound_that_bounds_nothing_is_a_usage_error(tmp_path: Path) -> None:

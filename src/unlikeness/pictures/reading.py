@@ -9,6 +9,8 @@ from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
+from PIL import Image
+
 from unlikeness.errors import PictureError, UsageError
 from unlikeness.pictures.formats.base import DAMAGE, Raster, Unusable
 from unlikeness.pictures.picture import Picture
@@ -76,8 +78,14 @@ def open_picture(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) 
         raise PictureError(
             _line(path, "it does not fit in memory; close programs or scale it down")
         ) from error
+    except Image.DecompressionBombError as error:
+        raise PictureError(
+            _line(path, "it is larger than Pillow unpacks in one piece; scale it down or save it as PNG")
+        ) from error
     except DAMAGE as error:
-        said = f" ({error})" if str(error) else ""
+        # Only what a decoder says is worth telling; an index out of range is not.
+        told = isinstance(error, (OSError, SyntaxError, ValueError, RuntimeError)) and str(error)
+        said = f" ({error})" if told else ""
         raise PictureError(
             _line(path, f"it is damaged or truncated{said}; copy it again, or open and export it elsewhere")
         ) from error

@@ -47,6 +47,7 @@ _SPACES: dict[int, tuple[Literal["grey", "rgb", "cmyk"], int]] = {
     0: ("grey", 1), 1: ("grey", 1), 2: ("rgb", 3), 5: ("cmyk", 4)
 }  # fmt: skip
 _STRIP_BYTES = 1 << 18
+_MAX_CHANNELS = 6  # libtiff by way of Pillow takes no more
 _WHITE_IS_ZERO, _PHOTOMETRIC = 0, {"grey": 1, "rgb": 2, "cmyk": 5}
 
 
@@ -119,6 +120,8 @@ def read(data: bytes, max_pixels: int) -> Raster:
     preview = "preview page left out" if others or 330 in page.tags else None
     bits = set(page.numbers(258, [1]))
     kinds = set(page.numbers(339, [1]))
+    if page.number(277, 1) not in range(1, _MAX_CHANNELS + 1):
+        raise Unusable(f"it has {page.number(277, 1)} channels; save it as grey, RGB or CMYK")
     if kinds - {1, 4} or max(bits) > 16:
         raise Unusable("its samples are float, signed or over 16 bits; save it as 8 or 16-bit TIFF")
     kept = Directory(page.order, {n: t for n, t in page.tags.items() if n not in _LAYOUT and not _wide(t)})

@@ -11,7 +11,6 @@ from __future__ import annotations
 import io
 import struct
 import zlib
-from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,14 +35,8 @@ _NAMES = {LZW: "tiff_lzw", PACKBITS: "packbits", LZMA: "lzma", ZSTD: "zstd"}
 Bytes = NDArray[np.uint8]
 
 
-def unpack(parts: Sequence[bytes], shapes: Sequence[tuple[int, int]], compression: int) -> list[Bytes]:
-    """Compressed strips or tiles -> their (rows, bytes a row) as uint8. Raises Unusable for too few bytes."""
-    return [
-        _unpack(part, rows, width, compression) for part, (rows, width) in zip(parts, shapes, strict=True)
-    ]
-
-
-def _unpack(part: bytes, rows: int, width: int, compression: int) -> Bytes:
+def unpack(part: bytes, rows: int, width: int, compression: int) -> Bytes:
+    """One compressed strip or tile -> rows × width bytes. Raises Unusable if there are too few."""
     need = rows * width
     if compression == NONE:
         raw = part

@@ -48,7 +48,7 @@ def read_samples(data: bytes, page: Directory, channels: int, bits: int) -> Pixe
             for x in range(0, across * box_width, box_width):
                 rows = box_height if tiled else min(box_height, height - y)
                 part = data[starts[index] : starts[index] + sizes[index]]
-                (raw,) = unpack([part], [(rows, box_width * depth * (bits // 8))], page.number(259, 1))
+                raw = unpack(part, rows, box_width * depth * (bits // 8), page.number(259, 1))
                 box = _samples(raw, dtype, page.order, depth, predicted)
                 into[y : y + rows, x : x + box_width] = box[: height - y, : width - x]
                 index += 1
