@@ -10,13 +10,13 @@ import torch
 
 from unlikeness.errors import UnlikenessError, UsageError
 from unlikeness.progress import Silent
-from unlikeness.training import Ema, Trained, constant, cosine, linear, step_generator, train
+from unlikeness.training import Ema, Trained, adamw, constant, cosine, linear, step_generator, train
 
 
 class Run:
     """A regression whose every batch is drawn from the step's generator."""
 
-    def __init__(self, *, layout: torch.memory_format = torch.contiguous_format) -> None:
+    def __init__(self, *, layout: torch.memory_format = torch.contiguous_format, fused: bool = True) -> None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             self.net = torch.nn.Sequential(
@@ -24,7 +24,9 @@ class Run:
             )
         self.net.to(memory_format=layout)  # type: ignore[call-overload]
         self.parameters = list(self.net.parameters())
-        self.optimizer = torch.optim.AdamW(self.parameters, lr=1e-2)
+        self.optimizer = (
+            adamw(self.parameters, lr=1e-2) if fused else torch.optim.AdamW(self.parameters, lr=1e-2)
+        )
         self.ema = Ema(self.parameters, decay=0.9)
         self.killed_at: int | None = None
 
@@ -50,15 +52,16 @@ class Run:
         )
 
 
+@pytest.mark.parametrize("fused", [False, True])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_a_killed_run_resumes_bit_by_bit(layout: torch.memory_format, tmp_path: Path) -> None:
-    whole = Run(layout=layout)
+def test_a_killed_run_resumes_bit_by_bit(layout: torch.memory_format, fused: bool, tmp_path: Path) -> None:
+    whole = Run(layout=layout, fused=fused)
     losses = whole.train(20).losses
-    killed = Run(layout=layout)
+    killed = Run(layout=layout, fused=fused)
     killed.killed_at = 10
     with pytest.raises(KeyboardInterrupt):
         killed.train(20, tmp_path / "run" / "state.safetensors")
-    resumed = Run(layout=layout)
+    resumed = Run(layout=layout, fused=fused)
     result = resumed.train(20, tmp_path / "run" / "state.safetensors")
     assert result.resumed_at == 8
     assert result.losses == losses[8:]
@@ -67,7 +70,7 @@ def test_a_killed_run_resumes_bit_by_bit(layout: torch.memory_format, tmp_path: 
     for mean, expected in zip(resumed.ema.averages, whole.ema.averages, strict=True):
         assert torch.equal(mean, expected)
     assert [file.name for file in (tmp_path / "run").iterdir()] == ["state.safetensors"]
-    done = Run(layout=layout)
+    done = Run(layout=layout, fused=fused)
     assert done.train(20, tmp_path / "run" / "state.safetensors").losses == []
     assert torch.equal(done.parameters[0], whole.parameters[0])
 

@@ -107,10 +107,18 @@ def load_checkpoint(
             for i, average in enumerate(ema.averages):
                 average.copy_(tensors[f"average.{i}"])
     state: dict[int, dict[str, Any]] = {int(i): dict(entries) for i, entries in header["numbers"].items()}
+    trained = [p for group in optimizer.param_groups for p in group["params"]]
     for name, tensor in tensors.items():
         kind, _, rest = name.partition(".")
         if kind == "optimizer":
             i, _, entry = rest.partition(".")
-            state.setdefault(int(i), {})[entry] = tensor
+            p = trained[int(i)]
+            # Fused optimizers walk through memory: moments must lie there as their parameter does.
+            like = (
+                torch.empty_like(p, dtype=tensor.dtype)
+                if tensor.shape == p.shape
+                else torch.empty_like(tensor)
+            )
+            state.setdefault(int(i), {})[entry] = like.copy_(tensor)
     optimizer.load_state_dict({"state": state, "param_groups": header["groups"]})
     return int(header["step"])

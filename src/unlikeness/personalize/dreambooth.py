@@ -13,7 +13,7 @@ from unlikeness.personalize.material import prepare
 from unlikeness.personalize.objective import PersonalizationStep
 from unlikeness.personalize.settings import PersonalizeSettings
 from unlikeness.settings import setting
-from unlikeness.training import constant, train
+from unlikeness.training import adamw, constant, train
 
 if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage
@@ -66,7 +66,7 @@ class DreamBooth:
         train(
             PersonalizationStep(tuned, subject, material, s, text_encoder=s.text_encoder),
             steps=s.steps,
-            optimizer=torch.optim.AdamW(parameters, lr=s.learning_rate, weight_decay=s.weight_decay),
+            optimizer=adamw(parameters, lr=s.learning_rate, weight_decay=s.weight_decay),
             parameters=parameters,
             seed=s.seed,
             clip=s.clip,

@@ -6,15 +6,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-import torch
-
 from unlikeness.diffusion.latents import Posterior
 from unlikeness.diffusion.lora import add_lora
 from unlikeness.personalize.material import prepare
 from unlikeness.personalize.objective import PersonalizationStep
 from unlikeness.personalize.settings import PersonalizeSettings
 from unlikeness.settings import setting
-from unlikeness.training import constant, train
+from unlikeness.training import adamw, constant, train
 
 if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage
@@ -68,7 +66,7 @@ class LoRA:
         train(
             PersonalizationStep(tuned, subject, material, s),
             steps=s.steps,
-            optimizer=torch.optim.AdamW(parameters, lr=s.learning_rate, weight_decay=s.weight_decay),
+            optimizer=adamw(parameters, lr=s.learning_rate, weight_decay=s.weight_decay),
             parameters=parameters,
             seed=s.seed,
             clip=s.clip,
