@@ -92,7 +92,7 @@ def test_the_bound_is_checked_before_decoding(tmp_path: Path) -> None:
     assert "over the bound" in refusal(tmp_path / "bomb.bmp")
 
 
-@pytest.mark.parametrize("name", ["webp-rgb", "tiff-16-grey"])
+@pytest.mark.parametrize("name", ["tiff-16-grey", "tiff-grey"])
 def test_what_pillow_takes_for_a_bomb(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where Pillow has a bound of its own that is hit first; its warning, at half of it, is not shown."""
     ALL[name](tmp_path / "picture")

@@ -1,4 +1,4 @@
-"""AVIF, by Pillow (11.3 or later): 8 bits, the source's chroma subsampling, EXIF, ICC and XMP.
+"""AVIF, by Pillow: 8 bits, the source's chroma subsampling, EXIF, ICC and XMP.
 
 AVIF keeps its orientation in the container (irot and imir), which Pillow shows as the EXIF tag and writes
 back; an EXIF block that has the tag itself is set anew without it, all others keep their bytes. The quality
