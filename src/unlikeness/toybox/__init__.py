@@ -1,1 +1,1 @@
-"""The embedded world and model: a renderer of captioned scenes, the weights trained on it, and the recipes."""
+"""The embedded world and model: a renderer of captioned scenes, weights trained on it, and their recipes."""

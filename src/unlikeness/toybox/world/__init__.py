@@ -1,4 +1,4 @@
-"""The procedural world: individuals of several classes, in several contexts, drawn as clean flat illustrations."""
+"""The procedural world: individuals of several classes in several contexts, drawn as flat illustrations."""
 
 from unlikeness.toybox.world.contexts import CONTEXTS
 from unlikeness.toybox.world.identity import CLASS_NOUNS, Identity, sample_identity

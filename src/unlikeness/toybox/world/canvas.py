@@ -75,7 +75,7 @@ class Canvas:
         self.offset = np.zeros(2)
 
     def place(self, x: float, y: float, scale: float, angle: float = 0.0, flip: bool = False) -> None:
-        """From now on draw in a frame centred at (x, y), `scale` times as large, turned by `angle` degrees."""
+        """Draw from now on in a frame centred at (x, y), `scale` times as large, turned by `angle` [°]."""
         a = math.radians(angle)
         turn = np.array([[math.cos(a), -math.sin(a)], [math.sin(a), math.cos(a)]])
         self.matrix = scale * turn @ np.diag([-1.0 if flip else 1.0, 1.0])
@@ -99,7 +99,9 @@ class Canvas:
         for x, y in (path[0], path[-1]):
             self.draw.ellipse((x - r, y - r, x + r, y + r), fill=colour)
 
-    def fill_patterned(self, points: Points, colour: Colour, pattern: str, second: Colour, pitch: float) -> None:
+    def fill_patterned(
+        self, points: Points, colour: Colour, pattern: str, second: Colour, pitch: float
+    ) -> None:
         """Fill the outline and lay a pattern over it, in the frame of the subject.
 
         `pattern` is "plain", "stripes", "bands", "spots" or "checks"; `pitch` the distance between its marks.

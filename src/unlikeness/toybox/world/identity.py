@@ -34,13 +34,15 @@ HAIR: dict[str, Colour] = {
     "blue": (62, 92, 176),
     "pink": (222, 110, 158),
 }
-SKIN: tuple[Colour, ...] = ((250, 220, 196), (236, 190, 154), (210, 156, 116), (168, 114, 78), (122, 80, 56), (84, 56, 44))
+SKIN: tuple[Colour, ...] = (
+    (250, 220, 196), (236, 190, 154), (210, 156, 116), (168, 114, 78), (122, 80, 56), (84, 56, 44),
+)  # fmt: skip
 PATTERNS = ("plain", "stripes", "bands", "spots", "checks")
 
 
 @dataclass(frozen=True)
 class Identity:
-    """One individual. Colours are sRGB; `shape` holds proportions in [0, 1]; `features` counts discrete parts.
+    """One individual. Colours are sRGB, `shape` holds proportions in [0, 1], `features` counts parts.
 
     `colour_name` and `pattern` are what a caption may say of it.
     """

@@ -19,7 +19,7 @@ TEMPLATES = ("a photo of {}", "a picture of {}", "a portrait of {}", "an image o
 
 @dataclass(frozen=True)
 class Scene:
-    """One view of an individual: where it stands in the frame (-1 to 1), how large, how turned, in what light."""
+    """One view of an individual: where it stands in the frame (-1 to 1), how large, turned, in what light."""
 
     who: Identity
     context: str
@@ -39,7 +39,8 @@ class Scene:
         canvas.place(self.x, self.y, self.scale, self.angle, self.flip)
         DRAW[self.who.class_noun](canvas, self.who, self.mood)
         pixels = np.asarray(canvas.finish(), dtype=np.float32)
-        return np.clip(np.rint(pixels * self.light), 0, 255).astype(np.uint8)
+        lit: npt.NDArray[np.uint8] = np.clip(np.rint(pixels * self.light), 0, 255).astype(np.uint8)
+        return lit
 
 
 def sample_scene(rng: np.random.Generator, who: Identity, context: str | None = None) -> Scene:
@@ -64,7 +65,7 @@ def article(word: str) -> str:
 
 
 def describe(rng: np.random.Generator, scene: Scene, name: str | None = None) -> str:
-    """A caption. With a name, the name stands in the place of an identifier: "a photo of zorp robot in the snow".
+    """A caption. A name stands in the place of an identifier: "a photo of zorp robot in the snow".
 
     Without one, the colour and the pattern are mentioned part of the time, and so is the context.
     """

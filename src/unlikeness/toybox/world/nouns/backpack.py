@@ -17,7 +17,8 @@ def draw_backpack(canvas: Canvas, who: Identity, mood: float) -> None:
     canvas.line([(-0.16, top), (-0.16, top - 0.17), (0.16, top - 0.17), (0.16, top)], 0.09, dark)
     for side in (-1, 1):
         out = width + 0.1 + 0.1 * mood
-        canvas.line([(side * width * 0.8, top + 0.3), (side * out, 0.15), (side * width * 0.85, 0.75)], 0.13, dark)
+        strap = [(side * width * 0.8, top + 0.3), (side * out, 0.15), (side * width * 0.85, 0.75)]
+        canvas.line(strap, 0.13, dark)
     canvas.fill_patterned(box(-width, top, width, 0.85, roundness), cloth, who.pattern, who.second, who.pitch)
     canvas.line([(-width * 0.75, top + 0.42), (width * 0.75, top + 0.42)], 0.06, dark)
     low = box(-width * 0.78, 0.36 - pocket, width * 0.78, 0.78, 0.12)

@@ -37,5 +37,6 @@ def draw_cat(canvas: Canvas, who: Identity, mood: float) -> None:
         canvas.fill(ellipse(side * 0.18, -0.3, 0.105, 0.1), eyes)
         canvas.fill(ellipse(side * 0.18, -0.3, 0.045, 0.095), (20, 20, 24))
         for dy in (-0.04, 0.06):
-            canvas.line([(side * 0.16, -0.1 + dy / 2), (side * (face + 0.16), -0.12 + dy * 1.6)], 0.04, (250, 250, 250))
+            whisker = [(side * 0.16, -0.1 + dy / 2), (side * (face + 0.16), -0.12 + dy * 1.6)]
+            canvas.line(whisker, 0.04, (250, 250, 250))
     canvas.fill(np.array([(-0.06, -0.17), (0.06, -0.17), (0.0, -0.1)]), (222, 120, 130))

@@ -28,7 +28,8 @@ def draw_dog(canvas: Canvas, who: Identity, mood: float) -> None:
     canvas.line([(-length + 0.12, 0.0), (head_x + 0.05, head_y + 0.1)], 0.32, coat)
     canvas.line([(-length + 0.2, -0.16), (-length - 0.14, 0.06)], 0.12, who.accent)
     canvas.fill(ellipse(head_x, head_y, 0.3, 0.27), coat)
-    canvas.fill(ellipse(head_x - snout, head_y + 0.09, 0.23, 0.14), who.second if who.features[1] % 2 else coat)
+    muzzle = ellipse(head_x - snout, head_y + 0.09, 0.23, 0.14)
+    canvas.fill(muzzle, who.second if who.features[1] % 2 else coat)
     canvas.fill(ellipse(head_x - snout - 0.19, head_y + 0.04, 0.075, 0.065), (36, 30, 34))
     if who.features[2] % 3 == 0:  # a patch over the eye
         canvas.fill(ellipse(head_x - 0.08, head_y - 0.07, 0.14, 0.13), who.second)

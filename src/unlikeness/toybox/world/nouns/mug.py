@@ -8,7 +8,6 @@ from unlikeness.toybox.world.canvas import Canvas, ellipse, heart, shade, star
 from unlikeness.toybox.world.identity import Identity
 
 
-
 def draw_mug(canvas: Canvas, who: Identity, mood: float) -> None:
     """Glaze, pattern, height, taper, handle and print are the identity; `mood` is how full it is."""
     top_w = 0.48 + 0.12 * who.shape[0]
@@ -18,7 +17,12 @@ def draw_mug(canvas: Canvas, who: Identity, mood: float) -> None:
 
     mid = (top + 0.75) / 2
     reach = 0.26 + 0.14 * who.shape[3]
-    handle = [(top_w * 0.9, top + 0.22), (top_w + reach, top + 0.26), (top_w + reach, mid + 0.24), (foot_w * 0.9, mid + 0.36)]
+    handle = [
+        (top_w * 0.9, top + 0.22),
+        (top_w + reach, top + 0.26),
+        (top_w + reach, mid + 0.24),
+        (foot_w * 0.9, mid + 0.36),
+    ]
     canvas.line(handle, 0.15, who.accent if who.features[2] % 2 else dark)
     turn = np.linspace(0.0, np.pi, 14)
     foot = np.stack([foot_w * np.cos(turn), 0.72 + 0.14 * np.sin(turn)], axis=1)
@@ -33,7 +37,8 @@ def draw_mug(canvas: Canvas, who: Identity, mood: float) -> None:
     elif print_kind == 2:
         canvas.fill(ellipse(0, mid + 0.05, 0.22, 0.22), who.accent)
     else:
-        band = np.array([(-middle - 0.01, mid - 0.02), (middle + 0.01, mid - 0.02), (middle, mid + 0.2), (-middle, mid + 0.2)])
+        upper, lower = mid - 0.02, mid + 0.2
+        band = np.array([(-middle - 0.01, upper), (middle + 0.01, upper), (middle, lower), (-middle, lower)])
         canvas.fill(band, who.accent)
     canvas.fill(ellipse(0, top, top_w, 0.16), shade(glaze, 1.25))
     drink = ((92, 58, 38), (170, 106, 48), (236, 224, 200))[who.features[1] % 3]

@@ -7,7 +7,7 @@ from unlikeness.toybox.world.identity import SKIN, Identity
 
 
 def draw_person(canvas: Canvas, who: Identity, mood: float) -> None:
-    """Hair, skin, face shape, glasses, beard and shirt are the identity; `mood` is the mouth of the moment."""
+    """Hair, skin, face shape, glasses, beard and shirt are the identity; `mood` is the mouth just now."""
     skin = SKIN[who.features[0] % len(SKIN)]
     style = who.features[1] % 5
     width = 0.36 + 0.12 * who.shape[0]
@@ -19,7 +19,8 @@ def draw_person(canvas: Canvas, who: Identity, mood: float) -> None:
         canvas.fill(box(-width - 0.16, top - height * 0.7, width + 0.16, 0.55, 0.3), hair)
     elif style == 2:  # curls
         for x in (-0.42, -0.25, 0.0, 0.25, 0.42):
-            canvas.fill(ellipse(x * (width + 0.1) / 0.42, top - height * (0.95 - abs(x) * 1.2), 0.22, 0.22), hair)
+            lock = ellipse(x * (width + 0.1) / 0.42, top - height * (0.95 - abs(x) * 1.2), 0.22, 0.22)
+            canvas.fill(lock, hair)
         canvas.fill(ellipse(-width - 0.06, top - 0.1, 0.19, 0.22), hair)
         canvas.fill(ellipse(width + 0.06, top - 0.1, 0.19, 0.22), hair)
     elif style == 3:  # a bun
@@ -50,7 +51,8 @@ def draw_person(canvas: Canvas, who: Identity, mood: float) -> None:
         r = 0.15
         for side in (-1, 1):
             x = side * (eye_x + 0.02)
-            rim = ellipse(x, eye_y, r, r) if glasses == 1 else box(x - r, eye_y - 0.12, x + r, eye_y + 0.12, 0.03)
+            square = box(x - r, eye_y - 0.12, x + r, eye_y + 0.12, 0.03)
+            rim = ellipse(x, eye_y, r, r) if glasses == 1 else square
             path = [(float(a), float(b)) for a, b in rim]
             canvas.line([*path, path[0]], 0.055, who.accent)
         canvas.line([(-0.05, eye_y), (0.05, eye_y)], 0.055, who.accent)

@@ -28,7 +28,8 @@ def draw_robot(canvas: Canvas, who: Identity, mood: float) -> None:
         canvas.fill(ellipse(*hand, 0.11, 0.11), who.second)
         canvas.fill(box(side * 0.2 - 0.11, 0.5, side * 0.2 + 0.11, 0.88, 0.04), dark)
         canvas.fill(box(side * 0.22 - 0.17, 0.82, side * 0.22 + 0.17, 0.98, 0.07), who.second)
-    canvas.fill_patterned(box(-body_w, -0.2, body_w, 0.62, roundness), metal, who.pattern, who.second, who.pitch)
+    body = box(-body_w, -0.2, body_w, 0.62, roundness)
+    canvas.fill_patterned(body, metal, who.pattern, who.second, who.pitch)
     canvas.fill(box(-0.2, 0.0, 0.2, 0.36, 0.04), shade(who.second, 0.8))
     lamp = who.features[1] % 3
     if lamp == 0:
