@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from unlikeness.cli import generate, measure, personalize, protect
+from unlikeness.cli import generate, measure, personalize, protect, toybox
 from unlikeness.errors import UnlikenessError
 
 __all__ = ["app", "main"]
@@ -54,6 +54,7 @@ app.command("protect")(protect.protect)
 app.command("personalize")(personalize.personalize)
 app.command("generate")(generate.generate)
 app.add_typer(measure.app, name="measure")
+app.add_typer(toybox.app, name="toybox")
 
 
 def _fail(text: str, status: int) -> int:

@@ -1,0 +1,158 @@
+"""`unlikeness toybox`: pictures from the embedded world, and the recipes of what is trained on it."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    help="The embedded world: pictures of its subjects, and the recipes of the models trained on it."
+)
+
+
+class Part(StrEnum):
+    """The values of `toybox train`."""
+
+    vae = "vae"
+    model = "model"
+    identity = "identity"
+    classifier = "classifier"
+
+
+@app.command()
+def train(
+    part: Annotated[Part, typer.Argument(help="First the autoencoder, then the model; or a judge.")],
+    output: Annotated[
+        Path | None, typer.Option(help="Result; default: the package's own weights, or WORK/vae.")
+    ] = None,
+    work: Annotated[Path, typer.Option(help="Renders and checkpoints.")] = Path("runs/toybox"),
+    vae: Annotated[
+        Path | None, typer.Option(help="For model: the trained autoencoder; default: WORK/vae.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier result.")] = False,
+    steps: Annotated[int | None, typer.Option(help="Optimizer steps.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Pictures in a step.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="AdamW's step size.")] = None,
+    pictures: Annotated[int | None, typer.Option(help="Renders to train on.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of renders, weights and noise.")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Any other setting of the recipe.")
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+) -> None:
+    """Train a part of the toybox from nothing, on renders of its world.
+
+    Started again with the same settings, an interrupted run goes on; with more steps, a finished one does.
+    """
+    from importlib import import_module
+
+    from unlikeness.errors import UsageError
+    from unlikeness.progress import on_stderr
+    from unlikeness.settings import build
+    from unlikeness.toybox import weights
+
+    given = {
+        "steps": steps,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "pictures": pictures,
+        "seed": seed,
+    }
+    values: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    for pair in set_ or []:
+        name, equals, text = pair.partition("=")
+        if not equals:
+            raise UsageError(f"--set {pair} must be NAME=VALUE")
+        values[name.strip().replace("-", "_")] = text.strip()
+    recipes = import_module(f"unlikeness.toybox.recipes.{part.value}")
+    recipe = build(getattr(recipes, f"{part.value.capitalize()}Recipe"), values)
+    shipped = {
+        Part.vae: work / "vae",
+        Part.model: weights.FOLDER / "model",
+        Part.identity: weights.FOLDER / "identity.safetensors",
+        Part.classifier: weights.FOLDER / "classifier.safetensors",
+    }
+    target = output or shipped[part]
+    _check_target(target, folder=part in (Part.vae, Part.model), overwrite=overwrite)
+    further: dict[str, Any] = {}
+    if part is Part.model:
+        further["vae"] = vae or work / "vae"
+        if not (further["vae"] / "config.json").is_file():
+            raise UsageError(
+                f"{further['vae']} holds no autoencoder; `unlikeness toybox train vae` makes it, "
+                f"or name one with --vae"
+            )
+    work.mkdir(parents=True, exist_ok=True)
+    with on_stderr(quiet=quiet) as progress:
+        getattr(recipes, f"train_{part.value}")(recipe, target, work=work, progress=progress, **further)
+    typer.echo(f"{part.value}: {target}")
+
+
+def _check_target(target: Path, *, folder: bool, overwrite: bool) -> None:
+    """UsageError unless `target` is free, or may be replaced and is what an earlier run has made."""
+    from unlikeness.errors import UsageError
+
+    if not target.exists() or (folder and target.is_dir() and not any(target.iterdir())):
+        return
+    marks = ("config.json", "model_index.json")
+    ours = any((target / mark).is_file() for mark in marks) if folder else target.suffix == ".safetensors"
+    if not ours or target.is_dir() != folder:
+        raise UsageError(f"{target} exists and is no earlier result; name another --output")
+    if not overwrite:
+        raise UsageError(f"{target} exists; give --overwrite to replace it, or another --output")
+
+
+@app.command()
+def render(
+    class_noun: Annotated[str, typer.Option(help="person, dog, cat, robot, backpack or mug.")],
+    output: Annotated[Path, typer.Option(help="New folder for the subject's pictures.")],
+    count: Annotated[int, typer.Option(min=1, help="Pictures of the subject.")] = 5,
+    seed: Annotated[int, typer.Option(min=0, help="Which individual.")] = 0,
+    held_out: Annotated[
+        Path | None, typer.Option(help="New folder for other pictures of the same subject, to measure with.")
+    ] = None,
+    class_images: Annotated[
+        Path | None, typer.Option(help="New folder for pictures of other members of its class.")
+    ] = None,
+    others: Annotated[int, typer.Option(min=2, help="Pictures in each of these two.")] = 16,
+) -> None:
+    """Draw one individual that no training has seen: a folder to try `personalize` and `protect` on."""
+    from unlikeness.diffusion.saving import check_empty
+    from unlikeness.errors import UsageError
+    from unlikeness.toybox.world import CLASS_NOUNS
+
+    if class_noun not in CLASS_NOUNS:
+        raise UsageError(
+            f"the toybox has no class noun {class_noun!r}; it has {', '.join(CLASS_NOUNS)}: give one of them"
+        )
+    folders = [folder for folder in (output, held_out, class_images) if folder is not None]
+    if len({folder.resolve() for folder in folders}) < len(folders):
+        raise UsageError("--output, --held-out and --class-images must be different folders")
+    for folder in folders:
+        check_empty(folder)
+
+    from unlikeness.toybox.cast import class_pictures, member
+
+    who = member(seed, class_noun)
+    _write(who.subject(count).images, output)
+    if held_out is not None:
+        _write(who.held_out(others), held_out)
+    if class_images is not None:
+        _write(class_pictures(class_noun, others, seed), class_images)
+
+
+def _write(images: Tensor, folder: Path) -> None:
+    from unlikeness.gallery import to_pil
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for i, image in enumerate(images):
+        to_pil(image).save(folder / f"{i:04}.png")
+    typer.echo(f"{len(images)} pictures in {folder}")

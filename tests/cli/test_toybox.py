@@ -1,0 +1,90 @@
+"""`unlikeness toybox`: folders of pictures to try things on, and the recipes from end to end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from unlikeness.cli import main
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(file.name for file in folder.iterdir())
+
+
+def test_render_writes_one_unseen_subject(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    base = ["toybox", "render", "--class-noun", "dog", "--seed", "3"]
+    held, of_class = str(tmp_path / "held"), str(tmp_path / "class")
+    further = ["--held-out", held, "--class-images", of_class, "--others", "4"]
+    assert main([*base, "--count", "3", "--output", str(tmp_path / "dog"), *further]) == 0
+    assert "3 pictures" in capsys.readouterr().out
+    assert files(tmp_path / "dog") == ["0000.png", "0001.png", "0002.png"]
+    assert len(files(tmp_path / "held")) == len(files(tmp_path / "class")) == 4
+    with Image.open(tmp_path / "dog" / "0000.png") as image:
+        assert (image.size, image.mode) == ((64, 64), "RGB")
+        first = np.asarray(image)
+    assert main([*base, "--count", "1", "--output", str(tmp_path / "again")]) == 0
+    with Image.open(tmp_path / "again" / "0000.png") as image:
+        assert np.array_equal(np.asarray(image), first)
+
+
+def test_render_refuses_what_it_cannot_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine.txt").write_text("mine")
+    new, full = str(tmp_path / "new"), str(tmp_path / "full")
+    wrong = {
+        "backpack": ["--class-noun", "dgo", "--output", new],
+        "never overwritten": ["--class-noun", "dog", "--output", full],
+        "different folders": ["--class-noun", "dog", "--output", new, "--held-out", new],
+    }
+    for named, arguments in wrong.items():
+        assert main(["toybox", "render", *arguments]) == 2, named
+        err = capsys.readouterr().err
+        assert err.count("\n") == 1
+        assert named in err
+    assert not (tmp_path / "new").exists()
+    assert files(tmp_path / "full") == ["mine.txt"]
+
+
+def test_train_refuses_wrong_settings_before_any_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    work = tmp_path / "work"
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "letter.txt").write_text("dear")
+    made = tmp_path / "made"
+    made.mkdir()
+    (made / "config.json").write_text("{}")
+    wrong = {
+        "is no setting of VaeRecipe": ["vae", "--set", "stepz=3"],
+        "must be NAME=VALUE": ["vae", "--set", "steps"],
+        "steps must be at least 1": ["vae", "--steps", "0"],
+        "no earlier result": ["vae", "--output", str(other), "--overwrite"],
+        "--overwrite": ["vae", "--output", str(made)],
+        "holds no autoencoder": ["model", "--output", str(tmp_path / "model")],
+        "'vea'": ["vea"],
+    }
+    for named, arguments in wrong.items():
+        assert main(["toybox", "train", *arguments, "--work", str(work)]) == 2, named
+        err = capsys.readouterr().err
+        assert err.count("\n") == 1
+        assert named in err
+    assert not work.exists()
+    assert files(other) == ["letter.txt"]
+
+
+def test_train_writes_an_autoencoder_that_diffusers_opens(tmp_path: Path) -> None:
+    from diffusers import AutoencoderKL
+
+    few = ["--pictures", "8", "--batch-size", "2", "--set", "kl_weight=1e-3", "-q"]
+    train = ["toybox", "train", "vae", *few, "--work", str(tmp_path / "work")]
+    assert main([*train, "--steps", "2"]) == 0
+    vae = AutoencoderKL.from_pretrained(tmp_path / "work" / "vae")
+    assert vae.config.scaling_factor > 0
+    assert (tmp_path / "work" / "vae.safetensors").exists()
+    assert main([*train, "--steps", "2"]) == 2
+    assert main([*train, "--steps", "2", "--overwrite"]) == 0
