@@ -10,6 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from unlikeness.measure.bootstrap import Interval, bootstrap_mean
+    from unlikeness.measure.distribution import (
+        frechet_distance,
+        kernel_distance,
+        kernel_distance_subsets,
+    )
     from unlikeness.measure.report import PictureVisibility, VisibilityReport, compare, compare_pictures
     from unlikeness.measure.similarity import (
         Embedder,
@@ -31,6 +36,9 @@ __all__ = [
     "bootstrap_mean",
     "compare",
     "compare_pictures",
+    "frechet_distance",
+    "kernel_distance",
+    "kernel_distance_subsets",
     "linf",
     "mean_similarity",
     "pair_similarities",
@@ -41,6 +49,7 @@ __all__ = [
 
 _HOME = {
     "bootstrap": ("Interval", "bootstrap_mean"),
+    "distribution": ("frechet_distance", "kernel_distance", "kernel_distance_subsets"),
     "report": ("PictureVisibility", "VisibilityReport", "compare", "compare_pictures"),
     "similarity": (
         "Embedder",
