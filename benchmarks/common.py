@@ -1,0 +1,199 @@
+"""What all benchmarks share: their flags, their results file, digests of weights, Markdown tables."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import math
+import os
+import platform
+import re
+import sys
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from unlikeness.errors import UnlikenessError, UsageError
+
+if TYPE_CHECKING:
+    import torch
+
+RESULTS = Path(__file__).parent / "results"
+RUNS = Path(__file__).parents[1] / "runs" / "benchmarks"
+"""Checkpoints, and whatever a `--quick` run writes: never committed."""
+
+Cell = dict[str, Any]
+
+
+def parser(description: str) -> argparse.ArgumentParser:
+    """The flags that every benchmark has."""
+    made = argparse.ArgumentParser(description=description)
+    made.add_argument("--model", default="toybox", help="toybox, a diffusers folder or a hub name")
+    made.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
+    made.add_argument("--seed", type=int, default=0, help="of subjects, pictures and noise")
+    made.add_argument("--quick", action="store_true", help="a smoke run, whose figures mean nothing")
+    made.add_argument("--results", type=Path, help="the JSON file, if not in benchmarks/results/")
+    made.add_argument("--fresh", action="store_true", help="forget the figures that the file holds")
+    return made
+
+
+def results_file(name: str, args: argparse.Namespace) -> Path:
+    """Where the figures go; those of a smoke run never lie beside the real ones."""
+    given: Path | None = args.results
+    return given or (RUNS / "quick" if args.quick else RESULTS) / f"{name}.json"
+
+
+def main(body: Callable[[Sequence[str] | None], None]) -> None:
+    """Run a benchmark's `body`; what a user did wrong is one line on stderr."""
+    try:
+        body(None)
+    except UnlikenessError as error:
+        print(f"{' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(error.exit_code)
+
+
+class Results:
+    """One benchmark's JSON file. A finished cell is kept, and not computed again.
+
+    about: all that decides the figures and is no part of a cell's key (weights, seed, sizes). A file about
+    something else is refused with a UsageError, unless `fresh`.
+    """
+
+    def __init__(self, path: Path, benchmark: str, about: Mapping[str, Any], *, fresh: bool = False) -> None:
+        self.path = path
+        about = json.loads(json.dumps(about))
+        self.record: dict[str, Any] = {
+            "benchmark": benchmark, "about": about, "id": uuid.uuid4().hex, "summary": {}, "cells": {},
+        }  # fmt: skip
+        if path.exists() and not fresh:
+            found = load(path)
+            if found.get("about") != about:
+                old = found.get("about") or {}
+                names = [key for key in {**about, **old} if about.get(key) != old.get(key)]
+                raise UsageError(
+                    f"{path} holds figures with another {', '.join(names)}; give --fresh to replace them, "
+                    f"or another file with --results"
+                )
+            self.record = found
+
+    @property
+    def cells(self) -> dict[str, Cell]:
+        cells: dict[str, Cell] = self.record["cells"]
+        return cells
+
+    @property
+    def work(self) -> Path:
+        """A folder of this file's own, for checkpoints: with other figures there are other checkpoints."""
+        return RUNS / "work" / str(self.record["id"])
+
+    def cell(self, key: str, compute: Callable[[], Mapping[str, Any]]) -> Cell:
+        """The figures under `key`, computed and saved unless they are there."""
+        if key not in self.cells:
+            began = time.perf_counter()
+            figures = dict(compute())
+            figures["seconds"] = round(time.perf_counter() - began, 1)
+            self.cells[key] = figures
+            self.save()
+            print(f"{key}: {_brief(figures)}", flush=True)
+        return self.cells[key]
+
+    def finish(self, summary: Mapping[str, Any], *, device: torch.device | None = None) -> None:
+        """Save what the cells come to, and the machine and versions that they were computed with."""
+        self.record["summary"] = dict(summary)
+        self.record["environment"] = environment(device)
+        self.save()
+
+    def save(self) -> None:
+        """Replace the file; it is whole at any time."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        part = self.path.with_name(f".{self.path.name}.part")
+        text = json.dumps(self.record, indent=1, ensure_ascii=False, allow_nan=False)
+        part.write_text(text + "\n", encoding="utf-8")
+        part.replace(self.path)
+
+
+def load(path: Path) -> dict[str, Any]:
+    """A results file. UnlikenessError if it is none."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UnlikenessError(f"{path} is no results file ({error}); remove it") from error
+    if not isinstance(found, dict) or "cells" not in found:
+        raise UnlikenessError(f"{path} is no results file; remove it")
+    return found
+
+
+def environment(device: torch.device | None = None) -> dict[str, Any]:
+    """Versions and the kind of machine, without its name."""
+    import torch
+
+    versions = {"python": platform.python_version()}
+    for package in ("unlikeness", "torch", "diffusers", "transformers", "peft", "numpy", "pillow"):
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = "not installed"
+    on = f"{os.cpu_count()} CPU cores, {platform.machine()}"
+    if device is not None and device.type == "cuda":
+        on = torch.cuda.get_device_name(device)
+    return {"versions": versions, "device": on, "threads": torch.get_num_threads()}
+
+
+def weights_digest(*modules: Any) -> str:
+    """Twelve digits of the SHA-256 of all parameters and buffers: which weights the figures are about."""
+    import torch
+
+    digest = hashlib.sha256()
+    for module in modules:
+        for name, value in sorted(module.state_dict().items()):
+            flat = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+            digest.update(name.encode() + flat.numpy().tobytes())
+    return digest.hexdigest()[:12]
+
+
+def model_name(name: str) -> str:
+    """A model's name for the record: of a local folder, the folder's own name and not where it lies."""
+    return Path(name).resolve().name if Path(name).exists() else name
+
+
+def settings_text(settings: Mapping[str, Any]) -> str:
+    """ "steps=800,learning_rate=0.0003", in the order given: the key of a cell."""
+    return ",".join(f"{name}={value}" for name, value in settings.items())
+
+
+def parse_settings(text: str) -> dict[str, str]:
+    """The settings in "steps=800,learning_rate=3e-4". UsageError for any other form."""
+    values = {}
+    for pair in filter(None, (part.strip() for part in text.split(","))):
+        name, equals, value = pair.partition("=")
+        if not equals or not re.fullmatch(r"\w+", name.strip()):
+            raise UsageError(f"{pair!r} must be NAME=VALUE")
+        values[name.strip()] = value.strip()
+    return values
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """A Markdown table; the first column to the left, figures to the right."""
+    rule = ["---", *["---:"] * (len(head) - 1)]
+    lines = [head, rule, *[[_text(value) for value in row] for row in rows]]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def interval(figures: Mapping[str, Any], digits: int = 2) -> str:
+    """ "0.61 [0.55, 0.67]" from value, low and high."""
+    return f"{figures['value']:.{digits}f} [{figures['low']:.{digits}f}, {figures['high']:.{digits}f}]"
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.3g}" if isinstance(value, float) and math.isfinite(value) else str(value)
+
+
+def _brief(figures: Mapping[str, Any]) -> str:
+    plain = [f"{k} {_text(v)}" for k, v in figures.items() if isinstance(v, int | float)]
+    return ", ".join(plain)

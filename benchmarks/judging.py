@@ -1,0 +1,142 @@
+"""A personalized model before its judges: is it the subject, and does the prompt still count?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unlikeness.diffusion import TextToImage
+from unlikeness.errors import UnlikenessError
+from unlikeness.measure.bootstrap import bootstrap_mean
+from unlikeness.measure.similarity import Embedder, Pairs, mean_similarity, pair_similarities
+from unlikeness.subjects import Subject
+from unlikeness.toybox.cast import Member, class_pictures
+
+TRAINING = 5
+"""Pictures that an attacker has of a subject."""
+
+
+class Reader(Protocol):
+    """What names the class noun and the context of pictures [B, 3, H, W] in [0, 1]."""
+
+    def read(self, images: Tensor) -> tuple[list[str], list[str]]: ...
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Pictures of each kind for one subject, solver steps of each, and noise levels of a diffusion loss."""
+
+    generated: int = 16
+    per_context: int = 4
+    held_out: int = 10
+    of_class: int = 24
+    steps: int = 25
+    levels: int = 50
+
+    @staticmethod
+    def few() -> Counts:
+        return Counts(generated=2, per_context=1, held_out=3, of_class=3, steps=3, levels=3)
+
+
+@dataclass(frozen=True)
+class Judge:
+    """The encoder, the classifier, and how many pictures they look at."""
+
+    embedder: Embedder
+    reader: Reader
+    counts: Counts
+
+    def look(
+        self, tuned: TextToImage, who: Member, subject: Subject, seed: int
+    ) -> tuple[dict[str, Any], Tensor]:
+        """(figures, pictures): s at the training prompt and at prompts with a context new to the subject.
+
+        The pictures [generated + contexts × per_context, 3, H, W] come in that order. Their seeds are of the
+        subject and `seed`, so that two models are asked with the same noise.
+        """
+        n = self.counts
+        first = 3_000_000 + 10_000 * (seed + who.seed)
+        plain = tuned.generate(
+            [subject.instance_prompt], seeds=range(first, first + n.generated), steps=n.steps
+        )
+        contexts = [context for context in who.contexts()[TRAINING:] for _ in range(n.per_context)]
+        there = tuned.generate(
+            [f"{subject.instance_prompt} {context}" for context in contexts],
+            seeds=range(first + 5_000, first + 5_000 + len(contexts)),
+            steps=n.steps,
+        )
+        held_out = who.held_out(n.held_out)
+        others = class_pictures(who.class_noun, n.of_class, seed=1 + who.seed)
+        pairs = pair_similarities(self.embedder, plain, held_out, others)
+        elsewhere = pair_similarities(self.embedder, there, held_out, others)
+        _, read = self.reader.read(there)
+        nouns, _ = self.reader.read(plain)
+        figures = {
+            "s": round(s_of(pairs), 4),
+            "s_new_context": round(s_of(elsewhere), 4),
+            "context_read": round(float(np.mean([a == b for a, b in zip(read, contexts, strict=True)])), 4),
+            "class_read": round(float(np.mean([noun == who.class_noun for noun in nouns])), 4),
+            "pictures": len(plain) + len(there),
+            "pairs": pack(pairs),
+        }
+        return figures, torch.cat([plain, there])
+
+
+def s_of(pairs: Pairs) -> float:
+    """s of one subject. UnlikenessError if the encoder does not tell it from its class."""
+    itself = pairs.subject[~np.eye(len(pairs.subject), dtype=bool)].mean()
+    gap = itself - pairs.of_class.mean()
+    if gap <= 0:
+        raise UnlikenessError(
+            "the identity encoder finds a subject no more like itself than like its class; train it first"
+        )
+    return float((pairs.generated.mean() - pairs.of_class.mean()) / gap)
+
+
+def pack(pairs: Pairs) -> dict[str, list[str]]:
+    """The cosines as text, a line a picture, in ten thousandths: for the results file."""
+    return {
+        name: [" ".join(str(round(float(v) * 10_000)) for v in row) for row in matrix]
+        for name, matrix in (
+            ("generated", pairs.generated), ("of_class", pairs.of_class), ("subject", pairs.subject),
+        )
+    }  # fmt: skip
+
+
+def unpack(packed: Mapping[str, Sequence[str]]) -> Pairs:
+    """What `pack` made of them."""
+    parts = (
+        np.array([[int(v) for v in row.split()] for row in packed[name]], dtype=np.float64) / 10_000
+        for name in ("generated", "of_class", "subject")
+    )
+    return Pairs(*parts)
+
+
+def summarize(cells: Sequence[Mapping[str, Any]], *, seed: int) -> dict[str, Any]:
+    """Means over subjects with hierarchical bootstrap intervals, from the cells of `Judge.look`."""
+    s = mean_similarity([unpack(cell["pairs"]) for cell in cells], seed=seed, min_gap=1e-3)
+    context = bootstrap_mean([[cell["context_read"]] for cell in cells], seed=seed)
+    return {
+        "s": {"value": s.value, "low": s.low, "high": s.high},
+        "s_least": min(cell["s"] for cell in cells),
+        "s_new_context": float(np.mean([cell["s_new_context"] for cell in cells])),
+        "context_read": {"value": context.value, "low": context.low, "high": context.high},
+        "class_read": float(np.mean([cell["class_read"] for cell in cells])),
+        "subjects": len(cells),
+        "pictures": sum(cell["pictures"] for cell in cells),
+        "seed": seed,
+    }
+
+
+def toybox_judge(counts: Counts) -> tuple[Judge, str]:
+    """The shipped encoder and classifier, and the digest of their weights."""
+    from benchmarks.common import weights_digest
+    from unlikeness.toybox import classifier, identity
+
+    encoder, reader = identity.load(), classifier.load()
+    return Judge(encoder, reader, counts), weights_digest(encoder.net, reader.net)

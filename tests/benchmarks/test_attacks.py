@@ -1,0 +1,175 @@
+"""Personalization and protection from cell to table, on a tiny model with stand-ins for the judges."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from benchmarks.judging import Counts, Judge, pack, s_of, summarize, unpack
+from tests.tiny import tiny_model
+from torch import Tensor
+
+from benchmarks import attacking, common, personalization, protection
+from unlikeness.diffusion import TextToImage
+from unlikeness.errors import UnlikenessError, UsageError
+from unlikeness.measure.similarity import Pairs
+from unlikeness.toybox.cast import member, unseen
+from unlikeness.toybox.world import CONTEXTS
+
+
+class Colours:
+    """Tells pictures apart by the colours in their middle, at any size; reads the same in every one."""
+
+    def __call__(self, images: Tensor) -> Tensor:
+        side = images.shape[-1]
+        middle = images[..., side // 4 : -side // 4, side * 3 // 8 : -side * 3 // 8]
+        return F.normalize(F.adaptive_avg_pool2d(middle - 0.5, (4, 1)).flatten(1), dim=1)
+
+    def read(self, images: Tensor) -> tuple[list[str], list[str]]:
+        return ["dog"] * len(images), [next(iter(CONTEXTS))] * len(images)
+
+
+@pytest.fixture(autouse=True)
+def apart(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(common, "RUNS", tmp_path / "runs")
+
+
+@pytest.fixture
+def model(tmp_path_factory: pytest.TempPathFactory) -> TextToImage:
+    return tiny_model(tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture
+def judge() -> Judge:
+    return Judge(Colours(), Colours(), Counts.few())
+
+
+def pairs(generated: float = 0.6) -> Pairs:
+    return Pairs(np.full((4, 3), generated), np.full((5, 3), 0.2), np.full((3, 3), 0.9))
+
+
+def test_s_and_its_packing() -> None:
+    assert s_of(pairs(0.55)) == pytest.approx(0.5)
+    again = unpack(json.loads(json.dumps(pack(pairs(0.55)))))
+    assert s_of(again) == pytest.approx(0.5)
+    with pytest.raises(UnlikenessError, match="identity encoder"):
+        s_of(Pairs(np.ones((2, 2)), np.ones((2, 2)), np.full((2, 2), 0.5)))
+
+
+def cell(s: float, context: float = 1.0) -> dict[str, Any]:
+    return {"s": s, "context_read": context, "s_new_context": s, "class_read": 1.0, "pictures": 4,
+            "pairs": pack(pairs(0.2 + 0.7 * s))}  # fmt: skip
+
+
+def test_summary_is_the_mean_over_subjects() -> None:
+    found = summarize([cell(0.4), cell(0.8, 0.5)], seed=0)
+    assert found["s"]["value"] == pytest.approx(0.6, abs=1e-3)
+    assert found["s"]["low"] <= 0.6 <= found["s"]["high"]
+    assert found["context_read"]["value"] == pytest.approx(0.75)
+    assert (found["subjects"], found["pictures"], found["s_least"]) == (2, 8, 0.4)
+
+
+def test_the_best_setting_keeps_the_context(tmp_path: Path) -> None:
+    results = common.Results(tmp_path / "figures.json", "test", {})
+    rows: list[dict[str, Any]] = [{"steps": 1}, {"steps": 2}, {"steps": 3}]
+    for row, s, context in zip(rows, (0.5, 0.7, 0.9), (1.0, 0.8, 0.2), strict=True):
+        for who in ("dog-0", "cat-1"):
+            results.cells[personalization.key("tuning", "lora", row, who)] = cell(s, context)
+    assert personalization.choose("lora", rows, results, ["dog-0", "cat-1"]) == {"steps": 2}
+    with pytest.raises(UsageError, match="not tuned yet"):
+        personalization.choose("lora", rows, results, ["dog-0", "cat-1", "mug-2"])
+    assert personalization.choose("lora", rows[:1], results, ["mug-2"]) == {"steps": 1}
+
+
+def test_settings_given_by_hand() -> None:
+    given = personalization.chosen_by_hand(["dreambooth:steps=7,learning_rate=3e-4"])
+    assert given == {"dreambooth": {"steps": 7, "learning_rate": 3e-4}}
+    with pytest.raises(UsageError, match="stepz"):
+        personalization.chosen_by_hand(["dreambooth:stepz=7"])
+    for method, rows in {**attacking.GRID, **attacking.QUICK}.items():
+        for row in rows:
+            assert attacking.full_settings(method, {**attacking.COMMON, **row})["batch_size"] == 4
+
+
+def arguments(**values: Any) -> argparse.Namespace:
+    given = {"quick": True, "seed": 0, "stage": "all", "methods": "dreambooth,lora", "subjects": 1,
+             "tuning": 1, "use": []}  # fmt: skip
+    return argparse.Namespace(**{**given, **values})
+
+
+def test_personalization_from_tuning_to_table(model: TextToImage, judge: Judge, tmp_path: Path) -> None:
+    path = tmp_path / "personalization.json"
+    what = {"seed": 0}
+    personalization.measure(model, judge, common.Results(path, "personalization", what), arguments())
+    record = common.load(path)
+    tuned = [name for name in record["cells"] if name.startswith("tuning/dreambooth")]
+    assert len(tuned) == len(attacking.QUICK["dreambooth"])
+    assert record["summary"]["test"]["lora"]["settings"]["rank"] == 4
+    assert {name.split("/")[-1] for name in tuned} == {"person-1000"}
+    table = personalization.render(record)
+    assert "| dreambooth |" in table
+    assert "person-0" in table
+    sheet = tmp_path / "personalization" / "test-lora-person-0.png"
+    assert sheet.exists()
+
+    def never(*_: Any, **__: Any) -> Mapping[str, Any]:
+        raise AssertionError("a finished cell was computed again")
+
+    again = common.Results(path, "personalization", what)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(attacking, "attack", never)
+        personalization.measure(model, judge, again, arguments())
+    assert again.record["cells"] == record["cells"]
+
+
+def test_protection_compares_with_the_same_noise(model: TextToImage, tmp_path: Path) -> None:
+    clean = member(0, "dog").subject(2)
+    small, other = clean.images[..., ::2, ::2], clean.images[..., 1::2, ::2]
+    one = protection.model_loss(model, small, clean, seed=3, levels=5)
+    assert one == protection.model_loss(model, small, clean, seed=3, levels=5)
+    assert one != protection.model_loss(model, other, clean, seed=3, levels=5)
+    changed = protection.protect(model, clean.images, "advdm", {"budget": 8.0, "steps": 1}, 0)
+    seen = protection.visibility(clean.images, changed)
+    assert 0 < seen["linf"] <= 8
+    assert torch.equal((changed * 255).round() / 255, changed)
+    assert protection.visibility(clean.images, clean.images)["psnr"] is None
+
+
+def test_protection_from_cells_to_table(model: TextToImage, judge: Judge, tmp_path: Path) -> None:
+    path = tmp_path / "protection.json"
+    settings = attacking.full_settings("dreambooth", {**attacking.QUICK_COMMON, "steps": 1})
+    what = {"seed": 0, "dreambooth": settings, "counts": {"levels": 3}}
+    wanted: dict[str, Any] = {
+        "cast": unseen(1), "methods": ["noise", "advdm"], "budgets": [8], "seed": 0, "further": {"steps": 1},
+    }  # fmt: skip
+    protection.measure(model, judge, common.Results(path, "protection", what), settings, **wanted)
+    record = common.load(path)
+    assert list(record["cells"]) == ["person-0/clean", "person-0/noise/8", "person-0/advdm/8"]
+    clean, noise, advdm = record["cells"].values()
+    assert clean["loss"] == clean["loss_clean"] == noise["loss_clean"] == advdm["loss_clean"]
+    assert clean["linf"] == 0
+    assert noise["linf"] == 8
+    assert len(list((tmp_path / "runs").rglob("prior-person-*.safetensors"))) == 1
+    assert not list((tmp_path / "runs").rglob("person-0*.safetensors"))
+    table = protection.render(record)
+    assert "| noise | 8 |" in table
+    assert "| clean | 0 |" in table
+
+
+def test_protection_without_a_setting_says_what_to_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(common, "RESULTS", tmp_path)
+    with pytest.raises(UsageError, match="personalization"):
+        protection.dreambooth_settings("")
+    assert protection.dreambooth_settings("steps=4") == {"steps": "4"}
+    record = {"cells": {}, "summary": {"test": {"dreambooth": {"chosen": {"steps": 9}}}}}
+    (tmp_path / "personalization.json").write_text(json.dumps(record))
+    assert protection.dreambooth_settings("") == {"steps": 9}

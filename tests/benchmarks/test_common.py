@@ -1,0 +1,97 @@
+"""The results file: finished cells are kept, other weights are refused, and a kill leaves it whole."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks import common
+from unlikeness.errors import UnlikenessError, UsageError
+
+
+def test_a_finished_cell_is_not_computed_again(tmp_path: Path) -> None:
+    path = tmp_path / "figures.json"
+    calls = []
+
+    def compute() -> dict[str, float]:
+        calls.append(1)
+        return {"s": 0.5}
+
+    first = common.Results(path, "test", {"seed": 0})
+    assert first.cell("a", compute)["s"] == 0.5
+    assert first.cell("a", compute)["s"] == 0.5
+    again = common.Results(path, "test", {"seed": 0})
+    assert again.cell("a", compute)["s"] == 0.5
+    assert len(calls) == 1
+    assert again.work == first.work
+    assert "seconds" in again.cells["a"]
+
+
+def test_a_failing_cell_leaves_the_others(tmp_path: Path) -> None:
+    results = common.Results(tmp_path / "figures.json", "test", {})
+    results.cell("a", lambda: {"s": 1.0})
+    with pytest.raises(ZeroDivisionError):
+        results.cell("b", lambda: {"s": 1 / 0})
+    with pytest.raises(ValueError, match="JSON"):
+        results.cell("c", lambda: {"s": float("nan")})
+    assert list(common.load(tmp_path / "figures.json")["cells"]) == ["a"]
+
+
+def test_figures_of_other_weights_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "figures.json"
+    old = common.Results(path, "test", {"weights": "aaa", "seed": 0})
+    old.cell("a", lambda: {"s": 1.0})
+    with pytest.raises(UsageError, match="another weights"):
+        common.Results(path, "test", {"weights": "bbb", "seed": 0})
+    fresh = common.Results(path, "test", {"weights": "bbb", "seed": 0}, fresh=True)
+    assert fresh.cells == {}
+    assert fresh.work != old.work  # nor are its checkpoints taken
+
+
+def test_the_file_tells_versions_and_no_place(tmp_path: Path) -> None:
+    results = common.Results(tmp_path / "figures.json", "test", {"model": common.model_name(str(tmp_path))})
+    results.finish({"s": 1})
+    text = (tmp_path / "figures.json").read_text()
+    assert str(tmp_path) not in text
+    assert json.loads(text)["environment"]["versions"]["torch"] == torch.__version__
+    assert list(tmp_path.iterdir()) == [tmp_path / "figures.json"]
+
+
+def test_what_is_no_results_file_is_said(tmp_path: Path) -> None:
+    (tmp_path / "broken.json").write_text("{")
+    with pytest.raises(UnlikenessError, match=r"broken\.json"):
+        common.load(tmp_path / "broken.json")
+
+
+def test_weights_digest_sees_any_weight() -> None:
+    layer = torch.nn.Linear(3, 2)
+    before = common.weights_digest(layer)
+    assert common.weights_digest(layer) == before
+    with torch.no_grad():
+        layer.bias[0] += 1
+    assert common.weights_digest(layer) != before
+    assert common.weights_digest(layer.to(torch.bfloat16)) != before
+
+
+def test_settings_travel_as_text() -> None:
+    assert common.parse_settings("steps=800, learning_rate=3e-4") == {"steps": "800", "learning_rate": "3e-4"}
+    assert common.settings_text({"steps": 800, "learning_rate": 3e-4}) == "steps=800,learning_rate=0.0003"
+    with pytest.raises(UsageError, match="NAME=VALUE"):
+        common.parse_settings("steps")
+
+
+def test_tables_are_markdown() -> None:
+    assert common.table(["a", "b"], [["x", 1.23456], ["y", None]]).splitlines() == [
+        "| a | b |", "| --- | ---: |", "| x | 1.23 |", "| y | – |",
+    ]  # fmt: skip
+    assert common.interval({"value": 0.5, "low": 0.4, "high": 0.6}) == "0.50 [0.40, 0.60]"
+
+
+def test_quick_figures_never_lie_beside_real_ones() -> None:
+    real = common.results_file("x", common.parser("").parse_args([]))
+    quick = common.results_file("x", common.parser("").parse_args(["--quick"]))
+    assert real == common.RESULTS / "x.json"
+    assert common.RESULTS not in quick.parents
