@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from unlikeness.diffusion import TextToImage
-from unlikeness.errors import UnlikenessError
 from unlikeness.measure.bootstrap import bootstrap_mean
 from unlikeness.measure.similarity import Embedder, Pairs, mean_similarity, pair_similarities
 from unlikeness.subjects import Subject
@@ -88,14 +87,8 @@ class Judge:
 
 
 def s_of(pairs: Pairs) -> float:
-    """s of one subject. UnlikenessError if the encoder does not tell it from its class."""
-    itself = pairs.subject[~np.eye(len(pairs.subject), dtype=bool)].mean()
-    gap = itself - pairs.of_class.mean()
-    if gap <= 0:
-        raise UnlikenessError(
-            "the identity encoder finds a subject no more like itself than like its class; train it first"
-        )
-    return float((pairs.generated.mean() - pairs.of_class.mean()) / gap)
+    """s of one subject. UsageError if the encoder does not tell it from its class."""
+    return mean_similarity([pairs], seed=0, resamples=1).value
 
 
 def pack(pairs: Pairs) -> dict[str, list[str]]:
@@ -119,7 +112,7 @@ def unpack(packed: Mapping[str, Sequence[str]]) -> Pairs:
 
 def summarize(cells: Sequence[Mapping[str, Any]], *, seed: int) -> dict[str, Any]:
     """Means over subjects with hierarchical bootstrap intervals, from the cells of `Judge.look`."""
-    s = mean_similarity([unpack(cell["pairs"]) for cell in cells], seed=seed, min_gap=1e-3)
+    s = mean_similarity([unpack(cell["pairs"]) for cell in cells], seed=seed)
     context = bootstrap_mean([[cell["context_read"]] for cell in cells], seed=seed)
     return {
         "s": {"value": s.value, "low": s.low, "high": s.high},

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from benchmarks import attacking, common, personalization, protection
 from unlikeness.diffusion import TextToImage
-from unlikeness.errors import UnlikenessError, UsageError
+from unlikeness.errors import UsageError
 from unlikeness.measure.similarity import Pairs
 from unlikeness.toybox.cast import member, unseen
 from unlikeness.toybox.world import CONTEXTS
@@ -59,7 +59,7 @@ def test_s_and_its_packing() -> None:
     assert s_of(pairs(0.55)) == pytest.approx(0.5)
     again = unpack(json.loads(json.dumps(pack(pairs(0.55)))))
     assert s_of(again) == pytest.approx(0.5)
-    with pytest.raises(UnlikenessError, match="identity encoder"):
+    with pytest.raises(UsageError, match="does not tell the subject"):
         s_of(Pairs(np.ones((2, 2)), np.ones((2, 2)), np.full((2, 2), 0.5)))
 
 

@@ -80,7 +80,7 @@ def test_train_refuses_wrong_settings_before_any_work(
 def test_train_writes_an_autoencoder_that_diffusers_opens(tmp_path: Path) -> None:
     from diffusers import AutoencoderKL
 
-    few = ["--pictures", "8", "--batch-size", "2", "--set", "kl_weight=1e-3", "-q"]
+    few = ["--set", "pictures=8", "--set", "crops=2", "--set", "kl_weight=1e-3", "--device", "cpu", "-q"]
     train = ["toybox", "train", "vae", *few, "--work", str(tmp_path / "work")]
     assert main([*train, "--steps", "2"]) == 0
     vae = AutoencoderKL.from_pretrained(tmp_path / "work" / "vae")

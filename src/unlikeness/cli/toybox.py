@@ -39,13 +39,12 @@ def train(
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier result.")] = False,
     steps: Annotated[int | None, typer.Option(help="Optimizer steps.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Pictures in a step.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="AdamW's step size.")] = None,
-    pictures: Annotated[int | None, typer.Option(help="Renders to train on.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of renders, weights and noise.")] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Any other setting of the recipe.")
     ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, mps, cuda or cuda:N.")] = "auto",
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:
     """Train a part of the toybox from nothing, on renders of its world.
@@ -54,18 +53,13 @@ def train(
     """
     from importlib import import_module
 
+    from unlikeness.diffusion.devices import pick_device
     from unlikeness.errors import UsageError
     from unlikeness.progress import on_stderr
     from unlikeness.settings import build
     from unlikeness.toybox import weights
 
-    given = {
-        "steps": steps,
-        "batch_size": batch_size,
-        "learning_rate": learning_rate,
-        "pictures": pictures,
-        "seed": seed,
-    }
+    given = {"steps": steps, "learning_rate": learning_rate, "seed": seed}
     values: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     for pair in set_ or []:
         name, equals, text = pair.partition("=")
@@ -82,7 +76,7 @@ def train(
     }
     target = output or shipped[part]
     _check_target(target, folder=part in (Part.vae, Part.model), overwrite=overwrite)
-    further: dict[str, Any] = {}
+    further: dict[str, Any] = {"device": str(pick_device(device))}
     if part is Part.model:
         further["vae"] = vae or work / "vae"
         if not (further["vae"] / "config.json").is_file():
