@@ -214,3 +214,12 @@ def test_saving_in_half_precision_leaves_the_model_alone(tmp_path: Path) -> None
     assert torch.allclose(answer(again), before, atol=2e-2)
     size = (saved / "unet" / "diffusion_pytorch_model.safetensors").stat().st_size
     assert size < 0.6 * 4 * sum(p.numel() for p in model.unet.parameters())
+
+
+def test_half_precision_files_run_in_a_plain_pipeline_that_names_no_dtype(tmp_path: Path) -> None:
+    model = tiny_model(tmp_path / "model")
+    model.save_pretrained(tmp_path / "half", dtype=torch.float16)
+    pipeline = StableDiffusionPipeline.from_pretrained(tmp_path / "half")
+    assert {part.dtype for part in (pipeline.unet, pipeline.text_encoder, pipeline.vae)} == {torch.float32}
+    picture = pipeline("a dog", num_inference_steps=2, output_type="np").images[0]
+    assert picture.shape == (32, 32, 3)

@@ -1,0 +1,1 @@
+"""How the toybox's weights are made: `unlikeness toybox train vae|model|identity|classifier`."""

@@ -1,0 +1,64 @@
+"""The toybox's classifier: which class noun and which context a picture shows."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from unlikeness.progress import Progress
+from unlikeness.settings import Checked, setting
+from unlikeness.toybox.classifier import ClassifierNet
+from unlikeness.toybox.convnet import disturb, save_half
+from unlikeness.toybox.recipes.draws import classed
+from unlikeness.toybox.recipes.renders import render_many
+from unlikeness.toybox.world import CLASS_NOUNS, CONTEXTS
+from unlikeness.training import adamw, cosine, train
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifierRecipe(Checked):
+    """How the shipped classifier was trained."""
+
+    steps: int = setting(1500, "optimizer steps", at_least=1)
+    batch_size: int = setting(64, "pictures a step", at_least=1)
+    learning_rate: float = setting(2e-3, "peak of AdamW's learning rate; cosine to zero", at_least=1e-9)
+    pictures: int = setting(20_000, "renders to train on", at_least=1)
+    seed: int = setting(3, "of renders, weights and disturbances")
+
+
+def train_classifier(
+    recipe: ClassifierRecipe, output: Path, *, work: Path, progress: Progress | None = None, device: str = "cpu"
+) -> None:
+    """Train and write the weights to the file `output`; `work` holds renders and the checkpoint to resume from."""
+    renders = render_many(classed, recipe.pictures, seed=recipe.seed, folder=work / "renders", progress=progress)
+    contexts = list(CONTEXTS)
+    pairs = [label.split("|") for label in renders.labels]
+    nouns = torch.tensor([CLASS_NOUNS.index(noun) for noun, _ in pairs])
+    places = torch.tensor([contexts.index(context) for _, context in pairs])
+    torch.manual_seed(recipe.seed)
+    net = ClassifierNet().train().to(device)
+    parameters = list(net.parameters())
+
+    def step(index: int, generator: torch.Generator) -> Tensor:
+        rows = torch.randint(len(renders), (recipe.batch_size,), generator=generator)
+        images = disturb(renders.images(rows), generator).to(device)
+        of_noun, of_context = net(images)
+        return F.cross_entropy(of_noun, nouns[rows].to(device)) + F.cross_entropy(of_context, places[rows].to(device))
+
+    train(
+        step,
+        steps=recipe.steps,
+        optimizer=adamw(parameters, lr=recipe.learning_rate),
+        parameters=parameters,
+        seed=recipe.seed,
+        schedule=cosine(recipe.steps, warmup=100),
+        checkpoint=work / "classifier.safetensors",
+        settings=asdict(recipe),
+        progress=progress,
+        description="toybox classifier",
+    )
+    save_half(net, output)

@@ -1,0 +1,72 @@
+"""The toybox's identity encoder, by contrast between members of one class (InfoNCE, van den Oord et al. 2018)."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from unlikeness.progress import Progress
+from unlikeness.settings import Checked, setting
+from unlikeness.toybox.convnet import disturb, save_half
+from unlikeness.toybox.identity import IdentityNet
+from unlikeness.toybox.recipes.draws import VIEWS, viewed
+from unlikeness.toybox.recipes.renders import render_many
+from unlikeness.toybox.world import CLASS_NOUNS
+from unlikeness.training import adamw, cosine, train
+
+
+@dataclass(frozen=True, kw_only=True)
+class IdentityRecipe(Checked):
+    """How the shipped encoder was trained."""
+
+    steps: int = setting(3000, "optimizer steps", at_least=1)
+    members: int = setting(48, "individuals a step, all of one class, two views each", at_least=2)
+    learning_rate: float = setting(2e-3, "peak of AdamW's learning rate; cosine to zero", at_least=1e-9)
+    temperature: float = setting(0.1, "of the softmax over cosines", at_least=1e-3)
+    individuals: int = setting(4800, "individuals to train on, of all classes in turn", at_least=12)
+    seed: int = setting(4, "of renders, weights and disturbances")
+
+
+def contrast(first: Tensor, second: Tensor, temperature: float) -> Tensor:
+    """Symmetric InfoNCE of two views. first, second: unit vectors [B, D]; row i of both is the same individual."""
+    logits = first @ second.T / temperature
+    target = torch.arange(len(first), device=first.device)
+    return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+
+
+def train_identity(
+    recipe: IdentityRecipe, output: Path, *, work: Path, progress: Progress | None = None, device: str = "cpu"
+) -> None:
+    """Train and write the weights to the file `output`; `work` holds renders and the checkpoint to resume from."""
+    count = recipe.individuals * VIEWS
+    renders = render_many(viewed, count, seed=recipe.seed, folder=work / "renders", progress=progress)
+    torch.manual_seed(recipe.seed)
+    net = IdentityNet().train().to(device)
+    parameters = list(net.parameters())
+    classes = len(CLASS_NOUNS)
+    per_class = recipe.individuals // classes
+
+    def step(index: int, generator: torch.Generator) -> Tensor:
+        who = torch.randperm(per_class, generator=generator)[: recipe.members] * classes + index % classes
+        view = torch.stack([torch.randperm(VIEWS, generator=generator)[:2] for _ in who], dim=1)
+        images = renders.images((who * VIEWS + view).flatten())
+        first, second = net(disturb(images, generator).to(device)).chunk(2)
+        return contrast(first, second, recipe.temperature)
+
+    train(
+        step,
+        steps=recipe.steps,
+        optimizer=adamw(parameters, lr=recipe.learning_rate),
+        parameters=parameters,
+        seed=recipe.seed,
+        schedule=cosine(recipe.steps, warmup=100),
+        checkpoint=work / "identity.safetensors",
+        settings=asdict(recipe),
+        progress=progress,
+        description="toybox identity",
+    )
+    save_half(net, output)

@@ -1,0 +1,157 @@
+"""The toybox's text-to-image model: a U-Net and a CLIP text encoder, trained together on captioned renders."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, PNDMScheduler, UNet2DConditionModel
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from unlikeness.diffusion import NoiseSchedule, TextToImage
+from unlikeness.progress import Progress
+from unlikeness.settings import Checked, setting
+from unlikeness.toybox.recipes.draws import captioned
+from unlikeness.toybox.recipes.latents import encode_renders
+from unlikeness.toybox.recipes.renders import render_many
+from unlikeness.toybox.recipes.tokenizer import LENGTH, write_tokenizer
+from unlikeness.toybox.recipes.vae import LATENT_CHANNELS, VAE_SCALE
+from unlikeness.toybox.world import SIZE, sample_picture
+from unlikeness.training import Ema, adamw, constant, train
+
+GUIDANCE = 3.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelRecipe(Checked):
+    """How the shipped model was trained."""
+
+    steps: int = setting(12_000, "optimizer steps; more may be added to a finished run", at_least=1)
+    batch_size: int = setting(64, "pictures a step", at_least=1)
+    learning_rate: float = setting(4e-4, "AdamW's learning rate, after warming up", at_least=1e-9)
+    pictures: int = setting(120_000, "renders to train on", at_least=1)
+    caption_dropout: float = setting(0.1, "share of pictures without a caption", at_least=0, at_most=1)
+    average: float = setting(0.9995, "decay of the weights' average, which is what is kept", at_least=0)
+    seed: int = setting(2, "of renders, weights and noise")
+
+
+def new_unet() -> UNet2DConditionModel:
+    """The architecture with random weights."""
+    return UNet2DConditionModel(
+        sample_size=SIZE // VAE_SCALE,
+        in_channels=LATENT_CHANNELS,
+        out_channels=LATENT_CHANNELS,
+        layers_per_block=1,
+        block_out_channels=(64, 160, 256),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        cross_attention_dim=128,
+        attention_head_dim=4,
+        norm_num_groups=16,
+    )
+
+
+def new_text_encoder(vocabulary: int) -> CLIPTextModel:
+    """The architecture with random weights; the last two tokens of the vocabulary are the ends of a text."""
+    return CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=vocabulary,
+            hidden_size=128,
+            intermediate_size=512,
+            num_hidden_layers=3,
+            num_attention_heads=4,
+            max_position_embeddings=LENGTH,
+            bos_token_id=vocabulary - 2,
+            eos_token_id=vocabulary - 1,
+            pad_token_id=vocabulary - 1,
+        )
+    )
+
+
+def new_scheduler() -> PNDMScheduler:
+    """Stable Diffusion 1.5's noise schedule and sampler."""
+    return PNDMScheduler(
+        num_train_timesteps=1000,
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        skip_prk_steps=True,
+        set_alpha_to_one=False,
+        steps_offset=1,
+        prediction_type="epsilon",
+    )
+
+
+def corpus() -> list[str]:
+    """Captions without names: what the tokenizer's words are learnt from."""
+    import numpy as np
+
+    return [sample_picture(np.random.default_rng((11, i)))[1] for i in range(5000)]
+
+
+def train_model(
+    recipe: ModelRecipe, output: Path, *, work: Path, vae: Path, progress: Progress | None = None, device: str = "cpu"
+) -> None:
+    """Train and write a diffusers folder `output`.
+
+    vae: folder of the trained autoencoder. work: holds renders, latents and the checkpoint to resume from; a
+    finished run goes on when it is called with more steps.
+    """
+    renders = render_many(captioned, recipe.pictures, seed=recipe.seed, folder=work / "renders", progress=progress)
+    autoencoder = AutoencoderKL.from_pretrained(vae).float().eval().requires_grad_(False)
+    latents = encode_renders(
+        autoencoder, renders, folder=work / "renders", name=f"captioned-{recipe.seed}", progress=progress
+    )
+    vocabulary = write_tokenizer(work / "tokenizer", corpus())
+    tokenizer = CLIPTokenizer.from_pretrained(work / "tokenizer")
+    torch.manual_seed(recipe.seed)
+    unet, text_encoder = new_unet().train().to(device), new_text_encoder(vocabulary).train().to(device)
+    scheduler = new_scheduler()
+    schedule = NoiseSchedule.from_scheduler(scheduler)
+    tokens = tokenizer([*renders.labels, ""], padding="max_length", truncation=True, max_length=LENGTH)
+    token_ids = torch.tensor(tokens["input_ids"])
+    parameters = [*unet.parameters(), *text_encoder.parameters()]
+    ema = Ema(parameters, recipe.average)
+
+    def step(index: int, generator: torch.Generator) -> Tensor:
+        rows = torch.randint(len(renders), (recipe.batch_size,), generator=generator)
+        z0 = latents.sample(rows, generator)
+        dropped = torch.rand(len(rows), generator=generator) < recipe.caption_dropout
+        ids = token_ids[torch.where(dropped, len(renders), rows)].to(device)
+        t = torch.randint(schedule.steps, (len(rows),), generator=generator).to(device)
+        eps = torch.randn(z0.shape, generator=generator).to(device)
+        z0 = z0.to(device)
+        with torch.autocast(device, torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
+            c = text_encoder(ids).last_hidden_state
+            f = unet(schedule.add_noise(z0, eps, t), t, c).sample
+        return (f.float() - schedule.target(z0, eps, t)).square().mean()
+
+    settings = {key: value for key, value in asdict(recipe).items() if key != "steps"}
+    train(
+        step,
+        steps=recipe.steps,
+        optimizer=adamw(parameters, lr=recipe.learning_rate),
+        parameters=parameters,
+        seed=recipe.seed,
+        schedule=constant(warmup=500),
+        ema=ema,
+        checkpoint=work / "model.safetensors",
+        settings=settings,
+        progress=progress,
+        description="toybox model",
+    )
+    ema.copy_to(parameters)
+    model = TextToImage(
+        vae=autoencoder,
+        unet=unet.cpu().eval(),
+        text_encoder=text_encoder.cpu().eval(),
+        tokenizer=tokenizer,
+        scheduler=scheduler,
+        default_guidance=GUIDANCE,
+    )
+    shutil.rmtree(output, ignore_errors=True)
+    model.save_pretrained(output, dtype=torch.float16)

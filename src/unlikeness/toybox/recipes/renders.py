@@ -1,0 +1,101 @@
+"""Renders of the world for training, made once by all cores and kept in a memory-mapped file.
+
+Every picture is a function of (seed, index) alone, so that a store can be made again anywhere, and extended.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from unlikeness.errors import UnlikenessError
+from unlikeness.progress import Progress, Silent
+from unlikeness.toybox.world import SIZE, Scene
+
+Pixels = npt.NDArray[np.uint8]
+Draw = Callable[[int, int], tuple[Scene, str]]
+"""(seed, index) -> a scene and its label or caption. A top-level function: it travels to other processes."""
+
+CHUNK = 500
+
+
+@dataclass(frozen=True)
+class Renders:
+    """pixels: uint8 [N, 64, 64, 3], memory-mapped. labels: one string a picture (a caption or a class)."""
+
+    pixels: Pixels
+    labels: list[str]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def images(self, index: npt.NDArray[np.int64] | Tensor) -> Tensor:
+        """Pictures as float32 [B, 3, 64, 64] in [0, 1]."""
+        rows = np.asarray(index)
+        return to_images(self.pixels[rows])
+
+
+def to_images(pixels: Pixels) -> Tensor:
+    """uint8 [B, H, W, 3] -> float32 [B, 3, H, W] in [0, 1]."""
+    return torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2).contiguous().float() / 255.0
+
+
+def _chunk(draw: Draw, seed: int, start: int, count: int) -> tuple[Pixels, list[str]]:
+    pixels = np.empty((count, SIZE, SIZE, 3), dtype=np.uint8)
+    labels = []
+    for i in range(count):
+        scene, label = draw(seed, start + i)
+        pixels[i] = scene.render()
+        labels.append(label)
+    return pixels, labels
+
+
+def render_many(
+    draw: Draw, count: int, *, seed: int, folder: Path, progress: Progress | None = None, workers: int | None = None
+) -> Renders:
+    """`count` pictures drawn by `draw(seed, 0 ...)`, kept in `folder` and reused from there."""
+    name = f"{draw.__name__}-{seed}-{count}"
+    pixel_file, label_file = folder / f"{name}.npy", folder / f"{name}.json"
+    if not (pixel_file.exists() and label_file.exists()):
+        _render_to(draw, count, seed, pixel_file, label_file, progress or Silent(), workers)
+    pixels: Any = np.load(pixel_file, mmap_mode="r")
+    labels = json.loads(label_file.read_text())
+    if pixels.shape != (count, SIZE, SIZE, 3) or len(labels) != count:
+        raise UnlikenessError(f"{pixel_file} does not hold {count} renders; delete it, and it is made again")
+    return Renders(pixels, labels)
+
+
+def _render_to(
+    draw: Draw, count: int, seed: int, pixel_file: Path, label_file: Path, progress: Progress, workers: int | None
+) -> None:
+    pixel_file.parent.mkdir(parents=True, exist_ok=True)
+    work = pixel_file.with_suffix(".part")
+    pixels = np.lib.format.open_memmap(work, mode="w+", dtype=np.uint8, shape=(count, SIZE, SIZE, 3))
+    labels: list[str] = []
+    starts = range(0, count, CHUNK)
+    progress.start(count, "rendering", "picture")
+    with ProcessPoolExecutor(workers or os.cpu_count(), mp_context=get_context("spawn")) as pool:
+        job = partial(_chunk, draw, seed)
+        for start, (part, names) in zip(
+            starts, pool.map(job, starts, [min(CHUNK, count - s) for s in starts]), strict=True
+        ):
+            pixels[start : start + len(names)] = part
+            labels += names
+            progress.advance(len(names))
+    pixels.flush()
+    del pixels
+    progress.close()
+    label_file.write_text(json.dumps(labels))
+    os.replace(work, pixel_file)
