@@ -31,10 +31,19 @@ class ClassifierRecipe(Checked):
 
 
 def train_classifier(
-    recipe: ClassifierRecipe, output: Path, *, work: Path, progress: Progress | None = None, device: str = "cpu"
+    recipe: ClassifierRecipe,
+    output: Path,
+    *,
+    work: Path,
+    progress: Progress | None = None,
+    device: str = "cpu",
 ) -> None:
-    """Train and write the weights to the file `output`; `work` holds renders and the checkpoint to resume from."""
-    renders = render_many(classed, recipe.pictures, seed=recipe.seed, folder=work / "renders", progress=progress)
+    """Train and write the weights to the file `output`; `work` holds renders and the checkpoint to
+    resume from.
+    """
+    renders = render_many(
+        classed, recipe.pictures, seed=recipe.seed, folder=work / "renders", progress=progress
+    )
     contexts = list(CONTEXTS)
     pairs = [label.split("|") for label in renders.labels]
     nouns = torch.tensor([CLASS_NOUNS.index(noun) for noun, _ in pairs])
@@ -47,7 +56,9 @@ def train_classifier(
         rows = torch.randint(len(renders), (recipe.batch_size,), generator=generator)
         images = disturb(renders.images(rows), generator).to(device)
         of_noun, of_context = net(images)
-        return F.cross_entropy(of_noun, nouns[rows].to(device)) + F.cross_entropy(of_context, places[rows].to(device))
+        return F.cross_entropy(of_noun, nouns[rows].to(device)) + F.cross_entropy(
+            of_context, places[rows].to(device)
+        )
 
     train(
         step,

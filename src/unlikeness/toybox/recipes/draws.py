@@ -62,4 +62,3 @@ def viewed(seed: int, index: int) -> tuple[Scene, str]:
     noun = CLASS_NOUNS[number % len(CLASS_NOUNS)]
     who = sample_identity(np.random.default_rng((_CAST, seed, number)), noun)
     return sample_scene(np.random.default_rng((_VIEW, seed, index)), who), f"{noun}|{number}"
-

@@ -1,4 +1,6 @@
-"""The toybox's identity encoder, by contrast between members of one class (InfoNCE, van den Oord et al. 2018)."""
+"""The toybox's identity encoder, by contrast between members of one class (InfoNCE, van den Oord et
+al. 2018).
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,7 @@ from unlikeness.training import adamw, cosine, train
 class IdentityRecipe(Checked):
     """How the shipped encoder was trained."""
 
-    steps: int = setting(3000, "optimizer steps", at_least=1)
+    steps: int = setting(1500, "optimizer steps", at_least=1)
     members: int = setting(48, "individuals a step, all of one class, two views each", at_least=2)
     learning_rate: float = setting(2e-3, "peak of AdamW's learning rate; cosine to zero", at_least=1e-9)
     temperature: float = setting(0.1, "of the softmax over cosines", at_least=1e-3)
@@ -32,7 +34,9 @@ class IdentityRecipe(Checked):
 
 
 def contrast(first: Tensor, second: Tensor, temperature: float) -> Tensor:
-    """Symmetric InfoNCE of two views. first, second: unit vectors [B, D]; row i of both is the same individual."""
+    """Symmetric InfoNCE of two views. first, second: unit vectors [B, D]; row i of both is the same
+    individual.
+    """
     logits = first @ second.T / temperature
     target = torch.arange(len(first), device=first.device)
     return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
@@ -41,7 +45,9 @@ def contrast(first: Tensor, second: Tensor, temperature: float) -> Tensor:
 def train_identity(
     recipe: IdentityRecipe, output: Path, *, work: Path, progress: Progress | None = None, device: str = "cpu"
 ) -> None:
-    """Train and write the weights to the file `output`; `work` holds renders and the checkpoint to resume from."""
+    """Train and write the weights to the file `output`; `work` holds renders and the checkpoint to
+    resume from.
+    """
     count = recipe.individuals * VIEWS
     renders = render_many(viewed, count, seed=recipe.seed, folder=work / "renders", progress=progress)
     torch.manual_seed(recipe.seed)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,7 +33,9 @@ class Latents:
 def encode_renders(
     vae: AutoencoderKL, renders: Renders, *, folder: Path, name: str, progress: Progress | None = None
 ) -> Latents:
-    """Posteriors of all `renders` under `vae`, kept in `folder` and reused while the VAE's weights are the same."""
+    """Posteriors of all `renders` under `vae`, kept in `folder` and reused while the VAE's weights
+    are the same.
+    """
     digest = hashlib.sha256(json.dumps(sorted(vae.config.items()), default=str).encode())
     for key, value in sorted(vae.state_dict().items()):
         digest.update(key.encode() + value.float().numpy().tobytes())
@@ -62,4 +63,4 @@ def _encode_to(file: Path, vae: AutoencoderKL, renders: Renders, progress: Progr
     out.flush()
     del out
     progress.close()
-    os.replace(part, file)
+    part.replace(file)

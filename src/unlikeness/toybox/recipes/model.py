@@ -1,4 +1,6 @@
-"""The toybox's text-to-image model: a U-Net and a CLIP text encoder, trained together on captioned renders."""
+"""The toybox's text-to-image model: a U-Net and a CLIP text encoder, trained together on captioned
+renders.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +8,7 @@ import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from diffusers import AutoencoderKL, PNDMScheduler, UNet2DConditionModel
 from torch import Tensor
@@ -88,20 +91,26 @@ def new_scheduler() -> PNDMScheduler:
 
 def corpus() -> list[str]:
     """Captions without names: what the tokenizer's words are learnt from."""
-    import numpy as np
-
     return [sample_picture(np.random.default_rng((11, i)))[1] for i in range(5000)]
 
 
 def train_model(
-    recipe: ModelRecipe, output: Path, *, work: Path, vae: Path, progress: Progress | None = None, device: str = "cpu"
+    recipe: ModelRecipe,
+    output: Path,
+    *,
+    work: Path,
+    vae: Path,
+    progress: Progress | None = None,
+    device: str = "cpu",
 ) -> None:
     """Train and write a diffusers folder `output`.
 
     vae: folder of the trained autoencoder. work: holds renders, latents and the checkpoint to resume from; a
     finished run goes on when it is called with more steps.
     """
-    renders = render_many(captioned, recipe.pictures, seed=recipe.seed, folder=work / "renders", progress=progress)
+    renders = render_many(
+        captioned, recipe.pictures, seed=recipe.seed, folder=work / "renders", progress=progress
+    )
     autoencoder = AutoencoderKL.from_pretrained(vae).float().eval().requires_grad_(False)
     latents = encode_renders(
         autoencoder, renders, folder=work / "renders", name=f"captioned-{recipe.seed}", progress=progress
@@ -128,7 +137,8 @@ def train_model(
         with torch.autocast(device, torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
             c = text_encoder(ids).last_hidden_state
             f = unet(schedule.add_noise(z0, eps, t), t, c).sample
-        return (f.float() - schedule.target(z0, eps, t)).square().mean()
+        loss: Tensor = (f.float() - schedule.target(z0, eps, t)).square().mean()
+        return loss
 
     settings = {key: value for key, value in asdict(recipe).items() if key != "steps"}
     train(

@@ -63,7 +63,13 @@ def _chunk(draw: Draw, seed: int, start: int, count: int) -> tuple[Pixels, list[
 
 
 def render_many(
-    draw: Draw, count: int, *, seed: int, folder: Path, progress: Progress | None = None, workers: int | None = None
+    draw: Draw,
+    count: int,
+    *,
+    seed: int,
+    folder: Path,
+    progress: Progress | None = None,
+    workers: int | None = None,
 ) -> Renders:
     """`count` pictures drawn by `draw(seed, 0 ...)`, kept in `folder` and reused from there."""
     name = f"{draw.__name__}-{seed}-{count}"
@@ -78,7 +84,13 @@ def render_many(
 
 
 def _render_to(
-    draw: Draw, count: int, seed: int, pixel_file: Path, label_file: Path, progress: Progress, workers: int | None
+    draw: Draw,
+    count: int,
+    seed: int,
+    pixel_file: Path,
+    label_file: Path,
+    progress: Progress,
+    workers: int | None,
 ) -> None:
     pixel_file.parent.mkdir(parents=True, exist_ok=True)
     work = pixel_file.with_suffix(".part")
@@ -98,4 +110,4 @@ def _render_to(
     del pixels
     progress.close()
     label_file.write_text(json.dumps(labels))
-    os.replace(work, pixel_file)
+    work.replace(pixel_file)

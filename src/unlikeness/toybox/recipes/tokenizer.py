@@ -1,6 +1,7 @@
 """The toybox's tokenizer: CLIP's file layout, with byte pairs learnt from the world's own captions.
 
-Words of the captions are one token each; names and identifiers, which are in no such corpus, fall into letters, so
+Words of the captions are one token each; names and identifiers, which are in no such corpus, fall into
+letters, so
 that a new identifier is made of parts that the model knows.
 """
 
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 
 LENGTH = 24
@@ -17,13 +19,15 @@ _START, _END = "<|startoftext|>", "<|endoftext|>"
 
 
 def learn_merges(words: Counter[str]) -> list[tuple[str, str]]:
-    """Byte-pair merges (Sennrich et al. 2016), the most frequent pair first, until every word is one token."""
+    """Byte-pair merges (Sennrich et al. 2016), the most frequent pair first, until every word is one
+    token.
+    """
     parts = {word: (*word[:-1], word[-1] + "</w>") for word in words}
     merges: list[tuple[str, str]] = []
     while True:
         pairs: Counter[tuple[str, str]] = Counter()
         for word, pieces in parts.items():
-            for pair in zip(pieces, pieces[1:], strict=False):
+            for pair in pairwise(pieces):
                 pairs[pair] += words[word]
         if not pairs:
             return merges

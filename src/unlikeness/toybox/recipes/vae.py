@@ -1,7 +1,9 @@
 """The toybox's autoencoder: `AutoencoderKL`, 64 px to 16 x 16 latents of 6 channels.
 
-A quarter of the side, not an eighth: on flat pictures with hard edges an autoencoder of this size learns the eighth
-several times more slowly, and the U-Net halves the side once more before it attends to anything. Most steps see
+A quarter of the side, not an eighth: on flat pictures with hard edges an autoencoder of this size learns the
+eighth
+several times more slowly, and the U-Net halves the side once more before it attends to anything. Most steps
+see
 quarter-size crops (the network is convolutional), four times as many a second; the last see whole pictures.
 """
 
@@ -12,7 +14,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from diffusers import AutoencoderKL
 from torch import Tensor
 
@@ -23,7 +24,6 @@ from unlikeness.toybox.recipes.renders import Renders, render_many
 from unlikeness.toybox.world import SIZE
 from unlikeness.training import Ema, adamw, cosine, train
 
-
 LATENT_CHANNELS = 6
 VAE_SCALE = 4
 """Pixels per latent along a side."""
@@ -33,10 +33,12 @@ VAE_SCALE = 4
 class VaeRecipe(Checked):
     """How the shipped autoencoder was trained."""
 
-    steps: int = setting(24_000, "optimizer steps", at_least=1)
+    steps: int = setting(12_000, "optimizer steps", at_least=1)
     crops: int = setting(16, "crops a step", at_least=1)
     crop_size: int = setting(32, "side of the crops", unit="px", at_least=8, at_most=SIZE)
-    whole_share: float = setting(0.15, "share of the steps, at the end, on whole pictures instead", at_least=0, at_most=1)
+    whole_share: float = setting(
+        0.15, "share of the steps, at the end, on whole pictures instead", at_least=0, at_most=1
+    )
     learning_rate: float = setting(2e-3, "peak of AdamW's learning rate; cosine to zero", at_least=1e-9)
     pictures: int = setting(60_000, "renders to train on", at_least=1)
     absolute_weight: float = setting(0.02, "weight of the L1 term beside the squared error", at_least=0)
@@ -71,12 +73,15 @@ def vae_loss(vae: AutoencoderKL, images: Tensor, noise: Tensor, recipe: VaeRecip
         decoded = vae.decode(mean + torch.exp(0.5 * logvar) * noise).sample.float()
     error = (decoded + 1) / 2 - images
     kl = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
-    return error.square().mean() + recipe.absolute_weight * error.abs().mean() + recipe.kl_weight * kl
+    loss: Tensor = error.square().mean() + recipe.absolute_weight * error.abs().mean() + recipe.kl_weight * kl
+    return loss
 
 
 @torch.no_grad()
 def measure_scaling(vae: AutoencoderKL, renders: Renders) -> float:
-    """1 / standard deviation of the posterior means, which `scaling_factor` is (Rombach et al. 2022, appendix G)."""
+    """1 / standard deviation of the posterior means, which `scaling_factor` is (Rombach et al. 2022,
+    appendix G).
+    """
     means = [
         vae.encode(renders.images(torch.arange(i, min(i + 64, len(renders)))) * 2 - 1).latent_dist.mean
         for i in range(0, min(len(renders), 2048), 64)
@@ -88,7 +93,9 @@ def train_vae(
     recipe: VaeRecipe, output: Path, *, work: Path, progress: Progress | None = None, device: str = "cpu"
 ) -> None:
     """Train and write a diffusers folder `output`; `work` holds renders and the checkpoint to resume from."""
-    renders = render_many(captioned, recipe.pictures, seed=recipe.seed, folder=work / "renders", progress=progress)
+    renders = render_many(
+        captioned, recipe.pictures, seed=recipe.seed, folder=work / "renders", progress=progress
+    )
     torch.manual_seed(recipe.seed)
     vae = new_vae().train().to(device)
     parameters = list(vae.parameters())
@@ -99,9 +106,14 @@ def train_vae(
         side = SIZE if whole else recipe.crop_size
         count = max(1, recipe.crops * recipe.crop_size**2 // side**2) * (2 if whole else 1)
         rows = torch.randint(len(renders), (count,), generator=generator)
-        y, x = (int(v) for v in torch.randint((SIZE - side) // VAE_SCALE + 1, (2,), generator=generator) * VAE_SCALE)
+        y, x = (
+            int(v)
+            for v in torch.randint((SIZE - side) // VAE_SCALE + 1, (2,), generator=generator) * VAE_SCALE
+        )
         images = renders.images(rows)[:, :, y : y + side, x : x + side].contiguous().to(device)
-        noise = torch.randn((count, LATENT_CHANNELS, side // VAE_SCALE, side // VAE_SCALE), generator=generator)
+        noise = torch.randn(
+            (count, LATENT_CHANNELS, side // VAE_SCALE, side // VAE_SCALE), generator=generator
+        )
         return vae_loss(vae, images, noise.to(device), recipe)
 
     train(
@@ -131,10 +143,11 @@ def reconstruct(vae: AutoencoderKL, images: Tensor) -> Tensor:
     """Images through the posterior's mean and back, [B, 3, H, W] in [0, 1]."""
     with torch.no_grad():
         mean = vae.encode(images * 2 - 1).latent_dist.mean
-        return ((vae.decode(mean).sample + 1) / 2).clamp(0, 1)
+        decoded: Tensor = vae.decode(mean).sample
+        return ((decoded + 1) / 2).clamp(0, 1)
 
 
 def mean_psnr(vae: AutoencoderKL, images: Tensor) -> float:
     """Mean over pictures of the reconstruction's PSNR [dB]."""
-    error = torch.cat([F.mse_loss(reconstruct(vae, b), b, reduction="none").mean((1, 2, 3)) for b in images.split(64)])
+    error = torch.cat([(reconstruct(vae, b) - b).square().mean((1, 2, 3)) for b in torch.split(images, 64)])
     return float((-10 * error.log10()).mean())
