@@ -92,9 +92,10 @@ def _for_every_reader(model: TextToImage, work: Path) -> None:
     """Undo what the installed transformers and diffusers write that older ones, or strangers, should not see.
 
     transformers 5 leaves out the text encoder's key prefix and the tokenizer's two original files, without
-    which version 4 reads random weights or nothing; configurations name the folder they came from; and version 5
-    opens a text encoder at the precision that its configuration names, while diffusers opens a U-Net in float32,
-    so that a pipeline from half-precision files would not run: float32 is named, whatever the files hold.
+    which version 4 reads random weights or nothing; configurations name the folder they came from; and
+    version 5 opens a text encoder at the precision that its configuration names, while diffusers opens a U-Net
+    in float32, so that a pipeline from half-precision files would not run: float32 is named, whatever the
+    files hold.
     """
     from safetensors.torch import load_file, save_file
 
