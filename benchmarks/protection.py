@@ -20,7 +20,9 @@ from torch import Tensor
 
 from benchmarks import attacking, common, personalization
 from benchmarks.judging import TRAINING, Counts, Judge, summarize, toybox_judge
-from unlikeness.diffusion import TextToImage, diffusion_loss
+from unlikeness.diffusion import TextToImage
+from unlikeness.diffusion.loss import DRAWS
+from unlikeness.diffusion.loss import mean_loss_over_levels as frozen_loss
 from unlikeness.errors import UsageError
 from unlikeness.gallery import grid
 from unlikeness.measure.bootstrap import bootstrap_mean
@@ -28,14 +30,11 @@ from unlikeness.measure.visibility import linf, psnr, ssim
 from unlikeness.personalize.settings import PersonalizeSettings
 from unlikeness.protect import registry
 from unlikeness.settings import build
-from unlikeness.subjects import Subject
 from unlikeness.toybox.cast import Member, unseen
 
 NAME = "protection"
 METHODS = ("noise", "advdm", "photoguard")
 BUDGETS = (4, 8, 16)
-DRAWS = 4
-"""Draws of ε at each noise level that the diffusion loss is averaged over."""
 
 
 def cli(argv: Sequence[str] | None) -> None:
@@ -119,20 +118,20 @@ def measure(
                 small = torch.nn.functional.interpolate(pictures, drawn.shape[-2:])
                 grid(torch.cat([small, drawn[:TRAINING]]), columns=TRAINING).save(strip)
                 levels = judge.counts.levels
-                of_clean = model_loss(model, clean.images, clean, seed, levels)
+                of_clean = frozen_loss(model, clean.images, clean.class_prompt, seed=seed, levels=levels)
                 same = way == "clean"
                 return {
                     **figures,
-                    "loss": of_clean if same else model_loss(model, pictures, clean, seed, levels),
+                    "loss": of_clean
+                    if same
+                    else frozen_loss(model, pictures, clean.class_prompt, seed=seed, levels=levels),
                     "loss_clean": of_clean,
                     **visibility(clean.images, pictures),
                 }
 
             results.cell(f"{personalization.key_of(who)}/{way}", compute)
         done = [personalization.key_of(member) for member in cast[:count]]
-        summary = {
-            way: sum_up([results.cells[f"{name}/{way}"] for name in done], seed=seed) for way in ways
-        }
+        summary = {way: sum_up([results.cells[f"{name}/{way}"] for name in done], seed=seed) for way in ways}
         results.finish(summary, device=model.device)
 
 
@@ -144,24 +143,6 @@ def protect(
     first = 4_000_000 + 10_000 * seed
     changed = perturber.perturb(images, range(first, first + len(images)))
     return (changed * 255).round() / 255
-
-
-@torch.no_grad()
-def model_loss(model: TextToImage, images: Tensor, subject: Subject, seed: int, levels: int) -> float:
-    """The frozen model's diffusion loss under the class prompt, mean over pictures, t and ε.
-
-    t takes `levels` values, evenly spaced over all; ε comes from `seed` alone: clean and protected pictures
-    meet the same.
-    """
-    z0 = model.encode_all(images).mean.repeat(DRAWS, 1, 1, 1)
-    c = model.embed([subject.class_prompt])
-    generator = torch.Generator().manual_seed(seed)
-    total = 0.0
-    for level in np.linspace(0, model.schedule.steps - 1, levels).round().astype(int):
-        eps = torch.randn(z0.shape, generator=generator).to(z0)
-        t = torch.full((len(z0),), int(level), device=z0.device)
-        total += float(diffusion_loss(model, z0, c, t=t, eps=eps))
-    return round(total / levels, 6)
 
 
 def visibility(clean: Tensor, changed: Tensor) -> dict[str, Any]:

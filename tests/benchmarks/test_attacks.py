@@ -18,6 +18,7 @@ from torch import Tensor
 
 from benchmarks import attacking, common, personalization, protection
 from unlikeness.diffusion import TextToImage
+from unlikeness.diffusion.loss import mean_loss_over_levels as frozen_loss
 from unlikeness.errors import UsageError
 from unlikeness.measure.similarity import Pairs
 from unlikeness.toybox.cast import member, unseen
@@ -132,9 +133,9 @@ def test_personalization_from_tuning_to_table(model: TextToImage, judge: Judge, 
 def test_protection_compares_with_the_same_noise(model: TextToImage, tmp_path: Path) -> None:
     clean = member(0, "dog").subject(2)
     small, other = clean.images[..., ::2, ::2], clean.images[..., 1::2, ::2]
-    one = protection.model_loss(model, small, clean, seed=3, levels=5)
-    assert one == protection.model_loss(model, small, clean, seed=3, levels=5)
-    assert one != protection.model_loss(model, other, clean, seed=3, levels=5)
+    one = frozen_loss(model, small, clean.class_prompt, seed=3, levels=5)
+    assert one == frozen_loss(model, small, clean.class_prompt, seed=3, levels=5)
+    assert one != frozen_loss(model, other, clean.class_prompt, seed=3, levels=5)
     changed = protection.protect(model, clean.images, "advdm", {"budget": 8.0, "steps": 1}, 0)
     seen = protection.visibility(clean.images, changed)
     assert 0 < seen["linf"] <= 8

@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from unlikeness.cli import generate, measure, personalize, protect, toybox
+from unlikeness.cli import demo, generate, measure, personalize, protect, toybox
 from unlikeness.errors import UnlikenessError
 
 __all__ = ["app", "main"]
@@ -53,6 +53,7 @@ def _frame(
 app.command("protect")(protect.protect)
 app.command("personalize")(personalize.personalize)
 app.command("generate")(generate.generate)
+app.command("demo")(demo.demo)
 app.add_typer(measure.app, name="measure")
 app.add_typer(toybox.app, name="toybox")
 

@@ -12,7 +12,10 @@ from unlikeness.diffusion.latents import randn
 if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage
 
-__all__ = ["diffusion_loss", "draw"]
+__all__ = ["diffusion_loss", "draw", "mean_loss_over_levels"]
+
+DRAWS = 4
+"""Draws of ε a picture and noise level in `mean_loss_over_levels`."""
 
 
 def draw(model: TextToImage, z0: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
@@ -49,3 +52,24 @@ def diffusion_loss(
     wide = torch.promote_types(f.dtype, torch.float32)
     error = (f.to(wide) - model.schedule.target(z0, eps, t).to(wide)).square()
     return error.mean() if reduce == "mean" else error.flatten(1).mean(1)
+
+
+@torch.no_grad()
+def mean_loss_over_levels(
+    model: TextToImage, images: Tensor, prompt: str, *, seed: int, levels: int = 50, draws: int = DRAWS
+) -> float:
+    """The frozen model's diffusion loss on images [B, 3, H, W] in [0, 1], mean over pictures, t and ε.
+
+    t takes `levels` values, evenly spaced over all, each with `draws` draws of ε a picture; ε comes from
+    `seed`
+    alone, so that a picture and its protected copy meet the same.
+    """
+    z0 = model.encode_all(images).mean.repeat(draws, 1, 1, 1)
+    c = model.embed([prompt])
+    generator = torch.Generator().manual_seed(seed)
+    total = 0.0
+    for level in torch.linspace(0, model.schedule.steps - 1, levels).round().tolist():
+        eps = torch.randn(z0.shape, generator=generator).to(z0)
+        t = torch.full((len(z0),), int(level), device=z0.device)
+        total += float(diffusion_loss(model, z0, c, t=t, eps=eps))
+    return total / levels

@@ -93,7 +93,8 @@ def _for_every_reader(model: TextToImage, work: Path) -> None:
 
     transformers 5 leaves out the text encoder's key prefix and the tokenizer's two original files, without
     which version 4 reads random weights or nothing; configurations name the folder they came from; and
-    version 5 opens a text encoder at the precision that its configuration names, while diffusers opens a U-Net
+    version 5 opens a text encoder at the precision that its configuration names, while diffusers opens a
+    U-Net
     in float32, so that a pipeline from half-precision files would not run: float32 is named, whatever the
     files hold.
     """
