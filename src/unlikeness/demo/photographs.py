@@ -79,9 +79,9 @@ Originals are untouched; the protected copies are in the folder <code>protected<
 under the same
 names.</p>
 <div class="verdict">The change was computed against the model <code>{escape(model_name)}</code>
-with at most {budget:g} of 255 per colour value. It misleads models like that one; against others, measure before
-you trust it. The
-embedded
+with at most {budget:g} of 255 per colour value. It misleads models like that one; against others, measure
+before
+you trust it. The embedded
 toybox is a small stand-in: for Stable Diffusion, give its folder or hub name with <code>--model</code>.</div>
 {"".join(shown)}
 <h2>Every picture</h2>
