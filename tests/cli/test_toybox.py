@@ -65,7 +65,7 @@ def test_train_refuses_wrong_settings_before_any_work(
         "steps must be at least 1": ["vae", "--steps", "0"],
         "no earlier result": ["vae", "--output", str(other), "--overwrite"],
         "--overwrite": ["vae", "--output", str(made)],
-        "holds no autoencoder": ["model", "--output", str(tmp_path / "model")],
+        "holds no autoencoder": ["model", "--output", str(tmp_path / "model"), "--vae", str(other)],
         "'vea'": ["vea"],
     }
     for named, arguments in wrong.items():
@@ -81,9 +81,10 @@ def test_train_writes_an_autoencoder_that_diffusers_opens(tmp_path: Path) -> Non
     from diffusers import AutoencoderKL
 
     few = ["--set", "pictures=8", "--set", "crops=2", "--set", "kl_weight=1e-3", "--device", "cpu", "-q"]
-    train = ["toybox", "train", "vae", *few, "--work", str(tmp_path / "work")]
+    output = tmp_path / "vae"
+    train = ["toybox", "train", "vae", *few, "--work", str(tmp_path / "work"), "--output", str(output)]
     assert main([*train, "--steps", "2"]) == 0
-    vae = AutoencoderKL.from_pretrained(tmp_path / "work" / "vae")
+    vae = AutoencoderKL.from_pretrained(output)
     assert vae.config.scaling_factor > 0
     assert (tmp_path / "work" / "vae.safetensors").exists()
     assert main([*train, "--steps", "2"]) == 2

@@ -31,11 +31,11 @@ class Part(StrEnum):
 def train(
     part: Annotated[Part, typer.Argument(help="First the autoencoder, then the model; or a judge.")],
     output: Annotated[
-        Path | None, typer.Option(help="Result; default: the package's own weights, or WORK/vae.")
+        Path | None, typer.Option(help="Result; default: the package's own weights.")
     ] = None,
     work: Annotated[Path, typer.Option(help="Renders and checkpoints.")] = Path("runs/toybox"),
     vae: Annotated[
-        Path | None, typer.Option(help="For model: the trained autoencoder; default: WORK/vae.")
+        Path | None, typer.Option(help="For model: the trained autoencoder; default: the shipped one.")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier result.")] = False,
     steps: Annotated[int | None, typer.Option(help="Optimizer steps.")] = None,
@@ -69,7 +69,7 @@ def train(
     recipes = import_module(f"unlikeness.toybox.recipes.{part.value}")
     recipe = build(getattr(recipes, f"{part.value.capitalize()}Recipe"), values)
     shipped = {
-        Part.vae: work / "vae",
+        Part.vae: weights.FOLDER / "vae",
         Part.model: weights.FOLDER / "model",
         Part.identity: weights.FOLDER / "identity.safetensors",
         Part.classifier: weights.FOLDER / "classifier.safetensors",
@@ -78,7 +78,7 @@ def train(
     _check_target(target, folder=part in (Part.vae, Part.model), overwrite=overwrite)
     further: dict[str, Any] = {"device": str(pick_device(device))}
     if part is Part.model:
-        further["vae"] = vae or work / "vae"
+        further["vae"] = vae or weights.FOLDER / "vae"
         if not (further["vae"] / "config.json").is_file():
             raise UsageError(
                 f"{further['vae']} holds no autoencoder; `unlikeness toybox train vae` makes it, "
