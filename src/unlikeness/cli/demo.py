@@ -14,21 +14,30 @@ def demo(
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Folder for everything that is made.")
     ] = Path("demo"),
-    photos: Annotated[Path | None, typer.Option(help="Your own photographs instead of the story.")] = None,
+    photos: Annotated[
+        Path | None, typer.Option(help="Your own photographs, a folder or a picture, instead of the story.")
+    ] = None,
     model: Annotated[
         str, typer.Option(help="toybox, a diffusers folder, or a hub name (with --photos).")
     ] = "toybox",
-    method: Annotated[str, typer.Option(help="Protection.")] = "advdm",
+    method: Annotated[str, typer.Option(help="Protection: advdm, photoguard or noise.")] = "advdm",
     budget: Annotated[float, typer.Option(help="Largest change of a colour value [n/255].")] = 8.0,
     class_noun: Annotated[str, typer.Option(help="What the story's subject is one of.")] = "robot",
-    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    steps: Annotated[
+        int | None, typer.Option(help="Steps of the copier; with --photos, of the protection.")
+    ] = None,
+    noise: Annotated[
+        bool, typer.Option("--noise/--no-noise", help="The control: a third training, on plain noise.")
+    ] = True,
+    seed: Annotated[int, typer.Option(help="Seed of the subject and everything random.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu, mps, cuda or cuda:N.")] = "auto",
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:
     """Show on a small model how a subject is copied from five pictures, and what protecting them changes.
 
     Ends with OUTPUT/report.html. With --photos, protects your own photographs into OUTPUT/protected instead.
+    A run that was stopped goes on when it is started again.
     """
-    from unlikeness.diffusion import TextToImage
     from unlikeness.errors import UsageError
     from unlikeness.progress import on_stderr
 
@@ -36,36 +45,46 @@ def demo(
         raise UsageError(f"--photos {photos} does not exist; give a folder of pictures")
     if photos is None and model != "toybox":
         raise UsageError("the story plays on the toybox; give --photos to use another model")
+
+    from unlikeness.demo import DemoSettings, Judge, protect_photographs, run
+    from unlikeness.diffusion import TextToImage
+
+    failed = False
     with on_stderr(quiet=quiet) as progress:
         if photos is not None:
-            from unlikeness.demo.photographs import protect_photographs
-
-            loaded = TextToImage.from_pretrained(model)
             outcome = protect_photographs(
                 photos,
                 output,
-                loaded,
+                TextToImage.from_pretrained(model, device=device),
                 model_name=model,
                 method=method,
                 budget=budget,
+                steps=steps,
                 seed=seed,
                 progress=progress,
             )
+            for entry in outcome.skipped:
+                typer.echo(f"skipped {entry.reason}", err=True)
             failed = bool(outcome.skipped)
         else:
-            from unlikeness.demo.story import DemoSettings, Judge, run
             from unlikeness.toybox import identity
 
-            settings = DemoSettings(method=method, budget=budget, class_noun=class_noun, seed=seed)
-            judge = Judge(identity.load())
+            settings = DemoSettings(
+                method=method,
+                budget=budget,
+                class_noun=class_noun,
+                noise=noise,
+                seed=seed,
+                **({} if steps is None else {"steps": steps}),
+            )
             run(
-                TextToImage.from_pretrained(model, dtype="float32"),
-                judge,
+                TextToImage.from_pretrained(model, device=device, dtype="float32"),
+                Judge(identity.load()),
                 output,
                 settings,
                 progress=progress,
+                say=None if quiet else lambda text: typer.echo(text, err=True),
             )
-            failed = False
-    typer.echo(f"The report is {output / 'report.html'}")
+    typer.echo(f"the report is {(output / 'report.html').resolve()}")
     if failed:
         raise typer.Exit(1)

@@ -1,6 +1,11 @@
-"""`unlikeness demo`: the main job from end to end, told in one HTML page."""
+"""`unlikeness demo`: the main job from end to end, told in one HTML page.
+
+`story` plays it on the toybox, `telling` writes its page in words that `words` chooses by the figures;
+`photographs` protects a visitor's own pictures and shows them. `page` has what both pages are made of.
+"""
 
 from unlikeness.demo.photographs import protect_photographs
-from unlikeness.demo.story import DemoSettings, Judge, run
+from unlikeness.demo.settings import DemoSettings
+from unlikeness.demo.story import Judge, run
 
 __all__ = ["DemoSettings", "Judge", "protect_photographs", "run"]

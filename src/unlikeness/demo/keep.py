@@ -4,50 +4,72 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
 
-from unlikeness.diffusion.latents import Posterior
+from unlikeness.errors import UnlikenessError
+
+if TYPE_CHECKING:
+    from unlikeness.diffusion.model import TextToImage
+
+__all__ = ["Kept", "Part", "fingerprint"]
+
+_SAMPLED = 64
+"""Values of each weight that the fingerprint reads: any training changes them all."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """What was made, or found, and how long the making took when it was made [s]."""
+
+    tensors: dict[str, Tensor]
+    seconds: float
 
 
 class Kept:
-    """Tensors in `folder`, each under a name and a digest of everything that it depends on."""
+    """Tensors in `folder`, one safetensors file for a name and everything that it depends on."""
 
-    def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.text = json.dumps(settings, sort_keys=True)
         folder.mkdir(parents=True, exist_ok=True)
 
-    def tensors(
-        self, name: str, depends: Tensor | None, make: Callable[[], dict[str, Tensor]]
-    ) -> dict[str, Tensor]:
-        """What `make` gave for these settings and this `depends`, now or in an earlier run."""
-        from safetensors.torch import load_file, save_file
+    def part(self, name: str, key: Mapping[str, Any], make: Callable[[Path], dict[str, Tensor]]) -> Part:
+        """What `make` gave for this `key` (JSON-able), now or in an earlier run.
 
-        digest = hashlib.sha256(self.text.encode())
-        if depends is not None:
-            digest.update(depends.contiguous().numpy().tobytes())
-        file = self.folder / f"{name}-{digest.hexdigest()[:16]}.safetensors"
+        `make` gets a file beside the part's own in which it may keep a checkpoint; it is removed afterwards.
+        UnlikenessError if a part that is there cannot be read.
+        """
+        from safetensors import SafetensorError, safe_open
+        from safetensors.torch import save_file
+
+        digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
+        file = self.folder / f"{name}-{digest}.safetensors"
         if not file.exists():
-            part = file.with_suffix(".part")
-            save_file({key: value.cpu().contiguous() for key, value in make().items()}, part)
-            part.replace(file)
-        return load_file(file)
+            checkpoint = file.with_suffix(".checkpoint")
+            began = time.perf_counter()
+            made = {name: value.cpu().contiguous() for name, value in make(checkpoint).items()}
+            work = file.with_suffix(".part")
+            save_file(made, work, {"seconds": f"{time.perf_counter() - began:.3f}"})
+            work.replace(file)
+            checkpoint.unlink(missing_ok=True)
+        try:
+            with safe_open(file, "pt") as opened:
+                tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+                return Part(tensors, float(opened.metadata()["seconds"]))
+        except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+            raise UnlikenessError(f"{file} is damaged ({error}); delete it and start again") from error
 
-    def images(self, name: str, depends: Tensor, make: Callable[[], Tensor]) -> Tensor:
-        """Pictures [B, 3, H, W] in [0, 1]."""
-        return self.tensors(name, depends, lambda: {"images": make()})["images"].to(torch.float32)
 
-    def posterior(self, name: str, make: Callable[[], Posterior]) -> Posterior:
-        """Latents [K, C, h, w] of class pictures."""
-
-        def parts() -> dict[str, Tensor]:
-            made = make()
-            return {"mean": made.mean, "std": made.std}
-
-        found = self.tensors(name, None, parts)
-        return Posterior(found["mean"], found["std"])
+def fingerprint(model: TextToImage) -> str:
+    """A digest of a sample of the weights, by which two models or two trainings of one differ."""
+    digest = hashlib.sha256()
+    for module in (model.vae, model.unet, model.text_encoder):
+        for name, weight in module.named_parameters():
+            sample = weight.detach().flatten()[:_SAMPLED].float().cpu().numpy()
+            digest.update(f"{name} {tuple(weight.shape)}".encode() + sample.tobytes())
+    return digest.hexdigest()[:16]

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from html import escape
+import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-from PIL import Image
-
-from unlikeness.demo.page import figure, page, table
+from unlikeness import __version__
+from unlikeness.demo.closer import compared
+from unlikeness.demo.page import GAIN, fill, show, write
+from unlikeness.demo.words import Verdict
 from unlikeness.diffusion import TextToImage
-from unlikeness.pictures import open_picture
 from unlikeness.progress import Progress
 from unlikeness.protect import batches, registry
 from unlikeness.protect.folder import Outcome, protect_folder
+from unlikeness.protect.manifest import Manifest
 from unlikeness.settings import build
 
-SHOWN = 12
-"""Pictures in the report; the manifest lists all."""
+__all__ = ["protect_photographs"]
 
-_VIEW = 360
+SHOWN = 12
+"""Pictures on the page; the manifest lists all."""
+LISTED = 200
+"""Lines of the page's tables."""
 
 
 def protect_photographs(
@@ -30,16 +34,23 @@ def protect_photographs(
     model_name: str,
     method: str = "advdm",
     budget: float = 8.0,
+    steps: int | None = None,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Outcome:
-    """Protect the folder `photos` into `output`/protected and write `output`/report.html."""
+    """Protect `photos` (a folder or a picture) into `output`/protected; write report.html and report.json.
+
+    The page shows the first pictures and is of bounded size however many there are. Raises what
+    `protect_folder` does.
+    """
     values: dict[str, object] = {"budget": budget}
+    if steps is not None:
+        values["steps"] = steps
     perturber = registry.create(method, model, build(registry.method(method).settings_type, values))
-    output.mkdir(parents=True, exist_ok=True)
+    folder = output / "protected"
     outcome = protect_folder(
         [photos],
-        output / "protected",
+        folder,
         perturber,
         method=method,
         model=model_name,
@@ -47,53 +58,90 @@ def protect_photographs(
         batch_size=batches.default_batch_size(perturber.resolution, model.device),
         progress=progress,
     )
-    _write(photos, output, outcome, budget, model_name)
+    manifest = Manifest(folder)
+    done = sorted([*(entry.path for entry in outcome.protected), *outcome.before])
+    entries = [manifest.entries[name] for name in done]
+    about = {
+        "version": __version__,
+        "recipe": entries[0]["recipe"] if entries else None,
+        "protected": len(outcome.protected),
+        "done_before": len(outcome.before),
+        "skipped": len(outcome.skipped),
+        "lossless": _summary([e for e in entries if e["lossless"]]),
+        "lossy": _summary([e for e in entries if not e["lossless"]]),
+        "toybox": model_name == "toybox",
+    }
+    write(output / "report.json", json.dumps(about, indent=2, ensure_ascii=False) + "\n")
+    _tell(photos, output, outcome, entries, about, budget, model_name)
     return outcome
 
 
-def _write(photos: Path, output: Path, outcome: Outcome, budget: float, model_name: str) -> None:
-    names = [entry.path for entry in outcome.protected] + list(outcome.before)
+def _summary(entries: Sequence[dict[str, Any]]) -> dict[str, float | int | None]:
+    """Number of pictures, the largest L∞ [n/255], and mean PSNR [dB] and SSIM where they exist."""
+
+    def mean(name: str) -> float | None:
+        values = [e[name] for e in entries if e[name] is not None]
+        return round(sum(values) / len(values), 4) if values else None
+
+    largest = max((e["linf"] for e in entries), default=None)
+    return {"pictures": len(entries), "linf": largest, "psnr": mean("psnr"), "ssim": mean("ssim")}
+
+
+def _tell(
+    photos: Path,
+    output: Path,
+    outcome: Outcome,
+    entries: Sequence[dict[str, Any]],
+    about: dict[str, Any],
+    budget: float,
+    model_name: str,
+) -> None:
+    root = photos if photos.is_dir() else photos.parent
+    words = ["before", "protected", f"difference × {GAIN}"]
     shown = []
-    for name in sorted(names)[:SHOWN]:
-        before = open_picture(photos / name if photos.is_dir() else photos).rgb
-        after = open_picture(output / "protected" / name).rgb
-        trio = (before, after, np.clip(0.5 + 10 * (after - before), 0, 1))
-        words = (name, "protected", "what changed, 10 times as strong")
-        parts = "".join(figure(_view(rgb), text) for rgb, text in zip(trio, words, strict=True))
-        shown.append(f'<div class="row wide">{parts}</div>')
-    rows = [
-        [
-            entry.path,
-            "–" if entry.linf is None else f"{entry.linf:.0f}",
-            "–" if entry.psnr is None else f"{entry.psnr:.1f}",
-            "–" if entry.ssim is None else f"{entry.ssim:.3f}",
-        ]
-        for entry in outcome.protected
-    ]
-    skipped = "".join(f"<li>{escape(entry.reason or '')}</li>" for entry in outcome.skipped)
-    body = f"""
-<h1>Your photographs, protected</h1>
-<p class="lead">{len(outcome.protected)} protected now, {len(outcome.before)} before,
-{len(outcome.skipped)} skipped.
-Originals are untouched; the protected copies are in the folder <code>protected</code> beside this page,
-under the same
-names.</p>
-<div class="verdict">The change was computed against the model <code>{escape(model_name)}</code>
-with at most {budget:g} of 255 per colour value. It misleads models like that one; against others, measure
-before
-you trust it. The embedded
-toybox is a small stand-in: for Stable Diffusion, give its folder or hub name with <code>--model</code>.</div>
-{"".join(shown)}
-<h2>Every picture</h2>
-{table(["picture", "largest change, of 255", "PSNR [dB]", "SSIM"], rows)}
-{f"<h2>Skipped</h2><ul>{skipped}</ul>" if skipped else ""}
-"""
-    part = output / ".report.part"
-    part.write_text(page("Your photographs, protected", body), encoding="utf-8")
-    part.replace(output / "report.html")
+    for entry in entries[:SHOWN]:
+        views = compared(root / entry["path"], output / "protected" / entry["path"], gain=GAIN)
+        shown.append((entry["path"], show(views, [*words, *(f"close: {word}" for word in words)])))
+    kinds = {"lossless": "formats that keep every value", "lossy": "formats that compress"}
+    text = fill(
+        "photographs.html",
+        title="Your photographs, protected",
+        version=__version__,
+        total=len(entries),
+        earlier=len(outcome.before),
+        warning=_warning(model_name),
+        budget=budget,
+        shown=shown,
+        head=["largest change, of 255", "PSNR [dB]", "SSIM"],
+        summary=[
+            [label, str(about[kind]["pictures"]), *_cells(about[kind])]
+            for kind, label in kinds.items()
+            if about[kind]["pictures"]
+        ],
+        lines=[[entry["path"], *_cells(entry)] for entry in entries[:LISTED]],
+        skipped=[entry.reason for entry in outcome.skipped[:LISTED]],
+        skipped_count=len(outcome.skipped),
+    )
+    write(output / "report.html", text)
 
 
-def _view(rgb: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> Image.Image:
-    image = Image.fromarray((rgb * 255).round().astype(np.uint8))
-    image.thumbnail((_VIEW, _VIEW))
-    return image
+def _warning(model_name: str) -> Verdict:
+    if model_name == "toybox":
+        return Verdict(
+            "bad",
+            "This was a trial: it protects nobody against Stable Diffusion",
+            "The change was computed against the small embedded toy model. The work, the files and how they "
+            "look are real. To protect pictures in earnest, name the model that a copier would use: “With "
+            "Stable Diffusion” in the README says how.",
+        )
+    return Verdict(
+        "open",
+        f"Protected against {model_name}",
+        "Against other models the protection may do less, or nothing: measure before you trust it.",
+    )
+
+
+def _cells(figures: dict[str, Any]) -> list[str]:
+    """L∞, PSNR and SSIM as text."""
+    styles = {"linf": "{:.3g}", "psnr": "{:.1f}", "ssim": "{:.3f}"}
+    return ["–" if figures[name] is None else style.format(figures[name]) for name, style in styles.items()]

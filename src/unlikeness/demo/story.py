@@ -1,71 +1,79 @@
-"""The toybox story: a subject is copied from five pictures; they are protected, and it is copied again."""
+"""The toybox story: a subject is copied from its pictures; they are protected, and it is copied again."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from unlikeness import __version__
-from unlikeness.demo.keep import Kept
-from unlikeness.demo.page import write_story
+from unlikeness import __version__, pictures
+from unlikeness.demo.keep import Kept, Part, fingerprint
+from unlikeness.demo.page import write
+from unlikeness.demo.settings import DemoSettings
+from unlikeness.demo.telling import Telling, write_story
 from unlikeness.diffusion import TextToImage
 from unlikeness.diffusion.latents import Posterior
 from unlikeness.diffusion.loss import mean_loss_over_levels
 from unlikeness.gallery import to_pil
 from unlikeness.measure.similarity import Embedder, subject_similarity
 from unlikeness.measure.visibility import linf, psnr, ssim
-from unlikeness.personalize import personalize
+from unlikeness.personalize import create, personalize
 from unlikeness.personalize.material import class_prior
-from unlikeness.personalize.settings import PersonalizeSettings
 from unlikeness.progress import Progress, Silent
 from unlikeness.protect import batches, registry
+from unlikeness.protect.base import Perturber
 from unlikeness.protect.folder import protect_folder
-from unlikeness.settings import Checked, build, setting
-from unlikeness.subjects import Subject, with_article
-from unlikeness.toybox.cast import class_pictures, member
+from unlikeness.subjects import Subject
+from unlikeness.toybox.cast import Member, class_pictures, member
 
+__all__ = ["Judge", "run"]
 
-@dataclass(frozen=True, kw_only=True)
-class DemoSettings(Checked):
-    """What the demo does. The defaults fit ten minutes on two cores."""
+_TRAINED_ON = {
+    "clean": "the untouched pictures",
+    "protected": "the protected ones",
+    "noise": "the noisy ones",
+}
 
-    class_noun: str = setting("robot", "What the subject is one of.")
-    pictures: int = setting(5, "Pictures that the copier has.", unit="pictures", at_least=1, at_most=8)
-    method: str = setting("advdm", "Protection.")
-    budget: float = setting(8.0, "Largest change of a colour value.", unit="n/255", at_least=0.0)
-    steps: int = setting(800, "DreamBooth steps.", unit="steps", at_least=1)
-    learning_rate: float = setting(3e-4, "DreamBooth's step size.", at_least=0.0)
-    class_images: int = setting(60, "Class pictures for prior preservation.", unit="pictures", at_least=0)
-    generated: int = setting(8, "Pictures drawn per prompt.", unit="pictures", at_least=1)
-    seed: int = setting(0, "Of the subject and everything else.", at_least=0)
+_LEVELS = 50
+"""Noise levels over which the frozen model's loss is averaged."""
 
 
 @dataclass(frozen=True)
 class Judge:
-    """What tells a subject from its class. of_class: renders that s is measured against."""
+    """What tells a subject from its class: an encoder, and how many renders it compares with."""
 
     embedder: Embedder
     held_out: int = 10
     of_class: int = 24
 
 
-@dataclass
-class Act:
-    """One training on one set of files, and what came of it."""
+@dataclass(frozen=True)
+class _Stage:
+    """What all acts share. common: what every kept part depends on."""
 
-    name: str
-    training: Tensor
-    plain: Tensor
-    elsewhere: Tensor
-    s: dict[str, float]
-    loss: float
-    visibility: dict[str, float] = field(default_factory=dict)
+    model: TextToImage
+    judge: Judge
+    settings: DemoSettings
+    who: Member
+    kept: Kept
+    common: Mapping[str, Any]
+    progress: Progress
+
+    @property
+    def contexts(self) -> list[str]:
+        """The contexts that no picture of the copier's shows, or all if every one is taken."""
+        known = self.who.contexts()
+        return known[self.settings.pictures :] or known
+
+    @property
+    def places(self) -> list[str]:
+        return [self.contexts[i % len(self.contexts)] for i in range(self.settings.elsewhere)]
 
 
 def run(
@@ -74,128 +82,179 @@ def run(
     output: Path,
     settings: DemoSettings,
     *,
+    model_name: str = "toybox",
     progress: Progress | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
-    """Play the story in `output` and write report.html and report.json there; returns the record.
+    """Play the story in `output` and write report.html and report.json there; returns the latter's content.
 
-    A run that was stopped goes on: pictures, trainings and protected files that are there are used again
-    where
-    they were made with the same settings.
+    A run that was stopped goes on: trainings, drawings and protected files that are there are used again
+    where everything that they depend on is the same, the model's weights included.
+
+    Args:
+        model_name: what manifest and report call the model.
+        say: told the name of each stage as it begins.
     """
-    progress = progress or Silent()
-    kept = Kept(output / "work", {**asdict(settings), "version": __version__})
+    ways = {"clean": None, "protected": settings.method} | ({"noise": "noise"} if settings.noise else {})
+    perturbers = {
+        method: registry.create(method, model, {"budget": settings.budget})
+        for method in ways.values()
+        if method
+    }
     who = member(settings.seed, settings.class_noun)
-    clean = who.subject(settings.pictures)
-    contexts = who.contexts()[settings.pictures :] or who.contexts()
-    originals, protected = output / "pictures", output / "protected"
-    write_pictures(clean.images, originals, settings.class_noun)
-    prior = kept.posterior("class", lambda: _prior(model, clean, settings, progress))
-    first = _act("clean", model, clean, clean, contexts, judge, settings, prior, kept, progress)
+    common = {"model": fingerprint(model), "version": __version__, "class_noun": settings.class_noun}
+    stage = _Stage(model, judge, settings, who, Kept(output / "work"), common, progress or Silent())
+    steps = count(1)
 
-    values: dict[str, object] = {"budget": settings.budget}
-    perturber = registry.create(
-        settings.method, model, build(registry.method(settings.method).settings_type, values)
-    )
-    protect_folder(
-        [originals],
-        protected,
-        perturber,
-        method=settings.method,
-        model=str(model.source),
-        seed=settings.seed,
-        batch_size=batches.default_batch_size(perturber.resolution, model.device),
-        progress=progress,
-    )
-    theirs = Subject.from_folder(
-        protected, settings.class_noun, clean.identifier, size=clean.images.shape[-1]
-    )
-    second = _act("protected", model, theirs, clean, contexts, judge, settings, prior, kept, progress)
-    for name, measure in (("linf", linf), ("psnr", psnr), ("ssim", ssim)):
-        second.visibility[name] = float(measure(clean.images, theirs.images).mean())
+    def tell(text: str) -> None:
+        if say is not None:
+            say(f"{next(steps)}/{2 * len(ways)} {text}")
+
+    tell("the subject's pictures, and what the model draws before it has seen them")
+    files = _write_pictures(who, settings, output / "pictures")
+    originals = _read(files)
+    subject = Subject(originals, settings.class_noun)
+    key = {**common, "seed": settings.seed, "n": settings.generated}
+    before = stage.kept.part("before", key, lambda _: _draw(model, subject, stage, 0)).tensors
+    prior = _prior(stage, subject)
+    acts: dict[str, dict[str, Any]] = {"before": {"s": _likeness(stage, before["plain"])}}
+    drawn, learnt_from = {"before": before}, {"clean": originals}
+    for name, method in ways.items():
+        if method is not None:
+            tell(f"{method} changes the pictures")
+            learnt_from[name] = _protect(stage, files, output / name, method, perturbers[method], model_name)
+        tell("the copier trains on " + _TRAINED_ON[name])
+        copied = _copy(stage, name, Subject(learnt_from[name], settings.class_noun), prior)
+        drawn[name] = copied.tensors
+        acts[name] = {
+            "s": _likeness(stage, copied.tensors["plain"]),
+            **_looks(stage, originals, learnt_from[name]),
+            "seconds": round(copied.seconds, 1),
+        }
 
     record = {
         "settings": asdict(settings),
-        "version": __version__,
-        "torch": torch.__version__,
-        "subject_digest": clean.digest,
-        "acts": {act.name: {"s": act.s, "loss": act.loss, **act.visibility} for act in (first, second)},
-        "contexts": list(contexts),
+        "dreambooth": asdict(create("dreambooth", settings.attack).settings),
+        "protection": asdict(perturbers[settings.method].settings),
+        "model": model_name,
+        "model_fingerprint": common["model"],
+        "versions": {"unlikeness": __version__, "torch": torch.__version__},
+        "subject_sha256": subject.digest,
+        "contexts": stage.contexts,
+        "acts": acts,
     }
-    (output / "report.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    write_story(output / "report.html", settings, record, first, second, who.held_out(4))
+    write(output / "report.json", json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+    telling = Telling(settings, record, learnt_from, drawn, who.held_out(6), stage.places)
+    write_story(output / "report.html", telling)
     return record
 
 
-def write_pictures(images: Tensor, folder: Path, stem: str) -> None:
-    """[N, 3, H, W] as stem-1.png, stem-2.png, ...; files of these names are replaced only if they differ."""
+def _write_pictures(who: Member, settings: DemoSettings, folder: Path) -> list[Path]:
+    """The copier's pictures as PNG files, named by class noun, seed and number."""
     folder.mkdir(parents=True, exist_ok=True)
-    for i, image in enumerate(images):
-        part = folder / f".{stem}-{i + 1}.part"
+    files = []
+    for i, image in enumerate(who.subject(settings.pictures).images):
+        file = folder / f"{settings.class_noun}-{settings.seed}-{i + 1}.png"
+        part = file.with_name(f".{file.name}.part")
         to_pil(image).save(part, "PNG")
-        file = folder / f"{stem}-{i + 1}.png"
-        if file.exists() and file.read_bytes() == part.read_bytes():
-            part.unlink()
-        else:
-            part.replace(file)
+        part.replace(file)
+        files.append(file)
+    return files
 
 
-def _attack(settings: DemoSettings) -> dict[str, object]:
-    return {
-        "steps": settings.steps,
-        "learning_rate": settings.learning_rate,
-        "batch_size": 4,
-        "class_images": settings.class_images,
-        "seed": settings.seed,
-    }
+def _read(files: list[Path]) -> Tensor:
+    """[N, 3, H, W] in [0, 1], as the copier reads them."""
+    return torch.stack([torch.from_numpy(pictures.open_picture(file).rgb).permute(2, 0, 1) for file in files])
 
 
-def _prior(model: TextToImage, subject: Subject, settings: DemoSettings, progress: Progress) -> Posterior:
-    common = build(PersonalizeSettings, _attack(settings))
-    return class_prior(model, f"a photo of {with_article(subject.class_noun)}", common, progress=progress)
+def _protect(
+    stage: _Stage, files: list[Path], folder: Path, method: str, perturber: Perturber, model_name: str
+) -> Tensor:
+    """Protect the files into `folder` through the folder job, and read them back."""
+    protect_folder(
+        files,
+        folder,
+        perturber,
+        method=method,
+        model=f"{model_name} {stage.common['model']}",
+        seed=stage.settings.seed,
+        batch_size=batches.default_batch_size(perturber.resolution, stage.model.device),
+        progress=stage.progress,
+    )
+    return _read([folder / file.name for file in files])
 
 
-def _act(
-    name: str,
-    model: TextToImage,
-    subject: Subject,
-    clean: Subject,
-    contexts: Sequence[str],
-    judge: Judge,
-    settings: DemoSettings,
-    prior: Posterior,
-    kept: Kept,
-    progress: Progress,
-) -> Act:
-    """DreamBooth on `subject`, the same seeds in every act; measured against held-out pictures of `clean`."""
-    n = settings.generated
-    places = [contexts[i % len(contexts)] for i in range(n)]
+def _prior(stage: _Stage, subject: Subject) -> Posterior | None:
+    """Class pictures, drawn once by the model itself and shared by all acts."""
+    settings = create("dreambooth", stage.settings.attack).settings
+    if not settings.class_images:
+        return None
 
-    def draw() -> Tensor:
-        checkpoint = kept.folder / f"{name}.checkpoint"
+    def make(_: Path) -> dict[str, Tensor]:
+        prior = class_prior(stage.model, subject.class_prompt, settings, progress=stage.progress)
+        return {"mean": prior.mean, "std": prior.std}
+
+    key = {**stage.common, "class_images": settings.class_images}
+    found = stage.kept.part("class", key, make).tensors
+    return Posterior(found["mean"].to(stage.model.device), found["std"].to(stage.model.device))
+
+
+def _copy(stage: _Stage, name: str, subject: Subject, prior: Posterior | None) -> Part:
+    """DreamBooth on `subject`, and what it draws; settings, class pictures and seeds as in all acts."""
+
+    def make(checkpoint: Path) -> dict[str, Tensor]:
         tuned = personalize(
-            model,
+            stage.model,
             subject,
             "dreambooth",
-            _attack(settings),
+            stage.settings.attack,
             prior=prior,
             checkpoint=checkpoint,
-            progress=progress,
+            progress=stage.progress,
         )
-        prompts = [subject.instance_prompt] * n + [f"{subject.instance_prompt} {place}" for place in places]
-        first = 5_000_000 + 1000 * settings.seed
-        drawn = tuned.generate(prompts, seeds=range(first, first + 2 * n), progress=progress)
-        checkpoint.unlink(missing_ok=True)
-        return drawn
+        return _draw(tuned, subject, stage, stage.settings.elsewhere)
 
-    drawn = kept.images(name, subject.images, draw)
-    who = member(settings.seed, settings.class_noun)
+    key = {
+        **stage.common,
+        **stage.settings.attack,
+        "n": [stage.settings.generated, stage.settings.elsewhere],
+        "pictures": subject.digest,
+    }
+    return stage.kept.part(name, key, make)
+
+
+def _draw(model: TextToImage, subject: Subject, stage: _Stage, elsewhere: int) -> dict[str, Tensor]:
+    """Pictures at the instance prompt, and `elsewhere` of them in new contexts."""
+    n = stage.settings.generated
+    prompts = [subject.instance_prompt] * n
+    prompts += [f"{subject.instance_prompt} {place}" for place in stage.places[:elsewhere]]
+    first = 5_000_000 + 1000 * stage.settings.seed
+    images = model.generate(prompts, seeds=range(first, first + len(prompts)), progress=stage.progress)
+    return {"plain": images[:n]} | ({"elsewhere": images[n:]} if elsewhere else {})
+
+
+def _likeness(stage: _Stage, images: Tensor) -> dict[str, float]:
+    """s of pictures that a model drew, with its interval, against pictures that no training had."""
+    seed = stage.settings.seed
     s = subject_similarity(
-        judge.embedder,
-        generated=drawn[:n],
-        subject=who.held_out(judge.held_out),
-        of_class=class_pictures(settings.class_noun, judge.of_class, seed=1 + settings.seed),
-        seed=settings.seed,
+        stage.judge.embedder,
+        generated=images,
+        subject=stage.who.held_out(stage.judge.held_out),
+        of_class=class_pictures(stage.settings.class_noun, stage.judge.of_class, seed=1 + seed),
+        seed=seed,
     )
-    loss = mean_loss_over_levels(model, subject.images, clean.class_prompt, seed=settings.seed, levels=50)
-    figures = {"value": s.value, "low": s.low, "high": s.high}
-    return Act(name, subject.images, drawn[:n], drawn[n:], figures, loss)
+    return {"value": s.value, "low": s.low, "high": s.high}
+
+
+def _looks(stage: _Stage, originals: Tensor, seen: Tensor) -> dict[str, Any]:
+    """The frozen model's loss on the pictures, and how far they are from the originals."""
+    class_prompt = Subject(originals, stage.settings.class_noun).class_prompt
+    loss = mean_loss_over_levels(stage.model, seen, class_prompt, seed=stage.settings.seed, levels=_LEVELS)
+    if torch.equal(originals, seen):
+        return {"loss": loss}
+    return {
+        "loss": loss,
+        "linf": float(linf(originals, seen).max()),
+        "psnr": float(psnr(originals, seen).mean()),
+        "ssim": float(ssim(originals, seen).mean()),
+    }

@@ -1,0 +1,142 @@
+"""The story from end to end on a tiny random model: one page, honest figures, and nothing done twice."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from unlikeness.demo import DemoSettings, Judge, run
+from unlikeness.diffusion import TextToImage
+from unlikeness.errors import UsageError
+from unlikeness.personalize import personalize
+from unlikeness.toybox.weights import FOLDER
+
+SETTINGS = DemoSettings(
+    steps=2,
+    batch_size=1,
+    class_images=2,
+    generated=2,
+    elsewhere=1,
+    pictures=2,
+    method="photoguard",
+    class_noun="mug",
+)
+
+
+def test_the_story_is_told_in_one_file_with_its_figures(
+    model: TextToImage, judge: Judge, tmp_path: Path
+) -> None:
+    said: list[str] = []
+    record = run(model, judge, tmp_path, SETTINGS, say=said.append)
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "<script" not in page
+    assert all(source.startswith("data:image/png;base64,") for source in re.findall(r'src="([^"]{30})', page))
+    assert "http" not in re.sub(r"base64,[^\"]*", "", page)
+    assert page.count("<img") >= 20
+    assert record == json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
+    acts = record["acts"]
+    assert list(acts) == ["before", "clean", "protected", "noise"]
+    assert acts["protected"]["linf"] <= 8.001
+    assert acts["noise"]["linf"] == pytest.approx(8, abs=1e-3)
+    assert "linf" not in acts["clean"]
+    for act in ("clean", "protected", "noise"):
+        assert f"{acts[act]['loss']:.4f}" in page
+        assert f"{acts[act]['s']['value']:.2f}" in page
+    assert record["settings"]["budget"] == 8
+    assert record["dreambooth"]["seed"] == 0
+    assert [text.split(" ")[0] for text in said] == [f"{i}/6" for i in range(1, 7)]
+    assert sorted(f.name for f in (tmp_path / "pictures").iterdir()) == ["mug-0-1.png", "mug-0-2.png"]
+    assert len((tmp_path / "protected" / "manifest.jsonl").read_text().splitlines()) == 2
+    assert str(tmp_path) not in (tmp_path / "protected" / "manifest.jsonl").read_text()
+
+
+def test_every_act_has_the_same_training_but_for_the_pictures(
+    model: TextToImage, judge: Judge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[tuple[Any, ...]] = []
+
+    def spy(model: TextToImage, subject: Any, method: str, settings: Any, **rest: Any) -> TextToImage:
+        calls.append((subject.digest, method, settings, rest["prior"].mean.sum().item()))
+        return personalize(model, subject, method, settings, **rest)
+
+    monkeypatch.setattr("unlikeness.demo.story.personalize", spy)
+    run(model, judge, tmp_path, SETTINGS)
+    assert len(calls) == 3
+    assert len({call[0] for call in calls}) == 3
+    assert calls[0][1:] == calls[1][1:] == calls[2][1:]
+
+
+def test_a_second_run_takes_what_is_there_and_other_settings_only_what_they_change(
+    model: TextToImage, judge: Judge, tmp_path: Path
+) -> None:
+    run(model, judge, tmp_path, SETTINGS)
+
+    def kept() -> dict[Path, int]:
+        return {f: f.stat().st_mtime_ns for f in (tmp_path / "work").iterdir()}
+
+    first, page = kept(), (tmp_path / "report.html").read_bytes()
+    assert len(first) == 5
+    run(model, judge, tmp_path, SETTINGS)
+    assert kept() == first
+    assert (tmp_path / "report.html").read_bytes() == page
+    run(model, judge, tmp_path, replace(SETTINGS, budget=4.0, noise=False))
+    new = [file.name.split("-")[0] for file in kept().keys() - first.keys()]
+    assert new == ["protected"]
+    other = model.copy()
+    with torch.no_grad():
+        next(other.unet.parameters()).add_(0.01)
+    run(other, judge, tmp_path, replace(SETTINGS, noise=False))
+    assert len(kept()) == 6 + 4  # other weights: everything anew
+
+
+def test_a_stopped_run_goes_on(
+    model: TextToImage, judge: Judge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = run(model, judge, tmp_path / "whole", SETTINGS)
+    calls = []
+
+    def stopped(*args: Any, **kwargs: Any) -> TextToImage:
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return personalize(*args, **kwargs)
+
+    monkeypatch.setattr("unlikeness.demo.story.personalize", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        run(model, judge, tmp_path / "stopped", SETTINGS)
+    resumed = run(model, judge, tmp_path / "stopped", SETTINGS)
+    assert len(calls) == 4
+    for act in whole["acts"].values():
+        act.pop("seconds", None)
+    for act in resumed["acts"].values():
+        act.pop("seconds", None)
+    assert resumed == whole
+
+
+def test_wrong_settings_are_told_before_anything_is_done(
+    model: TextToImage, judge: Judge, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match="robot, backpack, mug"):
+        DemoSettings(class_noun="horse")
+    with pytest.raises(UsageError, match="did you mean advdm"):
+        run(model, judge, tmp_path / "demo", replace(SETTINGS, method="advmd"))
+    assert not (tmp_path / "demo").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not (FOLDER / "model").exists(), reason="the toybox model is still in training")
+def test_dreambooth_learns_the_subject_on_the_toybox_and_protection_raises_the_loss(tmp_path: Path) -> None:
+    from unlikeness.toybox import identity
+
+    toybox = TextToImage.from_pretrained("toybox", dtype="float32")
+    record = run(toybox, Judge(identity.load()), tmp_path, DemoSettings(noise=False))
+    acts = record["acts"]
+    assert acts["before"]["s"]["value"] < 0.3 < acts["clean"]["s"]["value"]
+    assert acts["protected"]["loss"] > 1.1 * acts["clean"]["loss"]
+    assert acts["protected"]["linf"] <= 8.001

@@ -1,0 +1,46 @@
+"""What a page says follows the figures, whatever they are."""
+
+from __future__ import annotations
+
+import pytest
+
+from unlikeness.demo.words import count_word, duration, verdict
+
+
+def s(value: float, spread: float = 0.05) -> dict[str, float]:
+    return {"value": value, "low": value - spread, "high": value + spread}
+
+
+@pytest.mark.parametrize(
+    ("clean", "protected", "noise", "kind", "words"),
+    [
+        (s(0.8), s(0.2), None, "good", "lost most"),
+        (s(0.8), s(0.2), s(0.75), "good", "left s = 0.75"),
+        (s(0.8), s(0.2), s(0.22), "mixed", "does not show that the computed change does better"),
+        (s(0.8), s(0.6), None, "mixed", "lost part"),
+        (s(0.8), s(0.78), None, "bad", "did not hold"),
+        (s(0.8, 0.3), s(0.4, 0.3), None, "bad", "within the chance"),
+        (s(0.6), s(0.8), None, "bad", "made things worse"),
+        (s(0.1), s(0.0), None, "open", "nothing that the protection could have prevented"),
+        (s(0.4, 0.5), s(0.0), None, "open", "nothing that the protection could have prevented"),
+        (s(0.8), s(-0.3), None, "good", "lost most"),
+    ],
+)
+def test_the_verdict_follows_the_figures(
+    clean: dict[str, float],
+    protected: dict[str, float],
+    noise: dict[str, float] | None,
+    kind: str,
+    words: str,
+) -> None:
+    found = verdict(clean, protected, noise)
+    assert found.kind == kind
+    assert words in f"{found.title} {found.text}"
+    assert f"{clean['value']:.2f}" in found.text
+
+
+def test_numbers_in_words() -> None:
+    assert [count_word(n) for n in (1, 5, 12)] == ["one", "five", "12"]
+    assert [duration(n) for n in (10, 70, 300, 7200)] == [
+        "less than a minute", "a minute", "5 minutes", "2.0 hours",
+    ]  # fmt: skip
