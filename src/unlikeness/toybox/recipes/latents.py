@@ -36,7 +36,8 @@ def encode_renders(
     """Posteriors of all `renders` under `vae`, kept in `folder` and reused while the VAE's weights
     are the same.
     """
-    digest = hashlib.sha256(json.dumps(sorted(vae.config.items()), default=str).encode())
+    config = {k: v for k, v in vae.config.items() if not k.startswith("_")}  # "_name_or_path" is a place
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
     for key, value in sorted(vae.state_dict().items()):
         digest.update(key.encode() + value.float().numpy().tobytes())
     file = folder / f"latents-{name}-{len(renders)}-{digest.hexdigest()[:12]}.npy"
