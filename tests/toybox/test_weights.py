@@ -37,4 +37,4 @@ def test_the_identity_encoder_tells_members_of_a_class_apart(noun: str) -> None:
     same = torch.stack([cosines[i, i][~torch.eye(4, dtype=torch.bool)] for i in range(12)]).flatten()
     other = cosines[~torch.eye(12, dtype=torch.bool)].flatten()
     auc = (same[:, None] > other).float().mean()
-    assert auc >= 0.95
+    assert auc >= 0.98
