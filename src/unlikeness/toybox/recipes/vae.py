@@ -1,10 +1,7 @@
 """The toybox's autoencoder: `AutoencoderKL`, 64 px to 16 x 16 latents of 6 channels.
 
-A quarter of the side, not an eighth: on flat pictures with hard edges an autoencoder of this size learns the
-eighth
-several times more slowly, and the U-Net halves the side once more before it attends to anything. Most steps
-see
-quarter-size crops (the network is convolutional), four times as many a second; the last see whole pictures.
+A quarter of the side, not an eighth: see docs/toybox.md for the trials. Most steps see quarter-size crops
+(the network is convolutional), four times as many a second; the last see whole pictures.
 """
 
 from __future__ import annotations
