@@ -69,7 +69,8 @@ def test_lines_are_periodic_and_end_with_the_total() -> None:
 
 @pytest.mark.parametrize("total", [3, None])
 def test_every_kind_takes_the_same_calls(total: int | None) -> None:
-    for progress in (Silent(), Lines(io.StringIO()), Bar(io.StringIO())):
+    lines, bar = io.StringIO(), io.StringIO()
+    for progress in (Silent(), Lines(lines), Bar(bar)):
         progress.close()
         progress.start(total, "work [0,1]", "picture")
         progress.advance()
@@ -77,6 +78,9 @@ def test_every_kind_takes_the_same_calls(total: int | None) -> None:
         progress.advance(2, loss=0.5)
         progress.close()
         progress.close()
+    assert "work [0,1]: 1" in lines.getvalue()
+    assert "more work: 3" in lines.getvalue()
+    assert "more work" in bar.getvalue()
 
 
 def test_quiet_is_silent_and_a_pipe_gets_lines(capsys: pytest.CaptureFixture[str]) -> None:

@@ -94,7 +94,7 @@ def test_misuse_gives_status_2_and_one_line(
 def test_the_help_names_every_method(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["protect", "--help"]) == 0
     said = capsys.readouterr().out
-    assert all(name in said for name in registry.names() if name in ("advdm", "photoguard", "noise"))
+    assert all(name in said for name in registry.METHODS.names() if name in ("advdm", "photoguard", "noise"))
 
 
 def test_a_registered_name_is_never_taken_twice() -> None:

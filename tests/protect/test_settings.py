@@ -87,11 +87,11 @@ def test_a_faulty_registration_is_refused(name: str, home: str) -> None:
 
 def test_another_package_can_add_a_method(model: TextToImage, monkeypatch: pytest.MonkeyPatch) -> None:
     entries = {
-        "outside": EntryPoint("outside", "unlikeness.protect.noise:Noise", registry.GROUP),
-        "missing": EntryPoint("missing", "no_such_package:Thing", registry.GROUP),
-        "wrong": EntryPoint("wrong", "unlikeness.errors:UsageError", registry.GROUP),
+        "outside": EntryPoint("outside", "unlikeness.protect.noise:Noise", registry.METHODS.group),
+        "missing": EntryPoint("missing", "no_such_package:Thing", registry.METHODS.group),
+        "wrong": EntryPoint("wrong", "unlikeness.errors:UsageError", registry.METHODS.group),
     }
-    monkeypatch.setattr(registry, "_outside", lambda: entries)
+    monkeypatch.setattr(registry.METHODS, "outside", lambda: entries)
     assert protect.names() == [*METHODS, "missing", "outside", "wrong"]
     assert protect.create("outside", model, {"budget": 3}).settings.budget == 3
     with pytest.raises(UnlikenessError, match=r"missing.*cannot be imported"):

@@ -6,7 +6,7 @@ import torch
 
 from unlikeness.errors import UsageError
 
-__all__ = ["pick_device", "pick_dtype"]
+__all__ = ["computes_bfloat16", "pick_device", "pick_dtype"]
 
 _DTYPES = {
     "float64": torch.float64,
@@ -47,10 +47,24 @@ def pick_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.d
     """
     if dtype is None or dtype == "auto":
         if device.type == "cuda":
-            native = torch.cuda.get_device_capability(device) >= (8, 0)
-            return torch.bfloat16 if native else torch.float16
+            return torch.bfloat16 if computes_bfloat16(device) else torch.float16
         return torch.float16 if device.type == "mps" else torch.float32
     picked = dtype if isinstance(dtype, torch.dtype) else _DTYPES.get(dtype)
     if picked is None or not picked.is_floating_point:
         raise UsageError(f"dtype {dtype!r} is unknown; use auto, {', '.join(_DTYPES)}")
     return picked
+
+
+def computes_bfloat16(device: torch.device) -> bool:
+    """Has it instructions for bfloat16, so that training in mixed precision is faster than in float32?
+
+    CUDA GPUs from compute capability 8.0; CPUs with AVX-512 BF16 or AMX. Elsewhere bfloat16 is converted to
+    float32 and back, which costs more than it saves.
+    """
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    if device.type == "cpu":
+        # An older torch does not tell.
+        has: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
+        return bool(has.get("avx512_bf16") or has.get("amx_bf16"))
+    return False

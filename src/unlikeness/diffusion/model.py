@@ -149,14 +149,15 @@ class TextToImage:
     def to(
         self, device: str | torch.device | None = None, dtype: str | torch.dtype | None = None
     ) -> TextToImage:
-        """Move and cast in place; what is None stays. Convolutions are laid out channels-last.
+        """Move and cast in place; what is None stays. On CUDA convolutions are laid out channels-last,
+        which is slower elsewhere (`python -m benchmarks.unet_speed`).
 
         With bfloat16 the autoencoder stays float32: eight bits of mantissa would move pixels by more than the
         perturbations that this library measures.
         """
         on = self.device if device is None else pick_device(device)
         precision = self.dtype if dtype is None else pick_dtype(dtype, on)
-        layout = torch.contiguous_format if on.type == "mps" else torch.channels_last
+        layout = torch.channels_last if on.type == "cuda" else torch.contiguous_format
         pixels = torch.float32 if precision == torch.bfloat16 else precision
         for module, kind in ((self.unet, precision), (self.vae, pixels), (self.text_encoder, precision)):
             torch.nn.Module.to(module, on, kind)

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from unlikeness.personalize.registry import Personalizer, create, method, names, register
+from unlikeness.personalize.registry import METHODS, Personalizer, create, method
 
 if TYPE_CHECKING:
     from unlikeness.diffusion.latents import Posterior
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from unlikeness.personalize.settings import PersonalizeSettings
     from unlikeness.progress import Progress
     from unlikeness.subjects import Subject
+
+names = METHODS.names
+register = METHODS.register
 
 register("dreambooth", "unlikeness.personalize.dreambooth:DreamBooth")
 register("lora", "unlikeness.personalize.lora:LoRA")

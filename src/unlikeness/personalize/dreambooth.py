@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -10,10 +10,9 @@ import torch
 
 from unlikeness.diffusion.latents import Posterior
 from unlikeness.personalize.material import prepare
-from unlikeness.personalize.objective import PersonalizationStep
+from unlikeness.personalize.objective import PersonalizationStep, minimise
 from unlikeness.personalize.settings import PersonalizeSettings
 from unlikeness.settings import setting
-from unlikeness.training import adamw, constant, train
 
 if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage
@@ -63,19 +62,8 @@ class DreamBooth:
         for part in parts:
             torch.nn.Module.to(part, torch.promote_types(part.dtype, torch.float32)).requires_grad_(True)
             parameters += list(part.parameters())
-        train(
-            PersonalizationStep(tuned, subject, material, s, text_encoder=s.text_encoder),
-            steps=s.steps,
-            optimizer=adamw(parameters, lr=s.learning_rate, weight_decay=s.weight_decay),
-            parameters=parameters,
-            seed=s.seed,
-            clip=s.clip,
-            schedule=constant(warmup=s.warmup),
-            checkpoint=checkpoint,
-            settings={**asdict(s), "steps": None, "subject": subject.digest},
-            progress=progress,
-            description="DreamBooth",
-        )
+        step = PersonalizationStep(tuned, subject, material, s, text_encoder=s.text_encoder)
+        minimise(step, parameters, subject, checkpoint=checkpoint, progress=progress, name="DreamBooth")
         for part in parts:
             part.requires_grad_(False)
         tuned.clear_cache()

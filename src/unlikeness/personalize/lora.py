@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from unlikeness.diffusion.latents import Posterior
 from unlikeness.diffusion.lora import add_lora
 from unlikeness.personalize.material import prepare
-from unlikeness.personalize.objective import PersonalizationStep
+from unlikeness.personalize.objective import PersonalizationStep, minimise
 from unlikeness.personalize.settings import PersonalizeSettings
 from unlikeness.settings import setting
-from unlikeness.training import adamw, constant, train
 
 if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage
@@ -63,19 +62,8 @@ class LoRA:
         material = prepare(model, subject, s, prior=prior, progress=progress)
         tuned = model.copy()
         parameters = add_lora(tuned, rank=s.rank, seed=s.seed)
-        train(
-            PersonalizationStep(tuned, subject, material, s),
-            steps=s.steps,
-            optimizer=adamw(parameters, lr=s.learning_rate, weight_decay=s.weight_decay),
-            parameters=parameters,
-            seed=s.seed,
-            clip=s.clip,
-            schedule=constant(warmup=s.warmup),
-            checkpoint=checkpoint,
-            settings={**asdict(s), "steps": None, "subject": subject.digest},
-            progress=progress,
-            description="LoRA",
-        )
+        step = PersonalizationStep(tuned, subject, material, s)
+        minimise(step, parameters, subject, checkpoint=checkpoint, progress=progress, name="LoRA")
         for p in parameters:
             p.requires_grad_(False)
         return tuned

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from unlikeness.diffusion.devices import pick_dtype
+from unlikeness.diffusion.devices import computes_bfloat16
 from unlikeness.diffusion.loss import diffusion_loss
 from unlikeness.errors import UsageError
+from unlikeness.training import adamw, constant, train
 
 if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage
     from unlikeness.personalize.material import Material
     from unlikeness.personalize.settings import PersonalizeSettings
+    from unlikeness.progress import Progress
     from unlikeness.subjects import Subject
 
-__all__ = ["PersonalizationStep", "personalization_loss"]
+__all__ = ["PersonalizationStep", "minimise", "personalization_loss"]
 
 
 def personalization_loss(
@@ -74,8 +79,7 @@ class PersonalizationStep:
         self._c = None if text_encoder else model.embed(self.prompts)
         self.precision = settings.precision
         if self.precision == "auto":
-            native = pick_dtype("auto", model.device) == torch.bfloat16
-            self.precision = "bfloat16" if native else "float32"
+            self.precision = "bfloat16" if computes_bfloat16(model.device) else "float32"
 
     def __call__(self, index: int, generator: torch.Generator) -> Tensor:
         z0, z0_class = self.material.draw(index, self.settings.batch_size, generator)
@@ -90,3 +94,29 @@ class PersonalizationStep:
                 prior_weight=self.settings.prior_weight,
                 generator=generator,
             )
+
+
+def minimise(
+    step: PersonalizationStep,
+    parameters: Sequence[Tensor],
+    subject: Subject,
+    *,
+    checkpoint: Path | None,
+    progress: Progress | None,
+    name: str,
+) -> None:
+    """Train `parameters` on `step` with the optimizer, length and seed of its settings."""
+    s = step.settings
+    train(
+        step,
+        steps=s.steps,
+        optimizer=adamw(parameters, lr=s.learning_rate, weight_decay=s.weight_decay),
+        parameters=parameters,
+        seed=s.seed,
+        clip=s.clip,
+        schedule=constant(warmup=s.warmup),
+        checkpoint=checkpoint,
+        settings={**asdict(s), "steps": None, "subject": subject.digest},
+        progress=progress,
+        description=name,
+    )

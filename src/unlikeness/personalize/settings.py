@@ -55,7 +55,7 @@ class PersonalizeSettings(Checked):
     )
     precision: str = setting(
         "auto",
-        "Forward pass in mixed precision; auto: bfloat16 on a GPU that has it, float32 elsewhere.",
+        "Forward pass in mixed precision; auto: bfloat16 where GPU or CPU compute it, else float32.",
         choices=("auto", "float32", "bfloat16"),
     )
     seed: int = setting(0, "Seed of everything that is drawn while training.", at_least=0)

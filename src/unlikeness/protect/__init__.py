@@ -9,7 +9,10 @@ settings class and a class with `perturb`, and one `register` line below.
 
 from __future__ import annotations
 
-from unlikeness.protect.registry import create, method, names, register
+from unlikeness.protect.registry import METHODS, create, method
+
+names = METHODS.names
+register = METHODS.register
 
 register("advdm", "unlikeness.protect.advdm:AdvDM")
 register("photoguard", "unlikeness.protect.photoguard:PhotoGuard")

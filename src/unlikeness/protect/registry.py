@@ -8,27 +8,21 @@ A package outside this one adds its methods through the entry-point group "unlik
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache
-from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any
 
 from unlikeness.errors import UnlikenessError, UsageError
+from unlikeness.plugins import Methods, settings_of
 from unlikeness.protect.settings import ProtectSettings
-from unlikeness.settings import build
 
 if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage
     from unlikeness.protect.base import Perturber
 
-__all__ = ["GROUP", "Method", "create", "method", "names", "register"]
+__all__ = ["METHODS", "Method", "create", "method"]
 
-GROUP = "unlikeness.protect"
-
-_homes: dict[str, str] = {}
+METHODS = Methods("protection", "unlikeness.protect")
 
 
 @dataclass(frozen=True)
@@ -46,27 +40,6 @@ class Method:
     summary: str
 
 
-def register(name: str, home: str) -> None:
-    """Enter the class at `home`, written "package.module:Class", under `name`; it is imported at first use.
-
-    Raises:
-        UsageError: a name that is taken or is no lower-case identifier, or a home of another form.
-    """
-    if name in _homes:
-        raise UsageError(f"protection {name} is registered twice: {_homes[name]} and {home}")
-    if not name.isidentifier() or name != name.lower():
-        raise UsageError(f"protection {name!r} must be named by a lower-case identifier")
-    module, colon, attribute = home.partition(":")
-    if not (colon and module.replace(".", "_").isidentifier() and attribute.isidentifier()):
-        raise UsageError(f"protection {name} needs a home like package.module:Class, not {home!r}")
-    _homes[name] = home
-
-
-def names() -> list[str]:
-    """All methods, our own in their order and then those of other packages."""
-    return [*_homes, *sorted(set(_outside()) - set(_homes))]
-
-
 def method(name: str) -> Method:
     """The method of this name. Ours win over an outside package's of the same name.
 
@@ -74,22 +47,7 @@ def method(name: str) -> Method:
         UsageError: no such method (the message lists them all).
         UnlikenessError: a method that cannot be imported or is not of the right form.
     """
-    if name in _homes:
-        module, _, attribute = _homes[name].partition(":")
-        return _validated(name, getattr(import_module(module), attribute, None))
-    outside = _outside()
-    if name in outside:
-        try:
-            loaded = outside[name].load()
-        except (ImportError, AttributeError) as error:
-            raise UnlikenessError(
-                f"protection {name} of another package cannot be imported ({outside[name].value}: {error}); "
-                f"update or remove that package"
-            ) from error
-        return _validated(name, loaded)
-    near = difflib.get_close_matches(name, names(), n=1)
-    hint = f" (did you mean {near[0]}?)" if near else ""
-    raise UsageError(f"{name} is no protection{hint}; valid are: {', '.join(names())}")
+    return _validated(name, METHODS.load(name))
 
 
 def create(
@@ -108,20 +66,9 @@ def create(
         UsageError: an unknown method or setting, a wrong value, a missing model.
     """
     found = method(name)
-    if settings is None or isinstance(settings, Mapping):
-        settings = build(found.settings_type, settings or {})
-    if not isinstance(settings, found.settings_type):
-        raise UsageError(
-            f"protection {name} needs {found.settings_type.__name__}, not {type(settings).__name__}"
-        )
     if model is None and found.needs_model:
         raise UsageError(f"protection {name} needs a model to protect against")
-    return found.protection(model, settings)
-
-
-@cache
-def _outside() -> dict[str, EntryPoint]:
-    return {entry.name: entry for entry in entry_points(group=GROUP)}
+    return found.protection(model, settings_of(f"protection {name}", found.settings_type, settings))
 
 
 def _validated(name: str, loaded: Any) -> Method:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -10,22 +10,20 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from unlikeness.progress import Progress
-from unlikeness.settings import Checked, setting
+from unlikeness.settings import setting
 from unlikeness.toybox.classifier import ClassifierNet
-from unlikeness.toybox.convnet import disturb, save_half
+from unlikeness.toybox.convnet import disturb
 from unlikeness.toybox.recipes.draws import classed
+from unlikeness.toybox.recipes.judges import JudgeRecipe, fit
 from unlikeness.toybox.recipes.renders import render_many
 from unlikeness.toybox.world import CLASS_NOUNS, CONTEXTS
-from unlikeness.training import adamw, cosine, train
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassifierRecipe(Checked):
+class ClassifierRecipe(JudgeRecipe):
     """How the shipped classifier was trained."""
 
-    steps: int = setting(1500, "optimizer steps", at_least=1)
     batch_size: int = setting(64, "pictures a step", at_least=1)
-    learning_rate: float = setting(2e-3, "peak of AdamW's learning rate; cosine to zero", at_least=1e-9)
     pictures: int = setting(20_000, "renders to train on", at_least=1)
     seed: int = setting(3, "of renders, weights and disturbances")
 
@@ -50,7 +48,6 @@ def train_classifier(
     places = torch.tensor([contexts.index(context) for _, context in pairs])
     torch.manual_seed(recipe.seed)
     net = ClassifierNet().train().to(device)
-    parameters = list(net.parameters())
 
     def step(index: int, generator: torch.Generator) -> Tensor:
         rows = torch.randint(len(renders), (recipe.batch_size,), generator=generator)
@@ -60,16 +57,4 @@ def train_classifier(
             of_context, places[rows].to(device)
         )
 
-    train(
-        step,
-        steps=recipe.steps,
-        optimizer=adamw(parameters, lr=recipe.learning_rate),
-        parameters=parameters,
-        seed=recipe.seed,
-        schedule=cosine(recipe.steps, warmup=100),
-        checkpoint=work / "classifier.safetensors",
-        settings=asdict(recipe),
-        progress=progress,
-        description="toybox classifier",
-    )
-    save_half(net, output)
+    fit(net, step, recipe, output, name="classifier", work=work, progress=progress)

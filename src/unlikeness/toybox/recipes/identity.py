@@ -4,7 +4,7 @@ al. 2018).
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -12,22 +12,20 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from unlikeness.progress import Progress
-from unlikeness.settings import Checked, setting
-from unlikeness.toybox.convnet import disturb, save_half
+from unlikeness.settings import setting
+from unlikeness.toybox.convnet import disturb
 from unlikeness.toybox.identity import IdentityNet
 from unlikeness.toybox.recipes.draws import VIEWS, viewed
+from unlikeness.toybox.recipes.judges import JudgeRecipe, fit
 from unlikeness.toybox.recipes.renders import render_many
 from unlikeness.toybox.world import CLASS_NOUNS
-from unlikeness.training import adamw, cosine, train
 
 
 @dataclass(frozen=True, kw_only=True)
-class IdentityRecipe(Checked):
+class IdentityRecipe(JudgeRecipe):
     """How the shipped encoder was trained."""
 
-    steps: int = setting(1500, "optimizer steps", at_least=1)
     members: int = setting(48, "individuals a step, all of one class, two views each", at_least=2)
-    learning_rate: float = setting(2e-3, "peak of AdamW's learning rate; cosine to zero", at_least=1e-9)
     temperature: float = setting(0.1, "of the softmax over cosines", at_least=1e-3)
     individuals: int = setting(4800, "individuals to train on, of all classes in turn", at_least=12)
     seed: int = setting(4, "of renders, weights and disturbances")
@@ -52,7 +50,6 @@ def train_identity(
     renders = render_many(viewed, count, seed=recipe.seed, folder=work / "renders", progress=progress)
     torch.manual_seed(recipe.seed)
     net = IdentityNet().train().to(device)
-    parameters = list(net.parameters())
     classes = len(CLASS_NOUNS)
     per_class = recipe.individuals // classes
 
@@ -63,16 +60,4 @@ def train_identity(
         first, second = net(disturb(images, generator).to(device)).chunk(2)
         return contrast(first, second, recipe.temperature)
 
-    train(
-        step,
-        steps=recipe.steps,
-        optimizer=adamw(parameters, lr=recipe.learning_rate),
-        parameters=parameters,
-        seed=recipe.seed,
-        schedule=cosine(recipe.steps, warmup=100),
-        checkpoint=work / "identity.safetensors",
-        settings=asdict(recipe),
-        progress=progress,
-        description="toybox identity",
-    )
-    save_half(net, output)
+    fit(net, step, recipe, output, name="identity", work=work, progress=progress)
