@@ -45,6 +45,21 @@ def test_a_resumed_job_counts_only_its_own_work_into_the_rate() -> None:
     assert meter.seconds_left == pytest.approx(90.0)
 
 
+def test_units_slower_than_the_window_keep_their_rate_while_steps_are_told() -> None:
+    clock = Clock()
+    meter = Meter(10, window=30.0, clock=clock)
+    for _ in range(3):
+        for _ in range(200):
+            clock.now += 1.0
+            meter.advance(0)
+        meter.advance(1)
+    assert meter.rate == pytest.approx(1 / 200)
+    clock.now += 100.0
+    meter.advance(0)
+    assert meter.rate == pytest.approx(1 / 200)
+    assert meter.summary("picture", {}) == "200 s/picture, 23 min 20 s left"
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"), [(0.2, "0 s"), (59, "59 s"), (125, "2 min 05 s"), (3 * 3600 + 430, "3 h 07 min")]
 )

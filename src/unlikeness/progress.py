@@ -73,6 +73,8 @@ class Meter:
         self._marks: deque[tuple[float, int]] = deque([(self._began, initial)])
 
     def advance(self, n: int) -> None:
+        if not n:  # only figures were told: a mark would push the last unit out of the window
+            return
         now = self._clock()
         self.done += n
         self._marks.append((now, self.done))
