@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from unlikeness.errors import UnlikenessError, UsageError
+from unlikeness.gallery import save_generated
 from unlikeness.subjects import Subject, load_folder, with_article
 
 
@@ -61,6 +62,16 @@ def test_one_bad_file_is_reported_and_left_out(tmp_path: Path) -> None:
         load_folder(tmp_path, size=32, report=told.append)
     with pytest.raises(UsageError, match="does not exist"):
         load_folder(tmp_path / "nowhere", size=32)
+
+
+def test_the_grid_beside_generated_pictures_is_none_of_them(tmp_path: Path) -> None:
+    images = torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    save_generated(images, tmp_path / "drawn", prompts=["a dog"] * 3, seeds=[0, 1, 2], settings={})
+    assert (tmp_path / "drawn" / "grid.png").is_file()
+    found = load_folder(tmp_path / "drawn", size=32)
+    assert torch.allclose(found, images, atol=1 / 255)
+    write(tmp_path / "grid.png", 32, 32)  # of no generation: a picture like any other
+    assert len(load_folder(tmp_path, size=32)) == 4
 
 
 def test_pictures_of_several_sizes_need_one(tmp_path: Path) -> None:

@@ -14,8 +14,9 @@ from unlikeness.errors import UnlikenessError, UsageError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["RECORD", "grid", "save_generated", "to_pil"]
+__all__ = ["GRID", "RECORD", "grid", "is_grid", "save_generated", "to_pil"]
 
+GRID = "grid.png"
 RECORD = "generation.json"
 
 
@@ -46,6 +47,11 @@ def grid(images: Tensor, *, columns: int | None = None, gap: int = 2) -> Image:
     return sheet
 
 
+def is_grid(file: Path) -> bool:
+    """Whether this is the sheet that `save_generated` puts beside its pictures, which is none of them."""
+    return file.name == GRID and file.with_name(RECORD).is_file()
+
+
 def save_generated(
     images: Tensor,
     folder: Path,
@@ -72,7 +78,7 @@ def save_generated(
         folder.mkdir(parents=True, exist_ok=True)
         for file, image in zip(files, images, strict=True):
             to_pil(image).save(file)
-        grid(images, columns=columns).save(folder / "grid.png")
+        grid(images, columns=columns).save(folder / GRID)
         record = json.dumps({**settings, "pictures": pictures}, indent=2, ensure_ascii=False)
         (folder / RECORD).write_text(record + "\n", encoding="utf-8")
     except OSError as error:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from unlikeness.errors import PictureError, UnlikenessError, UsageError
+from unlikeness.gallery import is_grid
 from unlikeness.pictures import find_pictures, open_picture
 
 __all__ = ["Subject", "load_folder", "with_article"]
@@ -103,11 +104,14 @@ def load_folder(path: Path, *, size: int | None, report: Callable[[str], None] |
 
     Upright, cropped to the central square, resampled (Lanczos). size None: they stay as large as they are,
     and must then all be alike. A file that cannot be read is given to `report` (default: logged as a
-    warning) and left out. UnlikenessError if none is left; UsageError if `path` does not exist.
+    warning) and left out; so is, in silence, the grid that `unlikeness generate` puts beside its pictures.
+    UnlikenessError if none is left; UsageError if `path` does not exist.
     """
     tell = report or _log.warning
     images = []
     for _, file in find_pictures([Path(path)]):
+        if is_grid(file):
+            continue
         try:
             images.append(_square(open_picture(file).rgb, size))
         except PictureError as error:
