@@ -10,7 +10,7 @@ import torch
 
 from unlikeness.errors import UnlikenessError, UsageError
 from unlikeness.progress import Silent
-from unlikeness.training import Ema, Trained, adamw, constant, cosine, linear, step_generator, train
+from unlikeness.training import Ema, Trained, adamw, constant, cosine, linear, step_generator, train, trapezoid
 
 
 class Run:
@@ -120,6 +120,8 @@ def test_learning_rates_follow_their_schedules() -> None:
     assert cosine(100, warmup=10)(9) == 1.0
     assert cosine(100)(50) == pytest.approx(0.5)
     assert cosine(100, floor=0.1)(100) == pytest.approx(0.1)
+    held = trapezoid(100, warmup=10, fall=0.2)
+    assert [held(4), held(9), held(80), held(90), held(100)] == pytest.approx([0.5, 1, 1, 0.5, 0])
     weight = torch.nn.Parameter(torch.zeros(1))
     optimizer = torch.optim.SGD([weight], lr=0.1)
     train(

@@ -22,7 +22,7 @@ from unlikeness.checkpoints import load_checkpoint, save_checkpoint
 from unlikeness.errors import UnlikenessError, UsageError
 from unlikeness.progress import Progress, Silent
 
-__all__ = ["Ema", "Step", "Trained", "adamw", "constant", "cosine", "linear", "step_generator", "train"]
+__all__ = ["Ema", "Step", "Trained", "adamw", "constant", "cosine", "linear", "step_generator", "train", "trapezoid"]
 
 Step = Callable[[int, torch.Generator], Tensor]
 """(index, generator) -> the scalar loss of that step, with its graph."""
@@ -57,6 +57,12 @@ def cosine(steps: int, *, warmup: int = 0, floor: float = 0.0) -> Schedule:
         return rise(index) * (floor + (1 - floor) * (1 + math.cos(math.pi * part)) / 2)
 
     return factor
+
+
+def trapezoid(steps: int, *, warmup: int = 0, fall: float = 0.25) -> Schedule:
+    """Rising over `warmup` steps, then 1, then falling linearly to 0 over the last share `fall` of `steps`."""
+    rise = constant(warmup=warmup)
+    return lambda index: rise(index) * min((steps - index) / max(fall * steps, 1), 1.0)
 
 
 def adamw(parameters: Sequence[Tensor], *, lr: float, weight_decay: float = 0.01) -> torch.optim.AdamW:

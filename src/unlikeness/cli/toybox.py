@@ -49,7 +49,7 @@ def train(
 ) -> None:
     """Train a part of the toybox from nothing, on renders of its world.
 
-    Started again with the same settings, an interrupted run goes on; with more steps, a finished one does.
+    Started again with the same settings, an interrupted run goes on.
     """
     from importlib import import_module
 

@@ -24,7 +24,7 @@ from unlikeness.toybox.recipes.renders import render_many
 from unlikeness.toybox.recipes.tokenizer import LENGTH, write_tokenizer
 from unlikeness.toybox.recipes.vae import LATENT_CHANNELS, VAE_SCALE
 from unlikeness.toybox.world import SIZE, sample_picture
-from unlikeness.training import Ema, adamw, constant, train
+from unlikeness.training import Ema, adamw, train, trapezoid
 
 GUIDANCE = 3.0
 
@@ -33,12 +33,15 @@ GUIDANCE = 3.0
 class ModelRecipe(Checked):
     """How the shipped model was trained."""
 
-    steps: int = setting(12_000, "optimizer steps; more may be added to a finished run", at_least=1)
-    batch_size: int = setting(64, "pictures a step", at_least=1)
-    learning_rate: float = setting(4e-4, "AdamW's learning rate, after warming up", at_least=1e-9)
+    steps: int = setting(16_000, "optimizer steps", at_least=1)
+    batch_size: int = setting(32, "pictures a step", at_least=1)
+    learning_rate: float = setting(
+        8e-4, "AdamW's learning rate: warm-up, constant, linear to zero", at_least=1e-9
+    )
+    fall: float = setting(0.25, "share of the steps, at the end, of that decline", at_least=0, at_most=1)
     pictures: int = setting(120_000, "renders to train on", at_least=1)
     caption_dropout: float = setting(0.1, "share of pictures without a caption", at_least=0, at_most=1)
-    average: float = setting(0.9995, "decay of the weights' average, which is what is kept", at_least=0)
+    average: float = setting(0.999, "decay of the weights' average, which is what is kept", at_least=0)
     seed: int = setting(2, "of renders, weights and noise")
 
 
@@ -105,8 +108,7 @@ def train_model(
 ) -> None:
     """Train and write a diffusers folder `output`.
 
-    vae: folder of the trained autoencoder. work: holds renders, latents and the checkpoint to resume from; a
-    finished run goes on when it is called with more steps.
+    vae: folder of the trained autoencoder. work: holds renders, latents and the checkpoint to resume from.
     """
     renders = render_many(
         captioned, recipe.pictures, seed=recipe.seed, folder=work / "renders", progress=progress
@@ -140,17 +142,16 @@ def train_model(
         loss: Tensor = (f.float() - schedule.target(z0, eps, t)).square().mean()
         return loss
 
-    settings = {key: value for key, value in asdict(recipe).items() if key != "steps"}
     train(
         step,
         steps=recipe.steps,
         optimizer=adamw(parameters, lr=recipe.learning_rate),
         parameters=parameters,
         seed=recipe.seed,
-        schedule=constant(warmup=500),
+        schedule=trapezoid(recipe.steps, warmup=500, fall=recipe.fall),
         ema=ema,
         checkpoint=work / "model.safetensors",
-        settings=settings,
+        settings=asdict(recipe),
         progress=progress,
         description="toybox model",
     )
