@@ -152,7 +152,9 @@ def metadata(path: Path) -> dict[str, Any]:
         # Where in the file a sub-folder lies is no metadata.
         tags = {tag: value for tag, value in exif.items() if tag not in folders}
         # Strips and compression of a TIFF stand in the same table as its EXIF tags.
-        layout = {273, 278, 279, 259, 317, 322, 323, 324, 325} if image.format == "TIFF" else set()
+        # What Photoshop adds there shows the picture unprotected, and is left out: layers and a thumbnail.
+        layout = {273, 278, 279, 259, 317, 322, 323, 324, 325, 34377, 37724}
+        layout = layout if image.format == "TIFF" else set()
         return {
             "format": image.format,
             "mode": image.mode,

@@ -1,9 +1,9 @@
 """AVIF, by Pillow: 8 bits, the source's chroma subsampling, EXIF, ICC and XMP.
 
 AVIF keeps its orientation in the container (irot and imir), which Pillow shows as the EXIF tag and writes
-back; an EXIF block that has the tag itself is set anew without it, all others keep their bytes. The quality
-of the source is not in the file: `QUALITY` is used. Said in the note: more than 8 bits, alpha (coded, so not
-exact).
+back; an EXIF block that has the tag itself is set anew without it, all others keep their bytes but those of a
+thumbnail. The quality of the source is not in the file: `QUALITY` is used. Said in the note: more than 8
+bits, the thumbnail, alpha (coded, so not exact).
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from unlikeness.pictures.formats.base import (
     to_array,
     to_pillow,
 )
+from unlikeness.pictures.formats.previews import NOTE, exif_without
 
 __all__ = ["QUALITY", "read"]
 
@@ -62,10 +63,14 @@ def read(data: bytes, max_pixels: int) -> Raster:
         for key in ("exif", "icc_profile", "xmp")
         if isinstance(image.info.get(key), bytes) and image.info[key]
     }
+    exif = metadata.get("exif", b"")
+    if exif:
+        metadata["exif"] = exif_without(exif)
     orientation = exif_orientation(image)
     pixels = to_array(image)
     note = joined(
         f"{depth}-bit AVIF written with 8 bits" if depth > 8 else None,
+        NOTE if metadata.get("exif", b"") != exif else None,
         "alpha coded with the picture, not exact" if image.mode == "RGBA" else None,
     )
     writer = _Avif(image.mode, subsampling, metadata)

@@ -1,9 +1,10 @@
 """HEIC, by pillow-heif (the extra `heif`), loaded when the first such file is met.
 
 libheif turns a picture upright itself (irot and imir), and writes the turn that the EXIF orientation asks
-for, so EXIF keeps its bytes. More than 8 bits are kept as the 10 bits that libheif writes. The quality of the
-source is not in the file: `QUALITY` is used. Said in the note: further pictures (thumbnails, depth, gain
-maps) are left out, since they would show the picture unprotected; alpha is coded, so not exact.
+for, so EXIF keeps its bytes but those of a thumbnail. More than 8 bits are kept as the 10 bits that libheif
+writes. The quality of the source is not in the file: `QUALITY` is used. Said in the note: further pictures
+(thumbnails, depth, gain maps) are left out, since they would show the picture unprotected; alpha is coded, so
+not exact.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import numpy as np
 
 from unlikeness.pictures.colour import ColourModel, Pixels
 from unlikeness.pictures.formats.base import Raster, Unusable, check_size, joined
+from unlikeness.pictures.formats.previews import NOTE, exif_without
 from unlikeness.pictures.orientation import to_stored, valid
 
 __all__ = ["QUALITY", "read"]
@@ -69,14 +71,19 @@ def read(data: bytes, max_pixels: int) -> Raster:
     info = dict(primary.info)
     orientation = valid(pillow_heif.set_orientation(dict(info)))  # as the encoder will read it
     kept = ("exif", "xmp", "icc_profile", "icc_profile_type", "nclx_profile")
+    metadata = {key: info[key] for key in kept if info.get(key)}
+    exif = metadata.get("exif", b"")
+    if exif:
+        metadata["exif"] = exif_without(exif)
     writer = _Heic(
         mode=primary.mode,
-        metadata={key: info[key] for key in kept if info.get(key)},
+        metadata=metadata,
         chroma=str(info.get("chroma")) if str(info.get("chroma")) in _CHROMA else "420",
     )
     more = len(file) > 1 or info.get("thumbnails") or info.get("depth_images") or info.get("aux")
     note = joined(
         "further pictures in the file (thumbnail, depth or gain map) left out" if more else None,
+        NOTE if metadata.get("exif", b"") != exif else None,
         "alpha coded with the picture, not exact" if model.alpha != "none" else None,
     )
     stored = np.ascontiguousarray(to_stored(pixels, orientation))

@@ -1,13 +1,13 @@
 """JPEG: the source's quantisation tables, subsampling and scan type, and every metadata segment as it was.
 
 The picture is encoded by Pillow with the source's own tables; the application segments (EXIF, XMP, ICC, IPTC,
-JFIF with its density) and comments are copied byte for byte in front of it. Marker layout: ITU-T T.81 annex
-B.
+JFIF with its density) and comments are copied byte for byte in front of it, without thumbnails (`previews`).
+Marker layout: ITU-T T.81 annex B.
 
 What cannot be kept, and is said in the note: subsamplings other than 4:4:4, 4:2:2 and 4:2:0 (4:4:4 is
-written); data behind the picture (previews, gain maps, motion clips: they would show the picture
-unprotected); content credentials (they sign the old pixels). Huffman tables are made anew. CMYK is written
-without YCCK and subsampling.
+written); thumbnails and data behind the picture (previews, gain maps, motion clips: they would show the
+picture unprotected); content credentials (they sign the old pixels). Huffman tables are made anew. CMYK is
+written without YCCK and subsampling.
 """
 
 from __future__ import annotations
@@ -30,11 +30,13 @@ from unlikeness.pictures.formats.base import (
     to_array,
     to_pillow,
 )
+from unlikeness.pictures.formats.previews import NOTE, exif_without, resources_without
 
 __all__ = ["read"]
 
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-_APP11, _APP14, _COM = 0xEB, 0xEE, 0xFE
+_APP0, _APP1, _APP11, _APP13, _APP14, _COM = 0xE0, 0xE1, 0xEB, 0xED, 0xEE, 0xFE
+_PHOTOSHOP = b"Photoshop 3.0\0"
 _MODES = {1: ("L", ColourModel("grey")), 3: ("RGB", ColourModel("rgb")), 4: ("CMYK", ColourModel("cmyk"))}
 _TRAILER_MIN = 64
 """Fewer bytes than this behind the picture are padding."""
@@ -115,16 +117,18 @@ def read(data: bytes, max_pixels: int) -> Raster:
     subsampling, odd = _subsampling(image, frame)
     trailing = _trailing(data, segments)
     credentials = any(_is_credential(data, s) for s in segments)
+    head, thumbnail = _head(data, segments, count)
     writer = _Jpeg(
         mode=mode,
         tables=_tables(image, frame),
         subsampling=subsampling,
         progressive=frame.marker == 0xC2,
         keep_rgb=count == 3 and _is_rgb(data, segments, frame),
-        head=_head(data, segments, count),
+        head=head,
     )
     note = joined(
         "unusual chroma subsampling written as 4:4:4" if odd else None,
+        NOTE if thumbnail else None,
         "data behind the picture (preview, gain map or clip) left out" if trailing else None,
         "content credentials left out, they sign the old pixels" if credentials else None,
     )
@@ -202,11 +206,13 @@ def _is_credential(data: bytes, segment: tuple[int, int, int]) -> bool:
     return marker == _APP11 and data[start + 4 : start + 6] == b"JP"
 
 
-def _head(data: bytes, segments: list[tuple[int, int, int]], components: int) -> bytes:
-    """The segments that are copied. Adobe's APP14 tells the colour transform, so for anything but YCbCr it is
-    the encoder's to write; the index of further pictures (MPF) points to what is left out.
+def _head(data: bytes, segments: list[tuple[int, int, int]], components: int) -> tuple[bytes, bool]:
+    """The segments that are copied, and whether a thumbnail was taken out of them.
+
+    Adobe's APP14 tells the colour transform, so for anything but YCbCr it is the encoder's to write; the
+    index of further pictures (MPF) points to what is left out.
     """
-    kept = []
+    kept, thumbnail = [], False
     for segment in segments:
         marker, start, end = segment
         body = data[start + 4 : end]
@@ -215,8 +221,22 @@ def _head(data: bytes, segments: list[tuple[int, int, int]], components: int) ->
         ours = marker == _APP14 and (components != 3 or body[11:12] != b"\x01")
         if ours or body[:4] == b"MPF\0" or _is_credential(data, segment):
             continue
-        kept.append(data[start:end])
-    return b"".join(kept)
+        shown = _without_thumbnail(marker, body)
+        thumbnail = thumbnail or shown != body
+        if shown or not body:
+            kept.append(data[start : start + 2] + struct.pack(">H", 2 + len(shown)) + shown)
+    return b"".join(kept), thumbnail
+
+
+def _without_thumbnail(marker: int, body: bytes) -> bytes:
+    """A segment's body without the picture's small copy; empty if it is nothing else (JFIF's extension)."""
+    if marker == _APP0 and body[:5] == b"JFXX\0":
+        return b""
+    if marker == _APP1 and body[:5] == b"Exif\0":
+        return exif_without(body)
+    if marker == _APP13 and body[:14] == _PHOTOSHOP:
+        return _PHOTOSHOP + resources_without(body[14:])
+    return body
 
 
 def _trailing(data: bytes, segments: list[tuple[int, int, int]]) -> bool:

@@ -1,4 +1,7 @@
-"""PNG: every chunk but the pixels is copied; 8 and 16 bits a sample, exactly.
+"""PNG: 8 and 16 bits a sample, exactly; chunks are copied, but for those that forbid it.
+
+Unknown chunks say themselves whether they still hold when pixels have changed (specification, section 5.4);
+those that do not are left out, and with them the time of the last change. An EXIF chunk loses its thumbnail.
 
 Pillow's own PNG reader reduces 16-bit colour to 8 bits. Its C decoder does not have to: asked for rows as
 "RGB;16B" it gives the high byte of each big-endian sample, and as "RGB;16L" the low one, so two passes give
@@ -33,6 +36,7 @@ from unlikeness.pictures.formats.base import (
     joined,
 )
 from unlikeness.pictures.formats.png_encoding import SIGNATURE, chunk, write_pixels
+from unlikeness.pictures.formats.previews import NOTE, exif_without
 
 __all__ = ["read"]
 
@@ -99,10 +103,12 @@ def read(data: bytes, max_pixels: int) -> Raster:
             note = joined(note, "transparent colour written as an alpha channel")
     changed = written != colour_type or depth < 8
     kept = [
-        (i, (kind, body))
+        (i, (kind, exif_without(body) if kind == b"eXIf" else body))
         for i, (kind, body) in enumerate(chunks)
         if _copied(kind) and not (changed and kind in _TYPED)
     ]
+    if any(kind == b"eXIf" and exif_without(body) != body for kind, body in chunks):
+        note = joined(note, NOTE)
     if any(kind == b"caBX" for kind, _ in chunks):
         note = joined(note, "content credentials left out, they sign the old pixels")
     before, behind = (tuple(c for i, c in kept if i < first), tuple(c for i, c in kept if i > first))

@@ -6,15 +6,15 @@ written with the same compression, prediction and byte order in strips, chunky. 
 stay so.
 
 Other kinds (JPEG-compressed, palette, bilevel, YCbCr) are decoded by Pillow and written as Deflate, which is
-said in the note, as is a preview page that is left out. Files of several pages and of float, signed or 32-bit
-samples are refused.
+said in the note, as is what is left out because it shows the picture unprotected: preview pages, and
+Photoshop's layers and thumbnail. Files of several pages and of float, signed or 32-bit samples are refused.
 """
 
 from __future__ import annotations
 
 import io
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import BinaryIO, Literal
 
 import numpy as np
@@ -23,6 +23,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 from unlikeness.pictures.colour import ColourModel, Pixels
 from unlikeness.pictures.formats.base import Raster, Unusable, check_size, joined, to_array
+from unlikeness.pictures.formats.previews import NOTE, resources_without
 from unlikeness.pictures.formats.quiet import quiet
 from unlikeness.pictures.formats.tiff_bytes import DEFLATE, LOSSLESS, pack
 from unlikeness.pictures.formats.tiff_container import (
@@ -46,6 +47,8 @@ _LAYOUT = frozenset({
 _SPACES: dict[int, tuple[Literal["grey", "rgb", "cmyk"], int]] = {
     0: ("grey", 1), 1: ("grey", 1), 2: ("rgb", 3), 5: ("cmyk", 4)
 }  # fmt: skip
+_LAYERS, _RESOURCES = 37724, 34377
+"""Photoshop's: its layers, which are the whole picture once more, and its image resources."""
 _STRIP_BYTES = 1 << 18
 _MAX_CHANNELS = 6  # libtiff by way of Pillow takes no more
 _WHITE_IS_ZERO, _PHOTOMETRIC = 0, {"grey": 1, "rgb": 2, "cmyk": 5}
@@ -117,14 +120,24 @@ def read(data: bytes, max_pixels: int) -> Raster:
         raise Unusable(
             "it has several pages, and only single ones can be protected; export its pages as pictures"
         )
-    preview = "preview page left out" if others or 330 in page.tags else None
+    tags = dict(page.tags)
+    layers = tags.pop(_LAYERS, None)
+    resources = tags.get(_RESOURCES)
+    if resources is not None and resources_without(resources.value) != resources.value:
+        shorter = resources_without(resources.value)
+        tags[_RESOURCES] = replace(resources, count=len(shorter), value=shorter)
+    left_out = joined(
+        "preview page left out" if others or 330 in page.tags else None,
+        "layers left out, they show the picture unprotected" if layers else None,
+        NOTE if tags.get(_RESOURCES) != resources else None,
+    )
     bits = set(page.numbers(258, [1]))
     kinds = set(page.numbers(339, [1]))
     if page.number(277, 1) not in range(1, _MAX_CHANNELS + 1):
         raise Unusable(f"it has {page.number(277, 1)} channels; save it as grey, RGB or CMYK")
     if kinds - {1, 4} or max(bits) > 16:
         raise Unusable("its samples are float, signed or over 16 bits; save it as 8 or 16-bit TIFF")
-    kept = Directory(page.order, {n: t for n, t in page.tags.items() if n not in _LAYOUT and not _wide(t)})
+    kept = Directory(page.order, {n: t for n, t in tags.items() if n not in _LAYOUT and not _wide(t)})
     orientation = valid(page.number(274, 1))
     photometric = page.number(262, -1)
     channels = page.number(277, 1)
@@ -138,7 +151,7 @@ def read(data: bytes, max_pixels: int) -> Raster:
         and page.number(266, 1) == 1
     )
     if not exact:
-        return _by_pillow(data, kept, orientation, preview)
+        return _by_pillow(data, kept, orientation, left_out)
     extra = (*page.numbers(338), *([0] * channels))[: channels - colours]
     alpha: Literal["none", "straight", "premultiplied"] = "none"
     if extra and extra[0] in (1, 2):
@@ -147,10 +160,10 @@ def read(data: bytes, max_pixels: int) -> Raster:
     pixels = read_samples(data, page, channels, bits.pop())
     if photometric == _WHITE_IS_ZERO:
         pixels[..., 0] = np.iinfo(pixels.dtype).max - pixels[..., 0]
-    return Raster(pixels, ColourModel(space, alpha), writer, True, orientation, preview)
+    return Raster(pixels, ColourModel(space, alpha), writer, True, orientation, left_out)
 
 
-def _by_pillow(data: bytes, kept: Directory, orientation: int, preview: str | None) -> Raster:
+def _by_pillow(data: bytes, kept: Directory, orientation: int, left_out: str | None) -> Raster:
     """Whatever Pillow turns into 8 bits, to be written with Deflate."""
     image: Image.Image = TiffImageFile(io.BytesIO(data))
     stored_mode = image.mode
@@ -178,7 +191,7 @@ def _by_pillow(data: bytes, kept: Directory, orientation: int, preview: str | No
     space: Literal["grey", "rgb", "cmyk"] = "grey" if mode[0] == "L" else "cmyk" if mode == "CMYK" else "rgb"
     has_alpha = mode in ("LA", "RGBA")
     writer = _Tiff(kept, _PHOTOMETRIC[space], (2,) if has_alpha else (), DEFLATE, True)
-    note = joined(f"written as 8-bit {mode} TIFF with Deflate", preview)
+    note = joined(f"written as 8-bit {mode} TIFF with Deflate", left_out)
     return Raster(
         pixels, ColourModel(space, "straight" if has_alpha else "none"), writer, True, orientation, note
     )
