@@ -16,6 +16,7 @@ from tests.tiny import pictures, tiny_model, write_tiny
 from transformers import CLIPTokenizer
 
 from unlikeness.diffusion import TextToImage
+from unlikeness.diffusion.fingerprint import configuration, fingerprint
 from unlikeness.diffusion.weights import Weights, choose_weights, needed_files
 from unlikeness.errors import UnlikenessError, UsageError
 
@@ -214,6 +215,34 @@ def test_saving_in_half_precision_leaves_the_model_alone(tmp_path: Path) -> None
     assert torch.allclose(answer(again), before, atol=2e-2)
     size = (saved / "unet" / "diffusion_pytorch_model.safetensors").stat().st_size
     assert size < 0.6 * 4 * sum(p.numel() for p in model.unet.parameters())
+
+
+def test_a_copy_on_disk_is_the_same_model(tmp_path: Path) -> None:
+    model = tiny_model(tmp_path)
+    model.default_guidance = 5.0
+    saved = model.save_pretrained(tmp_path / "saved")
+    again = TextToImage.from_pretrained(saved, device="cpu")
+    assert configuration(again) == configuration(model)
+    assert str(tmp_path) not in configuration(again)
+    assert fingerprint(again) == fingerprint(model)
+    assert fingerprint(tiny_model(tmp_path, seed=1)) != fingerprint(model)
+    with torch.no_grad():
+        again.text_encoder.get_input_embeddings().weight.add_(0.1)
+    assert fingerprint(again) != fingerprint(model)
+
+
+def test_a_tokenizer_that_writes_its_own_files_is_let(tmp_path: Path) -> None:
+    """transformers 4 has slow tokenizers, without a `backend_tokenizer`."""
+    model = tiny_model(tmp_path)
+
+    class Slow:
+        def save_pretrained(self, folder: Path) -> None:
+            shutil.copytree(model.source / "tokenizer", folder)  # type: ignore[operator]
+
+    whole, model.tokenizer = model.tokenizer, Slow()
+    saved = model.save_pretrained(tmp_path / "saved")
+    again = CLIPTokenizer.from_pretrained(saved / "tokenizer")
+    assert again("a dog")["input_ids"] == whole("a dog")["input_ids"]
 
 
 def test_half_precision_files_run_in_a_plain_pipeline_that_names_no_dtype(tmp_path: Path) -> None:

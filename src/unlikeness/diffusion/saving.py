@@ -104,7 +104,9 @@ def _for_every_reader(model: TextToImage, work: Path) -> None:
     tensors = load_file(file) if file.exists() else {}
     if tensors and not any(key.startswith("text_model.") for key in tensors):
         save_file({f"text_model.{key}": tensor for key, tensor in tensors.items()}, file, {"format": "pt"})
-    model.tokenizer.backend_tokenizer.model.save(str(work / "tokenizer"))
+    backend = getattr(model.tokenizer, "backend_tokenizer", None)
+    if backend is not None:  # transformers 4's slow tokenizers write both themselves
+        backend.model.save(str(work / "tokenizer"))
     for path in sorted(work.glob("*/*config.json")):
         content = json.loads(path.read_text(encoding="utf-8"))
         kept = {
