@@ -74,9 +74,17 @@ def test_resumes_to_the_same_result(name: str, tmp_path: Path) -> None:
     personalize(model, SUBJECT, name, {**quick, "steps": 3}, checkpoint=tmp_path / "state")
     resumed = personalize(model, SUBJECT, name, quick, checkpoint=tmp_path / "state")
     assert torch.equal(answer(resumed), answer(whole))
-    other = Subject(pictures(2, seed=6), "dog")
-    with pytest.raises(UsageError, match="another run"):
-        personalize(model, other, name, quick, checkpoint=tmp_path / "state")
+    other = tiny_model(tmp_path, seed=1)
+    for base, subject in (
+        (model, Subject(pictures(2, seed=6), "dog")),
+        (model, Subject(SUBJECT.images, "cat")),
+        (model, Subject(SUBJECT.images, "dog", "xyz")),
+        (other, SUBJECT),
+    ):
+        with pytest.raises(UsageError, match="another run"):
+            personalize(base, subject, name, quick, checkpoint=tmp_path / "state")
+    with pytest.raises(UsageError, match="has 6 steps already"):
+        personalize(model, SUBJECT, name, {**quick, "steps": 5}, checkpoint=tmp_path / "state")
 
 
 @pytest.mark.parametrize("name", QUICK)
@@ -154,6 +162,21 @@ def test_a_lora_file_loads_in_plain_diffusers_and_here(tmp_path: Path) -> None:
     assert torch.allclose(answer(StableDiffusionPipeline.from_pretrained(merged)), answer(tuned), atol=1e-4)
     assert has_lora(tuned)
     assert torch.allclose(answer(tuned), answer(load_lora(model, tmp_path / "lora")), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_a_model_with_a_lora_is_trained_with_it(name: str, tmp_path: Path) -> None:
+    model = tiny_model(tmp_path)
+    file = save_lora(personalize(model, SUBJECT, "lora", QUICK["lora"]), tmp_path / "lora")
+    adapted = load_lora(model, file)
+    still = {**QUICK[name], "steps": 1, "learning_rate": 0.0}
+    tuned = personalize(adapted, SUBJECT, name, still)
+    assert torch.allclose(answer(tuned), answer(adapted), atol=1e-4)
+    assert not torch.allclose(answer(tuned), answer(model), atol=1e-3)
+    assert has_lora(tuned) == (name == "lora")
+    assert has_lora(adapted)
+    with pytest.raises(UsageError, match="came from a file"):
+        save_lora(adapted, tmp_path / "again")
 
 
 def test_a_lora_that_does_not_fit_is_one_sentence(tmp_path: Path) -> None:

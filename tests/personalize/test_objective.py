@@ -60,6 +60,19 @@ def test_a_step_depends_on_its_index_and_seed_alone(tmp_path: Path) -> None:
     assert not torch.equal(step(5, step_generator(0, 5)), first)
 
 
+def test_without_a_prior_the_class_prompt_is_not_embedded(tmp_path: Path) -> None:
+    model = tiny_model(tmp_path)
+    subject, settings = Subject(pictures(1), "dog"), PersonalizeSettings(class_images=0)
+    sizes = []
+    model.text_encoder.register_forward_hook(lambda _, __, out: sizes.append(len(out[0])))
+    material = prepare(model, subject, settings)
+    step = PersonalizationStep(model, subject, material, settings, text_encoder=True)
+    trained = step(0, step_generator(0, 0))
+    assert sizes == [1]
+    frozen = PersonalizationStep(model, subject, material, settings)(0, step_generator(0, 0))
+    assert torch.allclose(trained, frozen, rtol=1e-2)
+
+
 def test_the_prior_is_what_the_model_itself_draws(tmp_path: Path) -> None:
     model = tiny_model(tmp_path)
     prior = class_prior(model, "a photo of a dog", SETTINGS)

@@ -13,7 +13,7 @@ from unlikeness.errors import UnlikenessError, UsageError
 if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage
 
-__all__ = ["FILE", "TARGETS", "add_lora", "has_lora", "load_lora", "merge", "save_lora"]
+__all__ = ["FILE", "TARGETS", "add_lora", "has_lora", "load_lora", "merge", "merged_copy", "save_lora"]
 
 FILE = "pytorch_lora_weights.safetensors"
 TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
@@ -47,8 +47,9 @@ def has_lora(model: TextToImage) -> bool:
 def save_lora(model: TextToImage, folder: Path) -> Path:
     """Write the U-Net's adapter as `pytorch_lora_weights.safetensors` into `folder`; returns the file.
 
-    Any diffusers pipeline loads it with `load_lora_weights`. UsageError if the model has no adapter, or if
-    the file exists.
+    Any diffusers pipeline loads it with `load_lora_weights`. UsageError if the model has no adapter, or one
+    that was read from a file (its scale and its part in the text encoder would be lost), or if the file
+    exists.
     """
     from diffusers.loaders import StableDiffusionLoraLoaderMixin
     from diffusers.utils import convert_state_dict_to_diffusers
@@ -56,6 +57,8 @@ def save_lora(model: TextToImage, folder: Path) -> Path:
 
     if not has_lora(model):
         raise UsageError("this model has no LoRA to save; personalize with the method lora, or save it whole")
+    if list(model.unet.peft_config) != ["default"]:
+        raise UsageError("this model's LoRA came from a file; copy that file, or save the model whole")
     if (folder / FILE).exists():
         raise UsageError(f"{folder / FILE} exists, and is never overwritten; give another folder")
     layers = convert_state_dict_to_diffusers(get_peft_model_state_dict(model.unet))
@@ -109,6 +112,15 @@ def load_lora(model: TextToImage, path: str | Path) -> TextToImage:
     for part in (adapted.unet, adapted.text_encoder):
         part.to(model.device).requires_grad_(False)
     return adapted
+
+
+def merged_copy(model: TextToImage, *, text_encoder: bool = False) -> TextToImage:
+    """`model.copy`, with the adapters of what is copied added to its weights: a base to train further."""
+    copied = model.copy(text_encoder=text_encoder)
+    for part in (copied.unet, copied.text_encoder) if text_encoder else (copied.unet,):
+        if getattr(part, "peft_config", None):
+            merge(part)
+    return copied
 
 
 def merge(module: Any) -> Any:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 
 from unlikeness.diffusion.latents import Posterior
+from unlikeness.diffusion.lora import merged_copy
 from unlikeness.personalize.material import prepare
 from unlikeness.personalize.objective import PersonalizationStep, minimise
 from unlikeness.personalize.settings import PersonalizeSettings
@@ -50,13 +51,14 @@ class DreamBooth:
     ) -> TextToImage:
         """A personalized copy of `model`, frozen; `model` itself is not changed.
 
-        prior: class pictures from `class_prior`, drawn now if not given. checkpoint: file to go on from.
-        What is trained is float32 at least, and stays so: rounded to half precision again, small updates
-        would vanish (`to` rounds it where memory matters more).
+        prior: class pictures from `class_prior`, drawn now if not given. checkpoint: file to go on from. A
+        LoRA that the model has is added to the weights first. What is trained is float32 at least, and stays
+        so: rounded to half precision again, small updates would vanish (`to` rounds it where memory matters
+        more).
         """
         s = self.settings
         material = prepare(model, subject, s, prior=prior, progress=progress)
-        tuned = model.copy(text_encoder=s.text_encoder)
+        tuned = merged_copy(model, text_encoder=s.text_encoder)
         parts = [tuned.unet, tuned.text_encoder] if s.text_encoder else [tuned.unet]
         parameters = []
         for part in parts:

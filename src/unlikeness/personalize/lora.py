@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from unlikeness.diffusion.latents import Posterior
-from unlikeness.diffusion.lora import add_lora
+from unlikeness.diffusion.lora import add_lora, merged_copy
 from unlikeness.personalize.material import prepare
 from unlikeness.personalize.objective import PersonalizationStep, minimise
 from unlikeness.personalize.settings import PersonalizeSettings
@@ -56,11 +56,12 @@ class LoRA:
         """A copy of `model` with the trained adapter in its U-Net (`diffusion.lora.save_lora` writes it).
 
         `model` itself is not changed. prior: class pictures from `class_prior`, drawn now if not given.
-        checkpoint: file to go on from. The updates are float32 whatever the model's dtype.
+        checkpoint: file to go on from. The updates are float32 whatever the model's dtype. A LoRA that the
+        model has already is added to the weights; the new one belongs to the model with it.
         """
         s = self.settings
         material = prepare(model, subject, s, prior=prior, progress=progress)
-        tuned = model.copy()
+        tuned = merged_copy(model)
         parameters = add_lora(tuned, rank=s.rank, seed=s.seed)
         step = PersonalizationStep(tuned, subject, material, s)
         minimise(step, parameters, subject, checkpoint=checkpoint, progress=progress, name="LoRA")

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from unlikeness.diffusion.devices import computes_bfloat16
+from unlikeness.diffusion.fingerprint import fingerprint
 from unlikeness.diffusion.loss import diffusion_loss
 from unlikeness.errors import UsageError
 from unlikeness.training import adamw, constant, train
@@ -76,6 +77,8 @@ class PersonalizationStep:
         self.settings = settings
         self.text_encoder = text_encoder
         self.prompts = [subject.instance_prompt, subject.class_prompt]
+        if material.prior is None:
+            self.prompts.pop()  # nothing is learnt under the class prompt
         self._c = None if text_encoder else model.embed(self.prompts)
         self.precision = settings.precision
         if self.precision == "auto":
@@ -105,9 +108,15 @@ def minimise(
     progress: Progress | None,
     name: str,
 ) -> None:
-    """Train `parameters` on `step` with the optimizer, length and seed of its settings."""
+    """Train `parameters` on `step` with the optimizer, length and seed of its settings.
+
+    UsageError if the checkpoint is another model's, subject's or prompt's, or of more steps than asked for.
+    """
     s = step.settings
-    train(
+    identity = {**asdict(s), "steps": None, "subject": subject.digest}
+    if checkpoint is not None:
+        identity |= {"model": fingerprint(step.model), "prompts": step.prompts}
+    done = train(
         step,
         steps=s.steps,
         optimizer=adamw(parameters, lr=s.learning_rate, weight_decay=s.weight_decay),
@@ -116,7 +125,12 @@ def minimise(
         clip=s.clip,
         schedule=constant(warmup=s.warmup),
         checkpoint=checkpoint,
-        settings={**asdict(s), "steps": None, "subject": subject.digest},
+        settings=identity,
         progress=progress,
         description=name,
     )
+    if done.steps > s.steps:
+        raise UsageError(
+            f"the checkpoint {checkpoint} has {done.steps} steps already, more than the {s.steps} asked for; "
+            "raise steps, or give another checkpoint"
+        )
