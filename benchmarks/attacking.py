@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -9,12 +10,39 @@ from typing import Any
 
 from safetensors.torch import load_file, save_file
 
+from benchmarks import common
 from unlikeness import personalize
 from unlikeness.diffusion import TextToImage
 from unlikeness.diffusion.latents import Posterior
 from unlikeness.personalize.material import class_prior
 from unlikeness.personalize.settings import PersonalizeSettings
 from unlikeness.subjects import Subject, with_article
+
+DRAWING = tuple(
+    f"src/unlikeness/diffusion/{name}.py"
+    for name in ("schedule", "latents", "family", "model", "sampling", "devices")
+)
+"""The code that decides what a model draws."""
+
+ATTACK = (
+    *DRAWING,
+    *(f"src/unlikeness/diffusion/{name}.py" for name in ("loss", "lora")),
+    *(
+        f"src/unlikeness/personalize/{name}.py"
+        for name in ("dreambooth", "lora", "material", "objective", "settings")
+    ),
+    *(f"src/unlikeness/{name}.py" for name in ("training", "subjects")),
+)
+"""The code that decides what an attack comes to."""
+
+JUDGES = (
+    *(f"src/unlikeness/toybox/{name}.py" for name in ("cast", "classifier", "identity", "convnet")),
+    "src/unlikeness/toybox/world",
+    "src/unlikeness/measure/similarity.py",
+)
+"""The code of the subjects and of who looks at them."""
+
+CODE = (*ATTACK, *JUDGES, "benchmarks/judging.py")
 
 COMMON: dict[str, Any] = {"batch_size": 4, "class_images": 100}
 """On top of the published settings: the toybox is small, and learns from more pictures a step."""
@@ -42,20 +70,29 @@ QUICK_COMMON: dict[str, Any] = {"batch_size": 1, "class_images": 2, "class_steps
 
 
 class Priors:
-    """Class pictures that the model under attack draws: once per class noun, kept in `folder`."""
+    """Class pictures that the model under attack draws: once per class noun and settings, for all benchmarks.
 
-    def __init__(self, model: TextToImage, folder: Path, settings: PersonalizeSettings) -> None:
+    They lie in a folder of this model's (weights and configuration) and of the code that draws. Two processes
+    may share it: a file is written beside its name and renamed.
+    """
+
+    def __init__(self, model: TextToImage) -> None:
         self.model = model
-        self.folder = folder
-        self.settings = settings
+        code = common.code_digest(*DRAWING, "src/unlikeness/personalize/material.py")
+        self.folder = common.RUNS / "priors" / f"{common.model_digest(model)}-{code}"
 
-    def of(self, class_noun: str) -> Posterior:
-        s = self.settings
-        file = self.folder / f"prior-{class_noun}-{s.class_images}-{s.class_steps}-{s.class_seed}.safetensors"
+    def of(self, class_noun: str, settings: PersonalizeSettings) -> Posterior | None:
+        """Those that an attack with these settings learns from; None if it does without."""
+        s = settings
+        if not (s.class_images and s.prior_weight):
+            return None
+        own = "" if s.class_guidance is None else f"-guidance-{s.class_guidance:g}"
+        name = f"prior-{class_noun}-{s.class_images}-{s.class_steps}-{s.class_seed}{own}.safetensors"
+        file = self.folder / name
         if not file.exists():
             drawn = class_prior(self.model, f"a photo of {with_article(class_noun)}", s)
             file.parent.mkdir(parents=True, exist_ok=True)
-            part = file.with_suffix(".part")
+            part = file.with_name(f".{name}.{os.getpid()}")
             save_file({"mean": drawn.mean.cpu().contiguous(), "std": drawn.std.cpu().contiguous()}, part)
             part.replace(file)
         kept = load_file(file)
@@ -73,9 +110,9 @@ def attack(
 ) -> TextToImage:
     """Personalize; an interrupted training goes on from `checkpoint`, which is removed at the end."""
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
-    tuned = personalize.personalize(
-        model, subject, method, settings, prior=priors.of(subject.class_noun), checkpoint=checkpoint
-    )
+    made = personalize.create(method, settings)
+    prior = priors.of(subject.class_noun, made.settings)
+    tuned = personalize.personalize(model, subject, made, prior=prior, checkpoint=checkpoint)
     checkpoint.unlink(missing_ok=True)
     return tuned
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import hashlib
 import json
 import math
@@ -22,8 +23,11 @@ from unlikeness.errors import UnlikenessError, UsageError
 if TYPE_CHECKING:
     import torch
 
+    from unlikeness.diffusion import TextToImage
+
+ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results"
-RUNS = Path(__file__).parents[1] / "runs" / "benchmarks"
+RUNS = ROOT / "runs" / "benchmarks"
 """Checkpoints, and whatever a `--quick` run writes: never committed."""
 
 Cell = dict[str, Any]
@@ -38,6 +42,7 @@ def parser(description: str) -> argparse.ArgumentParser:
     made.add_argument("--quick", action="store_true", help="a smoke run, whose figures mean nothing")
     made.add_argument("--results", type=Path, help="the JSON file, if not in benchmarks/results/")
     made.add_argument("--fresh", action="store_true", help="forget the figures that the file holds")
+    made.add_argument("--keep", action="store_true", help="keep figures of other code: it decides nothing")
     return made
 
 
@@ -60,10 +65,20 @@ class Results:
     """One benchmark's JSON file. A finished cell is kept, and not computed again.
 
     about: all that decides the figures and is no part of a cell's key (weights, seed, sizes). A file about
-    something else is refused with a UsageError, unless `fresh`.
+    something else is refused with a UsageError, unless `fresh`. code: from `code_digest`; cells that other
+    code has made are refused too, unless `keep`. The file names all code that had a part in it.
     """
 
-    def __init__(self, path: Path, benchmark: str, about: Mapping[str, Any], *, fresh: bool = False) -> None:
+    def __init__(
+        self,
+        path: Path,
+        benchmark: str,
+        about: Mapping[str, Any],
+        *,
+        fresh: bool = False,
+        code: str | None = None,
+        keep: bool = False,
+    ) -> None:
         self.path = path
         about = json.loads(json.dumps(about))
         self.record: dict[str, Any] = {
@@ -79,6 +94,14 @@ class Results:
                     f"or another file with --results"
                 )
             self.record = found
+        known: list[str] = self.record.setdefault("code", [])
+        if code is not None and code not in known:
+            if self.cells and not keep:
+                raise UsageError(
+                    f"{path} holds figures that other code has made; give --fresh to replace them, --keep if "
+                    "what has changed does not decide them, or another file with --results"
+                )
+            known.append(code)
 
     @property
     def cells(self) -> dict[str, Cell]:
@@ -153,6 +176,43 @@ def weights_digest(*modules: Any) -> str:
             flat = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
             digest.update(name.encode() + flat.numpy().tobytes())
     return digest.hexdigest()[:12]
+
+
+def model_digest(model: TextToImage) -> str:
+    """Twelve digits of the SHA-256 of all weights and of what else decides what the model draws.
+
+    That is its configurations, such as the scale of the latents, and the default guidance.
+    """
+    from unlikeness.diffusion.fingerprint import configuration
+
+    weights = weights_digest(model.vae, model.unet, model.text_encoder)
+    return hashlib.sha256(f"{weights} {configuration(model)}".encode()).hexdigest()[:12]
+
+
+def code_digest(*names: str) -> str:
+    """Twelve digits of the SHA-256 of what these modules do: their code without comments and docstrings.
+
+    names: files, or folders with all that is below, relative to the repository's root.
+    """
+    digest = hashlib.sha256()
+    for name in names:
+        path = ROOT / name
+        for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
+            tree = ast.parse(file.read_text(encoding="utf-8"))
+            for node in ast.walk(tree):
+                body = getattr(node, "body", None)
+                if isinstance(body, list):
+                    # A lone string is a docstring, of whatever it stands below.
+                    said = [n for n in body if not _is_text(n)]
+                    node.body = said or [ast.Pass()]  # type: ignore[attr-defined]
+            digest.update(f"{file.relative_to(ROOT).as_posix()}\n{ast.unparse(tree)}\n".encode())
+    return digest.hexdigest()[:12]
+
+
+def _is_text(node: ast.AST) -> bool:
+    if not (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)):
+        return False
+    return isinstance(node.value.value, str)
 
 
 def model_name(name: str) -> str:

@@ -20,10 +20,9 @@ import torch
 from benchmarks import attacking, common
 from benchmarks.judging import TRAINING, Counts, Judge, summarize, toybox_judge
 from unlikeness.diffusion import TextToImage
+from unlikeness.diffusion.devices import computes_bfloat16
 from unlikeness.errors import UsageError
 from unlikeness.gallery import grid
-from unlikeness.personalize.settings import PersonalizeSettings
-from unlikeness.settings import build
 from unlikeness.toybox.cast import Member, unseen
 
 NAME = "personalization"
@@ -46,8 +45,9 @@ def cli(argv: Sequence[str] | None) -> None:
     judge, judges = toybox_judge(counts)
     model = TextToImage.from_pretrained(args.model, device=args.device, dtype="float32")
     results = common.Results(
-        common.results_file(NAME, args), NAME, about(model, args, judges, counts), fresh=args.fresh
-    )
+        common.results_file(NAME, args), NAME, about(model, args, judges, counts),
+        fresh=args.fresh, code=common.code_digest(*attacking.CODE), keep=args.keep,
+    )  # fmt: skip
     measure(model, judge, results, args)
     print(render(results.record))
 
@@ -56,10 +56,13 @@ def about(model: TextToImage, args: argparse.Namespace, judges: str, counts: Cou
     """What the cells of one file have in common."""
     return {
         "model": common.model_name(args.model),
-        "weights": common.weights_digest(model.vae, model.unet, model.text_encoder),
+        "weights": common.model_digest(model),
+        "guidance": model.default_guidance,
+        "precision": "bfloat16" if computes_bfloat16(model.device) else "float32",
         "judges": judges,
         "seed": args.seed,
         "quick": args.quick,
+        "common": attacking.QUICK_COMMON if args.quick else attacking.COMMON,
         "counts": asdict(counts),
     }
 
@@ -68,14 +71,17 @@ def measure(model: TextToImage, judge: Judge, results: common.Results, args: arg
     """Fill the cells that are missing, and sum up."""
     quick = args.quick
     base = attacking.QUICK_COMMON if quick else attacking.COMMON
-    priors = attacking.Priors(model, results.work, build(PersonalizeSettings, base))
+    grid_of = attacking.QUICK if quick else attacking.GRID
+    given = chosen_by_hand(args.use)
+    methods = known_methods(args.methods, grid_of, given)
     tuning = unseen(min(args.tuning, 1) if quick else args.tuning, TUNING_SEED + args.seed)
     cast = unseen(min(args.subjects, 2) if quick else args.subjects, args.seed)
-    given = chosen_by_hand(args.use)
-    bench = _Bench(model, judge, results, priors, base, args.seed)
-    summary: dict[str, Any] = {"tuning": {}, "test": {}}
-    for method in args.methods.split(","):
-        rows = [given[method]] if method in given else (attacking.QUICK if quick else attacking.GRID)[method]
+    bench = _Bench(model, judge, results, attacking.Priors(model), base, args.seed)
+    # What another stage or method has found stays.
+    found = results.record["summary"]
+    summary: dict[str, Any] = {stage: dict(found.get(stage, {})) for stage in ("tuning", "test")}
+    for method in methods:
+        rows = [given[method]] if method in given else grid_of[method]
         if method not in given and args.stage in ("tune", "all"):
             for row in rows:
                 cells = [bench.cell("tuning", method, row, who) for who in tuning]
@@ -91,8 +97,23 @@ def measure(model: TextToImage, judge: Judge, results: common.Results, args: arg
                     "settings": attacking.full_settings(method, {**base, **best}),
                     "chosen": best,
                     "by_hand": method in given,
+                    "cells": [key("test", method, best, key_of(one)) for one in cast[: len(cells)]],
                 }
                 results.finish(summary, device=model.device)
+
+
+def known_methods(
+    text: str, grid_of: Mapping[str, Any], given: Mapping[str, Mapping[str, Any]]
+) -> list[str]:
+    """--methods. UsageError for one without settings to try, or --use of one that is not among them."""
+    methods = [name.strip() for name in text.split(",")]
+    for name in methods:
+        if name not in grid_of and name not in given:
+            raise UsageError(f"--methods {name} has no settings to try; there are {', '.join(grid_of)}")
+    for name in given:
+        if name not in methods:
+            raise UsageError(f"--use {name}:... is for a method that --methods {text} leaves out")
+    return methods
 
 
 def chosen_by_hand(use: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -108,7 +129,8 @@ def chosen_by_hand(use: Sequence[str]) -> dict[str, dict[str, Any]]:
 
 
 def key(stage: str, method: str, settings: Mapping[str, Any], subject: str) -> str:
-    return f"{stage}/{method}/{common.settings_text(settings)}/{subject}"
+    """A cell's: the same for the same settings in any order."""
+    return f"{stage}/{method}/{common.settings_text(dict(sorted(settings.items())))}/{subject}"
 
 
 def key_of(who: Member) -> str:
@@ -118,7 +140,8 @@ def key_of(who: Member) -> str:
 def choose(
     method: str, rows: Sequence[dict[str, Any]], results: common.Results, subjects: Sequence[str]
 ) -> dict[str, Any]:
-    """The row with the largest mean s on the tuning subjects among those that keep the context.
+    """The row with the largest mean s on the tuning subjects among those that keep the context, or if none
+    does, among all.
 
     A single row needs no tuning. UsageError if a row has not been tried on all of them.
     """
@@ -175,7 +198,8 @@ def save_sheet(path: Path, training: torch.Tensor, pictures: torch.Tensor, count
     columns = max(TRAINING + 3, len(there) and min(len(there), 12))
     white = torch.ones(1, *pictures.shape[1:])
     rows = []
-    for images in (torch.nn.functional.interpolate(training, pictures.shape[-2:]), pictures[:columns], there):
+    plain = pictures[: counts.generated]
+    for images in (torch.nn.functional.interpolate(training, pictures.shape[-2:]), plain, there):
         row = images[:columns]
         rows += [row, white.expand(columns - len(row), -1, -1, -1)]
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -185,7 +209,9 @@ def save_sheet(path: Path, training: torch.Tensor, pictures: torch.Tensor, count
 def render(record: Mapping[str, Any]) -> str:
     """The tables of docs/results.md."""
     head = ["method", "s [95 % interval]", "least s", "s, new context", "context read", "class read", "n"]
-    rows, settings = [], []
+    rows, subjects = [], []
+    tuned: list[str] = []
+    by_hand: list[str] = []
     for method, figures in record["summary"].get("test", {}).items():
         count = f"{figures['subjects']} subjects, {figures['pictures']} pictures"
         rows.append([
@@ -193,14 +219,17 @@ def render(record: Mapping[str, Any]) -> str:
             f"{figures['s_new_context']:.2f}", common.interval(figures["context_read"]),
             f"{figures['class_read']:.2f}", count,
         ])  # fmt: skip
-        settings.append(f"{method}: {common.settings_text(figures['chosen'])}")
+        said = f"{method}: {common.settings_text(figures['chosen'])}"
+        (by_hand if figures["by_hand"] else tuned).append(said)
+        subjects += figures["cells"]
     parts = [common.table(head, rows)]
+    chosen = f"Settings chosen on other subjects: {'; '.join(tuned)}. " if tuned else ""
+    chosen += f"Settings given by hand: {'; '.join(by_hand)}. " if by_hand else ""
     parts.append(
-        f"Goal: s ≥ {GOAL}. Settings chosen on other subjects: {'; '.join(settings)}. "
+        f"Goal: s ≥ {GOAL}. {chosen}Guidance {record['about']['guidance']:g}, "
         f"{TRAINING} training pictures each, seed {record['about']['seed']}. Intervals: 95 %, bootstrap over "
         f"subjects and pictures. A sheet of pictures per subject: [{NAME}](../benchmarks/results/{NAME})."
     )
-    subjects = [name for name in record["cells"] if name.startswith("test/")]
     each = [[*(name.split("/")[1::2]), f"{record['cells'][name]['s']:.2f}",
              f"{record['cells'][name]['context_read']:.2f}"] for name in subjects]  # fmt: skip
     parts.append(common.table(["method", "subject", "s", "context read"], each))

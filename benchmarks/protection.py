@@ -27,12 +27,21 @@ from unlikeness.errors import UsageError
 from unlikeness.gallery import grid
 from unlikeness.measure.bootstrap import bootstrap_mean
 from unlikeness.measure.visibility import linf, psnr, ssim
-from unlikeness.personalize.settings import PersonalizeSettings
 from unlikeness.protect import registry
 from unlikeness.settings import build
 from unlikeness.toybox.cast import Member, unseen
 
 NAME = "protection"
+CODE = (
+    *attacking.CODE,
+    *(
+        f"src/unlikeness/protect/{name}.py"
+        for name in ("base", "advdm", "photoguard", "noise", "rng", "settings")
+    ),
+    "src/unlikeness/measure/visibility.py",
+)
+"""The code that decides the figures."""
+
 METHODS = ("noise", "advdm", "photoguard")
 BUDGETS = (4, 8, 16)
 
@@ -44,35 +53,51 @@ def cli(argv: Sequence[str] | None) -> None:
     parser.add_argument("--budgets", default=",".join(map(str, BUDGETS)), help="n/255, whole numbers")
     parser.add_argument("--use", default="", metavar="NAME=VALUE,...", help="DreamBooth's settings")
     args = parser.parse_args(argv)
+    methods, budgets = asked(args.methods, args.budgets)
     counts = Counts.few() if args.quick else Counts()
     judge, judges = toybox_judge(counts)
     model = TextToImage.from_pretrained(args.model, device=args.device, dtype="float32")
     base = attacking.QUICK_COMMON if args.quick else attacking.COMMON
-    row = {"steps": 2} if args.quick else dreambooth_settings(args.use)
+    about = personalization.about(model, args, judges, counts)
+    row = {"steps": 2} if args.quick else dreambooth_settings(args.use, about["weights"])
     settings = attacking.full_settings("dreambooth", {**base, **row})
-    what = {**personalization.about(model, args, judges, counts), "dreambooth": settings}
-    results = common.Results(common.results_file(NAME, args), NAME, what, fresh=args.fresh)
-    try:
-        budgets = [int(text) for text in args.budgets.split(",")]
-    except ValueError as error:
-        raise UsageError(f"--budgets {args.budgets} must be whole numbers separated by commas") from error
+    results = common.Results(
+        common.results_file(NAME, args), NAME, {**about, "dreambooth": settings},
+        fresh=args.fresh, code=common.code_digest(*CODE), keep=args.keep,
+    )  # fmt: skip
     measure(
         model, judge, results, settings,
         cast=unseen(min(args.subjects, 1) if args.quick else args.subjects, args.seed),
-        methods=args.methods.split(","), budgets=budgets[:1] if args.quick else budgets,
+        methods=methods, budgets=budgets[:1] if args.quick else budgets,
         seed=args.seed, further={"steps": 2} if args.quick else {},
     )  # fmt: skip
     print(render(results.record))
 
 
-def dreambooth_settings(use: str) -> dict[str, Any]:
-    """--use, or what the personalization benchmark chose. UsageError if there is neither."""
+def asked(methods: str, budgets: str) -> tuple[list[str], list[int]]:
+    """--methods and --budgets. UsageError for what is no method or no budget, before anything is trained."""
+    try:
+        numbers = [int(text) for text in budgets.split(",")]
+    except ValueError as error:
+        raise UsageError(f"--budgets {budgets} must be whole numbers separated by commas") from error
+    names = [name.strip() for name in methods.split(",")]
+    for name in names:
+        for number in numbers:
+            build(registry.method(name).settings_type, {"budget": float(number)})
+    return names, numbers
+
+
+def dreambooth_settings(use: str, weights: str) -> dict[str, Any]:
+    """--use, or what the personalization benchmark chose for these weights. UsageError for neither."""
     if use:
         return dict(common.parse_settings(use))
     path = common.RESULTS / f"{personalization.NAME}.json"
-    found = common.load(path)["summary"].get("test", {}) if path.exists() else {}
+    record = common.load(path) if path.exists() else {"about": {}, "summary": {}}
+    found = record["summary"].get("test", {})
     if "dreambooth" not in found:
         raise UsageError("no DreamBooth setting is chosen yet: run benchmarks.personalization, or give --use")
+    if record["about"].get("weights") != weights:
+        raise UsageError(f"{path} chose DreamBooth's settings for other weights; run it again, or give --use")
     chosen: dict[str, Any] = found["dreambooth"]["chosen"]
     return chosen
 
@@ -90,8 +115,7 @@ def measure(
     further: Mapping[str, Any],
 ) -> None:
     """Fill the cells that are missing, subject by subject, so that what is done is always comparable."""
-    prior = {name: settings[name] for name in ("class_images", "class_steps", "class_guidance", "class_seed")}
-    priors = attacking.Priors(model, results.work, build(PersonalizeSettings, prior))
+    priors = attacking.Priors(model)
     ways = ["clean", *(f"{method}/{budget}" for budget in budgets for method in methods)]
     for count, who in enumerate(cast, start=1):
         for way in ways:
@@ -118,14 +142,13 @@ def measure(
                 small = torch.nn.functional.interpolate(pictures, drawn.shape[-2:])
                 grid(torch.cat([small, drawn[:TRAINING]]), columns=TRAINING).save(strip)
                 levels = judge.counts.levels
-                of_clean = frozen_loss(model, clean.images, clean.class_prompt, seed=seed, levels=levels)
-                same = way == "clean"
+                loss = frozen_loss(model, pictures, clean.class_prompt, seed=seed, levels=levels)
+                # The clean pictures come first.
+                clean_cell = results.cells.get(f"{personalization.key_of(who)}/clean")
                 return {
                     **figures,
-                    "loss": of_clean
-                    if same
-                    else frozen_loss(model, pictures, clean.class_prompt, seed=seed, levels=levels),
-                    "loss_clean": of_clean,
+                    "loss": loss,
+                    "loss_clean": loss if clean_cell is None else clean_cell["loss"],
                     **visibility(clean.images, pictures),
                 }
 

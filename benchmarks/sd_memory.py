@@ -25,7 +25,7 @@ import torch
 from diffusers import AutoencoderKL, PNDMScheduler, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from benchmarks import common
+from benchmarks import attacking, common
 from unlikeness import personalize
 from unlikeness.diffusion import TextToImage
 from unlikeness.diffusion.devices import pick_device
@@ -72,7 +72,10 @@ def cli(argv: Sequence[str] | None) -> None:
         "steps": steps,
         "seed": args.seed,
     }
-    results = common.Results(common.results_file(NAME, args), NAME, about, fresh=args.fresh)
+    results = common.Results(
+        common.results_file(NAME, args), NAME, about,
+        fresh=args.fresh, code=common.code_digest(*attacking.ATTACK), keep=args.keep,
+    )  # fmt: skip
     for method in args.methods.split(","):
         for dtype in args.dtypes.split(","):
             results.cell(

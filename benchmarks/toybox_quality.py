@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from benchmarks import common
+from benchmarks import attacking, common
 from unlikeness.diffusion import TextToImage
 from unlikeness.gallery import grid
 from unlikeness.measure.bootstrap import bootstrap_mean
@@ -31,6 +31,13 @@ from unlikeness.toybox.recipes.renders import to_images
 from unlikeness.toybox.world import CLASS_NOUNS, CONTEXTS, sample_identity, sample_scene
 
 NAME = "toybox_quality"
+CODE = (
+    *attacking.DRAWING,
+    *attacking.JUDGES,
+    *(f"src/unlikeness/measure/{name}.py" for name in ("distribution", "visibility")),
+)
+"""The code that decides the figures."""
+
 _RENDERS = 8_000_001
 _SAMPLES = 5_000_000
 IDENTITY_SEED = 20_000
@@ -69,12 +76,16 @@ def cli(argv: Sequence[str] | None) -> None:
     judge, encoder = classifier.load(), identity.load()
     about = {
         "model": common.model_name(args.model),
-        "weights": common.weights_digest(model.vae, model.unet, model.text_encoder),
+        "weights": common.model_digest(model),
+        "guidance": model.default_guidance,
         "judges": common.weights_digest(encoder.net, judge.net),
         "seed": args.seed,
         "sizes": asdict(sizes),
     }
-    results = common.Results(common.results_file(NAME, args), NAME, about, fresh=args.fresh)
+    results = common.Results(
+        common.results_file(NAME, args), NAME, about,
+        fresh=args.fresh, code=common.code_digest(*CODE), keep=args.keep,
+    )  # fmt: skip
     measure(model, judge, encoder, results, sizes, args.seed)
     print(render(results.record))
 
@@ -227,7 +238,8 @@ def render(record: Mapping[str, Any]) -> str:
     ]  # fmt: skip
     return "\n\n".join([
         common.table(["figure", "value", "goal", "n"], rows),
-        f"Seed {record['about']['seed']}; samples of {record['about']['sizes']['steps']} steps. "
+        f"Seed {record['about']['seed']}; samples of {record['about']['sizes']['steps']} steps at guidance "
+        f"{record['about']['guidance']:g}. "
         "Intervals: 95 %, bootstrap; KID: mean and standard deviation over 100 subsets of at most 256.",
         f"![a sample for each class noun and context](../benchmarks/results/{NAME}.png)",
     ])  # fmt: skip

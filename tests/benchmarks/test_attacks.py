@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from benchmarks.judging import Counts, Judge, pack, s_of, summarize, unpack
+from PIL import Image
 from tests.tiny import tiny_model
 from torch import Tensor
 
@@ -21,6 +23,7 @@ from unlikeness.diffusion import TextToImage
 from unlikeness.diffusion.loss import mean_loss_over_levels as frozen_loss
 from unlikeness.errors import UsageError
 from unlikeness.measure.similarity import Pairs
+from unlikeness.personalize.settings import PersonalizeSettings
 from unlikeness.toybox.cast import member, unseen
 from unlikeness.toybox.world import CONTEXTS
 
@@ -107,7 +110,7 @@ def arguments(**values: Any) -> argparse.Namespace:
 
 def test_personalization_from_tuning_to_table(model: TextToImage, judge: Judge, tmp_path: Path) -> None:
     path = tmp_path / "personalization.json"
-    what = {"seed": 0}
+    what = {"seed": 0, "guidance": 7.5}
     personalization.measure(model, judge, common.Results(path, "personalization", what), arguments())
     record = common.load(path)
     tuned = [name for name in record["cells"] if name.startswith("tuning/dreambooth")]
@@ -128,6 +131,89 @@ def test_personalization_from_tuning_to_table(model: TextToImage, judge: Judge, 
         patch.setattr(attacking, "attack", never)
         personalization.measure(model, judge, again, arguments())
     assert again.record["cells"] == record["cells"]
+
+
+def test_halves_and_methods_leave_each_others_figures(
+    model: TextToImage, judge: Judge, tmp_path: Path
+) -> None:
+    path = tmp_path / "personalization.json"
+
+    def run(**values: Any) -> dict[str, Any]:
+        results = common.Results(path, "personalization", {"seed": 0, "guidance": 7.5})
+        personalization.measure(model, judge, results, arguments(**values))
+        return common.load(path)
+
+    run(stage="tune", methods="dreambooth")
+    run(stage="test", methods="dreambooth")
+    record = run(methods="lora", use=["lora:steps=1,rank=2"])
+    assert set(record["summary"]["test"]) == {"dreambooth", "lora"}
+    assert len(record["summary"]["tuning"]) == 2
+    assert record["summary"]["test"]["lora"]["by_hand"]
+    table = personalization.render(record)
+    assert "chosen on other subjects: dreambooth" in table
+    assert "given by hand: lora: steps=1,rank=2" in table
+    # The order of settings makes no other cell; the table shows those of the summary alone.
+    count = len(record["cells"])
+    assert len(run(methods="lora", use=["lora:rank=2,steps=1"])["cells"]) == count
+    record = run(methods="lora", use=["lora:rank=2,steps=2"])
+    assert len(record["cells"]) == count + 1
+    assert personalization.render(record).count("| lora | person-0 |") == 1
+
+
+def test_class_pictures_are_those_of_the_attacks_own_settings(model: TextToImage, tmp_path: Path) -> None:
+    priors = attacking.Priors(model)
+    few = PersonalizeSettings(class_images=2, class_steps=1)
+    first = priors.of("dog", few)
+    assert first is not None
+    guided = priors.of("dog", replace(few, class_guidance=1.0))
+    assert guided is not None
+    assert not torch.equal(guided.mean, first.mean)
+    assert priors.of("dog", replace(few, class_images=0)) is None
+    assert priors.of("dog", replace(few, prior_weight=0.0)) is None
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(attacking, "class_prior", None)  # another process finds them
+        again = attacking.Priors(model).of("dog", few)
+    assert again is not None
+    assert torch.equal(again.mean, first.mean)
+    with torch.no_grad():
+        model.unet.conv_in.bias.add_(1)
+    assert attacking.Priors(model).folder != priors.folder
+    assert not [file for file in priors.folder.iterdir() if file.name.startswith(".")]
+
+
+def test_the_sheet_has_a_row_for_each_kind(tmp_path: Path) -> None:
+    counts = Counts.few()
+    red, green, blue = (torch.zeros(n, 3, 8, 8) for n in (5, counts.generated, 3))
+    red[:, 0], green[:, 1], blue[:, 2] = 1, 1, 1
+    personalization.save_sheet(tmp_path / "sheet.png", red, torch.cat([green, blue]), counts)
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        third = [sheet.getpixel((2 * 10 + 4, row * 10 + 4)) for row in range(3)]
+    assert third == [(255, 0, 0), (255, 255, 255), (0, 0, 255)]
+
+
+def test_what_cannot_be_asked_is_refused_before_training(
+    model: TextToImage, judge: Judge, tmp_path: Path
+) -> None:
+    results = common.Results(tmp_path / "figures.json", "test", {})
+    with pytest.raises(UsageError, match="lroa has no settings"):
+        personalization.measure(model, judge, results, arguments(methods="lroa"))
+    with pytest.raises(UsageError, match="leaves out"):
+        personalization.measure(model, judge, results, arguments(methods="lora", use=["dreambooth:steps=1"]))
+    assert protection.asked("noise, advdm", "4,8") == (["noise", "advdm"], [4, 8])
+    for methods, budgets in (("nois", "8"), ("noise", "8.5"), ("noise", "-1")):
+        with pytest.raises(UsageError):
+            protection.asked(methods, budgets)
+    assert not results.cells
+
+
+def test_what_decides_the_figures_is_told(model: TextToImage) -> None:
+    args = argparse.Namespace(model="tiny", seed=0, quick=False)
+    told = personalization.about(model, args, "judges", Counts())
+    assert told["common"] == attacking.COMMON
+    assert told["guidance"] == model.default_guidance
+    assert told["precision"] in ("float32", "bfloat16")
+    model.default_guidance += 1
+    assert personalization.about(model, args, "judges", Counts())["weights"] != told["weights"]
 
 
 def test_protection_compares_with_the_same_noise(model: TextToImage, tmp_path: Path) -> None:
@@ -169,8 +255,13 @@ def test_protection_without_a_setting_says_what_to_run(
 ) -> None:
     monkeypatch.setattr(common, "RESULTS", tmp_path)
     with pytest.raises(UsageError, match="personalization"):
-        protection.dreambooth_settings("")
-    assert protection.dreambooth_settings("steps=4") == {"steps": "4"}
-    record = {"cells": {}, "summary": {"test": {"dreambooth": {"chosen": {"steps": 9}}}}}
+        protection.dreambooth_settings("", "aaa")
+    assert protection.dreambooth_settings("steps=4", "aaa") == {"steps": "4"}
+    record = {
+        "about": {"weights": "aaa"}, "cells": {},
+        "summary": {"test": {"dreambooth": {"chosen": {"steps": 9}}}},
+    }  # fmt: skip
     (tmp_path / "personalization.json").write_text(json.dumps(record))
-    assert protection.dreambooth_settings("") == {"steps": 9}
+    assert protection.dreambooth_settings("", "aaa") == {"steps": 9}
+    with pytest.raises(UsageError, match="other weights"):
+        protection.dreambooth_settings("", "bbb")

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.tiny import tiny_model
 
-from benchmarks import common
+from benchmarks import attacking, common, protection, toybox_quality
+from unlikeness.diffusion import TextToImage
 from unlikeness.errors import UnlikenessError, UsageError
 
 
@@ -74,6 +76,46 @@ def test_weights_digest_sees_any_weight() -> None:
         layer.bias[0] += 1
     assert common.weights_digest(layer) != before
     assert common.weights_digest(layer.to(torch.bfloat16)) != before
+
+
+def test_the_digest_of_a_model_sees_its_configuration(tmp_path: Path) -> None:
+    model = tiny_model(tmp_path)
+    before = common.model_digest(model)
+    assert common.model_digest(TextToImage.from_pretrained(model.source or "", device="cpu")) == before
+    model.default_guidance += 1
+    assert common.model_digest(model) != before
+    model.default_guidance -= 1
+    model.vae.register_to_config(scaling_factor=0.5)
+    assert common.model_digest(model) != before
+
+
+def test_figures_of_other_code_are_refused_unless_kept(tmp_path: Path) -> None:
+    path = tmp_path / "figures.json"
+    common.Results(path, "test", {}, code="aaa").cell("a", lambda: {"s": 1.0})
+    assert common.Results(path, "test", {}, code="aaa").cells
+    with pytest.raises(UsageError, match="other code has made"):
+        common.Results(path, "test", {}, code="bbb")
+    kept = common.Results(path, "test", {}, code="bbb", keep=True)
+    kept.cell("b", lambda: {"s": 2.0})
+    assert common.load(path)["code"] == ["aaa", "bbb"]
+    assert list(common.Results(path, "test", {}, code="bbb").cells) == ["a", "b"]
+    assert not common.Results(path, "test", {}, code="ccc", fresh=True).cells
+
+
+def test_the_digest_of_code_sees_what_it_does_and_not_what_it_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for names in (attacking.DRAWING, protection.CODE, toybox_quality.CODE):
+        assert common.code_digest(*names) == common.code_digest(*names)
+    monkeypatch.setattr(common, "ROOT", tmp_path)
+    (tmp_path / "folder").mkdir()
+    file = tmp_path / "folder" / "a.py"
+    file.write_text('"""Said."""\nclass A:\n    """Said."""\n\ndef f(x):\n    return x + 1\n')
+    first = common.code_digest("folder")
+    file.write_text('class A:  # other\n    """Else."""\ndef f(x):\n    """Else."""\n    return (x + 1)\n')
+    assert common.code_digest("folder") == first
+    file.write_text(file.read_text().replace("+ 1", "+ 2"))
+    assert common.code_digest("folder") != first
 
 
 def test_settings_travel_as_text() -> None:

@@ -76,7 +76,7 @@ def test_an_encoder_that_knows_nothing_scores_half() -> None:
 def test_all_cells_and_their_table(tmp_path: Path) -> None:
     model = tiny_model(tmp_path)
     sizes = toybox_quality.Sizes(reconstructions=2, samples=48, subjects=2, views=2, steps=1)
-    about: dict[str, Any] = {"seed": 0, "sizes": {"steps": 1}}
+    about: dict[str, Any] = {"seed": 0, "guidance": 3.0, "sizes": {"steps": 1}}
     results = common.Results(tmp_path / "toybox_quality.json", "toybox_quality", about)
     judge = Answers()
     toybox_quality.measure(model, judge, judge.features, results, sizes, 0)
