@@ -80,7 +80,8 @@ class Judge:
             "s_new_context": round(s_of(elsewhere), 4),
             "context_read": round(float(np.mean([a == b for a, b in zip(read, contexts, strict=True)])), 4),
             "class_read": round(float(np.mean([noun == who.class_noun for noun in nouns])), 4),
-            "pictures": len(plain) + len(there),
+            "pictures": len(plain),
+            "pictures_new_context": len(there),
             "pairs": pack(pairs),
         }
         return figures, torch.cat([plain, there])
@@ -122,6 +123,7 @@ def summarize(cells: Sequence[Mapping[str, Any]], *, seed: int) -> dict[str, Any
         "class_read": float(np.mean([cell["class_read"] for cell in cells])),
         "subjects": len(cells),
         "pictures": sum(cell["pictures"] for cell in cells),
+        "pictures_new_context": sum(cell["pictures_new_context"] for cell in cells),
         "seed": seed,
     }
 

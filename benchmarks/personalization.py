@@ -214,6 +214,7 @@ def render(record: Mapping[str, Any]) -> str:
     by_hand: list[str] = []
     for method, figures in record["summary"].get("test", {}).items():
         count = f"{figures['subjects']} subjects, {figures['pictures']} pictures"
+        count += f" and {figures['pictures_new_context']} in a new context"
         rows.append([
             method, common.interval(figures["s"]), f"{figures['s_least']:.2f}",
             f"{figures['s_new_context']:.2f}", common.interval(figures["context_read"]),

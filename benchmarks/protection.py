@@ -154,8 +154,20 @@ def measure(
 
             results.cell(f"{personalization.key_of(who)}/{way}", compute)
         done = [personalization.key_of(member) for member in cast[:count]]
-        summary = {way: sum_up([results.cells[f"{name}/{way}"] for name in done], seed=seed) for way in ways}
+        # What an earlier run has measured of all these subjects stays in the table.
+        known = {key.partition("/")[2] for key in results.cells} | set(ways)
+        shown = [way for way in known if all(f"{name}/{way}" in results.cells for name in done)]
+        summary = {
+            way: sum_up([results.cells[f"{name}/{way}"] for name in done], seed=seed)
+            for way in sorted(shown, key=_place)
+        }
         results.finish(summary, device=model.device)
+
+
+def _place(way: str) -> tuple[int, int, str]:
+    """Where a way stands in the table: the clean pictures first, then by budget."""
+    method, _, budget = way.partition("/")
+    return int(budget or -1), METHODS.index(method) if method in METHODS else len(METHODS), method
 
 
 def protect(

@@ -187,7 +187,8 @@ def telling_apart(encoder: Embedder, subjects: int, views: int, seed: int) -> di
 
     Per class noun over all its pairs; the interval resamples subjects, each with the AUC of its own pairs.
     """
-    by_noun, by_subject = {}, []
+    by_noun: dict[str, float] = {}
+    by_subject: list[float] = []
     for noun in CLASS_NOUNS:
         cast = [member(IDENTITY_SEED + 1_000 * seed + i, noun) for i in range(subjects)]
         vectors = embed_all(encoder, torch.cat([who.held_out(views) for who in cast]))
@@ -196,11 +197,12 @@ def telling_apart(encoder: Embedder, subjects: int, views: int, seed: int) -> di
         same = owner[:, None] == owner[None, :]
         pair = ~torch.eye(len(owner), dtype=torch.bool)
         by_noun[noun] = auc(cosines[same & pair], cosines[~same])
-        by_subject.append([
+        by_subject += [
             auc(cosines[(owner == i)[:, None] & same & pair], cosines[(owner == i)[:, None] & ~same])
             for i in range(subjects)
-        ])  # fmt: skip
-    figures = bootstrap_mean(by_subject, seed=seed)
+        ]
+    # The class nouns are all there are, not a sample of more: subjects alone are drawn.
+    figures = bootstrap_mean([by_subject], seed=seed)
     return {
         "value": sum(by_noun.values()) / len(by_noun),
         "by_class_noun": by_noun,

@@ -69,6 +69,7 @@ def test_s_and_its_packing() -> None:
 
 def cell(s: float, context: float = 1.0) -> dict[str, Any]:
     return {"s": s, "context_read": context, "s_new_context": s, "class_read": 1.0, "pictures": 4,
+            "pictures_new_context": 3,
             "pairs": pack(pairs(0.2 + 0.7 * s))}  # fmt: skip
 
 
@@ -78,6 +79,7 @@ def test_summary_is_the_mean_over_subjects() -> None:
     assert found["s"]["low"] <= 0.6 <= found["s"]["high"]
     assert found["context_read"]["value"] == pytest.approx(0.75)
     assert (found["subjects"], found["pictures"], found["s_least"]) == (2, 8, 0.4)
+    assert found["pictures_new_context"] == 6
 
 
 def test_the_best_setting_keeps_the_context(tmp_path: Path) -> None:
@@ -248,6 +250,10 @@ def test_protection_from_cells_to_table(model: TextToImage, judge: Judge, tmp_pa
     table = protection.render(record)
     assert "| noise | 8 |" in table
     assert "| clean | 0 |" in table
+    assert f"{Counts.few().generated} generated a row" in table  # those that s is made of
+    results = common.Results(path, "protection", what)
+    protection.measure(model, judge, results, settings, **{**wanted, "methods": ["noise"], "budgets": [4]})
+    assert list(results.record["summary"]) == ["clean", "noise/4", "noise/8", "advdm/8"]
 
 
 def test_protection_without_a_setting_says_what_to_run(

@@ -12,6 +12,7 @@ from tests.tiny import tiny_model
 from torch import Tensor
 
 from benchmarks import common, toybox_quality
+from unlikeness.measure.bootstrap import bootstrap_mean
 from unlikeness.toybox.world import CLASS_NOUNS, CONTEXTS
 
 
@@ -71,6 +72,18 @@ def test_an_encoder_that_knows_nothing_scores_half() -> None:
     found = toybox_quality.telling_apart(constant, subjects=2, views=2, seed=0)
     assert found["value"] == 0.5
     assert found["subjects"] == 2 * len(CLASS_NOUNS)
+
+
+def test_the_encoders_interval_draws_subjects_and_not_class_nouns(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[Any] = []
+
+    def spy(groups: Any, **settings: Any) -> Any:
+        drawn.append(groups)
+        return bootstrap_mean(groups, **settings)
+
+    monkeypatch.setattr(toybox_quality, "bootstrap_mean", spy)
+    toybox_quality.telling_apart(Answers().features, subjects=2, views=2, seed=0)
+    assert [len(group) for group in drawn[0]] == [2 * len(CLASS_NOUNS)]
 
 
 def test_all_cells_and_their_table(tmp_path: Path) -> None:
