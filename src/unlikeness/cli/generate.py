@@ -16,7 +16,9 @@ def generate(
     model: Annotated[str, typer.Option(help="A diffusers folder, a hub name, or toybox.")] = "toybox",
     lora: Annotated[Path | None, typer.Option(help="A LoRA file, or a folder with one.")] = None,
     count: Annotated[int, typer.Option(min=1, help="Pictures for each prompt.")] = 8,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the first picture; the others follow.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**62, help="Seed of the first picture; the others follow.")
+    ] = 0,
     steps: Annotated[int, typer.Option(min=1, help="Solver steps.")] = 25,
     guidance: Annotated[float | None, typer.Option(help="Guidance scale; default: the model's own.")] = None,
     negative_prompt: Annotated[str, typer.Option(help="What to lead away from.")] = "",
@@ -32,11 +34,14 @@ def generate(
     from unlikeness.diffusion.saving import check_empty
     from unlikeness.gallery import save_generated
     from unlikeness.progress import on_stderr
+    from unlikeness.prompts import too_long
 
     check_empty(output)
     loaded = TextToImage.from_pretrained(model, device=device, dtype=dtype)
     if lora is not None:
         loaded = load_lora(loaded, lora)
+    for line in filter(None, (too_long(loaded.tokenizer, words) for words in [*prompt, negative_prompt])):
+        typer.echo(f"unlikeness: {line}", err=True)
     seeds = list(range(seed, seed + count)) * len(prompt)
     prompts = [words for words in prompt for _ in range(count)]
     with on_stderr(quiet=quiet) as progress:

@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 
 from unlikeness.diffusion.loss import diffusion_loss
+from unlikeness.errors import UsageError
+from unlikeness.prompts import too_long
 from unlikeness.protect import rng
 from unlikeness.protect.base import GradientProtection
 from unlikeness.protect.settings import PgdSettings
@@ -38,12 +40,17 @@ class AdvDMSettings(PgdSettings):
 
 
 class AdvDM(GradientProtection[AdvDMSettings]):
-    """Raises the diffusion loss: the picture becomes one that the model finds hard to learn from."""
+    """Raises the diffusion loss: the picture becomes one that the model finds hard to learn from.
+
+    UsageError for a prompt that is longer than the model reads.
+    """
 
     settings_type = AdvDMSettings
 
     def __init__(self, model: TextToImage, settings: AdvDMSettings) -> None:
         super().__init__(model, settings)
+        if reason := too_long(model.tokenizer, settings.prompt):
+            raise UsageError(reason)
         with torch.no_grad():
             self._c = model.embed([settings.prompt]).detach()
 
