@@ -48,8 +48,8 @@ def cli(argv: Sequence[str] | None) -> None:
     if args.method == "noise":
         values.pop("steps", None)
     settings = build(found.settings_type, values)
-    paths = first_files(args.folder, args.output, 4 if args.quick else args.limit)
-    targets = find_targets(paths, args.output)
+    limit = 4 if args.quick else args.limit
+    targets = first_files(args.folder, args.output, limit)
     model = TextToImage.from_pretrained(args.model, device=args.device)
     about = {
         "model": common.model_name(args.model),
@@ -64,12 +64,13 @@ def cli(argv: Sequence[str] | None) -> None:
     with on_stderr() as progress:
         began = time.perf_counter()
         outcome = protect_folder(
-            paths,
+            [args.folder],
             args.output,
             registry.create(args.method, model, settings),
             method=args.method,
             model=args.model,
             seed=args.seed,
+            limit=limit,
             batch_size=batches.default_batch_size(model.resolution, model.device),
             progress=progress,
         )
@@ -89,13 +90,13 @@ def cli(argv: Sequence[str] | None) -> None:
     print(render(results.record))
 
 
-def first_files(folder: Path, output: Path, limit: int | None) -> list[Path]:
-    """The folder, or the first `limit` files in it. UsageError if it does not exist."""
+def first_files(folder: Path, output: Path, limit: int | None) -> list[Target]:
+    """The first `limit` files of the folder, or all. UsageError for no folder or a limit below 1."""
     if not folder.is_dir():
         raise UsageError(f"{folder} is no folder; name a folder with photographs")
-    if limit is None:
-        return [folder]
-    return [target.source for target in find_targets([folder], output)][:limit]
+    if limit is not None and limit < 1:
+        raise UsageError(f"--limit is {limit}, but it must be 1 or more")
+    return find_targets([folder], output)[:limit]
 
 
 def audit(targets: Sequence[Target], output: Path, budget: float) -> dict[str, Any]:

@@ -7,7 +7,12 @@ own making is meant to reach a user.
 
 from __future__ import annotations
 
-__all__ = ["PictureError", "UnlikenessError", "UsageError"]
+__all__ = ["PictureError", "UnlikenessError", "UsageError", "one_line"]
+
+
+def one_line(text: str) -> str:
+    """`text` as one line that any terminal can show: what is not printable becomes a space."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
 class UnlikenessError(Exception):

@@ -78,6 +78,15 @@ def test_the_table_names_no_file(photos: Path, tmp_path: Path) -> None:
     assert "a.png" not in results.path.read_text()
 
 
+def test_files_of_one_name_in_two_folders_pass_a_limit(photos: Path, tmp_path: Path) -> None:
+    (photos / "more" / "a.png").write_bytes((photos / "a.png").read_bytes())
+    found = photographs.first_files(photos, tmp_path / "out", 4)
+    assert [target.name for target in found] == ["a.png", "b.jpg", "d.png", "more/a.png"]
+    assert len(photographs.first_files(photos, tmp_path / "out", None)) == 5
+    with pytest.raises(UsageError, match="--limit is 0"):
+        photographs.first_files(photos, tmp_path / "out", 0)
+
+
 def test_what_is_no_folder_is_said(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no folder"):
         photographs.first_files(tmp_path / "none", tmp_path / "out", None)

@@ -14,6 +14,7 @@ import unlikeness.demo.photographs as photographs
 from unlikeness.cli import main
 from unlikeness.demo import protect_photographs
 from unlikeness.demo.closer import CLOSE, WHOLE, compared
+from unlikeness.demo.page import write
 from unlikeness.diffusion import TextToImage
 from unlikeness.pictures import open_picture
 
@@ -68,6 +69,11 @@ def test_a_large_picture_is_shown_small_and_close_where_it_changed_most(tmp_path
     close = np.asarray(views[5]).astype(int)
     assert (close == 208).sum() == 20 * 20 * 3  # 127.5 + 10 * 8
     assert ((close == 208) | (close == 128)).all()
+
+
+def test_a_name_in_another_encoding_does_not_stop_a_page(tmp_path: Path) -> None:
+    write(tmp_path / "page.html", "<p>caf\udce9.jpg</p>")
+    assert (tmp_path / "page.html").read_text(encoding="utf-8") == "<p>caf?.jpg</p>"
 
 
 def test_the_command(tmp_path: Path, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:

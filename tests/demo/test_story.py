@@ -51,9 +51,14 @@ def test_the_story_is_told_in_one_file_with_its_figures(
     assert record["settings"]["budget"] == 8
     assert record["dreambooth"]["seed"] == 0
     assert [text.split(" ")[0] for text in said] == [f"{i}/6" for i in range(1, 7)]
-    assert sorted(f.name for f in (tmp_path / "pictures").iterdir()) == ["mug-0-1.png", "mug-0-2.png"]
-    assert len((tmp_path / "protected" / "manifest.jsonl").read_text().splitlines()) == 2
-    assert str(tmp_path) not in (tmp_path / "protected" / "manifest.jsonl").read_text()
+    assert sorted(f.name for f in (tmp_path / "story" / "pictures").iterdir()) == [
+        "mug-0-1.png",
+        "mug-0-2.png",
+    ]
+    manifest = (tmp_path / "story" / "protected" / "manifest.jsonl").read_text()
+    assert len(manifest.splitlines()) == 2
+    assert str(tmp_path) not in manifest
+    assert not (tmp_path / "protected").exists()  # where the visitor's own photographs go
 
 
 def test_every_act_has_the_same_training_but_for_the_pictures(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -23,6 +24,7 @@ from unlikeness.protect.base import Perturber
 from unlikeness.protect.folder import Outcome, protect_folder
 from unlikeness.protect.manifest import NAME
 from unlikeness.protect.noise import Noise, NoiseSettings
+from unlikeness.protect.photoguard import PhotoGuard, PhotoGuardSettings
 from unlikeness.protect.survey import survey
 
 
@@ -131,6 +133,68 @@ def test_changed_inputs_outputs_and_settings_are_done_again(
     assert contents(output)["z.webp"] == before["z.webp"]
     assert len(run(photos, output, noise, seed=1).protected) == len(GOOD)
     assert len(run(photos, output, Noise(model, NoiseSettings(budget=5)), seed=1).protected) == len(GOOD)
+
+
+def test_a_model_of_the_same_name_with_other_weights_and_another_target_are_noticed(
+    tmp_path: Path, model: TextToImage
+) -> None:
+    source, output = write(tmp_path / "a.png", 40, 40), tmp_path / "out"
+    target = write(tmp_path / "target.png", 20, 20, seed=5)
+    settings = PhotoGuardSettings(steps=1, target=str(target))
+    assert run(source, output, PhotoGuard(model, settings)).protected
+    assert run(source, output, PhotoGuard(model, settings)).before
+    (line,) = lines(output)
+    assert line["computed"] == {"batch_size": 4, "device": "cpu", "dtype": "torch.float32"}
+    other = model.copy()
+    with torch.no_grad():
+        next(other.unet.parameters()).add_(0.01)
+    assert run(source, output, PhotoGuard(other, settings)).protected
+    write(target, 20, 20, seed=6)
+    assert run(source, output, PhotoGuard(other, settings)).protected
+    # Another batch size moves a result by rounding only: no reason to do it again.
+    assert run(source, output, PhotoGuard(other, settings), batch_size=2).before
+
+
+def test_a_copy_that_could_not_be_changed_is_called_one(tmp_path: Path, model: TextToImage) -> None:
+    source = write(tmp_path / "a.png", 40, 40)
+    (entry,) = run(source, tmp_path / "out", Noise(model, NoiseSettings(budget=0.5))).protected
+    assert entry.linf == 0
+    assert str(entry.note).startswith("nothing was changed")
+    assert (tmp_path / "out" / "a.png").read_bytes() == source.read_bytes()
+
+
+def test_only_the_first_files_are_done_at_their_own_places(
+    photos: Path, tmp_path: Path, noise: Noise
+) -> None:
+    (photos / "z.webp").unlink()
+    outcome = run(photos, tmp_path / "out", noise, limit=5)
+    assert [e.path for e in outcome.protected] == ["a.png", "b.jpg", "deep/a.png"]
+    assert len(outcome.skipped) == 2
+
+
+def test_a_name_that_is_not_printable_leads_to_no_place_on_the_disk(tmp_path: Path, noise: Noise) -> None:
+    name = "Screenshot  9.41\u202fAM.png"
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / name).write_bytes(b"nothing")
+    outcome = run(tmp_path / "in", tmp_path / "out", noise)
+    assert str(outcome.skipped[0].reason).startswith("Screenshot 9.41 AM.png: it is no JPEG")
+    assert outcome.skipped[0].path == name
+    assert str(tmp_path) not in (tmp_path / "out" / NAME).read_text()
+
+
+def test_a_pipe_is_refused_and_does_not_block(tmp_path: Path, noise: Noise) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    outcome = run(tmp_path / "pipe.png", tmp_path / "out", noise)
+    assert "it is not a file" in str(outcome.skipped[0].reason)
+
+
+def test_a_saved_picture_that_cannot_be_read_is_removed(
+    photos: Path, tmp_path: Path, noise: Noise, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(folder, "save_picture", lambda picture, edit, path: path.write_bytes(b"spoilt"))
+    outcome = run(photos / "a.png", tmp_path / "out", noise)
+    assert "the saved picture was removed" in str(outcome.skipped[0].reason)
+    assert not (tmp_path / "out" / "a.png").exists()
 
 
 class Killed(BaseException):

@@ -10,6 +10,7 @@ from PIL import Image
 from tests.tiny import pictures, tiny_model
 
 from unlikeness.diffusion import TextToImage, diffusion_loss
+from unlikeness.errors import UsageError
 from unlikeness.protect import rng
 from unlikeness.protect.advdm import AdvDM, AdvDMSettings
 from unlikeness.protect.noise import Noise, NoiseSettings
@@ -86,6 +87,19 @@ def test_photoguards_targets_are_what_their_names_say(model: TextToImage) -> Non
     assert zero.shape == grey.shape == (1, 4, 8, 12)
     assert not zero.any()
     torch.testing.assert_close(grey, model.encode(torch.full((1, 3, 32, 48), 0.5)).mean)
+
+
+def test_a_prompt_that_would_be_cut_is_a_usage_error(model: TextToImage) -> None:
+    with pytest.raises(UsageError, match="has 22 tokens, and the model reads the first 16"):
+        AdvDM(model, AdvDMSettings(prompt="dog " * 20))
+
+
+def test_a_target_that_cannot_be_read_is_a_usage_error(model: TextToImage, tmp_path: Path) -> None:
+    for target in ("gray", str(tmp_path)):
+        with pytest.raises(
+            UsageError, match=r"target must be grey, zero or a picture: .*(be read|not a file)"
+        ):
+            PhotoGuard(model, PhotoGuardSettings(target=target))
 
 
 @pytest.mark.parametrize(("kind", "power"), [("sign", 1.0), ("uniform", 1 / 3)])

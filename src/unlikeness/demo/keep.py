@@ -8,19 +8,13 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
 
 from unlikeness.errors import UnlikenessError
 
-if TYPE_CHECKING:
-    from unlikeness.diffusion.model import TextToImage
-
-__all__ = ["Kept", "Part", "fingerprint"]
-
-_SAMPLED = 64
-"""Values of each weight that the fingerprint reads: any training changes them all."""
+__all__ = ["Kept", "Part"]
 
 
 @dataclass(frozen=True)
@@ -63,13 +57,3 @@ class Kept:
                 return Part(tensors, float(opened.metadata()["seconds"]))
         except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
             raise UnlikenessError(f"{file} is damaged ({error}); delete it and start again") from error
-
-
-def fingerprint(model: TextToImage) -> str:
-    """A digest of a sample of the weights, by which two models or two trainings of one differ."""
-    digest = hashlib.sha256()
-    for module in (model.vae, model.unet, model.text_encoder):
-        for name, weight in module.named_parameters():
-            sample = weight.detach().flatten()[:_SAMPLED].float().cpu().numpy()
-            digest.update(f"{name} {tuple(weight.shape)}".encode() + sample.tobytes())
-    return digest.hexdigest()[:16]

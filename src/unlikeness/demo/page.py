@@ -70,8 +70,8 @@ def fill(template: str, **values: Any) -> str:
 
 
 def write(path: Path, text: str) -> None:
-    """Replace `path`, whole or not at all."""
+    """Replace `path`, whole or not at all. What is no text (a name in another encoding) becomes "?"."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.part")
-    part.write_text(text, encoding="utf-8")
+    part.write_text(text, encoding="utf-8", errors="replace")
     part.replace(path)

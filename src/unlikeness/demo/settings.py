@@ -27,7 +27,7 @@ class DemoSettings(Checked):
         12, "Pictures drawn of the subject, from which s is measured.", unit="pictures", at_least=1
     )
     elsewhere: int = setting(6, "Pictures drawn of it in new contexts.", unit="pictures", at_least=1)
-    seed: int = setting(0, "Of the subject and everything else.", at_least=0)
+    seed: int = setting(0, "Of the subject and everything else.", at_least=0, at_most=2**32)
 
     @property
     def attack(self) -> dict[str, object]:

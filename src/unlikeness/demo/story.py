@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 
 from unlikeness import __version__, pictures
-from unlikeness.demo.keep import Kept, Part, fingerprint
+from unlikeness.demo.keep import Kept, Part
 from unlikeness.demo.page import write
 from unlikeness.demo.settings import DemoSettings
 from unlikeness.demo.telling import Telling, write_story
 from unlikeness.diffusion import TextToImage
+from unlikeness.diffusion.fingerprint import fingerprint
 from unlikeness.diffusion.latents import Posterior
 from unlikeness.diffusion.loss import mean_loss_over_levels
 from unlikeness.gallery import to_pil
@@ -111,7 +112,8 @@ def run(
             say(f"{next(steps)}/{2 * len(ways)} {text}")
 
     tell("the subject's pictures, and what the model draws before it has seen them")
-    files = _write_pictures(who, settings, output / "pictures")
+    folder = output / "story"  # away from what protecting a visitor's photographs puts in `output`
+    files = _write_pictures(who, settings, folder / "pictures")
     originals = _read(files)
     subject = Subject(originals, settings.class_noun)
     key = {**common, "seed": settings.seed, "n": settings.generated}
@@ -122,7 +124,7 @@ def run(
     for name, method in ways.items():
         if method is not None:
             tell(f"{method} changes the pictures")
-            learnt_from[name] = _protect(stage, files, output / name, method, perturbers[method], model_name)
+            learnt_from[name] = _protect(stage, files, folder / name, method, perturbers[method], model_name)
         tell("the copier trains on " + _TRAINED_ON[name])
         copied = _copy(stage, name, Subject(learnt_from[name], settings.class_noun), prior)
         drawn[name] = copied.tensors
@@ -176,7 +178,7 @@ def _protect(
         folder,
         perturber,
         method=method,
-        model=f"{model_name} {stage.common['model']}",
+        model=model_name,
         seed=stage.settings.seed,
         batch_size=batches.default_batch_size(perturber.resolution, stage.model.device),
         progress=stage.progress,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from unlikeness.errors import PictureError, UsageError
+from unlikeness.errors import PictureError, UsageError, one_line
 from unlikeness.pictures.formats.base import DAMAGE, Raster, Unusable
 from unlikeness.pictures.picture import Picture
 
@@ -129,4 +129,4 @@ def _load(path: Path, max_pixels: int) -> tuple[bytes, tuple[int, int]]:
 
 def _line(path: Path, reason: str) -> str:
     """`path: reason` as one printable line."""
-    return " ".join("".join(c if c.isprintable() else " " for c in f"{path}: {reason}").split())
+    return one_line(f"{path}: {reason}")

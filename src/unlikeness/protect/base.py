@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from unlikeness.diffusion.fingerprint import fingerprint
 from unlikeness.errors import UsageError
 from unlikeness.protect import rng
 from unlikeness.protect.settings import PgdSettings, ProtectSettings
@@ -32,7 +33,11 @@ P = TypeVar("P", bound=PgdSettings)
 
 
 class Perturber(Protocol):
-    """What tiles and folders need of a protection: one verb, and the size at which it is to see pictures."""
+    """What tiles and folders need of a protection: one verb, and the size at which it is to see pictures.
+
+    One that depends on more than its settings (weights, a file) also has a `fingerprint` of that, a str: a
+    folder's finished pictures are done again when it changes.
+    """
 
     @property
     def settings(self) -> ProtectSettings: ...
@@ -75,6 +80,11 @@ class GradientProtection(ABC, Generic[P]):
     @property
     def resolution(self) -> int:
         return self.model.resolution
+
+    @property
+    def fingerprint(self) -> str:
+        """What decides a result beside settings, picture and seed: a digest of the model."""
+        return fingerprint(self.model)
 
     @abstractmethod
     def objective(self, images: Tensor, generators: Sequence[torch.Generator]) -> Tensor:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unlikeness import __version__
-from unlikeness.errors import PictureError, UnlikenessError
+from unlikeness.errors import PictureError, UnlikenessError, one_line
 from unlikeness.pictures import Edit, open_picture, save_picture
 from unlikeness.progress import Progress, Silent
 from unlikeness.protect import batches, rng
@@ -29,7 +29,10 @@ from unlikeness.protect.overlap import overlapped
 from unlikeness.protect.targets import Target, find_targets
 from unlikeness.protect.tiles import PictureTiles, Scale, Tile
 
-__all__ = ["Outcome", "protect_folder"]
+__all__ = ["UNCHANGED", "Outcome", "protect_folder"]
+
+UNCHANGED = "nothing was changed, this is a copy: the budget is smaller than a step of the file's values"
+"""The note of a picture that no change of the budget's size could be made to."""
 
 HAIR = 1e-3
 """n/255 by which a measured L-infinity may pass the budget: float32 rounding of exact integers."""
@@ -58,6 +61,7 @@ def protect_folder(
     scale: Scale | None = None,
     max_pixels: int = 100_000_000,
     batch_size: int = 4,
+    limit: int | None = None,
     progress: Progress | None = None,
 ) -> Outcome:
     """Protect all pictures below `paths` into `output`, under the same names, in the same formats.
@@ -70,6 +74,7 @@ def protect_folder(
         scale: at which size pictures are worked on.
         max_pixels: larger pictures are skipped.
         batch_size: tiles at once; it changes results by rounding, so keep it when a run is resumed.
+        limit: only the first so many files.
 
     A file that cannot be used is an entry in `skipped` with the reason, and the others go on.
 
@@ -79,21 +84,23 @@ def protect_folder(
     """
     scale = scale or Scale()
     progress = progress or Silent()
-    targets = find_targets(paths, output)
+    targets = find_targets(paths, output)[:limit]
     recipe = {
         "method": method,
         "settings": asdict(perturber.settings),
         "scale": asdict(scale),
         "model": model,
+        "fingerprint": getattr(perturber, "fingerprint", None),
         "seed": seed,
     }
+    computed = {"batch_size": batch_size, **_computed(perturber)}
     try:
         output.mkdir(parents=True, exist_ok=True)
         for stale in output.rglob(".unlikeness-*.part"):
             stale.unlink()
     except OSError as error:
         raise _unwritable(output, error) from error
-    job = _Job(Manifest(output), perturber, recipe, scale, seed, max_pixels)
+    job = _Job(Manifest(output), perturber, recipe, computed, scale, seed, max_pixels)
     outcome = Outcome()
     progress.start(len(targets), "protecting", "picture")
     read = overlapped(job.open, targets)
@@ -144,6 +151,7 @@ class _Job:
     manifest: Manifest
     perturber: Perturber
     recipe: Mapping[str, Any]
+    computed: Mapping[str, Any]
     scale: Scale
     seed: int
     max_pixels: int
@@ -152,6 +160,8 @@ class _Job:
         """Decode a file, unless it is done already or cannot be used."""
         work = _Work(target, began=time.perf_counter())
         try:
+            if not target.source.is_file():  # a pipe would block; opening it says what is wrong
+                open_picture(target.source)
             work.input_digest = digest(target.source)
             work.bytes_in = target.source.stat().st_size
             if self.manifest.is_done(target.name, work.input_digest, self.recipe):
@@ -195,7 +205,14 @@ class _Job:
 
     def _measured(self, work: _Work, tiled: PictureTiles) -> Entry:
         path, picture = work.target.path, tiled.picture
-        seen = compare(picture, open_picture(path, max_pixels=self.max_pixels))
+        try:
+            saved = open_picture(path, max_pixels=self.max_pixels)
+        except PictureError as error:
+            path.unlink(missing_ok=True)
+            return self._skipped(
+                work, f"{error}; the saved picture was removed, please report this file's format"
+            )
+        seen = compare(picture, saved)
         budget = self.perturber.settings.budget
         if picture.lossless and seen.linf > budget + HAIR:
             path.unlink()
@@ -217,24 +234,32 @@ class _Job:
             psnr=None if seen.psnr is None else round(seen.psnr, 3),
             ssim=None if seen.ssim is None else round(seen.ssim, 5),
             lossless=picture.lossless,
-            note=picture.note,
+            note=picture.note if tiled.edit.changed else UNCHANGED,
             seconds=round(time.perf_counter() - work.began, 3),
             recipe=self.recipe,
+            computed=self.computed,
             version=__version__,
         )
 
     def _skipped(self, work: _Work, reason: str) -> Entry:
+        reason = one_line(reason)
+        for path in (work.target.path, work.target.source):
+            reason = reason.replace(one_line(str(path)), one_line(work.target.name))
         return Entry(
             path=work.target.name,
             status="skipped",
-            reason=reason.replace(str(work.target.path), work.target.name).replace(
-                str(work.target.source), work.target.name
-            ),
+            reason=reason,
             input_digest=work.input_digest,
             bytes_in=work.bytes_in,
             recipe=self.recipe,
             version=__version__,
         )
+
+
+def _computed(perturber: Perturber) -> dict[str, str]:
+    """Where and in which precision a protection with a model computes."""
+    loaded = getattr(perturber, "model", None)
+    return {} if loaded is None else {"device": str(loaded.device), "dtype": str(loaded.dtype)}
 
 
 def _unwritable(path: Path, error: OSError) -> UnlikenessError:

@@ -26,7 +26,8 @@ class Entry:
 
     path: the output below the output folder, with forward slashes; never an absolute path.
     input_digest, output_digest: "sha256:..." of the files' bytes.
-    recipe: method, settings, scale, model and seed: all that decides the result.
+    recipe: method, settings, scale, model, its fingerprint and seed: all that decides the result.
+    computed: batch size, device and dtype, which change it by rounding; a resumed run may have others.
     linf [n/255], psnr [dB, None: identical], ssim: measured on the saved file, read again.
     lossless: whether the format keeps every value, so that linf is bound by the budget.
     note: what the format could not keep. seconds: from opening to checked.
@@ -48,6 +49,7 @@ class Entry:
     note: str | None = None
     seconds: float | None = None
     recipe: Mapping[str, Any]
+    computed: Mapping[str, Any] | None = None
     version: str
 
 

@@ -7,6 +7,7 @@ E is the mean of the autoencoder's posterior; the U-Net takes no part.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from unlikeness.errors import PictureError, UsageError
 from unlikeness.protect.base import GradientProtection
 from unlikeness.protect.settings import PgdSettings
 from unlikeness.settings import setting
@@ -52,6 +54,13 @@ class PhotoGuard(GradientProtection[PhotoGuardSettings]):
         elif settings.target != "zero":
             self._picture = _read(Path(settings.target))
 
+    @property
+    def fingerprint(self) -> str:
+        """Of the model, and of the target if it is a picture."""
+        if self._picture is None or self.settings.target == "grey":
+            return super().fingerprint
+        return f"{super().fingerprint} {hashlib.sha256(self._picture.numpy().tobytes()).hexdigest()[:16]}"
+
     def target_latent(self, height: int, width: int) -> Tensor:
         """z_tgt for pictures of this size: [1, C, h, w]; a target picture is resized to it."""
         if (height, width) not in self._latents:
@@ -71,7 +80,11 @@ class PhotoGuard(GradientProtection[PhotoGuardSettings]):
 
 
 def _read(path: Path) -> Tensor:
-    """The target picture as [1, 3, H, W] in [0, 1]."""
+    """The target picture as [1, 3, H, W] in [0, 1]. UsageError if it cannot be read."""
     from unlikeness.pictures import open_picture
 
-    return torch.from_numpy(open_picture(path).rgb).permute(2, 0, 1)[None].contiguous()
+    try:
+        picture = open_picture(path)
+    except PictureError as error:
+        raise UsageError(f"target must be grey, zero or a picture: {error}") from error
+    return torch.from_numpy(picture.rgb).permute(2, 0, 1)[None].contiguous()
