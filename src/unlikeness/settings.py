@@ -96,10 +96,12 @@ def _checked(field: dataclasses.Field[Any], hint: Any, value: Any) -> Any:
         raise UsageError(f"{field.name} must be {wanted}, not {value!r}")
     low, high = field.metadata["at_least"], field.metadata["at_most"]
     if isinstance(value, float | int) and not isinstance(value, bool):
-        if not math.isfinite(value) or (low is not None and value < low):
-            raise UsageError(f"{field.name} must be at least {low or 0:g}, not {value:g}")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UsageError(f"{field.name} must be a finite number, not {value}")
+        if low is not None and value < low:
+            raise UsageError(f"{field.name} must be at least {low:g}, not {value}")
         if high is not None and value > high:
-            raise UsageError(f"{field.name} must be at most {high:g}, not {value:g}")
+            raise UsageError(f"{field.name} must be at most {high:g}, not {value}")
     choices = field.metadata["choices"]
     if choices and value not in choices:
         raise UsageError(f"{field.name} must be one of {', '.join(choices)}, not {value!r}")
@@ -123,4 +125,4 @@ def _parsed(name: str, hint: Any, text: str) -> Any:
                 continue
     if str in kinds:
         return text
-    raise UsageError(f"{name} must be a number, not {text!r}")
+    raise UsageError(f"{name} must be a {'whole ' * (float not in kinds)}number, not {text!r}")

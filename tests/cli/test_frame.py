@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -70,6 +71,8 @@ def test_misuse_from_the_shell() -> None:
             "unlikeness: out.png: No space left on device\n",
         ),
         (MemoryError(), 1, None),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"), 1, None),
+        (type("OutOfMemoryError", (RuntimeError,), {})("CUDA out of memory.\nTried"), 1, None),
         (KeyboardInterrupt(), 130, "unlikeness: interrupted\n"),
     ],
 )
@@ -85,6 +88,23 @@ def test_errors_of_a_verb_become_one_line(
     err = capsys.readouterr().err
     assert err.count("\n") == 1
     assert line is None or err == line
+
+
+def test_other_faults_of_the_program_are_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli, "app", app_that_raises(RuntimeError("a fault")))
+    with pytest.raises(RuntimeError, match="a fault"):
+        main(["verb"])
+
+
+def test_a_terminal_that_knows_few_signs_gets_what_it_can_show() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "unlikeness", "measure", "visibility", "--help"],
+        capture_output=True,
+        timeout=60,
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert b"L\\u221e" in done.stdout
 
 
 def test_a_developer_can_ask_for_the_traceback(

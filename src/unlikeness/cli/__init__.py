@@ -10,16 +10,18 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from io import TextIOWrapper
 from typing import Annotated
 
 import typer
 
 from unlikeness.cli import demo, generate, measure, personalize, protect, toybox
-from unlikeness.errors import UnlikenessError
+from unlikeness.errors import UnlikenessError, one_line
 
 __all__ = ["app", "main"]
 
 INTERRUPTED = 130  # 128 + SIGINT, what a shell reports
+_NO_MEMORY = "out of memory: close other programs, or ask for less at a time (--batch-size)"
 
 app = typer.Typer(
     name="unlikeness",
@@ -62,8 +64,13 @@ def _fail(text: str, status: int) -> int:
     """One line on stderr, whatever the message looks like."""
     if os.environ.get("UNLIKENESS_TRACEBACK", "0") not in ("", "0"):
         traceback.print_exc()
-    typer.echo(f"unlikeness: {' '.join(text.split())}", err=True)
+    typer.echo(f"unlikeness: {one_line(text)}", err=True)
     return status
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether torch found too little memory, on an accelerator or for the CPU; torch is not imported here."""
+    return type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -74,6 +81,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if argv is None else argv) or ["--help"]
     command = typer.main.get_command(app)
+    if isinstance(sys.stdout, TextIOWrapper):  # a file name or a sign that the terminal cannot show
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         status = command.main(arguments, prog_name="unlikeness", standalone_mode=False)
     except UnlikenessError as error:
@@ -87,7 +96,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         return _fail(f"{error.filename or 'input or output'}: {error.strerror or error}", 1)
     except MemoryError:
-        return _fail("out of memory: close other programs, or ask for less at a time", 1)
+        return _fail(_NO_MEMORY, 1)
+    except RuntimeError as error:
+        if not _is_out_of_memory(error):
+            raise
+        return _fail(_NO_MEMORY, 1)
     if status == INTERRUPTED:
         return _fail("interrupted", INTERRUPTED)
     return int(status or 0)

@@ -34,7 +34,7 @@ def visibility(
     original: Annotated[Path, typer.Argument(help="A picture or a folder of pictures.")],
     protected: Annotated[Path, typer.Argument(help="Its protected copy, or the folder with the copies.")],
     json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
-    seed: Annotated[int, typer.Option(help="Seed of the bootstrap intervals.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the bootstrap intervals.")] = 0,
 ) -> None:
     """How far protected pictures are from their originals: L∞ [n/255], PSNR [dB], SSIM, size of the files.
 
@@ -95,7 +95,7 @@ def similarity(
     class_images: Annotated[Path, typer.Option(help="Folder: other members of the subject's class.")],
     encoder: Annotated[str, typer.Option(help="The image encoder.")] = "toybox",
     json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
-    seed: Annotated[int, typer.Option(help="Seed of the bootstrap interval.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the bootstrap interval.")] = 0,
 ) -> None:
     """How alike generated pictures are to a subject: 0 is any member of its class, 1 the subject itself."""
     from unlikeness.measure.encoders import load_encoder

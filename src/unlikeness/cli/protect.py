@@ -74,7 +74,7 @@ def protect(
         name, equals, value = text.partition("=")
         if not equals:
             raise UsageError(f"--set {text} must be NAME=VALUE")
-        values[name.strip()] = value.strip()
+        values[name.strip().replace("-", "_")] = value.strip()
     found = registry.method(method)
     settings = build(found.settings_type, values)
     sized = build(Scale, {"mode": scale.value})

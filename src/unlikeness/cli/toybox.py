@@ -30,9 +30,7 @@ class Part(StrEnum):
 @app.command()
 def train(
     part: Annotated[Part, typer.Argument(help="First the autoencoder, then the model; or a judge.")],
-    output: Annotated[
-        Path | None, typer.Option(help="Result; default: the package's own weights.")
-    ] = None,
+    output: Annotated[Path | None, typer.Option(help="Result; default: the package's own weights.")] = None,
     work: Annotated[Path, typer.Option(help="Renders and checkpoints.")] = Path("runs/toybox"),
     vae: Annotated[
         Path | None, typer.Option(help="For model: the trained autoencoder; default: the shipped one.")
