@@ -100,6 +100,16 @@ def test_a_seed_draws_the_same_picture_again(model: Path, tmp_path: Path) -> Non
         assert np.abs(np.asarray(one).astype(int) - np.asarray(other)).max() <= 1
 
 
+def test_an_identifier_that_pushes_the_noun_out_of_the_prompt_is_refused(
+    model: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--images", str(photos), "--class-noun", "dog", "--identifier", "sks " * 20, "-q"]
+    output = tmp_path / "new"
+    assert main(["personalize", "--model", str(model), *arguments, "--output", str(output)]) == 2
+    assert "tokens, and the model reads the first 16" in capsys.readouterr().err.splitlines()[-1]
+    assert not output.exists()
+
+
 def test_misuse_is_one_line(
     model: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -60,6 +60,15 @@ def test_a_bad_file_gives_status_1_after_the_others(
     assert (tmp_path / "out" / "b.png").exists()
 
 
+def test_a_budget_below_a_step_is_no_silent_success(
+    tiny: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path / "a.png", 50, 40)
+    arguments = [str(tmp_path / "a.png"), "-o", str(tmp_path / "out"), "--model", tiny, "--method", "noise"]
+    assert main(["protect", *arguments, "--budget", "0.4"]) == 0
+    assert "1 protected, 1 of them only copied (the budget is smaller" in capsys.readouterr().out
+
+
 def test_a_dry_run_writes_nothing(tiny: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(tmp_path / "a.png", 50, 40)
     arguments = [str(tmp_path / "a.png"), "-o", str(tmp_path / "out"), "--model", tiny, "--dry-run"]

@@ -51,6 +51,7 @@ def personalize(
     from unlikeness.personalize import create
     from unlikeness.personalize.record import record, save
     from unlikeness.progress import on_stderr
+    from unlikeness.prompts import too_long
     from unlikeness.subjects import Subject
 
     given = {
@@ -77,6 +78,8 @@ def personalize(
         typer.echo(line, err=True)
 
     subject = Subject.from_folder(images, class_noun, identifier, size=loaded.resolution, report=report)
+    if reason := too_long(loaded.tokenizer, subject.instance_prompt):
+        raise UsageError(reason)
     with on_stderr(quiet=quiet) as progress:
         tuned = made.personalize(loaded, subject, checkpoint=checkpoint, progress=progress)
     save(tuned, output, record(method, made, subject, model))

@@ -133,9 +133,13 @@ def _show_survey(seen: Survey) -> None:
 
 
 def _show_outcome(outcome: Outcome, output: Path) -> None:
+    from unlikeness.protect.folder import UNCHANGED
+
     for entry in outcome.skipped:
         typer.echo(f"skipped {entry.reason}", err=True)
     parts = [f"{len(outcome.protected)} protected"]
+    if copies := sum(entry.note == UNCHANGED for entry in outcome.protected):
+        parts.append(f"{copies} of them only copied (the budget is smaller than a step of their values)")
     if outcome.before:
         parts.append(f"{len(outcome.before)} done before")
     if outcome.skipped:
