@@ -126,6 +126,12 @@ def test_pages(tmp_path: Path) -> None:
     assert "several pages" in refusal(tmp_path / "a.tif")
 
 
+def test_a_raw_file_is_not_taken_for_its_preview(tmp_path: Path) -> None:
+    """As in DNG and NEF: a small first page that says so, the photograph behind it."""
+    tifffile.imwrite(tmp_path / "a.dng", samples(3), photometric="rgb", subfiletype=1, metadata=None)
+    assert "only a preview" in refusal(tmp_path / "a.dng")
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.uint32, np.int16])
 def test_samples_that_cannot_be_kept(dtype: type, tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "a.tif", samples(1)[..., 0].astype(dtype), metadata=None)

@@ -259,7 +259,7 @@ class _Job:
 def _computed(perturber: Perturber) -> dict[str, str]:
     """Where and in which precision a protection with a model computes."""
     loaded = getattr(perturber, "model", None)
-    return {} if loaded is None else {"device": str(loaded.device), "dtype": str(loaded.dtype)}
+    return {name: str(getattr(loaded, name)) for name in ("device", "dtype") if hasattr(loaded, name)}
 
 
 def _unwritable(path: Path, error: OSError) -> UnlikenessError:

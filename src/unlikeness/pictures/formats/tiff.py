@@ -116,6 +116,10 @@ def read(data: bytes, max_pixels: int) -> Raster:
         raise Unusable("it is damaged (no directory); copy or export it again")
     page, others = pages[0], pages[1:]
     check_size(page.number(256, 0), page.number(257, 0), max_pixels)
+    if page.number(254, 0) & 1:
+        raise Unusable(
+            "its first page is only a preview, as in a camera's raw files; develop it and export the picture"
+        )
     if any(not other.number(254, 0) & 1 for other in others):
         raise Unusable(
             "it has several pages, and only single ones can be protected; export its pages as pictures"
