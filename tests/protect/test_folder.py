@@ -17,7 +17,7 @@ from tests.protect.test_tiles import write
 
 from unlikeness.diffusion import TextToImage
 from unlikeness.errors import UnlikenessError, UsageError
-from unlikeness.pictures import open_picture, save_picture
+from unlikeness.pictures import Edit, open_picture, save_picture
 from unlikeness.protect import folder
 from unlikeness.protect.advdm import AdvDM, AdvDMSettings
 from unlikeness.protect.base import Perturber
@@ -191,10 +191,29 @@ def test_a_pipe_is_refused_and_does_not_block(tmp_path: Path, noise: Noise) -> N
 def test_a_saved_picture_that_cannot_be_read_is_removed(
     photos: Path, tmp_path: Path, noise: Noise, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(folder, "save_picture", lambda picture, edit, path: path.write_bytes(b"spoilt"))
-    outcome = run(photos / "a.png", tmp_path / "out", noise)
-    assert "the saved picture was removed" in str(outcome.skipped[0].reason)
-    assert not (tmp_path / "out" / "a.png").exists()
+    for spoilt, said in ((b"spoilt", "no JPEG"), ((photos / "deep" / "a.png").read_bytes(), "in the size")):
+        with monkeypatch.context() as patch:
+            patch.setattr(folder, "save_picture", lambda picture, edit, path, b=spoilt: path.write_bytes(b))
+            outcome = run(photos / "a.png", tmp_path / "out", noise)
+        assert said in str(outcome.skipped[0].reason)
+        assert "the saved picture was removed" in str(outcome.skipped[0].reason)
+        assert not (tmp_path / "out" / "a.png").exists()
+
+
+def test_a_picture_that_does_not_fit_in_memory_is_skipped(
+    photos: Path, tmp_path: Path, noise: Noise, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Large(Edit):
+        def __init__(self, picture: Any, **options: Any) -> None:
+            if picture.path.name == "b.jpg":
+                raise MemoryError
+            super().__init__(picture, **options)
+
+    monkeypatch.setattr(folder, "Edit", Large)
+    outcome = run(photos, tmp_path / "out", noise)
+    assert [entry.path for entry in outcome.protected] == [name for name in GOOD if name != "b.jpg"]
+    (reason,) = [entry.reason for entry in outcome.skipped if entry.path == "b.jpg"]
+    assert "does not fit in memory" in str(reason)
 
 
 class Killed(BaseException):

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from unlikeness import __version__
 from unlikeness.errors import PictureError, UnlikenessError, one_line
-from unlikeness.pictures import Edit, open_picture, save_picture
+from unlikeness.pictures import Edit, Picture, open_picture, save_picture
 from unlikeness.progress import Progress, Silent
 from unlikeness.protect import batches, rng
 from unlikeness.protect.base import Perturber
@@ -167,11 +167,6 @@ class _Job:
             if self.manifest.is_done(target.name, work.input_digest, self.recipe):
                 return work
             picture = open_picture(target.source, max_pixels=self.max_pixels)
-        except PictureError as error:
-            work.entry = self._skipped(work, str(error))
-        except OSError as error:
-            work.entry = self._skipped(work, f"{target.source}: it cannot be read ({error.strerror})")
-        else:
             budget = self.perturber.settings.budget
             work.tiled = PictureTiles(
                 picture,
@@ -180,6 +175,14 @@ class _Job:
                 budget=budget,
                 scale=self.scale,
                 seed=rng.derive(self.seed, work.input_digest),
+            )
+        except PictureError as error:
+            work.entry = self._skipped(work, str(error))
+        except OSError as error:
+            work.entry = self._skipped(work, f"{target.source}: it cannot be read ({error.strerror})")
+        except MemoryError:
+            work.entry = self._skipped(
+                work, f"{target.source}: it does not fit in memory; close programs or scale it down"
             )
         return work
 
@@ -206,7 +209,7 @@ class _Job:
     def _measured(self, work: _Work, tiled: PictureTiles) -> Entry:
         path, picture = work.target.path, tiled.picture
         try:
-            saved = open_picture(path, max_pixels=self.max_pixels)
+            saved = self._again(path, picture)
         except PictureError as error:
             path.unlink(missing_ok=True)
             return self._skipped(
@@ -240,6 +243,13 @@ class _Job:
             computed=self.computed,
             version=__version__,
         )
+
+    def _again(self, path: Path, picture: Picture) -> Picture:
+        """The saved picture, which must be of its original's size; else PictureError."""
+        saved = open_picture(path, max_pixels=self.max_pixels)
+        if saved.size != picture.size:
+            raise PictureError(f"{path}: it was saved in the size {saved.size}, not {picture.size}")
+        return saved
 
     def _skipped(self, work: _Work, reason: str) -> Entry:
         reason = one_line(reason)
