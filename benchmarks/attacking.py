@@ -49,15 +49,15 @@ COMMON: dict[str, Any] = {"batch_size": 4, "class_images": 100}
 
 GRID: dict[str, list[dict[str, Any]]] = {
     "dreambooth": [
-        {"learning_rate": 1e-4, "steps": 800},
-        {"learning_rate": 3e-4, "steps": 400},
-        {"learning_rate": 3e-4, "steps": 800},
-        {"learning_rate": 6e-4, "steps": 800},
+        {"learning_rate": 5e-4, "steps": 200},
+        {"learning_rate": 1e-3, "steps": 200},
+        {"learning_rate": 5e-4, "steps": 400},
+        {"learning_rate": 2e-4, "steps": 800},
     ],
     "lora": [
-        {"rank": 16, "learning_rate": 1e-3, "steps": 800},
-        {"rank": 16, "learning_rate": 3e-3, "steps": 800},
-        {"rank": 32, "learning_rate": 3e-3, "steps": 800},
+        {"rank": 16, "learning_rate": 3e-3, "steps": 400},
+        {"rank": 32, "learning_rate": 3e-3, "steps": 400},
+        {"rank": 32, "learning_rate": 1e-2, "steps": 400},
     ],
 }
 """What is tried on the tuning subjects."""

@@ -10,7 +10,17 @@ import torch
 
 from unlikeness.errors import UnlikenessError, UsageError
 from unlikeness.progress import Silent
-from unlikeness.training import Ema, Trained, adamw, constant, cosine, linear, step_generator, train, trapezoid
+from unlikeness.training import (
+    Ema,
+    Trained,
+    adamw,
+    constant,
+    cosine,
+    linear,
+    step_generator,
+    train,
+    trapezoid,
+)
 
 
 class Run:

@@ -22,7 +22,9 @@ from unlikeness.checkpoints import load_checkpoint, save_checkpoint
 from unlikeness.errors import UnlikenessError, UsageError
 from unlikeness.progress import Progress, Silent
 
-__all__ = ["Ema", "Step", "Trained", "adamw", "constant", "cosine", "linear", "step_generator", "train", "trapezoid"]
+__all__ = [
+    "Ema", "Step", "Trained", "adamw", "constant", "cosine", "linear", "step_generator", "train", "trapezoid",
+]  # fmt: skip
 
 Step = Callable[[int, torch.Generator], Tensor]
 """(index, generator) -> the scalar loss of that step, with its graph."""
@@ -60,9 +62,9 @@ def cosine(steps: int, *, warmup: int = 0, floor: float = 0.0) -> Schedule:
 
 
 def trapezoid(steps: int, *, warmup: int = 0, fall: float = 0.25) -> Schedule:
-    """Rising over `warmup` steps, then 1, then falling linearly to 0 over the last share `fall` of `steps`."""
+    """Rising over `warmup` steps, then 1, then falling linearly to 0 over the last share `fall` of them."""
     rise = constant(warmup=warmup)
-    return lambda index: rise(index) * min((steps - index) / max(fall * steps, 1), 1.0)
+    return lambda index: rise(index) * min(max(steps - index, 0) / max(fall * steps, 1), 1.0)
 
 
 def adamw(parameters: Sequence[Tensor], *, lr: float, weight_decay: float = 0.01) -> torch.optim.AdamW:

@@ -31,9 +31,6 @@ class Posterior:
         """z0 [B, C, h, w], differentiable w.r.t. the images (reparametrised); drawn from `generator`."""
         return self.mean + self.std * randn(tuple(self.mean.shape), self.mean, generator)
 
-    def detach(self) -> Posterior:
-        return Posterior(self.mean.detach(), self.std.detach())
-
     @staticmethod
     def cat(parts: list[Posterior]) -> Posterior:
         """One posterior of several batches, in order."""

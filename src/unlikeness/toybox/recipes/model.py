@@ -136,7 +136,7 @@ def train_model(
         t = torch.randint(schedule.steps, (len(rows),), generator=generator).to(device)
         eps = torch.randn(z0.shape, generator=generator).to(device)
         z0 = z0.to(device)
-        with torch.autocast(device, torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
+        with torch.autocast(torch.device(device).type, torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
             c = text_encoder(ids).last_hidden_state
             f = unet(schedule.add_noise(z0, eps, t), t, c).sample
         loss: Tensor = (f.float() - schedule.target(z0, eps, t)).square().mean()
@@ -164,5 +164,8 @@ def train_model(
         scheduler=scheduler,
         default_guidance=GUIDANCE,
     )
+    part = output.with_name(f".{output.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    model.save_pretrained(part, dtype=torch.float16)
     shutil.rmtree(output, ignore_errors=True)
-    model.save_pretrained(output, dtype=torch.float16)
+    part.rename(output)
