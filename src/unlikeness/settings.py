@@ -16,7 +16,7 @@ from typing import Any, TypeVar, get_args, get_type_hints
 
 from unlikeness.errors import UsageError
 
-__all__ = ["Checked", "build", "describe", "setting"]
+__all__ = ["Checked", "build", "setting"]
 
 S = TypeVar("S", bound="Checked")
 
@@ -72,18 +72,6 @@ def build(cls: type[S], values: Mapping[str, object]) -> S:
         for name, value in values.items()
     }
     return cls(**parsed)
-
-
-def describe(cls: type[Checked]) -> list[str]:
-    """One line a field: name, default, unit, what it does, where the default comes from."""
-    lines = []
-    for field in dataclasses.fields(cls):
-        meta = field.metadata
-        unit = f" [{meta['unit']}]" if meta["unit"] else ""
-        choices = f" One of: {', '.join(meta['choices'])}." if meta["choices"] else ""
-        source = f" ({meta['source']})" if meta["source"] else ""
-        lines.append(f"{field.name} = {field.default}{unit}: {meta['doc']}{choices}{source}")
-    return lines
 
 
 def _checked(field: dataclasses.Field[Any], hint: Any, value: Any) -> Any:

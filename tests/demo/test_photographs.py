@@ -84,7 +84,13 @@ def test_the_command(tmp_path: Path, photos: Path, capsys: pytest.CaptureFixture
     assert f"the report is {output / 'report.html'}" in capsys.readouterr().out
     assert main(["demo", "--photos", str(photos), *options]) == 1  # one file is broken
     assert "skipped broken.png" in capsys.readouterr().err
-    for wrong in (["--photos", str(tmp_path / "none")], ["--model", tiny], ["--class-noun", "horse"]):
+    for wrong in (
+        ["--photos", str(tmp_path / "none")],
+        ["--model", tiny],
+        ["--class-noun", "horse"],
+        ["--photos", str(photos), "--class-noun", "dog"],
+        ["--photos", str(photos), "--no-noise"],
+    ):
         assert main(["demo", *wrong, "-o", str(tmp_path / "new"), "-q"]) in (1, 2)
         assert capsys.readouterr().err.count("\n") == 1
     assert not (tmp_path / "new").exists()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -22,13 +22,16 @@ def demo(
     ] = "toybox",
     method: Annotated[str, typer.Option(help="Protection: advdm, photoguard or noise.")] = "advdm",
     budget: Annotated[float, typer.Option(help="Largest change of a colour value [n/255].")] = 8.0,
-    class_noun: Annotated[str, typer.Option(help="What the story's subject is one of.")] = "robot",
+    class_noun: Annotated[
+        str | None, typer.Option(help="What the story's subject is one of; default: robot.")
+    ] = None,
     steps: Annotated[
         int | None, typer.Option(help="Steps of the copier; with --photos, of the protection.")
     ] = None,
     noise: Annotated[
-        bool, typer.Option("--noise/--no-noise", help="The control: a third training, on plain noise.")
-    ] = True,
+        bool | None,
+        typer.Option("--noise/--no-noise", help="A third training, the control, on plain noise."),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the subject and everything random.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, mps, cuda or cuda:N.")] = "auto",
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
@@ -43,6 +46,8 @@ def demo(
 
     if photos is not None and not photos.exists():
         raise UsageError(f"--photos {photos} does not exist; give a folder of pictures")
+    if photos is not None and (class_noun is not None or noise is not None):
+        raise UsageError("--class-noun and --noise are the story's; leave them out with --photos")
     if photos is None and model != "toybox":
         raise UsageError("the story plays on the toybox; give --photos to use another model")
 
@@ -69,13 +74,12 @@ def demo(
         else:
             from unlikeness.toybox import identity
 
+            given: dict[str, Any] = {"steps": steps, "class_noun": class_noun, "noise": noise}
             settings = DemoSettings(
                 method=method,
                 budget=budget,
-                class_noun=class_noun,
-                noise=noise,
                 seed=seed,
-                **({} if steps is None else {"steps": steps}),
+                **{name: value for name, value in given.items() if value is not None},
             )
             run(
                 TextToImage.from_pretrained(model, device=device, dtype="float32"),
