@@ -15,7 +15,6 @@ from unlikeness.demo import DemoSettings, Judge, run
 from unlikeness.diffusion import TextToImage
 from unlikeness.errors import UsageError
 from unlikeness.personalize import personalize
-from unlikeness.toybox.weights import FOLDER
 
 SETTINGS = DemoSettings(
     steps=2,
@@ -135,7 +134,6 @@ def test_wrong_settings_are_told_before_anything_is_done(
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not (FOLDER / "model").exists(), reason="the toybox model is still in training")
 def test_dreambooth_learns_the_subject_on_the_toybox_and_protection_raises_the_loss(tmp_path: Path) -> None:
     from unlikeness.toybox import identity
 

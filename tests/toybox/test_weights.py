@@ -10,12 +10,12 @@ from diffusers import AutoencoderKL
 from unlikeness.toybox import classifier, identity
 from unlikeness.toybox.cast import class_pictures, member
 from unlikeness.toybox.recipes.vae import mean_psnr
-from unlikeness.toybox.weights import FOLDER
+from unlikeness.toybox.weights import model_path
 from unlikeness.toybox.world import CLASS_NOUNS, CONTEXTS
 
 
 def test_the_autoencoder_keeps_a_render_at_30_db() -> None:
-    vae = AutoencoderKL.from_pretrained(FOLDER / "vae").float()
+    vae = AutoencoderKL.from_pretrained(model_path() / "vae").float()
     images = torch.cat([class_pictures(noun, 8, seed=50) for noun in CLASS_NOUNS])
     assert mean_psnr(vae, images) >= 30
 

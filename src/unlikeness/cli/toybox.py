@@ -30,10 +30,12 @@ class Part(StrEnum):
 @app.command()
 def train(
     part: Annotated[Part, typer.Argument(help="First the autoencoder, then the model; or a judge.")],
-    output: Annotated[Path | None, typer.Option(help="Result; default: the package's own weights.")] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Result; default: the package's own weights, for vae WORK/vae.")
+    ] = None,
     work: Annotated[Path, typer.Option(help="Renders and checkpoints.")] = Path("runs/toybox"),
     vae: Annotated[
-        Path | None, typer.Option(help="For model: the trained autoencoder; default: the shipped one.")
+        Path | None, typer.Option(help="For model, which includes it: the autoencoder; default: WORK/vae.")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier result.")] = False,
     steps: Annotated[int | None, typer.Option(help="Optimizer steps.")] = None,
@@ -67,7 +69,7 @@ def train(
     recipes = import_module(f"unlikeness.toybox.recipes.{part.value}")
     recipe = build(getattr(recipes, f"{part.value.capitalize()}Recipe"), values)
     shipped = {
-        Part.vae: weights.FOLDER / "vae",
+        Part.vae: work / "vae",
         Part.model: weights.FOLDER / "model",
         Part.identity: weights.FOLDER / "identity.safetensors",
         Part.classifier: weights.FOLDER / "classifier.safetensors",
@@ -76,7 +78,7 @@ def train(
     _check_target(target, folder=part in (Part.vae, Part.model), overwrite=overwrite)
     further: dict[str, Any] = {"device": str(pick_device(device))}
     if part is Part.model:
-        further["vae"] = vae or weights.FOLDER / "vae"
+        further["vae"] = vae or work / "vae"
         if not (further["vae"] / "config.json").is_file():
             raise UsageError(
                 f"{further['vae']} holds no autoencoder; `unlikeness toybox train vae` makes it, "
