@@ -52,7 +52,7 @@ GRID: dict[str, list[dict[str, Any]]] = {
         {"learning_rate": 5e-4, "steps": 200},
         {"learning_rate": 1e-3, "steps": 200},
         {"learning_rate": 5e-4, "steps": 400},
-        {"learning_rate": 2e-4, "steps": 800},
+        {"learning_rate": 2e-4, "steps": 400},
     ],
     "lora": [
         {"rank": 16, "learning_rate": 3e-3, "steps": 400},
