@@ -19,8 +19,8 @@ class DemoSettings(Checked):
     method: str = setting("advdm", "Protection.")
     budget: float = setting(8.0, "Largest change of a colour value.", unit="n/255", at_least=0.0)
     noise: bool = setting(True, "Play the control too: plain noise of the same budget.")
-    steps: int = setting(800, "DreamBooth steps.", unit="steps", at_least=1)
-    learning_rate: float = setting(3e-4, "DreamBooth's step size.", at_least=0.0)
+    steps: int = setting(400, "DreamBooth steps.", unit="steps", at_least=1)
+    learning_rate: float = setting(5e-4, "DreamBooth's step size.", at_least=0.0)
     batch_size: int = setting(4, "Pictures of the subject in a step.", unit="pictures", at_least=1)
     class_images: int = setting(60, "Class pictures for prior preservation.", unit="pictures", at_least=0)
     generated: int = setting(
