@@ -4,7 +4,6 @@ renders.
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from unlikeness.settings import Checked, setting
 from unlikeness.toybox.recipes.draws import captioned
 from unlikeness.toybox.recipes.latents import encode_renders
 from unlikeness.toybox.recipes.renders import render_many
+from unlikeness.toybox.recipes.replacing import replacing
 from unlikeness.toybox.recipes.tokenizer import LENGTH, write_tokenizer
 from unlikeness.toybox.recipes.vae import LATENT_CHANNELS, VAE_SCALE
 from unlikeness.toybox.world import SIZE, sample_picture
@@ -164,8 +164,5 @@ def train_model(
         scheduler=scheduler,
         default_guidance=GUIDANCE,
     )
-    part = output.with_name(f".{output.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    model.save_pretrained(part, dtype=torch.float16)
-    shutil.rmtree(output, ignore_errors=True)
-    part.rename(output)
+    with replacing(output) as part:
+        model.save_pretrained(part, dtype=torch.float16)

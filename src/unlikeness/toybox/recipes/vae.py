@@ -6,7 +6,6 @@ A quarter of the side, not an eighth: see docs/toybox.md for the trials. Most st
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from unlikeness.progress import Progress
 from unlikeness.settings import Checked, setting
 from unlikeness.toybox.recipes.draws import captioned
 from unlikeness.toybox.recipes.renders import Renders, render_many
+from unlikeness.toybox.recipes.replacing import replacing
 from unlikeness.toybox.world import SIZE
 from unlikeness.training import Ema, adamw, cosine, train
 
@@ -129,11 +129,8 @@ def train_vae(
     ema.copy_to(parameters)
     vae.cpu().eval()
     vae.register_to_config(scaling_factor=measure_scaling(vae, renders))
-    part = output.with_name(f".{output.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    vae.half().save_pretrained(part)
-    shutil.rmtree(output, ignore_errors=True)
-    part.rename(output)
+    with replacing(output) as part:
+        vae.half().save_pretrained(part)
 
 
 def reconstruct(vae: AutoencoderKL, images: Tensor) -> Tensor:
