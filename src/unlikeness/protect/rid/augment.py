@@ -1,0 +1,248 @@
+"""What happens to a published picture, differentiably: a perturbation trained through it outlives it.
+
+Four things, each done to images [B, 3, H, W] in [0, 1], and `Augment`, which draws one or none for a batch.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from itertools import accumulate
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from unlikeness.errors import UsageError
+from unlikeness.settings import Checked, setting
+
+__all__ = ["Augment", "AugmentSettings", "blur", "jpeg", "noise", "quantisation", "rescale"]
+
+# ITU-T T.81, tables K.1 and K.2, in rows of eight horizontal frequencies.
+_LUMINANCE = (
+    (16, 11, 10, 16, 24, 40, 51, 61), (12, 12, 14, 19, 26, 58, 60, 55),
+    (14, 13, 16, 24, 40, 57, 69, 56), (14, 17, 22, 29, 51, 87, 80, 62),
+    (18, 22, 37, 56, 68, 109, 103, 77), (24, 35, 55, 64, 81, 104, 113, 92),
+    (49, 64, 78, 87, 103, 121, 120, 101), (72, 92, 95, 98, 112, 100, 103, 99),
+)  # fmt: skip
+_CHROMINANCE = (
+    (17, 18, 24, 47, 99, 99, 99, 99), (18, 21, 26, 66, 99, 99, 99, 99),
+    (24, 26, 56, 99, 99, 99, 99, 99), (47, 66, 99, 99, 99, 99, 99, 99),
+    *((99,) * 8,) * 4,
+)  # fmt: skip
+
+# JFIF 1.02: Y, Cb and Cr (both around 0) from R, G, B; and what Cb and Cr add to R, G, B.
+_TO_LUMA = ((0.299, 0.587, 0.114),)
+_TO_CHROMA = ((-0.299 / 1.772, -0.587 / 1.772, 0.5), (0.5, -0.587 / 1.402, -0.114 / 1.402))
+_FROM_CHROMA = ((0.0, 1.402), (-0.114 * 1.772 / 0.587, -0.299 * 1.402 / 0.587), (1.772, 0.0))
+
+
+def jpeg(images: Tensor, quality: Tensor | float, subsample: bool = True) -> Tensor:
+    """Through JPEG and back (ITU-T T.81, JFIF 1.02) in libjpeg's whole-number arithmetic.
+
+    The gradient of rounding is taken for 1 everywhere. Colours and cosines are then their own inverse, and
+    what is left is the gradient of halving the chroma, and of the clamp.
+
+    Args:
+        images: [B, 3, H, W] in [0, 1], of any size; the edge is repeated to whole blocks, as libjpeg does.
+        quality: 1 to 100, rounded to a whole number; one, or one a picture [B].
+        subsample: 4:2:0, as Pillow writes unless told: chroma at half the size, by the mean of 2 × 2, and up
+            again bilinearly ("fancy upsampling"). False: 4:4:4.
+
+    Returns:
+        Like `images`: the 8-bit values of the decoder, in [0, 1]. Computed in float32 at least.
+    """
+    tables = quantisation(quality).to(images.device)
+    with torch.autocast(images.device.type, enabled=False):
+        x = images.to(torch.promote_types(images.dtype, torch.float32))
+        with torch.no_grad():
+            coded = _coded(x * 255, tables, subsample) / 255
+        smooth = x
+        if subsample:
+            height, width = x.shape[-2:]
+            odd = (0, width % 2, 0, height % 2)
+            chroma = _mix(F.pad(x, odd, mode="replicate") if any(odd) else x, _TO_CHROMA)
+            lost = (chroma - _doubled(F.avg_pool2d(chroma, 2)))[..., :height, :width]
+            smooth = x - _mix(lost, _FROM_CHROMA)
+        return (smooth + (coded - smooth).detach()).clamp(0, 1).to(images.dtype)
+
+
+def _coded(x: Tensor, tables: Tensor, subsample: bool) -> Tensor:
+    """x [B, 3, H, W] in [0, 255] as the decoder shows it, before values are cut to 0 and 255."""
+    height, width = x.shape[-2:]
+    block = 16 if subsample else 8
+    x = F.pad(x.round(), (0, -width % block, 0, -height % block), mode="replicate")
+    luma, chroma = (_mix(x, _TO_LUMA) - 128).round_(), _mix(x, _TO_CHROMA).round_()
+    if subsample:
+        # libjpeg rounds the halves of even columns down and those of odd ones up.
+        halves = chroma.new_tensor((0.25, 0.5)).repeat(chroma.shape[-1] // 4)
+        chroma = (F.avg_pool2d(chroma, 2) + halves).floor_()
+    luma, chroma = _quantised(luma, tables[:, :1]), _quantised(chroma, tables[:, 1:])
+    if subsample:
+        # What was added beyond the picture's edge takes no part in the upsampling.
+        chroma = _doubled(chroma[..., : (height + 1) // 2, : (width + 1) // 2]).round_()
+    luma, chroma = luma[..., :height, :width], chroma[..., :height, :width]
+    return (luma + 128 + _mix(chroma, _FROM_CHROMA)).round_()
+
+
+def quantisation(quality: Tensor | float) -> Tensor:
+    """libjpeg's tables for qualities [B] (or one): [B or 1, 2, 64], luminance then chrominance, by rows.
+
+    UsageError for a quality outside 1 to 100.
+    """
+    q = torch.as_tensor(quality, device="cpu").reshape(-1, 1, 1).double().round().long()
+    if not len(q) or q.min() < 1 or q.max() > 100:
+        raise UsageError(f"a JPEG's quality must be 1 to 100, not {quality}")
+    percent = torch.where(q < 50, 5000 // q, 200 - 2 * q)
+    base = torch.tensor([_LUMINANCE, _CHROMINANCE]).reshape(1, 2, 64)
+    return ((base * percent + 50) // 100).clamp(1, 255)
+
+
+def _mix(planes: Tensor, weights: tuple[tuple[float, ...], ...]) -> Tensor:
+    """Another set of colour planes: weights [D, C] times planes [B, C, H, W]."""
+    mixed = planes.new_tensor(weights) @ planes.flatten(2)
+    return mixed.reshape(len(planes), len(weights), *planes.shape[2:])
+
+
+def _doubled(planes: Tensor) -> Tensor:
+    """Twice as high and wide: libjpeg's fancy upsampling, three quarters of the nearest, one of the next."""
+    return F.interpolate(planes, scale_factor=2, mode="bilinear", align_corners=False)
+
+
+def _quantised(planes: Tensor, tables: Tensor) -> Tensor:
+    """Planes [B, C, 8m, 8n] in -128 to 127 with DCT coefficients rounded to tables [B or 1, 1, 64]."""
+    b, c, height, width = planes.shape
+    cosines = _dct(planes)
+    steps = tables[:, :, None].to(planes)
+    blocks = planes.reshape(b, c, height // 8, 8, width // 8, 8).transpose(3, 4).reshape(b, c, -1, 64)
+    # A little more than the quotient: halves are rounded away from zero, as libjpeg does.
+    coefficients = (blocks @ cosines.T).mul_(1.0001 / steps).round_()
+    blocks = coefficients.mul_(steps) @ cosines
+    blocks = blocks.reshape(b, c, height // 8, width // 8, 8, 8).transpose(3, 4).reshape(planes.shape)
+    return blocks.round_().clamp_(-128, 127)
+
+
+def _dct(like: Tensor) -> Tensor:
+    """[64, 64], orthonormal: row 8v + u is the cosine of frequencies v down and u across an 8 × 8 block."""
+    n = torch.arange(8, dtype=torch.float64)
+    waves = torch.cos((2 * n + 1) * n[:, None] * math.pi / 16) / 2
+    waves[0] /= math.sqrt(2)
+    return torch.kron(waves, waves).to(like)
+
+
+def blur(images: Tensor, sigma: float) -> Tensor:
+    """Gaussian blur of standard deviation sigma [px], cut at 3 σ; the edge is repeated outwards."""
+    if sigma <= 0:
+        return images
+    radius = math.ceil(3 * sigma)
+    at = torch.arange(-radius, radius + 1, dtype=torch.float64)
+    weights = torch.exp(-0.5 * (at / sigma) ** 2)
+    weights = (weights / weights.sum()).to(images).expand(3, 1, -1)
+    with torch.autocast(images.device.type, enabled=False):
+        wide = F.pad(images, (radius,) * 4, mode="replicate")
+        return F.conv2d(F.conv2d(wide, weights[..., None], groups=3), weights[:, :, None], groups=3)
+
+
+def noise(images: Tensor, sigma: Tensor | float, generator: torch.Generator) -> Tensor:
+    """Gaussian noise of standard deviation sigma [n/255; one, or one a picture, [B]], kept within [0, 1].
+
+    Drawn on the generator's device.
+    """
+    drawn = torch.randn(images.shape, generator=generator, device=generator.device).to(images)
+    each = torch.as_tensor(sigma).to(images).reshape(-1, 1, 1, 1)
+    return (images + drawn * each / 255).clamp(0, 1)
+
+
+def rescale(images: Tensor, factor: float) -> Tensor:
+    """Down to `factor` (above 0, at most 1) of the size and up again, bilinear, antialiased."""
+    height, width = images.shape[-2:]
+    small = (max(round(height * factor), 1), max(round(width * factor), 1))
+    if small == (height, width):
+        return images
+    down = F.interpolate(images, small, mode="bilinear", align_corners=False, antialias=True)
+    return F.interpolate(down, (height, width), mode="bilinear", align_corners=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentSettings(Checked):
+    """How often each thing happens to a batch, and how strongly. What is left of 1 leaves it as it is."""
+
+    jpeg: float = setting(0.2, "How often JPEG.", unit="probability", source="ours", at_least=0, at_most=1)
+    rescale: float = setting(
+        0.15, "How often down and up again.", unit="probability", source="ours", at_least=0, at_most=1
+    )
+    blur: float = setting(
+        0.1, "How often Gaussian blur.", unit="probability", source="ours", at_least=0, at_most=1
+    )
+    noise: float = setting(
+        0.05, "How often Gaussian noise.", unit="probability", source="ours", at_least=0, at_most=1
+    )
+    quality_low: int = setting(
+        50,
+        "Least quality of a JPEG.",
+        unit="1 to 100",
+        source="ours: results are given at 75",
+        at_least=1,
+        at_most=100,
+    )
+    quality_high: int = setting(
+        95, "Highest quality of a JPEG.", unit="1 to 100", source="ours", at_least=1, at_most=100
+    )
+    factor_low: float = setting(
+        0.5,
+        "Least size.",
+        unit="share of the side",
+        source="ours: results are given at a half",
+        at_least=0.01,
+        at_most=1,
+    )
+    factor_high: float = setting(
+        0.9, "Largest size.", unit="share of the side", source="ours", at_least=0.01, at_most=1
+    )
+    blur_low: float = setting(0.3, "Least blur, a standard deviation.", unit="px", source="ours", at_least=0)
+    blur_high: float = setting(
+        1.0, "Strongest blur, a standard deviation.", unit="px", source="ours", at_least=0
+    )
+    noise_low: float = setting(
+        1.0, "Least noise, a standard deviation.", unit="n/255", source="ours", at_least=0, at_most=255
+    )
+    noise_high: float = setting(
+        8.0, "Strongest noise, a standard deviation.", unit="n/255", source="ours", at_least=0, at_most=255
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.jpeg + self.rescale + self.blur + self.noise > 1 + 1e-9:
+            raise UsageError("jpeg, rescale, blur and noise are probabilities that may not add up to over 1")
+        for name in ("quality", "factor", "blur", "noise"):
+            low, high = getattr(self, f"{name}_low"), getattr(self, f"{name}_high")
+            if low > high:
+                raise UsageError(f"{name}_low ({low:g}) must be at most {name}_high ({high:g})")
+
+
+class Augment:
+    """Applies to each batch one thing that may happen to it, or nothing, drawn from a generator."""
+
+    def __init__(self, settings: AugmentSettings | None = None) -> None:
+        self.settings = settings or AugmentSettings()
+
+    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """images [B, 3, H, W] in [0, 1] -> the same shape and range, differentiable.
+
+        One kind a batch. Each picture gets its own quality of JPEG or strength of noise; blur and rescaling
+        are the same for all. `generator` is a CPU one, so that the draws are the same on every device.
+        """
+        s = self.settings
+        bounds = list(accumulate((s.jpeg, s.rescale, s.blur, s.noise)))
+        kind, strength = torch.rand(2, generator=generator, dtype=torch.float64).tolist()
+        if kind < bounds[0]:
+            quality = torch.randint(s.quality_low, s.quality_high + 1, (len(images),), generator=generator)
+            return jpeg(images, quality)
+        if kind < bounds[1]:
+            return rescale(images, s.factor_low + (s.factor_high - s.factor_low) * strength)
+        if kind < bounds[2]:
+            return blur(images, s.blur_low + (s.blur_high - s.blur_low) * strength)
+        if kind < bounds[3]:
+            sigma = torch.rand(len(images), generator=generator)
+            return noise(images, s.noise_low + (s.noise_high - s.noise_low) * sigma, generator)
+        return images
