@@ -1,0 +1,84 @@
+"""What all purifications have in common: pictures in, pictures out, each on its own.
+
+Images are [B, 3, H, W] in [0, 1]. Nothing here is differentiable: it is the real thing, as an attacker does
+it to files.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Generic, Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+from unlikeness.errors import UsageError
+from unlikeness.settings import Checked
+
+if TYPE_CHECKING:
+    from unlikeness.diffusion.model import TextToImage
+
+__all__ = ["PictureByPicture", "Purifier", "PurifySettings"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PurifySettings(Checked):
+    """What every purification has: nothing yet. Each method's own settings derive from it."""
+
+
+P = TypeVar("P", bound=PurifySettings)
+
+
+class Purifier(Protocol):
+    """A purification, made from its settings, with one verb."""
+
+    @property
+    def settings(self) -> PurifySettings: ...
+
+    def purify(self, images: Tensor, seeds: Sequence[int]) -> Tensor:
+        """Wash a batch.
+
+        Args:
+            images: [B, 3, H, W] in [0, 1], of any size.
+            seeds: B numbers; picture i depends on `images[i]` and `seeds[i]` only.
+
+        Returns:
+            [B, 3, H, W] in [0, 1]; same dtype and device, without a gradient.
+        """
+
+
+class PictureByPicture(ABC, Generic[P]):
+    """A purification that does one picture after another: alone and in company the result is the same.
+
+    Args:
+        model: for a method that needs one (`needs_model`): the attacker's own.
+        settings: the method's own.
+    """
+
+    settings_type: ClassVar[type[PurifySettings]]
+    needs_model: ClassVar[bool] = False
+
+    def __init__(self, model: TextToImage | None, settings: P) -> None:
+        self.settings = settings
+
+    @abstractmethod
+    def one(self, image: Tensor, seed: int) -> Tensor:
+        """image [3, H, W] in [0, 1] -> the washed one, of the same size."""
+
+    @torch.no_grad()
+    def purify(self, images: Tensor, seeds: Sequence[int]) -> Tensor:
+        """See `Purifier.purify`.
+
+        Raises:
+            UsageError: not one seed a picture, or pictures of another shape.
+        """
+        if images.ndim != 4 or images.shape[1] != 3:
+            raise UsageError(f"images must be [B, 3, H, W], not {list(images.shape)}")
+        if len(seeds) != len(images):
+            raise UsageError(f"purify needs one seed a picture: {len(images)} pictures, {len(seeds)} seeds")
+        washed = torch.empty_like(images)
+        for i, seed in enumerate(seeds):
+            washed[i] = self.one(images[i], seed).clamp(0, 1)
+        return washed

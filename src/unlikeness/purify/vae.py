@@ -1,0 +1,42 @@
+"""The autoencoder's round trip: only what it can express comes back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from unlikeness.errors import UsageError
+from unlikeness.purify.base import PictureByPicture, PurifySettings
+
+if TYPE_CHECKING:
+    from unlikeness.diffusion.model import TextToImage
+
+__all__ = ["Vae", "VaeSettings"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class VaeSettings(PurifySettings):
+    """Nothing to set: the model is all."""
+
+
+class Vae(PictureByPicture[VaeSettings]):
+    """Encodes the picture and decodes the posterior's mean, at the picture's own size. No seed matters."""
+
+    settings_type = VaeSettings
+    needs_model = True
+
+    def __init__(self, model: TextToImage | None, settings: VaeSettings) -> None:
+        super().__init__(model, settings)
+        if model is None:
+            raise UsageError("purification vae needs a model whose autoencoder it can use; give one")
+        self.model = model
+
+    def one(self, image: Tensor, seed: int) -> Tensor:
+        """See `PictureByPicture.one`. The edge is repeated to whole latents."""
+        height, width = image.shape[-2:]
+        cell = self.model.vae_scale
+        whole = F.pad(image[None], (0, -width % cell, 0, -height % cell), mode="replicate")
+        return self.model.decode(self.model.encode(whole).mean)[0, :, :height, :width]

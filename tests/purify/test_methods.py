@@ -1,0 +1,198 @@
+"""Every purification: what all promise, and what each is for."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+from collections.abc import Mapping
+from importlib.metadata import EntryPoint
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tests.tiny import pictures, tiny_model
+
+from unlikeness import purify
+from unlikeness.diffusion import TextToImage
+from unlikeness.errors import UnlikenessError, UsageError
+from unlikeness.purify import registry
+from unlikeness.purify.base import Purifier
+from unlikeness.purify.jpeg import JpegSettings
+
+METHODS = ["jpeg", "resize", "blur", "noise", "median", "vae"]
+WITHOUT_SEED = [name for name in METHODS if name != "noise"]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> TextToImage:
+    return tiny_model(tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture
+def made(request: pytest.FixtureRequest, model: TextToImage) -> Purifier:
+    return purify.create(request.param, model)
+
+
+def washed(name: str, image: torch.Tensor, settings: Mapping[str, object] | None = None) -> torch.Tensor:
+    return purify.create(name, settings=settings).purify(image, [0])
+
+
+def grainy(count: int) -> torch.Tensor:
+    """Pictures with everything in them: smooth parts, grain, both ends of the range."""
+    images = pictures(count, seed=2)
+    images = images + 0.1 * torch.randn(images.shape, generator=torch.Generator().manual_seed(1))
+    images[..., :4, :4], images[..., -4:, -4:] = 0, 1
+    return images.clamp(0, 1)
+
+
+def test_every_method_is_tested_here() -> None:
+    assert purify.names() == METHODS
+
+
+@pytest.mark.parametrize("made", METHODS, indirect=True)
+@pytest.mark.parametrize("size", [(32, 32), (17, 30), (1, 3)])
+def test_a_picture_comes_back_in_its_size_and_range(made: Purifier, size: tuple[int, int]) -> None:
+    images = grainy(2)[..., : size[0], : size[1]].requires_grad_(True)
+    kept = images.detach().clone()
+    result = made.purify(images, [1, 2])
+    assert result.shape == images.shape
+    assert result.dtype == torch.float32
+    assert 0 <= result.min() <= result.max() <= 1
+    assert not result.requires_grad
+    assert torch.equal(images, kept)
+    assert made.purify(images.double(), [1, 2]).dtype == torch.float64
+
+
+@pytest.mark.parametrize("made", METHODS, indirect=True)
+def test_a_picture_depends_on_itself_and_its_seed_alone(made: Purifier) -> None:
+    images = grainy(3)
+    together = made.purify(images, [5, 6, 7])
+    torch.manual_seed(99)
+    assert torch.equal(made.purify(images, [5, 6, 7]), together)
+    assert torch.equal(made.purify(images[[2, 0]], [7, 5]), together[[2, 0]])
+    assert torch.equal(made.purify(images[1:2], [6]), together[1:2])
+    assert not torch.equal(together, images)
+
+
+@pytest.mark.parametrize("made", WITHOUT_SEED, indirect=True)
+def test_seeds_matter_to_noise_alone(made: Purifier) -> None:
+    assert torch.equal(made.purify(grainy(1), [5]), made.purify(grainy(1), [6]))
+
+
+@pytest.mark.parametrize("made", METHODS, indirect=True)
+def test_wrong_shapes_are_usage_errors(made: Purifier) -> None:
+    with pytest.raises(UsageError, match="one seed a picture: 2 pictures, 1 seeds"):
+        made.purify(pictures(2), [0])
+    with pytest.raises(UsageError, match=r"\[B, 3, H, W\]"):
+        made.purify(pictures(2)[0], [0])
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_settings_are_documented_and_strict(name: str, model: TextToImage) -> None:
+    found = purify.method(name)
+    assert found.__doc__
+    for field in dataclasses.fields(found.settings_type):
+        assert field.metadata["doc"].endswith(".")
+        assert field.metadata["unit"]
+        assert field.metadata["source"]
+    with pytest.raises(UsageError, match="no_such is no setting"):
+        purify.create(name, model, {"no_such": 1})
+
+
+def test_jpeg_is_pillows() -> None:
+    image = grainy(1)
+    rgb = (image[0].permute(1, 2, 0) * 255).round().to(torch.uint8).numpy()
+    lost = []
+    for quality in (75, 50, 10):
+        file = io.BytesIO()
+        Image.fromarray(rgb).save(file, "JPEG", quality=quality)
+        wanted = torch.from_numpy(np.array(Image.open(file))).permute(2, 0, 1)[None] / 255
+        result = washed("jpeg", image, {"quality": quality})
+        assert torch.equal(result, wanted)
+        lost.append(float((result - image).abs().mean()))
+    assert torch.equal(washed("jpeg", image), washed("jpeg", image, {"quality": 75}))
+    assert lost[0] < lost[1] < lost[2]
+
+
+def test_resizing_removes_what_is_fine_and_keeps_what_is_smooth() -> None:
+    rows, columns = torch.meshgrid(torch.arange(32), torch.arange(32), indexing="ij")
+    board = ((rows + columns) % 2 * 2.0 - 1.0) * 0.1
+    smooth = 0.2 + 0.6 * pictures(1)
+    result = washed("resize", smooth + board)
+    assert (result - smooth)[..., 4:-4, 4:-4].abs().mean() < 0.01
+    assert (washed("resize", smooth + board, {"factor": 1}) - smooth).abs().mean() > 0.09
+    ramp = torch.linspace(0.1, 0.9, 32).expand(1, 3, 32, 32)
+    assert (washed("resize", ramp) - ramp).abs().max() < 0.03
+
+
+@pytest.mark.parametrize("sigma", [1.0, 2.0])
+def test_blur_spreads_a_point_as_a_gaussian_of_its_width(sigma: float) -> None:
+    point = torch.zeros(1, 3, 41, 41)
+    point[..., 18:23, 18:23] = 1  # larger than a point, so that 8 bits can show its slopes
+    result = washed("blur", point, {"sigma": sigma})
+    assert abs(float(result.sum() / point.sum()) - 1) < 0.05
+    profile = result[0, 0].sum(0) / result[0, 0].sum()
+    variance = float((profile * (torch.arange(41) - 20) ** 2).sum())
+    assert abs(variance - 2 - sigma**2) < 0.1 * (2 + sigma**2)  # a box of 5 has a variance of 2
+    assert torch.equal(washed("blur", point, {"sigma": 0}), point)
+
+
+def test_noise_has_its_strength_and_a_seed() -> None:
+    grey = torch.full((2, 3, 64, 64), 0.5)
+    made = purify.create("noise", settings={"sigma": 4})
+    noise = made.purify(grey, [1, 2]) - grey
+    assert abs(float(noise.std() * 255) - 4) < 0.1
+    assert abs(float(noise.mean() * 255)) < 0.1
+    assert not torch.equal(noise[0], noise[1])
+    assert torch.equal(*made.purify(grey, [3, 3]))
+
+
+def test_median_removes_specks_and_keeps_edges() -> None:
+    edge = torch.full((1, 3, 16, 16), 51 / 255)
+    edge[..., 8:] = 204 / 255
+    specks = edge.clone()
+    specks[..., 3, 3] = specks[..., 12, 5] = 1
+    specks[..., 4, 12] = 0
+    assert torch.equal(washed("median", specks), edge)
+    with pytest.raises(UsageError, match="size must be odd"):
+        washed("median", edge, {"size": 4})
+
+
+def test_vae_decodes_the_posteriors_mean(model: TextToImage) -> None:
+    images = pictures(2)
+    with torch.no_grad():
+        wanted = model.decode(model.encode(images).mean)
+    torch.testing.assert_close(purify.create("vae", model).purify(images, [0, 1]), wanted)
+    images[..., 30:, :] = images[..., 29:30, :]
+    whole, odd = (purify.create("vae", model).purify(x, [0, 1]) for x in (images, images[..., :30, :]))
+    assert torch.equal(odd, whole[..., :30, :])
+    with pytest.raises(UsageError, match="vae needs a model"):
+        purify.create("vae")
+
+
+def test_half_precision_autoencoders_give_pictures_too(tmp_path: Path) -> None:
+    half = tiny_model(tmp_path, dtype="float16")
+    result = purify.create("vae", half).purify(pictures(1), [0])
+    assert result.dtype == torch.float32
+    assert result.isfinite().all()
+
+
+def test_unknown_methods_and_settings_of_others_are_refused() -> None:
+    with pytest.raises(UsageError, match=r"jpg is no purification \(did you mean jpeg\?\)"):
+        purify.create("jpg")
+    with pytest.raises(UsageError, match="needs BlurSettings, not JpegSettings"):
+        purify.create("blur", settings=JpegSettings())
+
+
+def test_another_package_can_add_a_method(monkeypatch: pytest.MonkeyPatch) -> None:
+    entries = {
+        "outside": EntryPoint("outside", "unlikeness.purify.blur:Blur", registry.METHODS.group),
+        "wrong": EntryPoint("wrong", "unlikeness.errors:UsageError", registry.METHODS.group),
+    }
+    monkeypatch.setattr(registry.METHODS, "outside", lambda: entries)
+    assert purify.names() == [*METHODS, "outside", "wrong"]
+    assert not torch.equal(washed("outside", grainy(1)), grainy(1))
+    with pytest.raises(UnlikenessError, match="wrong has no settings_type"):
+        purify.method("wrong")
