@@ -24,7 +24,7 @@ class JpegSettings(PurifySettings):
         75,
         "Quality of the JPEG.",
         unit="1 to 100",
-        source="Pillow's and libjpeg's own default; Anti-DreamBooth also tests 50",
+        source="Pillow's and libjpeg's own default",
         at_least=1,
         at_most=100,
     )
