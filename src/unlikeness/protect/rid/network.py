@@ -1,0 +1,121 @@
+"""Our own perturbation network: compact, for pictures of any size, with the budget as an input.
+
+    δ = budget · tanh(net(x, budget))
+
+RID (arXiv 2412.09844, section 4) uses a vision transformer of 343 million parameters at a fixed 512 × 512.
+Here a small convolutional U-Net works on blocks of 4 × 4 pixels (space to depth), so that a picture's cost grows
+with its number of pixels, and a pixel's perturbation depends on its neighbourhood alone: a picture may be cut
+into tiles. There is no normalization over the picture for the same reason. The budget comes as a plane beside
+the colours: it may differ from pixel to pixel, which is how a mask spends it where it matters.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from unlikeness.settings import Checked, setting
+
+__all__ = ["LARGEST_BUDGET", "MULTIPLE", "NetworkSettings", "Protector"]
+
+BLOCK = 4
+"""Side of the pixel blocks that are one position of the network's finest level."""
+
+LARGEST_BUDGET = 16.0
+"""n/255 that the budget plane is stated in: 1 there."""
+
+MULTIPLE = 4 * BLOCK
+"""Height and width that the network computes on are multiples of this; other pictures are mirrored to it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkSettings(Checked):
+    """Widths of the three levels (at 1/4, 1/8 and 1/16 of the side) and residual blocks in each."""
+
+    fine: int = setting(48, "Channels at a quarter of the side.", at_least=1)
+    middle: int = setting(96, "Channels at an eighth.", at_least=1)
+    coarse: int = setting(160, "Channels at a sixteenth.", at_least=1)
+    blocks: int = setting(1, "Residual blocks on each level, on the way down and on the way up.", at_least=1)
+
+
+class _Residual(nn.Module):
+    """x + conv(SiLU(conv(SiLU(x)))); the last convolution begins at zero."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(width, width, 3, padding=1)
+        self.second = nn.Conv2d(width, width, 3, padding=1)
+        nn.init.zeros_(self.second.weight)
+        nn.init.zeros_(cast(Tensor, self.second.bias))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + cast(Tensor, self.second(F.silu(self.first(F.silu(x)))))
+
+
+def _residuals(width: int, count: int) -> nn.Sequential:
+    return nn.Sequential(*(_Residual(width) for _ in range(count)))
+
+
+class Protector(nn.Module):
+    """The network. It begins at δ = 0 everywhere.
+
+    Pictures of any height and width from 1 px; a pixel sees about 100 px around it.
+    """
+
+    def __init__(self, settings: NetworkSettings | None = None) -> None:
+        super().__init__()
+        self.settings = s = settings or NetworkSettings()
+        self.enter = nn.Conv2d(4 * BLOCK**2, s.fine, 3, padding=1)
+        self.down_fine = _residuals(s.fine, s.blocks)
+        self.to_middle = nn.Conv2d(s.fine, s.middle, 2, stride=2)
+        self.down_middle = _residuals(s.middle, s.blocks)
+        self.to_coarse = nn.Conv2d(s.middle, s.coarse, 2, stride=2)
+        self.bottom = _residuals(s.coarse, 2 * s.blocks)
+        self.from_coarse = nn.ConvTranspose2d(s.coarse, s.middle, 2, stride=2)
+        self.up_middle = _residuals(s.middle, s.blocks)
+        self.from_middle = nn.ConvTranspose2d(s.middle, s.fine, 2, stride=2)
+        self.up_fine = _residuals(s.fine, s.blocks)
+        self.leave = nn.Conv2d(s.fine, 3 * BLOCK**2, 3, padding=1)
+        nn.init.zeros_(self.leave.weight)
+        nn.init.zeros_(cast(Tensor, self.leave.bias))
+
+    def forward(self, images: Tensor, budget: Tensor) -> Tensor:
+        """The perturbation δ, [B, 3, H, W], nowhere beyond the budget; it may lead out of [0, 1].
+
+        Args:
+            images: [B, 3, H, W] in [0, 1].
+            budget: n/255, [B], or a plane [B, 1, H, W] of the budget at each pixel.
+        """
+        if budget.ndim == 1:
+            budget = budget[:, None, None, None].expand(-1, 1, *images.shape[-2:])
+        plane = budget.to(images)
+        return self.unit(torch.cat([2 * images - 1, plane / LARGEST_BUDGET], 1)) * (plane / 255)
+
+    def unit(self, seen: Tensor) -> Tensor:
+        """tanh(net) in [-1, 1], [B, 3, H, W], of 2x - 1 and the budget plane over 16/255, [B, 4, H, W]."""
+        height, width = seen.shape[-2:]
+        below, right = -height % MULTIPLE, -width % MULTIPLE
+        if below or right:
+            seen = mirrored(seen, height + below, width + right)
+        x = self.enter(F.pixel_unshuffle(seen, BLOCK))
+        fine = self.down_fine(x)
+        middle = self.down_middle(self.to_middle(fine))
+        coarse = self.bottom(self.to_coarse(middle))
+        middle = self.up_middle(middle + self.from_coarse(coarse))
+        fine = self.up_fine(fine + self.from_middle(middle))
+        out = torch.tanh(F.pixel_shuffle(self.leave(F.silu(fine)), BLOCK))
+        return out[:, :, :height, :width]
+
+
+def mirrored(images: Tensor, height: int, width: int) -> Tensor:
+    """Images [B, C, H, W] continued below and to the right by their mirror images, as often as it takes."""
+    for dim, size in ((2, height), (3, width)):
+        while images.shape[dim] < size:
+            more = min(images.shape[dim], size - images.shape[dim])
+            part = images.narrow(dim, images.shape[dim] - more, more)
+            images = torch.cat([images, part.flip(dim)], dim)
+    return images

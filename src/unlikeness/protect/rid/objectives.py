@@ -1,0 +1,93 @@
+"""What a protector learns from: the terms of RID (arXiv 2412.09844, section 4), and two of our own.
+
+All are *minimised*. With y = clamp(x + δ) as a trainer would see it:
+
+* `adv_sds`: z_t of y moves along g = w(t) (f(z_t, t, c) − target), w = 1 − ᾱ_t. The frozen U-Net only says
+  where to: it runs without a graph, and the gradient flows through the noising and the encoder alone.
+* `regression`: δ is pulled to a perturbation δ* that a gradient method has found for this picture.
+* `displacement` (ours): the latent's mean moves away from the clean picture's. It costs no U-Net at all.
+* `visibility` (ours): energy of δ where an eye would see it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from unlikeness.diffusion.latents import randn
+
+if TYPE_CHECKING:
+    from unlikeness.diffusion.latents import Posterior
+    from unlikeness.diffusion.model import TextToImage
+
+__all__ = ["adv_sds", "displacement", "excess_energy", "regression", "visibility"]
+
+
+def adv_sds(
+    model: TextToImage, posterior: Posterior, c: Tensor, *, t: Tensor, eps: Tensor, noise: Tensor
+) -> tuple[Tensor, Tensor]:
+    """(loss, L_diff): 0.5 ‖z_t − sg(z_t + g)‖², mean over elements, and the diffusion loss that it raises.
+
+    The loss's gradient at z_t is −g (over the number of elements), so that descent moves z_t along +g.
+
+    Args:
+        posterior: of the protected pictures as a trainer sees them, with its graph.
+        c: [B, L, D] or [1, L, D].
+        t: long [B]. eps, noise: N(0, I) like the latents: of the noising, and of the posterior's sample.
+    """
+    z0 = posterior.mean + posterior.std * noise
+    z_t = model.schedule.add_noise(z0, eps, t)
+    with torch.no_grad(), model.autocast():
+        f = model.predict(z_t.detach(), t, c.expand(len(z_t), -1, -1))
+        error = f.float() - model.schedule.target(z0.detach(), eps, t).float()
+        w = 1 - model.schedule.alpha_bar.to(z_t.device)[t].view(-1, 1, 1, 1)
+        aim = z_t.detach() + w * error
+    return 0.5 * (z_t - aim).square().mean(), error.square().mean()
+
+
+def regression(delta: Tensor, wanted: Tensor, budget: Tensor) -> Tensor:
+    """‖(δ − δ*) / budget‖², mean over elements: both [B, 3, H, W] in [0, 1] units, budget [B] in n/255."""
+    return ((delta - wanted) * (255 / budget).view(-1, 1, 1, 1)).square().mean()
+
+
+def displacement(posterior: Posterior, clean: Tensor) -> Tensor:
+    """−log(1 + ‖μ(y) − μ(x)‖²), the norm as a mean over elements, then the mean over pictures; <= 0.
+
+    The logarithm keeps a picture that has moved far from outweighing those that have not.
+    """
+    return -torch.log1p(100 * (posterior.mean - clean).square().flatten(1).mean(1)).mean()
+
+
+def visibility(delta: Tensor, images: Tensor, budget: Tensor) -> Tensor:
+    """Energy of δ that an eye would see, over the budget's: 0 for none, mean over pixels.
+
+    Two facts of vision, as in JPEG's tables and in masking models (Watson 1993): coarse patterns are seen
+    better than fine ones, so δ is averaged over 5 × 5 pixels; and a pattern hides where the picture itself
+    varies, so its energy is divided by the local contrast (over 0.02, at which nothing hides it any more).
+    """
+    coarse = F.avg_pool2d(F.pad(delta, (2, 2, 2, 2), mode="replicate"), 5, 1)
+    padded = F.pad(images, (2, 2, 2, 2), mode="replicate")
+    contrast = (F.avg_pool2d(padded.square(), 5, 1) - F.avg_pool2d(padded, 5, 1).square()).clamp_min(0)
+    mask = 0.02**2 / (0.02**2 + contrast.mean(1, keepdim=True))
+    return ((coarse * (255 / budget).view(-1, 1, 1, 1)).square() * mask).mean()
+
+
+def excess_energy(delta: Tensor, budget: Tensor, share: float) -> Tensor:
+    """How far δ's mean square, over the budget's, passes `share`²: mean over pictures of the square.
+
+    share: root mean square that is free, as a share of the budget; 8/255 with 0.5 is 36 dB of PSNR.
+    """
+    energy = (delta * (255 / budget).view(-1, 1, 1, 1)).square().flatten(1).mean(1)
+    return F.relu(energy - share**2).square().mean()
+
+
+def noised(posterior: Posterior, steps: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """(t, ε, posterior noise) for a batch, drawn in this order from a CPU generator."""
+    count = len(posterior)
+    like = posterior.mean.detach()
+    t = torch.randint(steps, (count,), generator=generator).to(like.device)
+    shape = tuple(like.shape)
+    return t, randn(shape, like, generator), randn(shape, like, generator)

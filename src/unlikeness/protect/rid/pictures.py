@@ -1,0 +1,211 @@
+"""Pictures to train a protector on: renders of the toybox, photograph-like statistics, and a user's own.
+
+A network that has only seen flat renders does something visible to skies and skin. Photographs are not ours
+to ship; their statistics are free: overlapping discs and polygons with sizes from a power law ("dead leaves",
+Lee, Mumford & Huang 2001), filled with gradients and 1/f textures, some out of focus, with grain on top, have
+the edges, scales and flat areas of photographs, and networks learn from them (Baradad et al. 2021).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from unlikeness.errors import PictureError, UsageError
+from unlikeness.progress import Progress, Silent
+
+__all__ = ["Bank", "dead_leaves", "leaves_bank", "photo_bank", "render_bank"]
+
+Pixels = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float32]
+_LEAVES, _RENDER = 8_000_001, 8_000_002
+
+
+@dataclass(frozen=True)
+class Bank:
+    """Square pictures, uint8 [N, S, S, 3], memory-mapped from a file that is made once."""
+
+    pixels: Pixels
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def draw(self, count: int, side: int, generator: torch.Generator) -> Tensor:
+        """[count, 3, side, side] in [0, 1]: random pictures and crops at random scales, half mirrored."""
+        size = self.pixels.shape[1]
+        out = []
+        for _ in range(count):
+            row = int(torch.randint(len(self), (1,), generator=generator))
+            zoom, at_y, at_x, flip = (float(v) for v in torch.rand(4, generator=generator))
+            cut = round(min(size, max(side / 2, 16.0)) * (1 - zoom) + size * zoom)
+            y, x = round(at_y * (size - cut)), round(at_x * (size - cut))
+            part = np.array(self.pixels[row, y : y + cut, x : x + cut])
+            image = torch.from_numpy(part).permute(2, 0, 1)[None].float() / 255
+            if cut != side:
+                image = F.interpolate(image, (side, side), mode="bilinear", antialias=True)
+            out.append(image.flip(3) if flip < 0.5 else image)
+        return torch.cat(out).clamp(0, 1)
+
+
+def render_bank(count: int, size: int, *, seed: int, folder: Path, progress: Progress | None = None) -> Bank:
+    """Scenes of the toybox's world, drawn at `size` px."""
+    return _bank(f"renders-{seed}-{count}-{size}", _render, count, size, seed, folder, progress)
+
+
+def leaves_bank(count: int, size: int, *, seed: int, folder: Path, progress: Progress | None = None) -> Bank:
+    """Pictures of `dead_leaves`."""
+    return _bank(f"leaves-{seed}-{count}-{size}", _leaves, count, size, seed, folder, progress)
+
+
+def photo_bank(paths: Sequence[Path], size: int, *, folder: Path, progress: Progress | None = None) -> Bank:
+    """The pictures below `paths`, their centre square at `size` px; what cannot be read is left out.
+
+    UsageError if nothing can be read.
+    """
+    from unlikeness.pictures.finding import find_pictures
+
+    files = [file for _, file in find_pictures(paths)]
+    stamp = "\n".join(f"{f.resolve()} {f.stat().st_mtime_ns} {f.stat().st_size}" for f in files)
+    name = f"photos-{hashlib.sha256(stamp.encode()).hexdigest()[:12]}-{size}"
+    target = folder / f"{name}.npy"
+    if not target.exists():
+        progress = progress or Silent()
+        progress.start(len(files), "reading pictures", "picture")
+        kept = []
+        for file in files:
+            square = _square(file, size)
+            kept += [] if square is None else [square]
+            progress.advance()
+        progress.close()
+        if not kept:
+            raise UsageError(f"--images: none of {len(files)} files can be read as a picture; name others")
+        folder.mkdir(parents=True, exist_ok=True)
+        part = folder / f".{name}.{os.getpid()}.npy"
+        np.save(part, np.stack(kept))
+        part.replace(target)
+    return Bank(np.load(target, mmap_mode="r"))
+
+
+def _square(file: Path, size: int) -> Pixels | None:
+    from unlikeness.pictures import open_picture
+
+    try:
+        image = torch.from_numpy(open_picture(file).rgb).permute(2, 0, 1)[None]
+    except PictureError:
+        return None
+    side = min(image.shape[-2:])
+    y, x = (image.shape[2] - side) // 2, (image.shape[3] - side) // 2
+    image = image[:, :, y : y + side, x : x + side]
+    image = F.interpolate(image, (size, size), mode="bilinear", antialias=True).clamp(0, 1)
+    return (image[0].permute(1, 2, 0) * 255).round().byte().numpy()
+
+
+def dead_leaves(rng: np.random.Generator, size: int) -> Pixels:
+    """One picture of overlapping shapes, uint8 [size, size, 3]; see the module's head."""
+    y, x = (np.indices((size, size)) / size).astype(np.float32)
+    palette = rng.random((6, 3)) ** rng.uniform(0.6, 1.8)
+    image: npt.NDArray[np.floating] = _gradient(rng, x, y, palette)
+    smooth = rng.random() < 0.25  # a sky, a wall, skin: few large shapes
+    for radius in np.sort(_sizes(rng, 4 if smooth else int(rng.integers(20, 120))))[::-1]:
+        shape = _shape(rng, x, y, float(radius), size)
+        fill: npt.NDArray[np.floating] = _gradient(rng, x, y, palette)
+        if rng.random() < 0.5:
+            fill = fill + rng.uniform(0.02, 0.25) * _pink(rng, size)[..., None] * rng.uniform(0.3, 1, 3)
+        image = image + shape[..., None] * (fill - image)
+    if rng.random() < 0.7:
+        image = image * (1 + rng.uniform(0, 0.3) * _pink(rng, size)[..., None])  # light and shadow
+    image = image + rng.normal(0, rng.choice([0, 0.005, 0.015, 0.03]), image.shape)  # grain
+    return (np.clip(image, 0, 1) * 255).round().astype(np.uint8)
+
+
+def _sizes(rng: np.random.Generator, count: int) -> npt.NDArray[np.float64]:
+    """Radii in picture sides, density proportional to r^-3, from 0.025 to 0.6."""
+    low, high = 0.025**-2, 0.6**-2
+    return (low + rng.random(count) * (high - low)) ** -0.5
+
+
+def _shape(rng: np.random.Generator, x: Floats, y: Floats, radius: float, size: int) -> Floats:
+    """Coverage in [0, 1] of a turned ellipse or rectangle, sharp or out of focus."""
+    angle, stretch = rng.uniform(0, np.pi), np.exp(rng.normal(0, 0.4))
+    dx, dy = x - rng.random(), y - rng.random()
+    u = (np.cos(angle) * dx + np.sin(angle) * dy) / (radius * stretch)
+    v = (np.cos(angle) * dy - np.sin(angle) * dx) / (radius / stretch)
+    far = np.hypot(u, v) if rng.random() < 0.6 else np.maximum(np.abs(u), np.abs(v))
+    edge = max(radius * rng.choice([0.0, 0.0, 0.2, 0.8]), 1 / size)
+    cover: Floats = np.clip((1 - far) * radius / edge + 0.5, 0, 1).astype(np.float32)
+    return cover
+
+
+def _gradient(
+    rng: np.random.Generator,
+    x: Floats,
+    y: Floats,
+    palette: npt.NDArray[np.float64],
+) -> Floats:
+    """A colour of the palette, running softly into another one."""
+    a, b = palette[rng.integers(len(palette))], palette[rng.integers(len(palette))]
+    angle, reach = rng.uniform(0, 2 * np.pi), rng.random() ** 2
+    along = (np.cos(angle) * (x - 0.5) + np.sin(angle) * (y - 0.5) + 0.5)[..., None] * reach
+    return np.asarray(a + along * (b - a), dtype=np.float32)
+
+
+def _pink(rng: np.random.Generator, size: int) -> Floats:
+    """Noise with amplitude 1/f^a, a from 0.7 to 1.6; zero mean, unit variance, [size, size]."""
+    fy, fx = np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size)[None]
+    spectrum = np.fft.rfft2(rng.standard_normal((size, size)))
+    with np.errstate(divide="ignore"):
+        spectrum *= np.where((fy == 0) & (fx == 0), 0, np.hypot(fy, fx) ** -rng.uniform(0.7, 1.6))
+    noise = np.fft.irfft2(spectrum, (size, size))
+    unit: Floats = (noise / noise.std()).astype(np.float32)
+    return unit
+
+
+def _leaves(seed: int, size: int, index: int) -> Pixels:
+    return dead_leaves(np.random.default_rng((_LEAVES, seed, index)), size)
+
+
+def _render(seed: int, size: int, index: int) -> Pixels:
+    from unlikeness.toybox.world import sample_picture
+
+    scene, _ = sample_picture(np.random.default_rng((_RENDER, seed, index)))
+    return scene.render(size)
+
+
+def _bank(
+    name: str,
+    draw: Callable[[int, int, int], Pixels],
+    count: int,
+    size: int,
+    seed: int,
+    folder: Path,
+    progress: Progress | None,
+) -> Bank:
+    """The file `name` in `folder`, drawn by all cores if it is not there."""
+    target = folder / f"{name}.npy"
+    if not target.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        progress = progress or Silent()
+        progress.start(count, "drawing pictures", "picture")
+        part = folder / f".{name}.{os.getpid()}.part"
+        pixels = np.lib.format.open_memmap(part, mode="w+", dtype=np.uint8, shape=(count, size, size, 3))
+        with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
+            for i, picture in enumerate(pool.map(partial(draw, seed, size), range(count), chunksize=16)):
+                pixels[i] = picture
+                progress.advance()
+        pixels.flush()
+        del pixels
+        part.replace(target)
+        progress.close()
+    return Bank(np.load(target, mmap_mode="r"))

@@ -1,0 +1,85 @@
+"""Pictures with a perturbation that a gradient method has found: what the regression term pulls to."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from unlikeness.diffusion.fingerprint import fingerprint
+from unlikeness.progress import Progress, Silent
+from unlikeness.protect.advdm import AdvDM, AdvDMSettings
+from unlikeness.protect.rng import derive
+from unlikeness.training import step_generator
+
+if TYPE_CHECKING:
+    from unlikeness.diffusion.model import TextToImage
+    from unlikeness.protect.rid.recipe import ProtectorRecipe
+
+__all__ = ["Pairs", "pairs_of"]
+
+_AT_ONCE = 16
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """images [N, 3, S, S] in [0, 1] and delta, what was added to each, both float32 on the CPU."""
+
+    images: Tensor
+    delta: Tensor
+
+    def draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """`count` random pairs."""
+        rows = torch.randint(len(self.images), (count,), generator=generator)
+        return self.images[rows], self.delta[rows]
+
+
+def pairs_of(
+    recipe: ProtectorRecipe,
+    models: Sequence[TextToImage],
+    draw: Callable[[int, int, torch.Generator], Tensor],
+    *,
+    folder: Path,
+    progress: Progress | None = None,
+) -> Pairs:
+    """AdvDM against each model in turn; kept in `folder` batch by batch, so that a stopped run goes on.
+
+    RID follows the mean gradient of an ensemble with momentum; with several models ours gives each its own
+    pictures, at the same cost a picture as with one.
+    """
+    from safetensors.torch import load_file, save_file
+
+    steps, budget = recipe.pair_steps, recipe.pair_budget
+    settings = AdvDMSettings(
+        budget=budget, steps=steps, step_size=max(budget / 10, 0.5), prompt=recipe.prompt
+    )
+    asked = json.dumps([repr(settings), recipe.seed, recipe.renders, recipe.leaves, recipe.photos_share,
+                        [fingerprint(model) for model in models]])  # fmt: skip
+    folder = folder / hashlib.sha256(asked.encode()).hexdigest()[:12]
+    folder.mkdir(parents=True, exist_ok=True)
+    progress = progress or Silent()
+    progress.start(recipe.pairs, "gradient perturbations", "picture")
+    parts = []
+    for number, start in enumerate(range(0, recipe.pairs, _AT_ONCE)):
+        file = folder / f"{number:05}.safetensors"
+        if not file.exists():
+            model = models[number % len(models)]
+            generator = step_generator(derive(recipe.seed, "pairs"), number)
+            images = draw(_AT_ONCE, model.resolution, generator)
+            seeds = [derive(recipe.seed, "pair", number, i) for i in range(_AT_ONCE)]
+            delta = AdvDM(model, settings).perturb(images, seeds) - images
+            part = folder / f".{number}.{os.getpid()}"
+            save_file({"images": images, "delta": delta.contiguous()}, part)
+            part.replace(file)
+        parts.append(load_file(file))
+        progress.advance(min(_AT_ONCE, recipe.pairs - start))
+    progress.close()
+    images, delta = (torch.cat([p[name] for p in parts])[: recipe.pairs] for name in ("images", "delta"))
+    return Pairs(images, delta)
