@@ -127,7 +127,7 @@ class Trial:
         """The loss, a scalar. images: [B, 3, H, W] in [0, 1]; budget: n/255, [B] or [B, 1, H, W]."""
         r = self.recipe
         delta = self._answer(images, budget)
-        flat = budget if budget.ndim == 1 else budget.flatten(1).amax(1)
+        flat = budget if budget.ndim == 1 else budget.flatten(1).amax(1).clamp_min(0.1)
         total = r.visibility_weight * objectives.visibility(delta, images, flat)
         total = total + r.energy_weight * objectives.excess_energy(delta, flat, r.energy_share)
         if r.sds_weight or r.displacement_weight:
