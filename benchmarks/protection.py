@@ -1,4 +1,4 @@
-"""What is a protection worth, at which cost to the eye? Noise, AdvDM and PhotoGuard at 4, 8 and 16/255.
+"""What is a protection worth, at which cost to the eye? Noise, AdvDM, PhotoGuard and RID at 4, 8, 16/255.
 
     python -m benchmarks.protection
     python -m benchmarks.protection --subjects 3 --methods noise,advdm --budgets 8
@@ -10,6 +10,7 @@ are those that `benchmarks.personalization` chose, unless --use says others.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -28,6 +29,7 @@ from unlikeness.gallery import grid
 from unlikeness.measure.bootstrap import bootstrap_mean
 from unlikeness.measure.visibility import linf, psnr, ssim
 from unlikeness.protect import registry
+from unlikeness.protect.rid.weights import load_protector
 from unlikeness.settings import build
 from unlikeness.toybox.cast import Member, unseen
 
@@ -42,7 +44,7 @@ CODE = (
 )
 """The code that decides the figures."""
 
-METHODS = ("noise", "advdm", "photoguard")
+METHODS = ("noise", "advdm", "photoguard", "rid")
 BUDGETS = (4, 8, 16)
 
 
@@ -116,7 +118,8 @@ def measure(
 ) -> None:
     """Fill the cells that are missing, subject by subject, so that what is done is always comparable."""
     priors = attacking.Priors(model)
-    ways = ["clean", *(f"{method}/{budget}" for budget in budgets for method in methods)]
+    names = [tagged(method) for method in methods]
+    ways = ["clean", *(f"{name}/{budget}" for budget in budgets for name in names)]
     for count, who in enumerate(cast, start=1):
         for way in ways:
 
@@ -124,7 +127,8 @@ def measure(
                 clean = who.subject(TRAINING)
                 pictures = clean.images
                 if way != "clean":
-                    method, _, budget = way.partition("/")
+                    name, _, budget = way.partition("/")
+                    method = name.partition("@")[0]
                     # What does not apply to a method (steps, to noise) is left out.
                     fields = registry.method(method).settings_type.__dataclass_fields__
                     fitting = {name: value for name, value in further.items() if name in fields}
@@ -155,7 +159,9 @@ def measure(
             results.cell(f"{personalization.key_of(who)}/{way}", compute)
         done = [personalization.key_of(member) for member in cast[:count]]
         # What an earlier run has measured of all these subjects stays in the table.
+        current = {tagged(method) for method in METHODS}
         known = {key.partition("/")[2] for key in results.cells} | set(ways)
+        known = {way for way in known if way.partition("/")[0] in {"clean", *current, *names}}
         shown = [way for way in known if all(f"{name}/{way}" in results.cells for name in done)]
         summary = {
             way: sum_up([results.cells[f"{name}/{way}"] for name in done], seed=seed)
@@ -164,9 +170,21 @@ def measure(
         results.finish(summary, device=model.device)
 
 
+def tagged(method: str) -> str:
+    """A method's name in the results; a trained network's with a digest of its weights and its code."""
+    if method != "rid":
+        return method
+    weights = load_protector().network.state_dict()
+    digest = common.code_digest(*(f"src/unlikeness/protect/rid/{name}.py" for name in ("network", "method")))
+    for name, value in weights.items():
+        digest = hashlib.sha256(f"{digest}{name}".encode() + value.numpy().tobytes()).hexdigest()
+    return f"rid@{digest[:8]}"
+
+
 def _place(way: str) -> tuple[int, int, str]:
     """Where a way stands in the table: the clean pictures first, then by budget."""
-    method, _, budget = way.partition("/")
+    name, _, budget = way.partition("/")
+    method = name.partition("@")[0]
     return int(budget or -1), METHODS.index(method) if method in METHODS else len(METHODS), method
 
 
@@ -211,7 +229,7 @@ def render(record: Mapping[str, Any]) -> str:
     for way, f in record["summary"].items():
         method, _, budget = way.partition("/")
         rows.append([
-            method, budget or "0", f"{f['loss']:.4f}", common.interval(f["loss_ratio"]),
+            method.partition("@")[0], budget or "0", f"{f['loss']:.4f}", common.interval(f["loss_ratio"]),
             common.interval(f["s"]), f"{f['linf']:.1f}",
             None if f["psnr"] is None else f"{f['psnr']:.1f}", f"{f['ssim']:.3f}",
         ])  # fmt: skip

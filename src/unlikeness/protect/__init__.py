@@ -14,6 +14,7 @@ from unlikeness.protect.registry import METHODS, create, method
 names = METHODS.names
 register = METHODS.register
 
+register("rid", "unlikeness.protect.rid.method:Rid")
 register("advdm", "unlikeness.protect.advdm:AdvDM")
 register("photoguard", "unlikeness.protect.photoguard:PhotoGuard")
 register("noise", "unlikeness.protect.noise:Noise")

@@ -36,7 +36,8 @@ class Perturber(Protocol):
     """What tiles and folders need of a protection: one verb, and the size at which it is to see pictures.
 
     One that depends on more than its settings (weights, a file) also has a `fingerprint` of that, a str: a
-    folder's finished pictures are done again when it changes.
+    folder's finished pictures are done again when it changes. One that is at home in squares of another size
+    than `resolution`, where pictures are worked on at their own size, says so as `tile`, an int [px].
     """
 
     @property

@@ -175,6 +175,7 @@ class _Job:
                 budget=budget,
                 scale=self.scale,
                 seed=rng.derive(self.seed, work.input_digest),
+                tile=getattr(self.perturber, "tile", None),
             )
         except PictureError as error:
             work.entry = self._skipped(work, str(error))

@@ -65,7 +65,7 @@ def survey(
     scale = scale or Scale()
     progress = progress or Silent()
     targets = find_targets(paths, output)
-    resolution = make(settings).resolution
+    protection = make(settings)
     files: list[Planned] = []
     largest = 0
     progress.start(len(targets), "looking", "picture")
@@ -76,7 +76,7 @@ def survey(
         except PictureError as error:
             files.append(Planned(target.name, None, 0, str(error)))
         else:
-            found = grids(size, resolution, scale)
+            found = grids(size, protection.resolution, scale, getattr(protection, "tile", None))
             files.append(Planned(target.name, size, sum(map(len, found))))
             largest = max(largest, *(grid.rows.tile for grid in found))
         progress.advance()

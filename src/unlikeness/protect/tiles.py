@@ -90,14 +90,16 @@ class Grid:
         return len(self.rows) * len(self.columns)
 
 
-def grids(size: tuple[int, int], resolution: int, scale: Scale) -> list[Grid]:
-    """The passes for a picture of `size` (width, height): one, or two for "both"."""
+def grids(size: tuple[int, int], resolution: int, scale: Scale, tile: int | None = None) -> list[Grid]:
+    """The passes for a picture of `size` (width, height): one, or two for "both".
+
+    tile: side of the tiles at the picture's own size [px]; None: `resolution`.
+    """
     stages = ("fit", "tiles") if scale.mode == "both" else (scale.mode,)
-    return [_grid(stage, size, resolution, scale) for stage in stages]
+    return [_grid(stage, size, resolution, scale, tile or resolution) for stage in stages]
 
 
-def _grid(stage: str, size: tuple[int, int], resolution: int, scale: Scale) -> Grid:
-    tile = resolution
+def _grid(stage: str, size: tuple[int, int], resolution: int, scale: Scale, tile: int) -> Grid:
     if stage == "fit":
         side = round(scale.detail * resolution)
         factor = min(1.0, side / min(size), LONGEST * side / max(size))
@@ -115,19 +117,27 @@ class PictureTiles:
 
     Args:
         picture, edit: the source and where its protected pixels are collected.
-        resolution: the protection's, [px].
+        resolution, tile: the protection's, [px]; see `grids`.
         budget: n/255; the sum over all passes stays within it at every pixel.
         seed: all tiles' seeds are derived from it.
     """
 
     def __init__(
-        self, picture: Picture, edit: Edit, *, resolution: int, budget: float, scale: Scale, seed: int
+        self,
+        picture: Picture,
+        edit: Edit,
+        *,
+        resolution: int,
+        budget: float,
+        scale: Scale,
+        seed: int,
+        tile: int | None = None,
     ) -> None:
         self.picture = picture
         self.edit = edit
         self._budget = budget / 255
         self._seed = seed
-        self._grids = {grid.stage: grid for grid in grids(picture.size, resolution, scale)}
+        self._grids = {grid.stage: grid for grid in grids(picture.size, resolution, scale, tile)}
         self._share = 1 / len(self._grids)
         self._small: Floats | None = None
         self._enlarger: Enlarger | None = None
