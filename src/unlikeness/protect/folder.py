@@ -59,6 +59,7 @@ def protect_folder(
     model: str | None = None,
     seed: int = 0,
     scale: Scale | None = None,
+    psnr: float | None = None,
     max_pixels: int = 100_000_000,
     batch_size: int = 4,
     limit: int | None = None,
@@ -72,6 +73,7 @@ def protect_folder(
         method, model: its registered name and the model's, for the manifest.
         seed: a picture's result depends on it and on the picture's bytes, not on its name or its company.
         scale: at which size pictures are worked on.
+        psnr: dB that the change keeps above, before rounding and compression; see `PictureTiles`.
         max_pixels: larger pictures are skipped.
         batch_size: tiles at once; it changes results by rounding, so keep it when a run is resumed.
         limit: only the first so many files.
@@ -92,6 +94,7 @@ def protect_folder(
         "model": model,
         "fingerprint": getattr(perturber, "fingerprint", None),
         "seed": seed,
+        **({} if psnr is None else {"psnr": psnr}),
     }
     computed = {"batch_size": batch_size, **_computed(perturber)}
     try:
@@ -100,7 +103,7 @@ def protect_folder(
             stale.unlink()
     except OSError as error:
         raise _unwritable(output, error) from error
-    job = _Job(Manifest(output), perturber, recipe, computed, scale, seed, max_pixels)
+    job = _Job(Manifest(output), perturber, recipe, computed, scale, seed, max_pixels, psnr)
     outcome = Outcome()
     progress.start(len(targets), "protecting", "picture")
     read = overlapped(job.open, targets)
@@ -155,6 +158,7 @@ class _Job:
     scale: Scale
     seed: int
     max_pixels: int
+    psnr: float | None
 
     def open(self, target: Target) -> _Work:
         """Decode a file, unless it is done already or cannot be used."""
@@ -176,6 +180,7 @@ class _Job:
                 scale=self.scale,
                 seed=rng.derive(self.seed, work.input_digest),
                 tile=getattr(self.perturber, "tile", None),
+                psnr=self.psnr,
             )
         except PictureError as error:
             work.entry = self._skipped(work, str(error))

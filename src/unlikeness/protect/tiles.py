@@ -120,6 +120,8 @@ class PictureTiles:
         resolution, tile: the protection's, [px]; see `grids`.
         budget: n/255; the sum over all passes stays within it at every pixel.
         seed: all tiles' seeds are derived from it.
+        psnr: dB below which the change is weakened, evenly: the whole picture's in a "fit" pass, each tile's
+            at the picture's own size. None: the budget alone bounds it.
     """
 
     def __init__(
@@ -132,11 +134,13 @@ class PictureTiles:
         scale: Scale,
         seed: int,
         tile: int | None = None,
+        psnr: float | None = None,
     ) -> None:
         self.picture = picture
         self.edit = edit
         self._budget = budget / 255
         self._seed = seed
+        self._rms = math.inf if psnr is None else 10 ** (-psnr / 20)
         self._grids = {grid.stage: grid for grid in grids(picture.size, resolution, scale, tile)}
         self._share = 1 / len(self._grids)
         self._small: Floats | None = None
@@ -168,9 +172,12 @@ class PictureTiles:
             # A grey file has one value a pixel: the sign that most channels want, rather than their mean.
             delta = np.clip(3 * delta.mean(axis=2, keepdims=True), -self._budget, self._budget)
             delta = np.repeat(delta, 3, axis=2)
+        if tile.stage == "tiles":
+            delta = delta * self._weaker(delta)
         finished = self._blends[tile.stage].add(tile, delta)
         if finished and tile.stage == "fit":
             assert self._small is not None
+            self._small *= self._weaker(self._small)
             self._enlarger = Enlarger(self._small, self.picture.size)
             self._small = None
             if len(self._grids) == 1:
@@ -178,6 +185,11 @@ class PictureTiles:
                 step = max(1, BAND_PIXELS // width)
                 for y0 in range(0, height, step):
                     self._write(y0, np.zeros((min(step, height - y0), width, 3), np.float32))
+
+    def _weaker(self, delta: Floats) -> float:
+        """The factor, at most 1, that makes a perturbation meet the PSNR; enlarged, it is fainter."""
+        rms = math.sqrt(float(np.square(delta, dtype=np.float64).mean()))
+        return min(1.0, self._rms / rms) if rms else 1.0
 
     def _source(self, grid: Grid) -> _Windowed:
         if grid.stage == "tiles":
