@@ -19,6 +19,7 @@ from PIL import Image
 
 from benchmarks import common
 from unlikeness.diffusion import TextToImage
+from unlikeness.diffusion.devices import pick_device
 from unlikeness.errors import PictureError, UsageError
 from unlikeness.pictures import open_picture
 from unlikeness.progress import on_stderr
@@ -36,7 +37,7 @@ def cli(argv: Sequence[str] | None) -> None:
     parser = common.parser(__doc__.split("\n")[0] if __doc__ else "")
     parser.add_argument("folder", type=Path, help="photographs; they are never touched")
     parser.add_argument("--output", type=Path, default=common.RUNS / "photographs", help="protected copies")
-    parser.add_argument("--method", default="advdm")
+    parser.add_argument("--method", default="rid")
     parser.add_argument("--budget", type=float, default=8.0, help="n/255")
     parser.add_argument("--steps", type=int, default=None, help="gradient steps, if not the method's own")
     parser.add_argument("--limit", type=int, default=None, help="only the first so many files, by name")
@@ -45,33 +46,35 @@ def cli(argv: Sequence[str] | None) -> None:
     if args.steps or args.quick:
         values["steps"] = args.steps or 2
     found = registry.method(args.method)
-    if args.method == "noise":
+    if "steps" not in found.settings_type.__dataclass_fields__:
         values.pop("steps", None)
     settings = build(found.settings_type, values)
     limit = 4 if args.quick else args.limit
     targets = first_files(args.folder, args.output, limit)
-    model = TextToImage.from_pretrained(args.model, device=args.device)
+    model = TextToImage.from_pretrained(args.model, device=args.device) if found.needs_model else None
+    perturber = registry.create(args.method, model, settings)
     about = {
-        "model": common.model_name(args.model),
-        "weights": common.weights_digest(model.vae, model.unet, model.text_encoder),
+        "model": None if model is None else common.model_name(args.model),
+        "weights": getattr(perturber, "fingerprint", None),
         "method": args.method,
         "settings": {name: getattr(settings, name) for name in settings.__dataclass_fields__},
         "seed": args.seed,
         "files": len(targets),
         "scale": "fit",
     }
+    device = pick_device(args.device) if model is None else model.device
     results = common.Results(common.results_file(NAME, args), NAME, about, fresh=args.fresh)
     with on_stderr() as progress:
         began = time.perf_counter()
         outcome = protect_folder(
             [args.folder],
             args.output,
-            registry.create(args.method, model, settings),
+            perturber,
             method=args.method,
-            model=args.model,
+            model=None if model is None else args.model,
             seed=args.seed,
             limit=limit,
-            batch_size=batches.default_batch_size(model.resolution, model.device),
+            batch_size=batches.default_batch_size(perturber.resolution, device),
             progress=progress,
         )
         took = time.perf_counter() - began
@@ -86,7 +89,7 @@ def cli(argv: Sequence[str] | None) -> None:
             "done_before": len(outcome.before),
         }
     results.cells["audit"] = audit(targets, args.output, args.budget)
-    results.finish({}, device=model.device)
+    results.finish({}, device=device)
     print(render(results.record))
 
 
@@ -192,7 +195,7 @@ def render(record: Mapping[str, Any]) -> str:
     device = record.get("environment", {}).get("device", "")
     return "\n\n".join([
         common.table(["", f"{about['method']}, {budget:g}/255"], rows),
-        f"On {device}, model {about['model']}.",
+        f"On {device}, " + (f"model {about['model']}." if about["model"] else "without a model."),
     ])  # fmt: skip
 
 

@@ -175,7 +175,8 @@ def tagged(method: str) -> str:
     if method != "rid":
         return method
     weights = load_protector().network.state_dict()
-    digest = common.code_digest(*(f"src/unlikeness/protect/rid/{name}.py" for name in ("network", "method")))
+    code = (f"src/unlikeness/protect/rid/{name}.py" for name in ("network", "opening", "method"))
+    digest = common.code_digest(*code)
     for name, value in weights.items():
         digest = hashlib.sha256(f"{digest}{name}".encode() + value.numpy().tobytes()).hexdigest()
     return f"rid@{digest[:8]}"

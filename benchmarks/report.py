@@ -22,7 +22,9 @@ from pathlib import Path
 from benchmarks import common
 from unlikeness.errors import UnlikenessError
 
-BENCHMARKS = ("toybox_quality", "personalization", "protection", "photographs", "sd_memory")
+BENCHMARKS = (
+    "toybox_quality", "personalization", "protection", "frozen_loss", "photographs", "rid_speed", "sd_memory",
+)  # fmt: skip
 DOCS = Path(__file__).parents[1] / "docs"
 
 _PLACE = re.compile(r"(<!-- figures: (\w+) -->\n).*?(<!-- end of figures -->)", re.DOTALL)

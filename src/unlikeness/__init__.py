@@ -25,6 +25,7 @@ _LAZY: dict[str, str | None] = {
     "pictures": None,
     "progress": None,
     "protect": None,
+    "purify": None,
     "subjects": None,
     "toybox": None,
     "training": None,
