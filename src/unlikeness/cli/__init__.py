@@ -15,7 +15,7 @@ from typing import Annotated
 
 import typer
 
-from unlikeness.cli import demo, generate, measure, personalize, protect, toybox
+from unlikeness.cli import demo, generate, measure, personalize, protect, toybox, train_protector
 from unlikeness.errors import UnlikenessError, one_line
 
 __all__ = ["app", "main"]
@@ -56,6 +56,7 @@ app.command("protect")(protect.protect)
 app.command("personalize")(personalize.personalize)
 app.command("generate")(generate.generate)
 app.command("demo")(demo.demo)
+app.command("train-protector")(train_protector.train_protector)
 app.add_typer(measure.app, name="measure")
 app.add_typer(toybox.app, name="toybox")
 

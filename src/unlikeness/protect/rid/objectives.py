@@ -54,7 +54,7 @@ def regression(delta: Tensor, wanted: Tensor, budget: Tensor) -> Tensor:
 
 
 def displacement(posterior: Posterior, clean: Tensor) -> Tensor:
-    """−log(1 + ‖μ(y) − μ(x)‖²), the norm as a mean over elements, then the mean over pictures; <= 0.
+    """−log(1 + 100 ‖μ(y) − μ(x)‖²), the norm as a mean over elements, then the mean over pictures; <= 0.
 
     The logarithm keeps a picture that has moved far from outweighing those that have not.
     """

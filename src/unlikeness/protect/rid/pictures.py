@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from unlikeness.errors import PictureError, UsageError
+from unlikeness.errors import PictureError, UnlikenessError, UsageError, one_line
 from unlikeness.progress import Progress, Silent
 
 __all__ = ["Bank", "dead_leaves", "leaves_bank", "photo_bank", "render_bank"]
@@ -32,12 +33,19 @@ Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
 _LEAVES, _RENDER = 8_000_001, 8_000_002
 
+_FEW = 64
+"""So many pictures are drawn before the processes that could share the work have started."""
+
 
 @dataclass(frozen=True)
 class Bank:
-    """Square pictures, uint8 [N, S, S, 3], memory-mapped from a file that is made once."""
+    """Square pictures, uint8 [N, S, S, 3], memory-mapped from a file that is made once.
+
+    name: of that file; pictures of another seed, count, size or source have another one.
+    """
 
     pixels: Pixels
+    name: str = ""
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -72,30 +80,19 @@ def leaves_bank(count: int, size: int, *, seed: int, folder: Path, progress: Pro
 def photo_bank(paths: Sequence[Path], size: int, *, folder: Path, progress: Progress | None = None) -> Bank:
     """The pictures below `paths`, their centre square at `size` px; what cannot be read is left out.
 
-    UsageError if nothing can be read.
+    UsageError if nothing can be read. A picture that has changed is read again.
     """
     from unlikeness.pictures.finding import find_pictures
 
     files = [file for _, file in find_pictures(paths)]
     stamp = "\n".join(f"{f.resolve()} {f.stat().st_mtime_ns} {f.stat().st_size}" for f in files)
     name = f"photos-{hashlib.sha256(stamp.encode()).hexdigest()[:12]}-{size}"
-    target = folder / f"{name}.npy"
-    if not target.exists():
+    if not (folder / f"{name}.npy").exists():
         progress = progress or Silent()
         progress.start(len(files), "reading pictures", "picture")
-        kept = []
-        for file in files:
-            square = _square(file, size)
-            kept += [] if square is None else [square]
-            progress.advance()
-        progress.close()
-        if not kept:
+        if not _write(folder, name, size, (_square(file, size) for file in files), progress):
             raise UsageError(f"--images: none of {len(files)} files can be read as a picture; name others")
-        folder.mkdir(parents=True, exist_ok=True)
-        part = folder / f".{name}.{os.getpid()}.npy"
-        np.save(part, np.stack(kept))
-        part.replace(target)
-    return Bank(np.load(target, mmap_mode="r"))
+    return _open(folder, name)
 
 
 def _square(file: Path, size: int) -> Pixels | None:
@@ -192,20 +189,56 @@ def _bank(
     folder: Path,
     progress: Progress | None,
 ) -> Bank:
-    """The file `name` in `folder`, drawn by all cores if it is not there."""
-    target = folder / f"{name}.npy"
-    if not target.exists():
-        folder.mkdir(parents=True, exist_ok=True)
+    """The file `name` in `folder`, drawn by all cores if it is not there and the pictures are many."""
+    if not (folder / f"{name}.npy").exists():
         progress = progress or Silent()
         progress.start(count, "drawing pictures", "picture")
-        part = folder / f".{name}.{os.getpid()}.part"
-        pixels = np.lib.format.open_memmap(part, mode="w+", dtype=np.uint8, shape=(count, size, size, 3))
-        with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
-            for i, picture in enumerate(pool.map(partial(draw, seed, size), range(count), chunksize=16)):
-                pixels[i] = picture
+        one = partial(draw, seed, size)
+        if count <= _FEW:
+            _write(folder, name, size, map(one, range(count)), progress)
+        else:
+            with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
+                _write(folder, name, size, pool.map(one, range(count), chunksize=16), progress)
+    return _open(folder, name)
+
+
+def _write(folder: Path, name: str, size: int, pictures: Iterable[Pixels | None], progress: Progress) -> int:
+    """Write a bank picture by picture, in one move at the end; None is left out. Returns how many it holds.
+
+    With none at all no file is left. Not through a memory map, as that ends the process on a full disk.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    part = folder / f".{name}.{os.getpid()}.part"
+    count = 0
+    try:
+        with part.open("wb") as file:
+            _head(file, count, size)
+            for picture in pictures:
+                if picture is not None:
+                    file.write(picture.tobytes())
+                    count += 1
                 progress.advance()
-        pixels.flush()
-        del pixels
-        part.replace(target)
+            file.seek(0)
+            _head(file, count, size)  # of the same length: numpy leaves room for the count to grow
+        if count:
+            part.replace(folder / f"{name}.npy")
+    finally:
+        part.unlink(missing_ok=True)
         progress.close()
-    return Bank(np.load(target, mmap_mode="r"))
+    return count
+
+
+def _head(file: BinaryIO, count: int, size: int) -> None:
+    shape = (count, size, size, 3)
+    np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+
+
+def _open(folder: Path, name: str) -> Bank:
+    """UnlikenessError if the file is damaged."""
+    path = folder / f"{name}.npy"
+    try:
+        return Bank(np.load(path, mmap_mode="r"), name)
+    except (ValueError, EOFError) as error:
+        raise UnlikenessError(
+            f"{path} is damaged ({one_line(str(error))}); delete it to make it anew"
+        ) from error

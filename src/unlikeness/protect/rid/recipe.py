@@ -18,7 +18,9 @@ from torch import Tensor
 
 from unlikeness.diffusion.devices import computes_bfloat16
 from unlikeness.errors import UsageError
+from unlikeness.pictures.finding import find_pictures
 from unlikeness.progress import Progress
+from unlikeness.prompts import too_long
 from unlikeness.protect.base import frozen
 from unlikeness.protect.rid import objectives
 from unlikeness.protect.rid.augment import Augment, AugmentSettings
@@ -32,7 +34,12 @@ from unlikeness.training import Ema, adamw, linear, train
 if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage
 
-__all__ = ["ProtectorRecipe", "Trial", "train_protector"]
+__all__ = ["CHECKPOINT", "ProtectorRecipe", "Trial", "check_sources", "train_protector"]
+
+CHECKPOINT = "protector.safetensors"
+"""The training's state, in its `work` folder."""
+
+_NO_MODEL = "a protector needs a model to protect against; give one or more --model"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +99,18 @@ class ProtectorRecipe(Checked):
     pair_budget: float = setting(8.0, "Their budget.", unit="n/255", source="RID: 6", at_least=0.1)
     seed: int = setting(0, "Of pictures, weights and noise.")
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.least_budget > self.most_budget:
+            raise UsageError(
+                f"least_budget ({self.least_budget:g}) must be at most most_budget ({self.most_budget:g})"
+            )
+        if not (self.sds_weight or self.regression_weight or self.displacement_weight):
+            raise UsageError(
+                "sds_weight, regression_weight and displacement_weight are all 0, which teaches nothing; "
+                "raise one of them"
+            )
+
 
 class Trial:
     """One step's loss: everything between the pictures and the number to minimise.
@@ -113,9 +132,12 @@ class Trial:
         pairs: Pairs | None = None,
     ) -> None:
         if not models:
-            raise UsageError("a protector needs a model to protect against; give one or more --model")
+            raise UsageError(_NO_MODEL)
         if recipe.regression_weight and pairs is None:
             raise UsageError("regression_weight needs pictures with gradient perturbations")
+        for model in models:
+            if reason := too_long(model.tokenizer, recipe.prompt):
+                raise UsageError(reason)
         self.network, self.models, self.recipe, self.pairs = network, list(models), recipe, pairs
         self.augment = augment or Augment(AugmentSettings())
         with torch.no_grad():
@@ -203,6 +225,8 @@ class Pictures:
     def __init__(self, banks: Sequence[tuple[Bank, float]]) -> None:
         self.banks = [bank for bank, _ in banks]
         self.shares = torch.tensor([share for _, share in banks])
+        self.source = ", ".join(f"{bank.name} {share:g}" for bank, share in banks)
+        """What tells these pictures from others."""
 
     def draw(self, count: int, side: int, generator: torch.Generator) -> Tensor:
         """[count, 3, side, side] in [0, 1]."""
@@ -215,7 +239,8 @@ class Pictures:
 def gather(
     recipe: ProtectorRecipe, images: Sequence[Path], side: int, folder: Path, progress: Progress | None
 ) -> Pictures:
-    """Renders and dead leaves half and half, and the user's own. UsageError if all are switched off."""
+    """Renders and dead leaves half and half, and the user's own; see `check_sources`."""
+    check_sources(recipe, images)
     share = recipe.photos_share if images else 0.0
     drawn = [
         make(count, side, seed=recipe.seed, folder=folder, progress=progress)
@@ -225,9 +250,16 @@ def gather(
     banks = [(bank, (1 - share) / len(drawn)) for bank in drawn]
     if images:
         banks.append((photo_bank(images, side, folder=folder, progress=progress), share if drawn else 1.0))
-    if not banks:
-        raise UsageError("there is nothing to learn from: raise renders or leaves, or give --images")
     return Pictures(banks)
+
+
+def check_sources(recipe: ProtectorRecipe, images: Sequence[Path]) -> None:
+    """UsageError if there is nothing to learn from, or one of `images` does not exist or holds no picture."""
+    if not (recipe.renders or recipe.leaves or images):
+        raise UsageError("there is nothing to learn from: raise renders or leaves, or give --images")
+    for path in images:
+        if not find_pictures([path]):
+            raise UsageError(f"--images: there is no picture in {path}; name another folder, or a file")
 
 
 def train_protector(
@@ -248,7 +280,16 @@ def train_protector(
         work: banks of pictures and the checkpoint; a run that was stopped goes on from there.
         images: files and folders of the user's own pictures to learn from too.
         names: of the models, for the record in the file.
+
+    Raises:
+        UsageError: no model, nothing to learn from, or the checkpoint in `work` is another run's.
+        UnlikenessError: the training diverged.
     """
+    if not models:
+        raise UsageError(_NO_MODEL)
+    checkpoint = work / CHECKPOINT
+    if output.resolve() == checkpoint.resolve():
+        raise UsageError(f"{output} is where the checkpoint will be; name another --output or --work")
     resolution = max(model.resolution for model in models)
     bank_side = round(resolution * recipe.largest_detail * 1.25)
     pictures = gather(recipe, images, bank_side, work / "pictures", progress)
@@ -258,11 +299,20 @@ def train_protector(
     parameters = list(protector.parameters())
     ema = Ema(parameters, recipe.average)
     settings = {**asdict(recipe), **asdict(protector.settings), "models": list(names)}
+    if images:
+        settings["pictures"] = pictures.source
     device = models[0].device
     with frozen(*(part for model in models for part in (model.vae, model.unet, model.text_encoder))):
         pairs = None
         if recipe.regression_weight:
-            pairs = pairs_of(recipe, models, pictures.draw, folder=work / "pairs", progress=progress)
+            pairs = pairs_of(
+                recipe,
+                models,
+                pictures.draw,
+                source=pictures.source,
+                folder=work / "pairs",
+                progress=progress,
+            )
         trial = Trial(protector, models, recipe, pairs=pairs)
 
         def step(index: int, generator: torch.Generator) -> Tensor:
@@ -279,7 +329,7 @@ def train_protector(
             seed=recipe.seed,
             schedule=linear(recipe.steps, warmup=recipe.warmup),
             ema=ema,
-            checkpoint=work / "protector.safetensors",
+            checkpoint=checkpoint,
             settings=settings,
             progress=progress,
             description="protector",

@@ -46,13 +46,16 @@ def pairs_of(
     models: Sequence[TextToImage],
     draw: Callable[[int, int, torch.Generator], Tensor],
     *,
+    source: str,
     folder: Path,
     progress: Progress | None = None,
 ) -> Pairs:
     """AdvDM against each model in turn; kept in `folder` batch by batch, so that a stopped run goes on.
 
     RID follows the mean gradient of an ensemble with momentum; with several models ours gives each its own
-    pictures, at the same cost a picture as with one.
+    pictures, at the same cost a picture as with one. All are as large as the largest model's.
+
+    draw: (count, side, generator) -> images. source: says which pictures `draw` chooses from.
     """
     from safetensors.torch import load_file, save_file
 
@@ -60,8 +63,8 @@ def pairs_of(
     settings = AdvDMSettings(
         budget=budget, steps=steps, step_size=max(budget / 10, 0.5), prompt=recipe.prompt
     )
-    asked = json.dumps([repr(settings), recipe.seed, recipe.renders, recipe.leaves, recipe.photos_share,
-                        [fingerprint(model) for model in models]])  # fmt: skip
+    side = max(model.resolution for model in models)
+    asked = json.dumps([repr(settings), recipe.seed, source, [fingerprint(model) for model in models]])
     folder = folder / hashlib.sha256(asked.encode()).hexdigest()[:12]
     folder.mkdir(parents=True, exist_ok=True)
     progress = progress or Silent()
@@ -72,7 +75,7 @@ def pairs_of(
         if not file.exists():
             model = models[number % len(models)]
             generator = step_generator(derive(recipe.seed, "pairs"), number)
-            images = draw(_AT_ONCE, model.resolution, generator)
+            images = draw(_AT_ONCE, side, generator)
             seeds = [derive(recipe.seed, "pair", number, i) for i in range(_AT_ONCE)]
             delta = AdvDM(model, settings).perturb(images, seeds) - images
             part = folder / f".{number}.{os.getpid()}"

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from unlikeness import __version__
-from unlikeness.errors import UnlikenessError, UsageError
+from unlikeness.errors import UnlikenessError, UsageError, one_line
 from unlikeness.protect.rid.network import NetworkSettings, Protector
 from unlikeness.settings import build
 
-__all__ = ["SHIPPED", "Loaded", "load_protector", "save_protector"]
+__all__ = ["SHIPPED", "Loaded", "is_protector", "load_protector", "save_protector"]
 
 SHIPPED = Path(__file__).parent / "shipped"
 """The folder of the weights that travel with the package: NAME.safetensors, with its model card NAME.md."""
@@ -48,6 +49,17 @@ def save_protector(network: Protector, path: Path, *, about: Mapping[str, Any]) 
     part.replace(path)
 
 
+def is_protector(path: Path) -> bool:
+    """Has `train-protector` written this file?"""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            return (file.metadata() or {}).get("format") == _FORMAT
+    except (SafetensorError, OSError):
+        return False
+
+
 def load_protector(name_or_path: str | Path = "rid-toybox") -> Loaded:
     """A shipped protector by its name, or a file that `train-protector` wrote; float32, frozen, on the CPU.
 
@@ -57,27 +69,44 @@ def load_protector(name_or_path: str | Path = "rid-toybox") -> Loaded:
     """
     from safetensors import SafetensorError, safe_open
 
-    shipped = SHIPPED / f"{name_or_path}.safetensors"
-    path = shipped if shipped.is_file() else Path(name_or_path)
+    path, shipped = Path(name_or_path), SHIPPED / f"{name_or_path}.safetensors"
+    if path.name == str(name_or_path) and shipped.is_file():  # ./NAME is a file
+        path = shipped
     if not path.is_file():
         known = ", ".join(sorted(file.stem for file in SHIPPED.glob("*.safetensors"))) or "none"
         raise UsageError(f"weights {name_or_path} are no file and no shipped protector (there are: {known})")
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
+            if metadata.get("format") != _FORMAT:  # another file may be large
+                raise UsageError(f"{path} is no protector of `unlikeness train-protector`; name another file")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
-        raise UnlikenessError(f"{path} cannot be read ({error}); fetch it again") from error
-    if metadata.get("format") != _FORMAT:
-        raise UsageError(f"{path} is no protector of `unlikeness train-protector`; name another file")
+        raise UnlikenessError(f"{path} cannot be read ({one_line(str(error))}); fetch it again") from error
     try:
         about = json.loads(metadata["about"])
-        network = Protector(build(NetworkSettings, about["network"]))
-        network.load_state_dict({name: value.float() for name, value in tensors.items()})
-        resolution = int(about["resolution"])
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        first = str(error).split("\n")[0]
-        raise UnlikenessError(f"{path} is damaged ({first}); fetch it again") from error
-    if not all(bool(torch.isfinite(value).all()) for value in tensors.values()):
-        raise UnlikenessError(f"{path} is damaged: a weight is not a finite number; fetch it again")
+        resolution = _side(about["resolution"])
+        network = _network(about["network"], {name: value.float() for name, value in tensors.items()})
+    except (KeyError, TypeError, ValueError, OverflowError, RuntimeError) as error:
+        raise UnlikenessError(f"{path} is damaged ({one_line(str(error))[:200]}); fetch it again") from error
     return Loaded(network.requires_grad_(False).eval(), path, resolution, about)
+
+
+def _side(value: Any) -> int:
+    if type(value) is not int or not 1 <= value <= 1 << 16:
+        raise ValueError(f"a resolution of {value} px")
+    return value
+
+
+def _network(settings: Mapping[str, Any], weights: Mapping[str, Tensor]) -> Protector:
+    """The network around weights that it takes as they are: a file's say-so alone allocates nothing."""
+    built = build(NetworkSettings, settings)
+    if built.blocks > len(weights):
+        raise ValueError(f"{len(weights)} tensors for {built.blocks} blocks")
+    with torch.device("meta"):
+        network = Protector(built)
+    network.load_state_dict(weights, assign=True)
+    for name, value in weights.items():
+        if not bool(torch.isfinite(value).all()):
+            raise ValueError(f"{name} is not finite")
+    return network

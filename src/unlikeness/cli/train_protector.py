@@ -1,0 +1,122 @@
+"""`unlikeness train-protector`: the network that protects a picture in one pass, trained against models."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+__all__ = ["train_protector"]
+
+
+class Loss(StrEnum):
+    """The values of `--loss`: the paper's ablation."""
+
+    sds = "sds"
+    regression = "regression"
+    both = "both"
+
+
+_SWITCHES: dict[Loss, dict[str, float]] = {
+    Loss.sds: {"regression_weight": 0.0},
+    Loss.regression: {"sds_weight": 0.0, "displacement_weight": 0.0, "regression_weight": 1.0},
+    Loss.both: {"regression_weight": 1.0},
+}
+
+
+def train_protector(
+    output: Annotated[Path, typer.Option("--output", "-o", help="The weights: a file NAME.safetensors.")],
+    model: Annotated[
+        list[str] | None,
+        typer.Option(help="Model to protect against: toybox, a folder, a name; several make an ensemble."),
+    ] = None,
+    images: Annotated[
+        list[Path] | None,
+        typer.Option(help="Pictures to learn from beside drawn ones, or folders of them; repeatable."),
+    ] = None,
+    loss: Annotated[
+        Loss, typer.Option(help="sds: Adv-SDS; regression: to gradient perturbations; or both.")
+    ] = Loss.sds,
+    steps: Annotated[int | None, typer.Option(help="Optimizer steps.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Pictures in a step.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="AdamW's step size.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of pictures, weights and noise.")] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="Any setting of the recipe; goes before --loss."),
+    ] = None,
+    network: Annotated[
+        list[str] | None,
+        typer.Option("--network", metavar="NAME=VALUE", help="A width of the network: fine, middle, ..."),
+    ] = None,
+    work: Annotated[Path, typer.Option(help="Pictures and the checkpoint.")] = Path("runs/protector"),
+    device: Annotated[str, typer.Option(help="auto, cpu, mps, cuda or cuda:N.")] = "auto",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier result.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+) -> None:
+    """Train the network of `protect --method rid` against one or more models.
+
+    Started again with the same settings, an interrupted run goes on. Without --images it learns from renders
+    and from drawn pictures with the statistics of photographs.
+    """
+    from unlikeness.diffusion import TextToImage
+    from unlikeness.diffusion.devices import pick_device
+    from unlikeness.progress import on_stderr
+    from unlikeness.protect.rid import recipe as rid
+    from unlikeness.protect.rid.network import NetworkSettings
+    from unlikeness.settings import build
+
+    given = {"steps": steps, "batch_size": batch_size, "learning_rate": learning_rate, "seed": seed}
+    values: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    recipe = build(rid.ProtectorRecipe, {**_SWITCHES[loss], **values, **_pairs("--set", set_)})
+    widths = build(NetworkSettings, _pairs("--network", network))
+    rid.check_sources(recipe, images or [])
+    _check_target(output, work / rid.CHECKPOINT, overwrite=overwrite)
+    on, names = pick_device(device), model or ["toybox"]
+    models = [TextToImage.from_pretrained(name, device=on, dtype="float32") for name in names]
+    with on_stderr(quiet=quiet) as progress:
+        rid.train_protector(
+            recipe,
+            models,
+            output,
+            work=work,
+            network=widths,
+            images=images or [],
+            names=names,
+            progress=progress,
+        )
+    typer.echo(f"protector: {output}")
+
+
+def _pairs(option: str, texts: list[str] | None) -> dict[str, str]:
+    from unlikeness.errors import UsageError
+
+    values = {}
+    for text in texts or []:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise UsageError(f"{option} {text} must be NAME=VALUE")
+        values[name.strip().replace("-", "_")] = value.strip()
+    return values
+
+
+def _check_target(target: Path, checkpoint: Path, *, overwrite: bool) -> None:
+    """UsageError unless `target` can be written, and is free or an earlier result that may be replaced."""
+    from unlikeness.errors import UsageError
+    from unlikeness.protect.rid.weights import is_protector
+
+    if target.suffix != ".safetensors":
+        raise UsageError(f"--output {target} must be a file name that ends in .safetensors")
+    if target.resolve() == checkpoint.resolve():
+        raise UsageError(f"{target} is where the checkpoint will be; name another --output or --work")
+    above = next(folder for folder in target.resolve().parents if folder.exists())
+    if not above.is_dir():
+        raise UsageError(f"{target} cannot be written, as {above} is no folder; name another --output")
+    if not target.exists():
+        return
+    if not is_protector(target):
+        raise UsageError(f"{target} exists and is no earlier result; name another --output")
+    if not overwrite:
+        raise UsageError(f"{target} exists; give --overwrite to replace it, or another --output")

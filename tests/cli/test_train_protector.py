@@ -1,0 +1,135 @@
+"""`unlikeness train-protector`, as it is typed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import save_file
+from tests.tiny import PIXELS, write_tiny
+
+from unlikeness.cli import main
+from unlikeness.protect.rid.network import NetworkSettings
+from unlikeness.protect.rid.recipe import ProtectorRecipe
+from unlikeness.protect.rid.weights import load_protector
+
+TINY = ["--network", "fine=4", "--network", "middle=6", "--network", "coarse=8", "--device", "cpu", "-q"]
+FEW = ["--steps", "2", "--batch-size", "2", "--set", "renders=2", "--set", "leaves=2"]
+PAIRS = ["--set", "pairs=2", "--set", "pair-steps=1"]
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(write_tiny(tmp_path_factory.mktemp("models") / "tiny"))
+
+
+def about(file: Path) -> dict[str, object]:
+    with safe_open(file, framework="pt") as opened:
+        found: dict[str, object] = json.loads(opened.metadata()["about"])
+    return found
+
+
+def test_it_trains_and_writes_what_protect_can_load(
+    tiny: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output, work = tmp_path / "new" / "ours.safetensors", tmp_path / "work"
+    Image.new("RGB", (50, 40), (200, 30, 60)).save(tmp_path / "mine.png")
+    command = ["train-protector", "-o", str(output), "--work", str(work), "--model", tiny, *TINY, *FEW]
+    command += ["--images", str(tmp_path / "mine.png"), "--learning-rate", "0.01", "--seed", "3"]
+    assert main(command) == 0
+    assert str(output) in capsys.readouterr().out
+    loaded = load_protector(output)
+    assert loaded.network.settings == NetworkSettings(fine=4, middle=6, coarse=8)
+    assert loaded.resolution == PIXELS
+    assert loaded.about["models"] == [tiny]
+    assert loaded.about["recipe"] == {
+        "steps": 2, "batch_size": 2, "renders": 2, "leaves": 2, "learning_rate": 0.01, "seed": 3
+    }  # fmt: skip
+    assert (work / "protector.safetensors").is_file()
+    assert len(list((work / "pictures").iterdir())) == 3
+    before = output.read_bytes()
+    assert main(command) == 2
+    assert "--overwrite" in capsys.readouterr().err
+    assert output.read_bytes() == before
+    assert main([*command, "--overwrite"]) == 0
+    assert torch.equal(load_protector(output).network.enter.weight, loaded.network.enter.weight)
+
+
+@pytest.mark.parametrize(
+    ("options", "changed"),
+    [
+        (["--loss", "sds"], {}),
+        (
+            ["--loss", "regression"],
+            {"sds_weight": 0.0, "displacement_weight": 0.0, "regression_weight": 1.0},
+        ),
+        (["--loss", "both"], {"regression_weight": 1.0}),
+        (["--loss", "both", "--set", "regression_weight=0.5"], {"regression_weight": 0.5}),
+        (
+            ["--loss", "regression", "--set", "displacement-weight=0.3"],
+            {"sds_weight": 0.0, "displacement_weight": 0.3, "regression_weight": 1.0},
+        ),
+    ],
+)
+def test_the_loss_is_a_choice_of_three_and_an_explicit_setting_wins(
+    tiny: str, tmp_path: Path, options: list[str], changed: dict[str, float]
+) -> None:
+    output = tmp_path / "ours.safetensors"
+    where = ["--output", str(output), "--work", str(tmp_path / "work"), "--model", tiny]
+    assert main(["train-protector", *where, *TINY, *FEW, *PAIRS, *options]) == 0
+    recipe = about(output)["recipe"]
+    assert isinstance(recipe, dict)
+    weights = {name: value for name, value in recipe.items() if name.endswith("_weight")}
+    defaults = ProtectorRecipe()
+    assert weights == {name: value for name, value in changed.items() if value != getattr(defaults, name)}
+
+
+def test_several_models_make_an_ensemble(tiny: str, tmp_path: Path) -> None:
+    second = str(write_tiny(tmp_path / "second", prediction_type="v_prediction", seed=1))
+    output = tmp_path / "ours.safetensors"
+    command = ["train-protector", "-o", str(output), "--work", str(tmp_path / "work"), *TINY, *FEW]
+    assert main([*command, "--model", tiny, "--model", second]) == 0
+    assert about(output)["models"] == [tiny, second]
+
+
+def test_misuse_is_said_before_any_model_is_loaded(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output, work = str(tmp_path / "o.safetensors"), tmp_path / "work"
+    other = tmp_path / "lora.safetensors"
+    save_file({"a": torch.ones(1)}, other)
+    (tmp_path / "folder.safetensors").mkdir()
+    (tmp_path / "empty").mkdir()
+    wrong = {
+        "is no setting of ProtectorRecipe (did you mean steps?)": ["-o", output, "--set", "stepz=3"],
+        "is no setting of NetworkSettings": ["-o", output, "--network", "depth=3"],
+        "--set steps must be NAME=VALUE": ["-o", output, "--set", "steps"],
+        "--network fine must be NAME=VALUE": ["-o", output, "--network", "fine"],
+        "steps must be at least 1": ["-o", output, "--steps", "0"],
+        "are all 0": ["-o", output, "--loss", "regression", "--set", "regression_weight=0"],
+        "nothing to learn from": ["-o", output, "--set", "renders=0", "--set", "leaves=0"],
+        "/no/such/picture does not exist": ["-o", output, "--images", "/no/such/picture"],
+        "there is no picture in": ["-o", output, "--images", str(tmp_path / "empty")],
+        "ends in .safetensors": ["-o", str(tmp_path / "o.bin")],
+        "lora.safetensors exists and is no earlier result": ["-o", str(other), "--overwrite"],
+        "folder.safetensors exists and is no earlier": ["-o", str(tmp_path / "folder.safetensors")],
+        "is no folder": ["-o", str(other / "below" / "o.safetensors")],
+        "is where the checkpoint will be": ["-o", str(work / "protector.safetensors")],
+        "'sdss'": ["-o", output, "--loss", "sdss"],
+        "device 'gpu' is unknown": ["-o", output, "--device", "gpu"],
+        "--output": [],
+    }
+    for named, arguments in wrong.items():
+        model = ["--model", "/no/such/model", "--work", str(work)]
+        assert main(["train-protector", *arguments, *model]) == 2, named
+        err = capsys.readouterr().err
+        assert err.count("\n") == 1, err
+        assert named in err
+    assert not work.exists()
+    assert main(["train-protector", "-o", output, "--model", "/no/such/model", "--work", str(work)]) == 2
+    assert "/no/such/model" in capsys.readouterr().err
+    assert not work.exists()
