@@ -162,10 +162,11 @@ def render(record: Mapping[str, Any]) -> str:
         rows.append([kind, budget, *ratios, f"{figures['psnr']:.1f}"])
     count = max((figures["subjects"] for figures in summary.values()), default=0)
     about = record["about"]
+    draws = f"{about['levels']} noise levels × {about['draws']} draws"
     return "\n\n".join([
         common.table(["protection", "budget [n/255]", *ways, "PSNR [dB]"], rows),
         f"The frozen model's diffusion loss over that on clean pictures that went the same way: "
-        f"{count} subjects, {TRAINING} pictures each, {about['levels']} noise levels × {about['draws']} draws, "
+        f"{count} subjects, {TRAINING} pictures each, {draws}, "
         f"seed {about['seed']}. Intervals: 95 %, bootstrap over subjects.",
     ])  # fmt: skip
 

@@ -82,9 +82,12 @@ def test_a_dry_run_writes_nothing(tiny: str, tmp_path: Path, capsys: pytest.Capt
     [
         (["--method", "advmd"], "did you mean advdm"),
         (["--method", "noise", "--steps", "3"], "steps is no setting of NoiseSettings"),
-        (["--set", "promt=x"], "did you mean prompt"),
+        (["--method", "advdm", "--set", "promt=x"], "did you mean prompt"),
         (["--set", "prompt"], "NAME=VALUE"),
         (["--scale", "big"], "--scale"),
+        (["--steps", "3"], "steps is no setting of RidSettings"),
+        (["--weights", "rid-nowhere"], "no shipped protector (there are: rid-toybox"),
+        (["--method", "rid", "--model", "toybox"], "--model is for methods that follow a gradient"),
         (["--budget", "-1"], "budget must be at least 0"),
         (["--model", "/no/such/folder"], "/no/such/folder"),
     ],
@@ -103,7 +106,8 @@ def test_misuse_gives_status_2_and_one_line(
 def test_the_help_names_every_method(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["protect", "--help"]) == 0
     said = capsys.readouterr().out
-    assert all(name in said for name in registry.METHODS.names() if name in ("advdm", "photoguard", "noise"))
+    ours = ("rid", "advdm", "photoguard", "noise")
+    assert all(name in said for name in registry.METHODS.names() if name in ours)
 
 
 def test_a_registered_name_is_never_taken_twice() -> None:
@@ -111,3 +115,14 @@ def test_a_registered_name_is_never_taken_twice() -> None:
 
     with pytest.raises(UsageError, match="registered twice"):
         protect.register("noise", "somewhere.else:Noise")
+
+
+def test_without_a_model_it_is_rid_in_one_pass(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(tmp_path / "a.png", 150, 90)
+    assert main(["protect", str(tmp_path / "a.png"), "-o", str(tmp_path / "out"), "--budget", "4"]) == 0
+    assert "1 protected, largest change" in capsys.readouterr().out
+    (line,) = (tmp_path / "out" / "manifest.jsonl").read_text().splitlines()
+    entry = json.loads(line)
+    assert (entry["recipe"]["method"], entry["recipe"]["model"]) == ("rid", None)
+    assert entry["recipe"]["settings"]["weights"] == "rid-toybox"
+    assert 1 < entry["linf"] <= 4

@@ -17,7 +17,9 @@ from unlikeness.protect.base import GradientProtection
 from unlikeness.protect.photoguard import PhotoGuard, PhotoGuardSettings
 
 METHODS = ["advdm", "photoguard", "noise"]
-QUICK = {"advdm": {"steps": 3}, "photoguard": {"steps": 3}, "noise": {}}
+QUICK: dict[str, dict[str, object]] = {
+    "rid": {}, "advdm": {"steps": 3}, "photoguard": {"steps": 3}, "noise": {},
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ["advdm", "photoguard"])
@@ -38,7 +40,7 @@ def test_the_gradient_is_that_of_finite_differences(weights: Path, name: str) ->
     torch.testing.assert_close((gradient * direction).flatten(1).sum(1), slope, rtol=1e-4, atol=1e-9)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", ["rid", *METHODS])
 @pytest.mark.parametrize("budget", [0.0, 4.0, 16.0])
 def test_the_result_is_within_the_budget_and_the_range(model: TextToImage, name: str, budget: float) -> None:
     images = pictures(2)

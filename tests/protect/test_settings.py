@@ -15,7 +15,7 @@ from unlikeness.protect.advdm import AdvDMSettings
 from unlikeness.protect.settings import PgdSettings
 from unlikeness.settings import build
 
-METHODS = ["advdm", "photoguard", "noise"]
+METHODS = ["rid", "advdm", "photoguard", "noise"]
 
 
 def test_every_method_is_in_the_table_that_the_tests_walk() -> None:

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from unlikeness.protect.base import Perturber
     from unlikeness.protect.folder import Outcome
+    from unlikeness.protect.settings import ProtectSettings
     from unlikeness.protect.survey import Survey
 
 __all__ = ["protect"]
@@ -26,7 +28,13 @@ class ScaleMode(StrEnum):
 def protect(
     paths: Annotated[list[Path], typer.Argument(help="Pictures, and folders of them (all the way down).")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the protected pictures.")],
-    method: Annotated[str, typer.Option(help="advdm, photoguard or noise (the control).")] = "advdm",
+    method: Annotated[
+        str | None,
+        typer.Option(
+            help="rid (one forward pass), advdm, photoguard, or noise (the control); default: rid, or advdm "
+            "if a --model is given."
+        ),
+    ] = None,
     budget: Annotated[float, typer.Option(help="Largest change of a colour value [n/255].")] = 8.0,
     steps: Annotated[int | None, typer.Option(help="Gradient steps; the method's own if not given.")] = None,
     scale: Annotated[
@@ -38,9 +46,24 @@ def protect(
     setting: Annotated[
         list[str] | None, typer.Option("--set", help="A further setting of the method: NAME=VALUE.")
     ] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(help="For rid: a shipped name, or a file of train-protector, export or the authors."),
+    ] = None,
     model: Annotated[
-        str, typer.Option(help="Model to protect against: toybox, a folder, a name.")
-    ] = "toybox",
+        str | None,
+        typer.Option(
+            help="For gradient methods: model to protect against: toybox (if not given), a folder, a name."
+        ),
+    ] = None,
+    psnr: Annotated[
+        float | None,
+        typer.Option(
+            min=10,
+            max=100,
+            help="Weaken the change of each picture until it is this faint [dB]; 40: hardly to be seen.",
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
     max_pixels: Annotated[int, typer.Option(min=1, help="Larger pictures are skipped.")] = 100_000_000,
     batch_size: Annotated[
@@ -62,6 +85,7 @@ def protect(
     from unlikeness.errors import UsageError
     from unlikeness.progress import on_stderr
     from unlikeness.protect import batches, folder, registry
+    from unlikeness.protect.rid.method import Rid
     from unlikeness.protect.survey import survey
     from unlikeness.protect.targets import find_targets
     from unlikeness.protect.tiles import Scale
@@ -75,12 +99,28 @@ def protect(
         if not equals:
             raise UsageError(f"--set {text} must be NAME=VALUE")
         values[name.strip().replace("-", "_")] = value.strip()
+    if weights is not None:
+        values["weights"] = weights
+    method = method or ("rid" if model is None else "advdm")
     found = registry.method(method)
+    if model is not None and not found.needs_model:
+        raise UsageError(
+            f"--model is for methods that follow a gradient; {method} needs none: leave it out, or give "
+            "another --method"
+        )
+    against = model or "toybox"
     settings = build(found.settings_type, values)
     sized = build(Scale, {"mode": scale.value})
     find_targets(paths, output)  # what is asked wrongly is said before a model is loaded
-    loaded = TextToImage.from_pretrained(model, device=device, dtype=dtype) if found.needs_model else None
-    protection = registry.create(method, loaded, settings)
+    loaded = TextToImage.from_pretrained(against, device=device, dtype=dtype) if found.needs_model else None
+
+    def make(settings: ProtectSettings) -> Perturber:
+        protection = registry.create(method, loaded, settings)
+        if isinstance(protection, Rid):
+            protection.to(device)
+        return protection
+
+    protection = make(settings)
     size = batch_size or batches.default_batch_size(
         protection.resolution, loaded.device if loaded is not None else "cpu"
     )
@@ -89,7 +129,7 @@ def protect(
             seen = survey(
                 paths,
                 output,
-                lambda s: registry.create(method, loaded, s),
+                make,
                 settings,
                 scale=sized,
                 max_pixels=max_pixels,
@@ -102,9 +142,10 @@ def protect(
                 output,
                 protection,
                 method=method,
-                model=model if found.needs_model else None,
+                model=against if found.needs_model else None,
                 seed=seed,
                 scale=sized,
+                psnr=psnr,
                 max_pixels=max_pixels,
                 batch_size=size,
                 progress=progress,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
@@ -10,10 +9,10 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor
 
-from unlikeness.diffusion.devices import computes_bfloat16, pick_device
+from unlikeness.diffusion.devices import pick_device
 from unlikeness.errors import UsageError
-from unlikeness.protect.rid.network import LARGEST_BUDGET
-from unlikeness.protect.rid.weights import load_protector
+from unlikeness.protect.rid.official import WAYS
+from unlikeness.protect.rid.opening import open_network
 from unlikeness.protect.settings import ProtectSettings
 from unlikeness.settings import setting
 
@@ -29,8 +28,15 @@ class RidSettings(ProtectSettings):
 
     weights: str = setting(
         "rid-toybox",
-        "A shipped protector's name, or a file of `unlikeness train-protector`.",
+        "A shipped protector's name, a file of `unlikeness train-protector` or `unlikeness export`, or an "
+        "official checkpoint (.bin).",
         source="ours: trained against the toybox",
+    )
+    way: str = setting(
+        "resize",
+        "How an official checkpoint, which knows one size, meets other pictures.",
+        source="ours",
+        choices=WAYS,
     )
 
 
@@ -45,7 +51,7 @@ class Rid:
     change nothing.
 
     Raises:
-        UsageError, UnlikenessError: see `load_protector`.
+        UsageError, UnlikenessError: see `open_network`.
     """
 
     settings_type: ClassVar[type[ProtectSettings]] = RidSettings
@@ -55,17 +61,14 @@ class Rid:
 
     def __init__(self, model: TextToImage | None, settings: RidSettings) -> None:
         self.settings = settings
-        loaded = load_protector(settings.weights)
-        self.resolution = loaded.resolution
-        digest = hashlib.sha256()
-        for name, value in loaded.network.state_dict().items():
-            digest.update(name.encode())
-            digest.update(value.numpy().tobytes())
-        self.fingerprint = digest.hexdigest()[:16]
-        self.device = pick_device("auto") if model is None else model.device
-        self.dtype = torch.bfloat16 if computes_bfloat16(self.device) else torch.float32
-        self._network = loaded.network.to(self.device, self.dtype)
-        self._network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.to("auto" if model is None else model.device)
+
+    def to(self, device: str | torch.device) -> None:
+        """Open the network on this device. UsageError for one that is not there."""
+        settings = self.settings
+        self._network = open_network(settings.weights, pick_device(device), way=settings.way)
+        self.resolution = self._network.resolution
+        self.fingerprint = self._network.fingerprint
 
     @torch.no_grad()
     def delta(self, images: Tensor, budget: Tensor) -> Tensor:
@@ -75,14 +78,9 @@ class Rid:
             images: [B, 3, H, W] in [0, 1], any size.
             budget: n/255, [B], or a plane [B, 1, H, W].
         """
-        plane = budget.float()
-        if plane.ndim == 1:
-            plane = plane[:, None, None, None].expand(-1, 1, *images.shape[-2:])
-        plane = plane.to(self.device)
-        seen = torch.cat([2 * images.to(self.device) - 1, plane / LARGEST_BUDGET], 1)
-        unit = self._network.unit(seen.to(self.dtype).contiguous(memory_format=torch.channels_last))
-        delta: Tensor = (unit.float() * (plane / 255)).to(images.device)
-        return delta
+        if budget.ndim == 1:
+            budget = budget[:, None, None, None].expand(-1, 1, *images.shape[-2:])
+        return self._network.delta(images, budget)
 
     @torch.no_grad()
     def perturb(

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 __all__ = ["adv_sds", "displacement", "excess_energy", "regression", "visibility"]
 
+_WINDOWS = ((3, 3), (1, 13), (13, 1))
+"""Height and width of what `visibility` averages over [px]."""
+
 
 def adv_sds(
     model: TextToImage, posterior: Posterior, c: Tensor, *, t: Tensor, eps: Tensor, noise: Tensor
@@ -62,17 +65,24 @@ def displacement(posterior: Posterior, clean: Tensor) -> Tensor:
 
 
 def visibility(delta: Tensor, images: Tensor, budget: Tensor) -> Tensor:
-    """Energy of δ that an eye would see, over the budget's: 0 for none, mean over pixels.
+    """Energy of δ that an eye would see, over the budget's: 0 for none, mean over pixels and windows.
 
-    Two facts of vision, as in JPEG's tables and in masking models (Watson 1993): coarse patterns are seen
-    better than fine ones, so δ is averaged over 5 × 5 pixels; and a pattern hides where the picture itself
-    varies, so its energy is divided by the local contrast (over 0.02, at which nothing hides it any more).
+    Two facts of vision, as in JPEG's tables and in masking models (Watson 1993). Coarse patterns are seen
+    better than fine ones, and stripes better than grains: δ is averaged over 3 × 3 pixels, and over 13 pixels
+    in a row and in a column, which grains do not outlive. And a pattern hides where the picture itself
+    varies: its energy is divided by the local contrast (over 0.02, below which nothing hides it).
     """
-    coarse = F.avg_pool2d(F.pad(delta, (2, 2, 2, 2), mode="replicate"), 5, 1)
-    padded = F.pad(images, (2, 2, 2, 2), mode="replicate")
-    contrast = (F.avg_pool2d(padded.square(), 5, 1) - F.avg_pool2d(padded, 5, 1).square()).clamp_min(0)
+    unit = delta * (255 / budget).view(-1, 1, 1, 1)
+    contrast = (_mean(images.square(), 5, 5) - _mean(images, 5, 5).square()).clamp_min(0)
     mask = 0.02**2 / (0.02**2 + contrast.mean(1, keepdim=True))
-    return ((coarse * (255 / budget).view(-1, 1, 1, 1)).square() * mask).mean()
+    seen = sum((_mean(unit, *window).square() * mask).mean() for window in _WINDOWS)
+    return torch.as_tensor(seen) / len(_WINDOWS)
+
+
+def _mean(x: Tensor, height: int, width: int) -> Tensor:
+    """The mean over a window around each pixel, the picture continued by its border."""
+    padded = F.pad(x, (width // 2, width // 2, height // 2, height // 2), mode="replicate")
+    return F.avg_pool2d(padded, (height, width), 1)
 
 
 def excess_energy(delta: Tensor, budget: Tensor, share: float) -> Tensor:

@@ -1,0 +1,98 @@
+"""RID as a protection: any weights, any size, one pass, the budget kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from unlikeness import protect
+from unlikeness.errors import UnlikenessError, UsageError
+from unlikeness.protect.rid.method import Rid, RidSettings
+from unlikeness.protect.rid.network import NetworkSettings, Protector
+from unlikeness.protect.rid.pictures import dead_leaves
+from unlikeness.protect.rid.weights import load_protector, save_protector
+from unlikeness.protect.tiles import Scale, grids
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """A small random network that does something."""
+    torch.manual_seed(0)
+    network = Protector(NetworkSettings(fine=8, middle=8, coarse=8))
+    torch.nn.init.normal_(network.leave.weight, std=0.3)
+    path = tmp_path / "small.safetensors"
+    save_protector(network, path, about={"resolution": 32})
+    return path
+
+
+def leaves(count: int, side: int = 64) -> torch.Tensor:
+    drawn = np.stack([dead_leaves(np.random.default_rng(i), side) for i in range(count)])
+    return torch.from_numpy(drawn).permute(0, 3, 1, 2).float() / 255
+
+
+def test_it_is_what_the_network_says_within_bfloat16(file: Path) -> None:
+    made = Rid(None, RidSettings(weights=str(file), budget=6.0))
+    assert made.resolution == 32
+    images = leaves(2, 50)
+    with torch.no_grad():
+        delta = load_protector(file).network(images, torch.full((2,), 6.0))
+    wanted = (images + delta).clamp(0, 1)
+    assert (made.perturb(images, [0, 1]) - wanted).abs().max() < 0.05 * 6 / 255
+    assert (wanted - images).abs().max() > 2 / 255
+
+
+def test_seeds_change_nothing_and_company_neither(file: Path) -> None:
+    made = Rid(None, RidSettings(weights=str(file)))
+    images = leaves(4)
+    together = made.perturb(images, [0, 1, 2, 3])
+    assert torch.equal(together[[2, 0, 1, 3]], made.perturb(images[[2, 0, 1, 3]], [9, 8, 7, 6]))
+
+
+def test_a_plane_of_budgets_leaves_the_rest_of_the_picture_alone(file: Path) -> None:
+    made = Rid(None, RidSettings(weights=str(file)))
+    images = leaves(1)
+    plane = torch.zeros(1, 1, 64, 64)
+    plane[..., :32, :] = 8.0
+    delta = made.delta(images, plane)
+    assert delta[..., 32:, :].abs().max() == 0
+    assert delta[..., :32, :].abs().max() > 1 / 255
+
+
+def test_the_shipped_network_serves_budgets_from_2_to_16() -> None:
+    images = leaves(3, 96)
+    energy = []
+    for budget in (2.0, 4.0, 8.0, 16.0):
+        delta = protect.create("rid", None, {"budget": budget}).perturb(images, range(3)) - images
+        assert delta.abs().max() <= budget / 255 + 1e-6
+        energy.append(float(delta.square().mean().sqrt()) * 255)
+    assert energy == sorted(energy)
+    assert energy[-1] > 4 * energy[0]
+
+
+def test_at_the_pictures_own_size_it_works_in_large_tiles() -> None:
+    assert len(grids((1000, 800), 64, Scale(mode="tiles"), Rid.tile)[0]) <= 9
+
+
+def test_the_fingerprint_is_of_the_weights(file: Path, tmp_path: Path) -> None:
+    first = Rid(None, RidSettings(weights=str(file))).fingerprint
+    assert first == Rid(None, RidSettings(weights=str(file), budget=3.0)).fingerprint
+    assert first != Rid(None, RidSettings()).fingerprint
+
+
+@pytest.mark.parametrize("name", ["nothing.safetensors", "nothing.bin", "nothing.onnx", "rid-nowhere"])
+def test_missing_weights_are_one_sentence(name: str, tmp_path: Path) -> None:
+    with pytest.raises(UnlikenessError) as caught:
+        Rid(None, RidSettings(weights=str(tmp_path / name)))
+    assert name in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_wrong_shapes_are_usage_errors(file: Path) -> None:
+    made = Rid(None, RidSettings(weights=str(file)))
+    with pytest.raises(UsageError, match="one seed a picture"):
+        made.perturb(leaves(2), [0])
+    with pytest.raises(UsageError, match="B, 3, H, W"):
+        made.perturb(torch.zeros(3, 8, 8), [0])
