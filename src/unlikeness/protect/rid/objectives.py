@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["adv_sds", "displacement", "excess_energy", "regression", "visibility"]
 
-_WINDOWS = ((3, 3), (1, 13), (13, 1))
+_WINDOWS = ((5, 5), (1, 13), (13, 1))
 """Height and width of what `visibility` averages over [px]."""
 
 
@@ -68,7 +68,7 @@ def visibility(delta: Tensor, images: Tensor, budget: Tensor) -> Tensor:
     """Energy of δ that an eye would see, over the budget's: 0 for none, mean over pixels and windows.
 
     Two facts of vision, as in JPEG's tables and in masking models (Watson 1993). Coarse patterns are seen
-    better than fine ones, and stripes better than grains: δ is averaged over 3 × 3 pixels, and over 13 pixels
+    better than fine ones, and stripes better than grains: δ is averaged over 5 × 5 pixels, and over 13 pixels
     in a row and in a column, which grains do not outlive. And a pattern hides where the picture itself
     varies: its energy is divided by the local contrast (over 0.02, below which nothing hides it).
     """
