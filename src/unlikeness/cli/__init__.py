@@ -15,7 +15,7 @@ from typing import Annotated
 
 import typer
 
-from unlikeness.cli import demo, generate, measure, personalize, protect, toybox, train_protector
+from unlikeness.cli import demo, export, generate, measure, personalize, protect, toybox, train_protector
 from unlikeness.errors import UnlikenessError, one_line
 
 __all__ = ["app", "main"]
@@ -53,6 +53,7 @@ def _frame(
 
 # The verbs, in the order in which `--help` shows them.
 app.command("protect")(protect.protect)
+app.command("export")(export.export)
 app.command("personalize")(personalize.personalize)
 app.command("generate")(generate.generate)
 app.command("demo")(demo.demo)
