@@ -3,12 +3,16 @@
     python -m benchmarks.rid_speed
 
 One run on one machine: both networks at 512 × 512, each in float32 and bfloat16; ours at growing sizes; a
-12-megapixel JPEG from decoding to encoding; and a folder of pictures. The official network has its real
-architecture and random weights, its constant terms folded in, which is quicker than as published.
+12-megapixel JPEG from decoding to encoding; a folder of pictures; and the memory for 100 megapixels. The
+official network has its real architecture and random weights, its constant terms folded in, which is quicker
+than as published.
 """
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +26,7 @@ from PIL import Image
 
 from benchmarks import common
 from unlikeness.diffusion.devices import pick_device
+from unlikeness.errors import UnlikenessError
 from unlikeness.protect import registry
 from unlikeness.protect.folder import protect_folder
 from unlikeness.protect.rid.network import Protector
@@ -56,6 +61,8 @@ def cli(argv: Sequence[str] | None) -> None:
         for mode in ("fit", "tiles"):
             size = (400, 300) if args.quick else (4000, 3000)
             results.cell(f"file/{mode}/12MP", partial(time_files, Path(folder), 1, size, mode))
+            side = 500 if args.quick else 10_000
+            results.cell(f"memory/{mode}/100MP", partial(peak_memory, Path(folder), side, mode))
             results.cell(f"folder/{mode}", partial(time_files, Path(folder), count, (640, 480), mode))
     cells = results.cells
     best = {
@@ -124,9 +131,34 @@ def time_files(folder: Path, count: int, size: tuple[int, int], mode: str) -> di
     return {"pictures": count, "size": list(size), "seconds_a_picture": round(seconds / count, 4)}
 
 
+def peak_memory(folder: Path, side: int, mode: str) -> dict[str, Any]:
+    """`unlikeness protect` on one square JPEG in a process of its own: its largest resident memory [MiB].
+
+    UnlikenessError where the system does not tell it.
+    """
+    source = folder / f"{side}.jpg"
+    if not source.exists():
+        leaves = Image.fromarray(dead_leaves(np.random.default_rng(0), 512))
+        leaves.resize((side, side), Image.Resampling.BICUBIC).save(source, quality=90)
+    arguments = ["protect", str(source), "--output", str(folder / f"large-{mode}"), "--scale", mode, "-q"]
+    code = (
+        "import resource, sys\nfrom unlikeness.cli import main\n"
+        "status = main(sys.argv[1:])\n"
+        "print('peak', status, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False
+    )
+    found = re.search(r"^peak 0 (\d+)$", done.stdout, re.MULTILINE)
+    if found is None:
+        raise UnlikenessError(f"the memory of one run is not known here: {done.stderr.strip()[-200:]}")
+    unit = 2**20 if sys.platform == "darwin" else 2**10
+    return {"size": [side, side], "peak_mib": round(int(found[1]) / unit)}
+
+
 def render(record: Mapping[str, Any]) -> str:
     """The tables of docs/performance.md."""
-    rows, files = [], []
+    rows, files, memory = [], [], []
     for key, cell in record["cells"].items():
         who, *rest = key.split("/")
         if who in ("ours", "official"):
@@ -141,6 +173,9 @@ def render(record: Mapping[str, Any]) -> str:
                     f"{cell['forward'] / pixels * 1e9:.0f}",
                 ]
             )
+        elif who == "memory":
+            width, height = cell["size"]
+            memory.append([rest[0], f"{width} × {height}", cell["peak_mib"]])
         else:
             width, height = cell["size"]
             seconds = cell["seconds_a_picture"]
@@ -157,6 +192,7 @@ def render(record: Mapping[str, Any]) -> str:
     return "\n\n".join([
         common.table(["network", "precision", "side [px]", "forward pass [ms]", "a pixel [ns]"], rows), said,
         common.table(["--scale", "picture", "pictures", "seconds a picture", "pictures a second"], files),
+        common.table(["--scale", "picture", "largest resident memory [MiB]"], memory),
         f"Least of several passes, {record['about']['threads']} threads. Files: JPEG, decode to encode, with "
         "the check of the saved file.",
     ])  # fmt: skip
