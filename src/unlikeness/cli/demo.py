@@ -20,7 +20,7 @@ def demo(
     model: Annotated[
         str, typer.Option(help="toybox, a diffusers folder, or a hub name (with --photos).")
     ] = "toybox",
-    method: Annotated[str, typer.Option(help="Protection: advdm, photoguard or noise.")] = "advdm",
+    method: Annotated[str, typer.Option(help="Protection: advdm, photoguard, rid or noise.")] = "advdm",
     budget: Annotated[float, typer.Option(help="Largest change of a colour value [n/255].")] = 8.0,
     class_noun: Annotated[
         str | None, typer.Option(help="What the story's subject is one of; default: robot.")
