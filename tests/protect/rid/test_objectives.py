@@ -159,6 +159,15 @@ def test_noised_draws_are_reproducible_and_cover_all_levels() -> None:
     assert not torch.equal(eps, noise)
 
 
+def test_the_pull_is_the_share_of_the_way_to_the_target_that_is_left() -> None:
+    clean, target = torch.zeros(2, 4, 3, 3), torch.ones(1, 4, 1, 1)
+    half = Posterior(torch.full_like(clean, 0.5), torch.zeros_like(clean))
+    at_start, at_target = (Posterior(torch.full_like(clean, v), torch.zeros_like(clean)) for v in (0.0, 1.0))
+    assert float(objectives.pull(at_start, clean, target)) == pytest.approx(1)
+    assert float(objectives.pull(half, clean, target)) == pytest.approx(0.25)
+    assert float(objectives.pull(at_target, clean, target)) == 0
+
+
 def test_regression_is_the_mean_square_in_budgets() -> None:
     delta = torch.rand(2, 3, 4, 5, generator=torch.Generator().manual_seed(0)) / 10
     budget = torch.tensor([4.0, 8.0])

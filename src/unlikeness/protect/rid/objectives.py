@@ -1,4 +1,4 @@
-"""What a protector learns from: the terms of RID (arXiv 2412.09844, section 4), and two of our own.
+"""What a protector learns from: the terms of RID (arXiv 2412.09844, section 4), and three more.
 
 All are *minimised*. With y = clamp(x + δ) as a trainer would see it:
 
@@ -6,6 +6,7 @@ All are *minimised*. With y = clamp(x + δ) as a trainer would see it:
   where to: it runs without a graph, and the gradient flows through the noising and the encoder alone.
 * `regression`: δ is pulled to a perturbation δ* that a gradient method has found for this picture.
 * `displacement` (ours): the latent's mean moves away from the clean picture's. It costs no U-Net at all.
+* `pull`: the latent's mean moves to a target's, as in PhotoGuard's encoder attack (arXiv 2302.06588, Eq. 2).
 * `visibility` (ours): energy of δ where an eye would see it.
 """
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from unlikeness.diffusion.latents import Posterior
     from unlikeness.diffusion.model import TextToImage
 
-__all__ = ["adv_sds", "displacement", "excess_energy", "regression", "visibility"]
+__all__ = ["adv_sds", "displacement", "excess_energy", "pull", "regression", "visibility"]
 
 _WINDOWS = ((5, 5), (1, 13), (13, 1))
 """Height and width of what `visibility` averages over [px]."""
@@ -62,6 +63,17 @@ def displacement(posterior: Posterior, clean: Tensor) -> Tensor:
     The logarithm keeps a picture that has moved far from outweighing those that have not.
     """
     return -torch.log1p(100 * (posterior.mean - clean).square().flatten(1).mean(1)).mean()
+
+
+def pull(posterior: Posterior, clean: Tensor, target: Tensor) -> Tensor:
+    """‖μ(y) − z_tgt‖² / ‖μ(x) − z_tgt‖², mean over pictures: 1 where nothing was moved, 0 at the target.
+
+    clean: μ(x) [B, C, h, w]; target: z_tgt [1, C, h, w]. The share keeps pictures that lie far from the
+    target from outweighing the others.
+    """
+    left = (posterior.mean - target).square().flatten(1).mean(1)
+    whole = (clean - target).square().flatten(1).mean(1).clamp_min(1e-6)
+    return (left / whole).mean()
 
 
 def visibility(delta: Tensor, images: Tensor, budget: Tensor) -> Tensor:

@@ -53,6 +53,9 @@ class ProtectorRecipe(Checked):
     displacement_weight: float = setting(
         0.1, "Weight of the latent's displacement.", source="ours", at_least=0
     )
+    pull_weight: float = setting(
+        0.0, "Weight of the pull to the latent of a grey picture.", source="PhotoGuard's objective", at_least=0
+    )
     visibility_weight: float = setting(
         1.0, "Weight of what an eye would see of the perturbation.", source="ours", at_least=0
     )
@@ -105,11 +108,9 @@ class ProtectorRecipe(Checked):
             raise UsageError(
                 f"least_budget ({self.least_budget:g}) must be at most most_budget ({self.most_budget:g})"
             )
-        if not (self.sds_weight or self.regression_weight or self.displacement_weight):
-            raise UsageError(
-                "sds_weight, regression_weight and displacement_weight are all 0, which teaches nothing; "
-                "raise one of them"
-            )
+        terms = ("sds_weight", "regression_weight", "displacement_weight", "pull_weight")
+        if not any(getattr(self, name) for name in terms):
+            raise UsageError(f"{', '.join(terms)} are all 0, which teaches nothing; raise one of them")
 
 
 class Trial:
@@ -142,6 +143,7 @@ class Trial:
         self.augment = augment or Augment(AugmentSettings())
         with torch.no_grad():
             self._c = [model.embed([recipe.prompt]).detach() for model in self.models]
+            self._grey = [_grey_latent(model) for model in self.models]
         self.raised = 0.0
         """The frozen models' diffusion loss on the last step's protected pictures."""
 
@@ -152,11 +154,11 @@ class Trial:
         flat = budget if budget.ndim == 1 else budget.flatten(1).amax(1).clamp_min(0.1)
         total = r.visibility_weight * objectives.visibility(delta, images, flat)
         total = total + r.energy_weight * objectives.excess_energy(delta, flat, r.energy_share)
-        if r.sds_weight or r.displacement_weight:
+        if r.sds_weight or r.displacement_weight or r.pull_weight:
             published = self.augment((images + delta).clamp(0, 1), generator)
             self.raised = 0.0
-            for model, c in zip(self.models, self._c, strict=True):
-                total = total + self._against(model, c, published, images, generator) / len(self.models)
+            for model, c, grey in zip(self.models, self._c, self._grey, strict=True):
+                total = total + self._against(model, c, grey, published, images, generator) / len(self.models)
         if r.regression_weight:
             assert self.pairs is not None
             clean, wanted = self.pairs.draw(max(r.batch_size // 2, 1), generator)
@@ -173,7 +175,13 @@ class Trial:
         return delta.float()
 
     def _against(
-        self, model: TextToImage, c: Tensor, published: Tensor, images: Tensor, generator: torch.Generator
+        self,
+        model: TextToImage,
+        c: Tensor,
+        grey: Tensor,
+        published: Tensor,
+        images: Tensor,
+        generator: torch.Generator,
     ) -> Tensor:
         r = self.recipe
         posterior = model.encode(viewed(published, model.resolution).to(model.device))
@@ -183,11 +191,19 @@ class Trial:
             loss, raised = objectives.adv_sds(model, posterior, c, t=t, eps=eps, noise=noise)
             self.raised += float(raised) / len(self.models)
             total = total + r.sds_weight * loss
-        if r.displacement_weight:
+        if r.displacement_weight or r.pull_weight:
             with torch.no_grad():
                 clean = model.encode(viewed(images, model.resolution).to(model.device)).mean
-            total = total + r.displacement_weight * objectives.displacement(posterior, clean)
+            if r.displacement_weight:
+                total = total + r.displacement_weight * objectives.displacement(posterior, clean)
+            if r.pull_weight:
+                total = total + r.pull_weight * objectives.pull(posterior, clean, grey)
         return total.to(images.device)
+
+
+def _grey_latent(model: TextToImage) -> Tensor:
+    """z_tgt of the pull: [1, C, h, w]."""
+    return model.encode(torch.full((1, 3, model.resolution, model.resolution), 0.5)).mean
 
 
 def viewed(images: Tensor, resolution: int) -> Tensor:
