@@ -54,7 +54,10 @@ class ProtectorRecipe(Checked):
         0.1, "Weight of the latent's displacement.", source="ours", at_least=0
     )
     pull_weight: float = setting(
-        0.0, "Weight of the pull to the latent of a grey picture.", source="PhotoGuard's objective", at_least=0
+        0.0,
+        "Weight of the pull to the latent of a grey picture.",
+        source="PhotoGuard's objective",
+        at_least=0,
     )
     visibility_weight: float = setting(
         1.0, "Weight of what an eye would see of the perturbation.", source="ours", at_least=0
@@ -143,7 +146,7 @@ class Trial:
         self.augment = augment or Augment(AugmentSettings())
         with torch.no_grad():
             self._c = [model.embed([recipe.prompt]).detach() for model in self.models]
-            self._grey = [_grey_latent(model) for model in self.models]
+            self._grey = [_grey_latent(model) if recipe.pull_weight else None for model in self.models]
         self.raised = 0.0
         """The frozen models' diffusion loss on the last step's protected pictures."""
 
@@ -178,7 +181,7 @@ class Trial:
         self,
         model: TextToImage,
         c: Tensor,
-        grey: Tensor,
+        grey: Tensor | None,
         published: Tensor,
         images: Tensor,
         generator: torch.Generator,
@@ -196,7 +199,7 @@ class Trial:
                 clean = model.encode(viewed(images, model.resolution).to(model.device)).mean
             if r.displacement_weight:
                 total = total + r.displacement_weight * objectives.displacement(posterior, clean)
-            if r.pull_weight:
+            if grey is not None:
                 total = total + r.pull_weight * objectives.pull(posterior, clean, grey)
         return total.to(images.device)
 
