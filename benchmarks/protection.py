@@ -1,37 +1,36 @@
-"""What is a protection worth, at which cost to the eye? Noise, AdvDM, PhotoGuard and RID at 4, 8, 16/255.
+"""What is a protection worth, at which cost to the eye? Noise, AdvDM, PhotoGuard, ASPL, RID at 4, 8, 16/255.
 
     python -m benchmarks.protection
     python -m benchmarks.protection --subjects 3 --methods noise,advdm --budgets 8
 
 Per subject: the frozen model's diffusion loss on the clean and the protected pictures, at the same t and ε;
 s after DreamBooth on either; L∞, PSNR and SSIM of the protected pictures at eight bits. DreamBooth's settings
-are those that `benchmarks.personalization` chose, unless --use says others.
+are those that `benchmarks.personalization` chose, unless --use says others; ASPL's surrogate learns at the
+same rate. A row of the table is over all subjects that the file has it of.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from benchmarks import attacking, common, personalization
 from benchmarks.judging import TRAINING, Counts, Judge, summarize, toybox_judge
+from benchmarks.publishing import QUICK, protect, published, settings_type, tagged, visibility
 from unlikeness.diffusion import TextToImage
 from unlikeness.diffusion.loss import DRAWS
 from unlikeness.diffusion.loss import mean_loss_over_levels as frozen_loss
 from unlikeness.errors import UsageError
 from unlikeness.gallery import grid
 from unlikeness.measure.bootstrap import bootstrap_mean
-from unlikeness.measure.visibility import linf, psnr, ssim
-from unlikeness.protect import registry
-from unlikeness.protect.rid.weights import load_protector
 from unlikeness.settings import build
 from unlikeness.toybox.cast import Member, unseen
+
+__all__ = ["CODE", "protect", "tagged", "visibility"]
 
 NAME = "protection"
 CODE = (
@@ -44,13 +43,13 @@ CODE = (
 )
 """The code that decides the figures."""
 
-METHODS = ("noise", "advdm", "photoguard", "rid")
+METHODS = ("noise", "advdm", "photoguard", "aspl", "rid")
 BUDGETS = (4, 8, 16)
 
 
 def cli(argv: Sequence[str] | None) -> None:
     parser = common.parser(__doc__.split("\n")[0] if __doc__ else "")
-    parser.add_argument("--subjects", type=int, default=6, help="unseen subjects, the class nouns in turn")
+    parser.add_argument("--subjects", type=int, default=12, help="unseen subjects, the class nouns in turn")
     parser.add_argument("--methods", default=",".join(METHODS))
     parser.add_argument("--budgets", default=",".join(map(str, BUDGETS)), help="n/255, whole numbers")
     parser.add_argument("--use", default="", metavar="NAME=VALUE,...", help="DreamBooth's settings")
@@ -71,7 +70,7 @@ def cli(argv: Sequence[str] | None) -> None:
         model, judge, results, settings,
         cast=unseen(min(args.subjects, 1) if args.quick else args.subjects, args.seed),
         methods=methods, budgets=budgets[:1] if args.quick else budgets,
-        seed=args.seed, further={"steps": 2} if args.quick else {},
+        seed=args.seed, further=QUICK if args.quick else {},
     )  # fmt: skip
     print(render(results.record))
 
@@ -85,7 +84,7 @@ def asked(methods: str, budgets: str) -> tuple[list[str], list[int]]:
     names = [name.strip() for name in methods.split(",")]
     for name in names:
         for number in numbers:
-            build(registry.method(name).settings_type, {"budget": float(number)})
+            build(settings_type(name), {"budget": float(number)})
     return names, numbers
 
 
@@ -120,7 +119,7 @@ def measure(
     priors = attacking.Priors(model)
     names = [tagged(method) for method in methods]
     ways = ["clean", *(f"{name}/{budget}" for budget in budgets for name in names)]
-    for count, who in enumerate(cast, start=1):
+    for who in cast:
         for way in ways:
 
             def compute(who: Member = who, way: str = way) -> dict[str, Any]:
@@ -128,12 +127,10 @@ def measure(
                 pictures = clean.images
                 if way != "clean":
                     name, _, budget = way.partition("/")
-                    method = name.partition("@")[0]
-                    # What does not apply to a method (steps, to noise) is left out.
-                    fields = registry.method(method).settings_type.__dataclass_fields__
-                    fitting = {name: value for name, value in further.items() if name in fields}
-                    wanted = {"budget": float(budget), **fitting}
-                    pictures = protect(model, pictures, method, wanted, seed + who.seed)
+                    pictures = published(
+                        model, clean, name.partition("@")[0], float(budget), seed + who.seed,
+                        priors=priors, attack=settings, further=further,
+                    )  # fmt: skip
                 seen = replace(clean, images=pictures)
                 name = f"{personalization.key_of(who)}_{way.replace('/', '-')}"
                 checkpoint = results.work / f"{name}.safetensors"
@@ -157,29 +154,24 @@ def measure(
                 }
 
             results.cell(f"{personalization.key_of(who)}/{way}", compute)
-        done = [personalization.key_of(member) for member in cast[:count]]
-        # What an earlier run has measured of all these subjects stays in the table.
-        current = {tagged(method) for method in METHODS}
-        known = {key.partition("/")[2] for key in results.cells} | set(ways)
-        known = {way for way in known if way.partition("/")[0] in {"clean", *current, *names}}
-        shown = [way for way in known if all(f"{name}/{way}" in results.cells for name in done)]
-        summary = {
-            way: sum_up([results.cells[f"{name}/{way}"] for name in done], seed=seed)
-            for way in sorted(shown, key=_place)
-        }
-        results.finish(summary, device=model.device)
+        results.finish(table_of(results.cells, seed=seed), device=model.device)
 
 
-def tagged(method: str) -> str:
-    """A method's name in the results; a trained network's with a digest of its weights and its code."""
-    if method != "rid":
-        return method
-    weights = load_protector().network.state_dict()
-    code = (f"src/unlikeness/protect/rid/{name}.py" for name in ("network", "opening", "method"))
-    digest = common.code_digest(*code)
-    for name, value in weights.items():
-        digest = hashlib.sha256(f"{digest}{name}".encode() + value.numpy().tobytes()).hexdigest()
-    return f"rid@{digest[:8]}"
+def table_of(cells: Mapping[str, common.Cell], *, seed: int) -> dict[str, Any]:
+    """The summary: each way over all subjects that have it, of the weights and code that are in use now."""
+    names = {key.split("/")[1] for key in cells}
+    current = {name for name in names if tagged(name.partition("@")[0]) == name}
+    rows: dict[str, list[str]] = {}
+    for key in sorted(cells, key=_number):
+        _, _, way = key.partition("/")
+        if way.partition("/")[0] in current:
+            rows.setdefault(way, []).append(key)
+    return {way: sum_up([cells[key] for key in rows[way]], seed=seed) for way in sorted(rows, key=_place)}
+
+
+def _number(key: str) -> int:
+    """A subject's place in the cast, from the key of one of its cells: CLASS-NUMBER/way."""
+    return int(key.partition("/")[0].rpartition("-")[2])
 
 
 def _place(way: str) -> tuple[int, int, str]:
@@ -187,26 +179,6 @@ def _place(way: str) -> tuple[int, int, str]:
     name, _, budget = way.partition("/")
     method = name.partition("@")[0]
     return int(budget or -1), METHODS.index(method) if method in METHODS else len(METHODS), method
-
-
-def protect(
-    model: TextToImage, images: Tensor, method: str, settings: Mapping[str, object], seed: int
-) -> Tensor:
-    """Protected pictures at eight bits, as a lossless file would hold them."""
-    perturber = registry.create(method, model, settings)
-    first = 4_000_000 + 10_000 * seed
-    changed = perturber.perturb(images, range(first, first + len(images)))
-    return (changed * 255).round() / 255
-
-
-def visibility(clean: Tensor, changed: Tensor) -> dict[str, Any]:
-    """The largest L∞ [n/255], and mean PSNR [dB] and SSIM over the pictures; PSNR None for no change."""
-    same = torch.equal(clean, changed)
-    return {
-        "linf": float(linf(clean, changed).max()),
-        "psnr": None if same else round(float(psnr(clean, changed).mean()), 3),
-        "ssim": round(float(ssim(clean, changed).mean()), 5),
-    }
 
 
 def sum_up(cells: Sequence[Mapping[str, Any]], *, seed: int) -> dict[str, Any]:
@@ -225,7 +197,7 @@ def sum_up(cells: Sequence[Mapping[str, Any]], *, seed: int) -> dict[str, Any]:
 def render(record: Mapping[str, Any]) -> str:
     """The table of docs/results.md."""
     head = ["method", "budget [n/255]", "diffusion loss", "of the clean one", "s after DreamBooth",
-            "L∞ [n/255]", "PSNR [dB]", "SSIM"]  # fmt: skip
+            "L∞ [n/255]", "PSNR [dB]", "SSIM", "subjects"]  # fmt: skip
     rows = []
     for way, f in record["summary"].items():
         method, _, budget = way.partition("/")
@@ -233,13 +205,14 @@ def render(record: Mapping[str, Any]) -> str:
             method.partition("@")[0], budget or "0", f"{f['loss']:.4f}", common.interval(f["loss_ratio"]),
             common.interval(f["s"]), f"{f['linf']:.1f}",
             None if f["psnr"] is None else f"{f['psnr']:.1f}", f"{f['ssim']:.3f}",
+            f["subjects"],
         ])  # fmt: skip
-    count = next(iter(record["summary"].values()), {"subjects": 0, "pictures": 0})
+    each = next((f["pictures"] // f["subjects"] for f in record["summary"].values()), 0)
     settings = record["about"]["dreambooth"]
     return "\n\n".join([
         common.table(head, rows),
-        f"{count['subjects']} subjects, {TRAINING} training pictures each, {count['pictures']} generated "
-        f"a row, seed {record['about']['seed']}; DreamBooth with {settings['steps']} steps of "
+        f"A row is over the first so many unseen subjects, with {TRAINING} training pictures and {each} "
+        f"generated each, seed {record['about']['seed']}; DreamBooth with {settings['steps']} steps of "
         f"{settings['batch_size']} at {settings['learning_rate']:g}. Loss over "
         f"{record['about']['counts']['levels']} noise levels × {DRAWS} draws, the same for "
         "clean and protected pictures. Intervals: 95 %, bootstrap.",

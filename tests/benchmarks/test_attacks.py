@@ -18,7 +18,7 @@ from PIL import Image
 from tests.tiny import tiny_model
 from torch import Tensor
 
-from benchmarks import attacking, common, personalization, protection
+from benchmarks import attacking, common, personalization, protection, publishing
 from unlikeness.diffusion import TextToImage
 from unlikeness.diffusion.loss import mean_loss_over_levels as frozen_loss
 from unlikeness.errors import UsageError
@@ -250,10 +250,72 @@ def test_protection_from_cells_to_table(model: TextToImage, judge: Judge, tmp_pa
     table = protection.render(record)
     assert "| noise | 8 |" in table
     assert "| clean | 0 |" in table
-    assert f"{Counts.few().generated} generated a row" in table  # those that s is made of
+    assert f"{Counts.few().generated} generated each" in table  # those that s is made of
     results = common.Results(path, "protection", what)
     protection.measure(model, judge, results, settings, **{**wanted, "methods": ["noise"], "budgets": [4]})
     assert list(results.record["summary"]) == ["clean", "noise/4", "noise/8", "advdm/8"]
+
+
+def test_aspl_protects_a_subject_and_learns_as_the_attacker_does(model: TextToImage) -> None:
+    assert protection.asked("aspl", "4")[0] == ["aspl"]
+    with pytest.raises(UsageError):
+        protection.asked("aspl", "-1")
+    who = member(0, "dog").subject(2)
+    attack = attacking.full_settings("dreambooth", {**attacking.QUICK_COMMON, "steps": 1})
+
+    def aspl(**settings: Any) -> Tensor:
+        return publishing.published(
+            model, who, "aspl", 8.0, 0, priors=attacking.Priors(model), attack={**attack, **settings},
+            further=publishing.QUICK,
+        )  # fmt: skip
+
+    changed = aspl(learning_rate=1e-3)
+    assert 0 < publishing.visibility(who.images, changed)["linf"] <= 8
+    assert torch.equal((changed * 255).round() / 255, changed)
+    assert torch.equal(aspl(learning_rate=1e-3), changed)
+    assert not torch.equal(aspl(learning_rate=0.1), changed)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(attacking, "class_prior", None)  # kept
+        patch.setattr("unlikeness.personalize.material.class_prior", None)
+        assert torch.equal(aspl(learning_rate=1e-3, class_images=0), aspl(prior_weight=0, learning_rate=1e-3))
+    assert publishing.tagged("aspl").startswith("aspl@")
+
+
+def protected_cell(s: float, loss: float) -> dict[str, Any]:
+    return {**cell(s), "loss": loss, "loss_clean": 1.0, "linf": 8.0, "psnr": 30.0, "ssim": 0.9}
+
+
+def test_a_row_is_over_all_subjects_that_have_it(tmp_path: Path) -> None:
+    cells = {f"dog-{i}/clean": {**protected_cell(1, 1), "psnr": None} for i in range(12)}
+    cells |= {f"dog-{i}/{publishing.tagged('aspl')}/8": protected_cell(0.5, 2) for i in range(12)}
+    cells |= {f"dog-{i}/noise/4": protected_cell(0.5, 1 + i) for i in range(2)}
+    cells |= {f"dog-{i}/aspl@0ld/8": protected_cell(0.5, 2) for i in range(12)}
+    found = protection.table_of(cells, seed=0)
+    rows = ["clean", "noise/4", f"{publishing.tagged('aspl')}/8"]
+    assert list(found) == rows
+    assert [found[way]["subjects"] for way in rows] == [12, 2, 12]
+    assert found["noise/4"]["loss_ratio"]["value"] == pytest.approx(1.5)
+    about = {
+        "dreambooth": {"steps": 1, "batch_size": 4, "learning_rate": 1e-3},
+        "seed": 0,
+        "counts": {"levels": 3},
+    }
+    table = protection.render({"summary": found, "about": about}).splitlines()
+    assert table[3].startswith("| noise | 4 |")
+    assert table[3].endswith("| 2 |")
+    assert table[4].startswith("| aspl | 8 |")
+
+
+def test_a_smaller_run_leaves_the_table(model: TextToImage, judge: Judge, tmp_path: Path) -> None:
+    settings = attacking.full_settings("dreambooth", {**attacking.QUICK_COMMON, "steps": 1})
+    results = common.Results(tmp_path / "protection.json", "protection", {"seed": 0})
+    results.cells["dog-7/noise/8"] = protected_cell(0.5, 1)
+    results.cells["dog-7/clean"] = results.cells["person-0/clean"] = {**protected_cell(1, 1), "psnr": None}
+    protection.measure(
+        model, judge, results, settings, cast=unseen(1), methods=[], budgets=[], seed=0, further={}
+    )
+    summary = results.record["summary"]
+    assert {way: row["subjects"] for way, row in summary.items()} == {"clean": 2, "noise/8": 1}
 
 
 def test_protection_without_a_setting_says_what_to_run(

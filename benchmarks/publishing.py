@@ -1,0 +1,96 @@
+"""What the owner of a subject's pictures publishes: how the benchmarks protect them, and how it looks."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks import attacking, common
+from unlikeness import personalize
+from unlikeness.diffusion import TextToImage
+from unlikeness.measure.visibility import linf, psnr, ssim
+from unlikeness.protect import registry
+from unlikeness.protect.aspl import Aspl, AsplSettings
+from unlikeness.protect.rid.weights import load_protector
+from unlikeness.protect.settings import ProtectSettings
+from unlikeness.settings import build
+from unlikeness.subjects import Subject
+
+QUICK = {"steps": 2, "rounds": 1, "pgd_steps": 1}
+"""A protection's settings in a smoke run; what does not apply to a method (steps, to noise) is left out."""
+
+
+def settings_type(method: str) -> type[ProtectSettings]:
+    """A method's settings. ASPL is no picture's protection but a subject's, and in no registry."""
+    return AsplSettings if method == "aspl" else registry.method(method).settings_type
+
+
+def tagged(method: str) -> str:
+    """A method's name in the results; ASPL's with a digest of its code, RID's of its code and weights."""
+    if method == "aspl":
+        return f"aspl@{common.code_digest('src/unlikeness/protect/aspl.py')[:8]}"
+    if method != "rid":
+        return method
+    weights = load_protector().network.state_dict()
+    code = (f"src/unlikeness/protect/rid/{name}.py" for name in ("network", "opening", "method"))
+    digest = common.code_digest(*code)
+    for name, value in weights.items():
+        digest = hashlib.sha256(f"{digest}{name}".encode() + value.numpy().tobytes()).hexdigest()
+    return f"rid@{digest[:8]}"
+
+
+def published(
+    model: TextToImage,
+    clean: Subject,
+    method: str,
+    budget: float,
+    seed: int,
+    *,
+    priors: attacking.Priors,
+    attack: Mapping[str, Any],
+    further: Mapping[str, Any],
+) -> Tensor:
+    """A subject's pictures as their owner would publish them: protected, at eight bits.
+
+    attack: DreamBooth's settings, whose learning rate and class pictures ASPL's surrogate takes over.
+    further: settings of the method, of which those that it does not have are left out.
+    """
+    fields = settings_type(method).__dataclass_fields__
+    wanted = {"budget": budget, **{name: value for name, value in further.items() if name in fields}}
+    if method != "aspl":
+        return protect(model, clean.images, method, wanted, seed)
+    attacker = personalize.create("dreambooth", attack).settings
+    prior = priors.of(clean.class_noun, attacker)
+    wanted["learning_rate"] = attacker.learning_rate
+    wanted["prior_weight"] = attacker.prior_weight if prior is not None else 0.0
+    aspl = Aspl(model, build(AsplSettings, wanted))
+    return eight_bits(aspl.perturb_subject(clean, 4_000_000 + 10_000 * seed, prior))
+
+
+def protect(
+    model: TextToImage, images: Tensor, method: str, settings: Mapping[str, object], seed: int
+) -> Tensor:
+    """Protected pictures at eight bits, as a lossless file would hold them."""
+    perturber = registry.create(method, model, settings)
+    first = 4_000_000 + 10_000 * seed
+    changed = perturber.perturb(images, range(first, first + len(images)))
+    return eight_bits(changed)
+
+
+def eight_bits(images: Tensor) -> Tensor:
+    """Rounded to what a lossless file holds."""
+    return (images * 255).round() / 255
+
+
+def visibility(clean: Tensor, changed: Tensor) -> dict[str, Any]:
+    """The largest L∞ [n/255], and mean PSNR [dB] and SSIM over the pictures; PSNR None for no change."""
+    same = torch.equal(clean, changed)
+    return {
+        "linf": float(linf(clean, changed).max()),
+        "psnr": None if same else round(float(psnr(clean, changed).mean()), 3),
+        "ssim": round(float(ssim(clean, changed).mean()), 5),
+    }
