@@ -1,0 +1,22 @@
+"""Model + subjects -> model: what a provider does, so that named subjects cannot be personalized.
+
+    subject = Subject.from_folder(folder, "dog", size=model.resolution)
+    released = immunize(model, [subject], "apdm")
+    released.save_pretrained("released")
+
+A new method is a file with a settings class and a class with `rows` and `loss`, and one `register` line.
+"""
+
+from __future__ import annotations
+
+from unlikeness.immunize.registry import METHODS, Defence, create, method
+from unlikeness.immunize.run import immunize
+
+names = METHODS.names
+register = METHODS.register
+
+register("apdm", "unlikeness.immunize.apdm:Apdm")
+register("adversarial", "unlikeness.immunize.adversarial:Adversarial")
+register("imma", "unlikeness.immunize.imma:Imma")
+
+__all__ = ["Defence", "create", "immunize", "method", "names", "register"]

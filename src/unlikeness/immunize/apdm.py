@@ -1,0 +1,67 @@
+"""APDM (arXiv 2511.01307, NeurIPS 2025): prefer any member of the class to the subject, all along an attack.
+
+L_protect = L_DPO(x⁺, x⁻; c_V) + w · L_diff(class picture, c_class)                             (Eq. 15)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from torch import Tensor
+
+from unlikeness.immunize.losses import error, preference
+from unlikeness.immunize.material import pick
+from unlikeness.immunize.rows import Rows, noised
+from unlikeness.immunize.settings import ImmunizeSettings
+from unlikeness.settings import setting
+
+if TYPE_CHECKING:
+    from unlikeness.diffusion.model import TextToImage
+    from unlikeness.immunize.attacks import Attack
+
+__all__ = ["Apdm", "ApdmSettings"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ApdmSettings(ImmunizeSettings):
+    """The published settings: β = 1, pairs, 800 × 20 steps."""
+
+    beta: float = setting(1.0, "β of the preference loss.", source="APDM, Table 6: 1", at_least=0.0)
+    paired: bool = setting(
+        True, "Each picture of the subject meets its own generic one, not any.", source="APDM, Table 5"
+    )
+
+
+class Apdm:
+    """The preference loss along simulated attacks."""
+
+    settings_type: ClassVar[type[ApdmSettings]] = ApdmSettings
+
+    def __init__(self, settings: ApdmSettings | None = None) -> None:
+        self.settings = settings or ApdmSettings()
+
+    def rows(self, model: TextToImage, attack: Attack, generator: torch.Generator) -> Rows:
+        """[x⁺ (n), x⁻ (n), class pictures (n)]; φ is asked about the first two."""
+        s, kept = self.settings, attack.kept
+        count = kept.material.count
+        which = torch.randint(count, (s.batch_size,), generator=generator)
+        partner = which if s.paired else torch.randint(count, (s.batch_size,), generator=generator)
+        pairs = torch.cat(
+            [pick(kept.generic, partner, generator), pick(kept.material.subject, which, generator)]
+        )
+        preferred = noised(model.schedule, pairs, attack.c_V, generator, copies=2, reference_c=attack.c_V)
+        if not s.class_weight:
+            return preferred
+        member = torch.randint(len(kept.prior), (s.batch_size,), generator=generator)
+        of_class = noised(model.schedule, pick(kept.prior, member, generator), attack.c_class, generator)
+        return Rows.cat([preferred, of_class])
+
+    def loss(self, f: Tensor, rows: Rows) -> Tensor:
+        """L_protect (Eq. 15)."""
+        n = len(rows.referenced)
+        total = preference(f[:n], rows.referenced, rows.target[:n], self.settings.beta)
+        if self.settings.class_weight:
+            total = total + self.settings.class_weight * error(f[n:], rows.target[n:])
+        return total

@@ -1,0 +1,195 @@
+"""Learning to protect (L2P, Alg. 1 of APDM): gradients gathered along simulated attacks.
+
+One outer step: θ' <- θ; for N_per steps, θ' is personalized and then ∇L_protect at the new θ' is added up;
+finally θ takes one AdamW step with the sum. Two things are ours. With `depth` an attack goes on for several
+outer steps, its distance from θ carried along, so that late points of long attacks are met at the cost of
+short ones. And `preserve` adds a gradient at θ itself that holds everything else in place.
+
+Memory: the U-Net holds θ'; θ, its gradient and AdamW's two moments come on top, and those of the simulated
+attacker. Nothing is copied afresh in a step, and the sum is formed in the gradients themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from unlikeness.diffusion.devices import computes_bfloat16
+from unlikeness.immunize.attacks import Attack, Mixture
+from unlikeness.immunize.material import Kept
+from unlikeness.immunize.preserve import Preserve
+from unlikeness.immunize.registry import Defence
+from unlikeness.immunize.rows import Rows, ask, wide
+from unlikeness.immunize.settings import ImmunizeSettings
+from unlikeness.immunize.simulated import Simulated
+from unlikeness.training import step_generator
+
+if TYPE_CHECKING:
+    from unlikeness.diffusion.model import TextToImage
+
+__all__ = ["L2P", "trainable"]
+
+_NAMED = {"all": "", "attention": ".attn", "cross-attention": ".attn2."}
+
+
+def trainable(settings: ImmunizeSettings, name: str) -> bool:
+    """Whether the weight of this name in the U-Net is among those that `settings.train` names."""
+    return _NAMED[settings.train] in f".{name}"
+
+
+class L2P:
+    """One outer step as `training.train` takes it: (index, generator) -> loss, with the gradient in place.
+
+    Args:
+        working: the model that is trained; between `__call__`s its U-Net holds θ' or θ' − θ, and no model.
+            `finish` writes θ into it.
+        original: φ, never changed.
+        kept: the protected subjects, which take turns in an order shuffled afresh for every round.
+    """
+
+    def __init__(
+        self,
+        working: TextToImage,
+        original: TextToImage,
+        defence: Defence,
+        kept: Sequence[Kept],
+        *,
+        preserve: Preserve | None = None,
+    ) -> None:
+        s = defence.settings
+        self.working, self.original, self.defence, self.settings = working, original, defence, s
+        self.kept, self.preserve = list(kept), preserve
+        self.precision = s.precision
+        if s.precision == "auto":
+            self.precision = "bfloat16" if computes_bfloat16(working.device) else "float32"
+        named = dict(working.unet.named_parameters())
+        self._moved = [p for name, p in named.items() if trainable(s, name)]
+        self.theta = [p.detach().clone().requires_grad_(True) for p in self._moved]
+        """The weights that will be released, of what is trained."""
+        origin = dict(original.unet.named_parameters())
+        self._rest = [(p, origin[name]) for name, p in named.items() if not trainable(s, name)]
+        self.mixture = Mixture(working, self.kept, s)
+        self.attacker = Simulated(working, list(named.values()), s, self.precision)
+        self.attack_losses: list[float] = []
+        """L_per of the attacker at each of its steps in the last outer step."""
+
+    def __call__(self, index: int, generator: torch.Generator) -> Tensor:
+        """Accumulate the gradient of outer step `index` in θ; returns the mean protective loss.
+
+        The result is a leaf without a graph, so that a backward pass through it adds nothing.
+        """
+        s = self.settings
+        if index % s.episode == 0:
+            self._restart(index, generator)
+        else:
+            self._add(1.0)
+        attack = self.attacker.attack if s.inner_steps else self.mixture.draw(self._turn(index), generator)
+        points = max(s.inner_steps, 1)
+        drawn = ask(
+            self.original,
+            [self.defence.rows(self.working, attack, generator) for _ in range(points)],
+            self.precision,
+        )
+        self.attack_losses = []
+        total = 0.0
+        for rows in drawn:
+            if s.inner_steps:
+                self._attacks(generator)
+            total += self._protects(rows)
+        if self.preserve is not None:
+            with self._at_theta():
+                total += points * self._preserves(generator)
+        self._add(-1.0)
+        return torch.tensor(total / points, requires_grad=True)
+
+    @torch.no_grad()
+    def finish(self) -> TextToImage:
+        """θ, as a frozen model."""
+        self.attacker.end()
+        self._write()
+        self.working.unet.requires_grad_(False).eval()
+        return self.working
+
+    def _turn(self, index: int) -> Kept:
+        """Whose turn it is: every subject once in each round of attacks, in an order drawn for the round."""
+        attack = index // self.settings.episode
+        round_, place = divmod(attack, len(self.kept))
+        order = torch.randperm(len(self.kept), generator=step_generator(self.settings.seed, -1 - round_))
+        return self.kept[int(order[place])]
+
+    @torch.no_grad()
+    def _restart(self, index: int, generator: torch.Generator) -> None:
+        """θ' <- θ, and a new attacker."""
+        self.attacker.end()
+        self._write()
+        if self.settings.inner_steps:
+            attack: Attack = self.mixture.draw(self._turn(index), generator)
+            seed = int(torch.randint(2**31, (), generator=generator))
+            self.attacker.begin(attack, seed)
+
+    @torch.no_grad()
+    def _write(self) -> None:
+        for p, value in (*zip(self._moved, self.theta, strict=True), *self._rest):
+            p.copy_(value)
+
+    @torch.no_grad()
+    def _add(self, sign: float) -> None:
+        """Between outer steps the U-Net holds θ' − θ, so that an attack moves along with θ."""
+        if self.settings.episode > 1:
+            torch._foreach_add_([p.data for p in self._moved], [t.data for t in self.theta], alpha=sign)
+
+    def _attacks(self, generator: torch.Generator) -> None:
+        leak = self.settings.leak
+        self.attack_losses.append(float(self.attacker.step(generator, keep_gradient=leak)))
+        if leak:
+            for p, theta in zip(self._moved, self.theta, strict=True):
+                if p.grad is not None:
+                    theta.grad = p.grad if theta.grad is None else theta.grad.add_(p.grad)
+            for p in self.attacker.trained:
+                p.grad = None
+
+    def _protects(self, rows: Rows) -> float:
+        """Add ∇L_protect at θ' to the gradient of θ."""
+        for p, _ in self._rest:
+            p.requires_grad_(False)
+        with self._gradients():
+            with self.working.autocast(self.precision):
+                loss = self.defence.loss(wide(self.working.predict(rows.z_t, rows.t, rows.c)), rows)
+            torch.autograd.backward(loss)
+        self.attacker.clear()
+        return float(loss.detach())
+
+    def _preserves(self, generator: torch.Generator) -> float:
+        assert self.preserve is not None
+        with self._gradients(), self.working.autocast(self.precision):
+            loss = self.preserve(self.working, self.original, generator)
+            scaled = loss * (self.settings.preserve_weight * max(self.settings.inner_steps, 1))
+            torch.autograd.backward(scaled)
+        return float(loss.detach()) * self.settings.preserve_weight
+
+    @contextmanager
+    def _gradients(self) -> Iterator[None]:
+        """Inside, a backward pass adds to the gradient of θ."""
+        for p, theta in zip(self._moved, self.theta, strict=True):
+            p.requires_grad_(True)
+            p.grad = theta.grad
+        yield
+        for p, theta in zip(self._moved, self.theta, strict=True):
+            theta.grad, p.grad = p.grad, None
+
+    @contextmanager
+    def _at_theta(self) -> Iterator[None]:
+        """Inside, the U-Net holds θ and `theta` the attacked weights: they change places, and nothing is
+        copied."""
+        self._swap()
+        with self.attacker.without_adapter():
+            yield
+        self._swap()
+
+    def _swap(self) -> None:
+        for p, theta in zip(self._moved, self.theta, strict=True):
+            p.data, theta.data = theta.data, p.data

@@ -1,0 +1,55 @@
+"""The table of immunizations. A method is a class in a file of its own and one `register` line.
+
+A package outside this one adds its methods through the entry-point group "unlikeness.immunize".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Protocol
+
+from unlikeness.errors import UnlikenessError
+from unlikeness.immunize.settings import ImmunizeSettings
+from unlikeness.plugins import Methods, settings_of
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from unlikeness.diffusion.model import TextToImage
+    from unlikeness.immunize.attacks import Attack
+    from unlikeness.immunize.rows import Rows
+
+__all__ = ["METHODS", "Defence", "create", "method"]
+
+METHODS = Methods("immunization", "unlikeness.immunize")
+
+
+class Defence(Protocol):
+    """A method: what is asked of the U-Net along an attack, and what loss its answers come to."""
+
+    @property
+    def settings(self) -> ImmunizeSettings: ...
+
+    def rows(self, model: TextToImage, attack: Attack, generator: torch.Generator) -> Rows:
+        """One batch against `attack`; everything random from `generator`."""
+
+    def loss(self, f: Tensor, rows: Rows) -> Tensor:
+        """The protective loss, a scalar, of the U-Net's answers f [M, C, h, w] (float32) to `rows`."""
+
+
+def method(name: str) -> Any:
+    """The class of this name. UsageError if there is none; UnlikenessError if it is not of the right form."""
+    found = METHODS.load(name)
+    kind = getattr(found, "settings_type", None)
+    fits = isinstance(kind, type) and issubclass(kind, ImmunizeSettings)
+    if not (fits and callable(getattr(found, "rows", None)) and callable(getattr(found, "loss", None))):
+        raise UnlikenessError(f"immunization {name} has no settings_type, rows and loss")
+    return found
+
+
+def create(name: str, settings: ImmunizeSettings | Mapping[str, object] | None = None) -> Defence:
+    """A method from its settings, or values for them (numbers or the text of flags)."""
+    found = method(name)
+    made: Defence = found(settings_of(f"immunization {name}", found.settings_type, settings))
+    return made

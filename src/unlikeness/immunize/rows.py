@@ -1,0 +1,101 @@
+"""One protective gradient's batch: all that the U-Net is asked, in one call."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from unlikeness.diffusion.latents import randn
+
+if TYPE_CHECKING:
+    from unlikeness.diffusion.model import TextToImage
+    from unlikeness.diffusion.schedule import NoiseSchedule
+
+__all__ = ["Rows", "ask", "noised", "wide"]
+
+_AT_ONCE = 4 * 64 * 64 * 16
+"""Latent values in a call of the original model, which keeps no graph: 16 pictures of 512 px."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Noised latents under their prompts.
+
+    z_t, target: [M, C, h, w]; t: long [M]; c: [M, L, D].
+    reference: f_φ of the first R rows, [R, C, h, w]; before `ask` None.
+    reference_c: [R, L, D], the condition under which φ is asked; R may be 0.
+    """
+
+    z_t: Tensor
+    t: Tensor
+    c: Tensor
+    target: Tensor
+    reference_c: Tensor
+    reference: Tensor | None = None
+
+    @property
+    def referenced(self) -> Tensor:
+        """f_φ [R, C, h, w] in float32 at least."""
+        assert self.reference is not None, "ask() comes first"
+        return self.reference
+
+    @staticmethod
+    def cat(parts: Sequence[Rows]) -> Rows:
+        """One after the other, none of them asked about yet; only the first may have a reference_c."""
+        return Rows(
+            torch.cat([p.z_t for p in parts]),
+            torch.cat([p.t for p in parts]),
+            torch.cat([p.c for p in parts]),
+            torch.cat([p.target for p in parts]),
+            parts[0].reference_c,
+        )
+
+
+def noised(
+    schedule: NoiseSchedule,
+    z0: Tensor,
+    c: Tensor,
+    generator: torch.Generator,
+    *,
+    copies: int = 1,
+    reference_c: Tensor | None = None,
+) -> Rows:
+    """z0 [M, C, h, w] under c [1 or M, L, D] at drawn t and ε.
+
+    copies: the rows fall into so many groups, one after the other, that share t and ε row by row.
+    reference_c: [1 or R, L, D], the condition for φ on all rows; None: φ is not asked.
+    """
+    count = len(z0) // copies
+    t = torch.randint(schedule.steps, (count,), generator=generator).to(z0.device).repeat(copies)
+    eps = randn((count, *z0.shape[1:]), z0, generator).repeat(copies, 1, 1, 1)
+    every = c.expand(len(z0), -1, -1)
+    asked = every[:0] if reference_c is None else reference_c.expand(len(z0), -1, -1)
+    return Rows(schedule.add_noise(z0, eps, t), t, every, schedule.target(z0, eps, t), asked)
+
+
+def wide(f: Tensor) -> Tensor:
+    """f in float32 at least, in which losses are formed."""
+    return f.to(torch.promote_types(f.dtype, torch.float32))
+
+
+@torch.no_grad()
+def ask(original: TextToImage, many: Sequence[Rows], precision: str) -> list[Rows]:
+    """The same rows with f_φ: of all of them together, in as few calls as memory allows."""
+    counts = [len(rows.reference_c) for rows in many]
+    if not sum(counts):
+        return [replace(rows, reference=rows.z_t[:0]) for rows in many]
+    z_t = torch.cat([rows.z_t[:n] for rows, n in zip(many, counts, strict=True)])
+    t = torch.cat([rows.t[:n] for rows, n in zip(many, counts, strict=True)])
+    c = torch.cat([rows.reference_c for rows in many])
+    at_once = max(_AT_ONCE // z_t[0].numel(), 1)
+    answers = []
+    with original.autocast(precision):
+        for first in range(0, len(z_t), at_once):
+            part = slice(first, first + at_once)
+            answers.append(wide(original.predict(z_t[part], t[part], c[part])))
+    split = torch.split(torch.cat(answers), counts)
+    return [replace(rows, reference=f) for rows, f in zip(many, split, strict=True)]

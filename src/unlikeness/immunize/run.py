@@ -1,0 +1,105 @@
+"""One immunization from beginning to end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from unlikeness.diffusion.fingerprint import fingerprint
+from unlikeness.diffusion.lora import merged_copy
+from unlikeness.errors import UsageError
+from unlikeness.immunize.l2p import L2P
+from unlikeness.immunize.material import keep
+from unlikeness.immunize.preserve import Preserve, draw_general
+from unlikeness.immunize.registry import Defence, create
+from unlikeness.progress import Progress
+from unlikeness.subjects import Subject
+from unlikeness.training import adamw, train
+
+if TYPE_CHECKING:
+    from unlikeness.diffusion.latents import Posterior
+    from unlikeness.diffusion.model import TextToImage
+    from unlikeness.immunize.settings import ImmunizeSettings
+
+__all__ = ["immunize"]
+
+EVERY = 100
+"""Outer steps between two checkpoints, or the next whole number of attacks."""
+
+
+def immunize(
+    model: TextToImage,
+    subjects: Sequence[Subject],
+    method: str | Defence = "apdm",
+    settings: ImmunizeSettings | Mapping[str, object] | None = None,
+    *,
+    prompts: Sequence[str] = (),
+    priors: Mapping[str, Posterior] | None = None,
+    general: Posterior | None = None,
+    checkpoint: Path | None = None,
+    progress: Progress | None = None,
+    after: Callable[[int, float], None] | None = None,
+) -> TextToImage:
+    """A copy of `model` from which the subjects are hard to learn; `model` itself is never changed.
+
+    Args:
+        subjects: whom to protect; their identifiers are those of the simulated attackers.
+        method: a name from `names()`, or a method made by `create`.
+        settings: for a name: its settings object, or values by field name.
+        prompts: what the released model must still draw as before; needed where preserve_weight counts.
+        priors: class pictures by class noun, to share between runs; drawn now if not given.
+        general: a picture for each of `prompts` (`preserve.draw_general`); drawn now if not given.
+        checkpoint: file that an interrupted run goes on from; on a CPU it ends as an uninterrupted one would.
+        after: called with (outer steps done, protective loss) after each.
+
+    Raises:
+        UsageError: an unknown method or setting, or a wrong value; no subject; preservation without prompts.
+        UnlikenessError: the training diverged.
+    """
+    defence = create(method, settings) if isinstance(method, str) else method
+    s = defence.settings
+    if s.preserve_weight and not prompts:
+        raise UsageError("preserve_weight needs prompts, of what the model must still draw as before")
+    kept = keep(model, subjects, s, priors=priors, progress=progress)
+    working = merged_copy(model)
+    torch.nn.Module.to(working.unet, torch.promote_types(working.unet.dtype, torch.float32))
+    if s.checkpointing:
+        working.unet.enable_gradient_checkpointing()
+        working.unet.train()
+    preserve = None
+    if s.preserve_weight:
+        if general is None:
+            general = draw_general(
+                model, prompts, seed=s.class_seed + 500_000, steps=s.class_steps, progress=progress
+            )
+        preserve = Preserve(general, prompts, s.preserve_batch_size, "float32")
+    l2p = L2P(working, model, defence, kept, preserve=preserve)
+    if preserve is not None:
+        preserve.precision = l2p.precision
+    identity = {
+        **asdict(s),
+        "method": type(defence).__name__,
+        "model": fingerprint(model),
+        "subjects": [[one.digest, one.instance_prompt] for one in subjects],
+        "prompts": list(prompts),
+    }
+    every = -(-EVERY // s.episode) * s.episode  # a resumed run begins with a new attack, as it would have
+    train(
+        l2p,
+        steps=s.outer_steps,
+        optimizer=adamw(l2p.theta, lr=s.learning_rate, weight_decay=s.weight_decay),
+        parameters=l2p.theta,
+        seed=s.seed,
+        clip=s.clip or None,
+        checkpoint=checkpoint,
+        every=every,
+        settings=identity,
+        progress=progress,
+        description="immunizing",
+        after=after,
+    )
+    return l2p.finish()

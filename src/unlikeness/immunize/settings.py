@@ -1,0 +1,133 @@
+"""What every immunization can be told: the simulated attacks, and how the model is moved against them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from unlikeness.errors import UsageError
+from unlikeness.settings import Checked, setting
+
+__all__ = ["PARTS", "ImmunizeSettings"]
+
+PARTS = ("all", "attention", "cross-attention")
+"""What of the U-Net may be trained: all weights, those of all attention layers, or of cross-attention."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImmunizeSettings(Checked):
+    """Learning to protect (L2P), Alg. 1 of APDM. Defaults are the published ones, for Stable Diffusion."""
+
+    outer_steps: int = setting(
+        800, "Steps of the model that is released (N_protect).", unit="steps", source="APDM: 800", at_least=1
+    )
+    inner_steps: int = setting(
+        20,
+        "Steps of a simulated attack for each of them (N_per); 0 follows no attack: without L2P.",
+        unit="steps",
+        source="APDM: 20 (SD 2.1: 10)",
+        at_least=0,
+    )
+    depth: int = setting(
+        0,
+        "Steps for which an attack is followed before a new one begins at the released weights, a multiple "
+        "of inner_steps; 0: inner_steps. Deeper ones move along with the released weights.",
+        unit="steps",
+        source="ours; APDM: inner_steps",
+        at_least=0,
+    )
+    learning_rate: float = setting(5e-6, "AdamW's step size.", source="APDM", at_least=0.0)
+    weight_decay: float = setting(0.01, "AdamW's decoupled weight decay.", source="APDM", at_least=0.0)
+    clip: float = setting(
+        0.0, "Largest norm of the accumulated gradient; 0: unbounded.", source="APDM: unbounded", at_least=0.0
+    )
+    batch_size: int = setting(
+        1,
+        "Pictures of each kind in a protective gradient.",
+        unit="pictures",
+        source="APDM",
+        at_least=1,
+    )
+    attack_learning_rate: float = setting(
+        5e-6, "The simulated attacker's step size.", source="APDM", at_least=0.0
+    )
+    attack_batch_size: int = setting(
+        1, "Pictures of the subject in its step, and as many of the class.", source="APDM", at_least=1
+    )
+    attack_clip: float = setting(1.0, "Largest norm of its gradient.", source="APDM's attacker", at_least=0.0)
+    prior_weight: float = setting(1.0, "Weight of its prior preservation.", source="APDM: 1", at_least=0.0)
+    class_weight: float = setting(
+        1.0,
+        "Weight of L_diff(class picture, c_class) in the protective loss.",
+        source="APDM, Eq. 15",
+        at_least=0.0,
+    )
+    class_images: int = setting(
+        200, "Class pictures that the original model draws.", unit="pictures", source="APDM: 200", at_least=1
+    )
+    class_steps: int = setting(25, "Solver steps for a class picture.", unit="steps", at_least=1)
+    class_seed: int = setting(2_000_000, "Seed of the first class picture; the others follow.", at_least=0)
+    preserve_weight: float = setting(
+        0.0,
+        "Weight of ‖f_θ − f_φ‖² on pictures of many prompts, at the released weights.",
+        source="ours; PersGuard's L_PP",
+        at_least=0.0,
+    )
+    preserve_batch_size: int = setting(
+        4, "Pictures in that term.", unit="pictures", source="ours", at_least=1
+    )
+    identifiers: str = setting(
+        "",
+        "Further identifiers, separated by commas, for simulated attacks beside the subject's own.",
+        source="ours; PersGuard's gray box",
+    )
+    templates: str = setting(
+        "a photo of {}",
+        "Prompts of simulated attacks, separated by |, of which each draws one; {} is the subject's name.",
+        source="APDM: a photo of {}",
+    )
+    rates: str = setting(
+        "1", "Factors of attack_learning_rate, separated by commas, of which each attack draws one.",
+        source="ours; APDM: 1",
+    )  # fmt: skip
+    ranks: str = setting(
+        "", "Ranks, separated by commas, of which attacks with low-rank updates draw one.", source="ours"
+    )
+    low_rank: float = setting(
+        0.0, "Share of attacks with low-rank updates.", source="ours; APDM: none", at_least=0.0, at_most=1.0
+    )
+    low_rank_rate: float = setting(
+        20.0, "Their learning rate.", unit="times attack_learning_rate", source="1e-4 to 5e-6", at_least=0.0
+    )
+    train: str = setting(
+        "all", "Which weights of the U-Net change.", source="APDM: all; IMMA: cross-attention", choices=PARTS
+    )
+    leak: bool = setting(
+        False,
+        "Add the attacker's own gradient to the sum, as APDM's released code does by not clearing it: for "
+        "ablation only.",
+        source="APDM's code",
+    )
+    precision: str = setting(
+        "auto",
+        "Forward pass in mixed precision; auto: bfloat16 where GPU or CPU compute it, else float32.",
+        choices=("auto", "float32", "bfloat16"),
+    )
+    checkpointing: bool = setting(
+        False, "Recompute activations in the backward pass: slower, in less memory."
+    )
+    seed: int = setting(0, "Seed of everything that is drawn.", at_least=0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.depth and (not self.inner_steps or self.depth % self.inner_steps):
+            raise UsageError(
+                f"depth ({self.depth}) must be a multiple of inner_steps ({self.inner_steps}), or 0"
+            )
+
+        if self.low_rank and not self.ranks:
+            raise UsageError("low_rank needs ranks to draw from, such as 4,32")
+
+    @property
+    def episode(self) -> int:
+        """Outer steps for which one simulated attack is followed."""
+        return self.depth // self.inner_steps if self.depth else 1

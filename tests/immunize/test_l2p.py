@@ -1,0 +1,204 @@
+"""Learning to protect, against the equations written out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tests.immunize import literal
+from tests.tiny import tiny_model
+from torch import Tensor
+
+from unlikeness.diffusion import TextToImage
+from unlikeness.errors import UsageError
+from unlikeness.immunize import create, immunize
+from unlikeness.immunize.attacks import Mixture
+from unlikeness.immunize.l2p import L2P
+from unlikeness.immunize.material import keep
+from unlikeness.subjects import Subject
+from unlikeness.training import step_generator
+
+FEW: dict[str, Any] = {
+    "outer_steps": 2, "inner_steps": 2, "class_images": 4, "class_steps": 2, "batch_size": 2,
+    "attack_batch_size": 2, "learning_rate": 1e-3, "attack_learning_rate": 2e-3, "precision": "float32",
+}  # fmt: skip
+
+
+def weights_of(model: TextToImage) -> dict[str, Tensor]:
+    return {name: p.detach().clone() for name, p in model.unet.named_parameters()}
+
+
+def moved(model: TextToImage, released: TextToImage) -> set[str]:
+    """Names of the weights that differ."""
+    after = weights_of(released)
+    return {name for name, p in weights_of(model).items() if not torch.equal(p, after[name])}
+
+
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
+@pytest.mark.parametrize(
+    ("method", "further"),
+    [
+        ("apdm", {}),
+        ("apdm", {"beta": 10.0, "leak": True}),
+        ("apdm", {"inner_steps": 0}),
+        ("adversarial", {}),
+    ],
+)
+def test_a_run_is_the_equations_written_out(
+    weights: Path, dog: Subject, prediction_type: str, method: str, further: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    model = tiny_model(weights, prediction_type, dtype="float64")
+    settings = {**FEW, **further}
+    watch = literal.Watch()
+    prior = {"dog": keep(model, [dog], create("apdm", FEW).settings)[0].prior}
+    with monkeypatch.context() as patch:
+        watch.on(patch)
+        released = immunize(model, [dog], method, settings, priors=prior)
+    protective = (
+        literal.apdm(model, 2, settings.get("beta", 1.0)) if method == "apdm" else literal.adversarial(model)
+    )
+    expected = literal.l2p(
+        model, protective, watch.draws, outer_steps=2, inner_steps=settings["inner_steps"], batch=2,
+        outer_lr=1e-3, inner_lr=2e-3, leak=settings.get("leak", False),
+    )  # fmt: skip
+    start = [p.detach() for p in model.unet.parameters()]
+    for before, wanted, found in zip(start, expected, released.unet.parameters(), strict=True):
+        assert not torch.equal(before, found)
+        assert torch.allclose(found - before, wanted - before, rtol=1e-3, atol=1e-7)
+
+
+def test_the_original_is_not_changed_and_the_result_is_frozen(exact: TextToImage, dog: Subject) -> None:
+    before = weights_of(exact)
+    released = immunize(exact, [dog], "apdm", FEW)
+    assert all(torch.equal(p, before[name]) for name, p in weights_of(exact).items())
+    assert not any(p.requires_grad or p.grad is not None for p in released.unet.parameters())
+    assert released.vae is exact.vae
+    assert released.text_encoder is exact.text_encoder
+
+
+def test_a_deep_attack_moves_along_with_the_released_weights(exact: TextToImage, dog: Subject) -> None:
+    defence = create("apdm", {**FEW, "depth": 4})
+    working = exact.copy()
+    l2p = L2P(working, exact, defence, keep(exact, [dog], defence.settings))
+    l2p(0, step_generator(0, 0))
+    distance = [p.detach().clone() for p in working.unet.parameters()]
+    with torch.no_grad():
+        for theta in l2p.theta:
+            theta.grad = None
+            theta += 0.25
+    starts: list[list[Tensor]] = []
+    step = l2p.attacker.step
+
+    def watched(generator: torch.Generator, *, keep_gradient: bool = False) -> Tensor:
+        starts.append([p.detach().clone() for p in working.unet.parameters()])
+        return step(generator, keep_gradient=keep_gradient)
+
+    l2p.attacker.step = watched  # type: ignore[method-assign]
+    l2p(1, step_generator(0, 1))
+    for at, d, theta in zip(starts[0], distance, l2p.theta, strict=True):
+        assert torch.allclose(at, d + theta)
+    assert l2p.attacker.steps == 4
+    l2p(2, step_generator(0, 2))
+    assert l2p.attacker.steps == 2
+    for at, theta in zip(starts[2], l2p.theta, strict=True):
+        assert torch.equal(at, theta)
+
+
+@pytest.mark.parametrize("further", [{}, {"depth": 4}, {"low_rank": 0.5, "ranks": "2", "identifiers": "zwx"}])
+def test_a_resumed_run_ends_as_an_uninterrupted_one(
+    exact: TextToImage, dog: Subject, cat: Subject, further: dict[str, Any], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    settings = {**FEW, "outer_steps": 6, "inner_steps": 1 if not further else 2, **further}
+    monkeypatch.setattr("unlikeness.immunize.run.EVERY", 2)
+    whole = immunize(exact, [dog, cat], "apdm", settings)
+
+    def interrupt(done: int, _: float) -> None:
+        if done == 5:
+            raise KeyboardInterrupt
+
+    checkpoint = tmp_path / "state.safetensors"
+    with pytest.raises(KeyboardInterrupt):
+        immunize(exact, [dog, cat], "apdm", settings, checkpoint=checkpoint, after=interrupt)
+    steps: list[int] = []
+    resumed = immunize(
+        exact, [dog, cat], "apdm", settings, checkpoint=checkpoint, after=lambda n, _: steps.append(n)
+    )
+    assert steps[0] == 5
+    assert not moved(whole, resumed)
+
+
+def test_cross_attention_alone_moves_if_asked(exact: TextToImage, dog: Subject) -> None:
+    released = immunize(exact, [dog], "imma", {**FEW, "train": "cross-attention"})
+    assert moved(exact, released) == {name for name in weights_of(exact) if ".attn2." in name}
+
+
+def test_low_rank_attacks_leave_no_adapter_behind(exact: TextToImage, dog: Subject) -> None:
+    settings = {**FEW, "low_rank": 1.0, "ranks": "2", "outer_steps": 3}
+    released = immunize(exact, [dog], "apdm", settings)
+    assert list(weights_of(released)) == list(weights_of(exact))
+    assert moved(exact, released)
+    assert not getattr(released.unet, "peft_config", None)
+
+
+def test_attacks_are_drawn_from_all_that_is_named(exact: TextToImage, dog: Subject) -> None:
+    choices = {"identifiers": "zwx, t@t", "templates": "a photo of {}|{} here", "rates": "1,0.5"}
+    settings = create("apdm", {**FEW, **choices, "ranks": "2,4", "low_rank": 0.5}).settings
+    mixture = Mixture(exact, keep(exact, [dog], settings), settings)
+    generator = torch.Generator().manual_seed(0)
+    seen = [mixture.draw(mixture.kept[0], generator) for _ in range(200)]
+    names = ("sks", "zwx", "t@t")
+    assert {a.prompt for a in seen} == {
+        p.format(f"{n} dog") for n in names for p in ("a photo of {}", "{} here")
+    }
+    assert {a.rank for a in seen} == {0, 2, 4}
+    assert {round(a.learning_rate * 1e6) for a in seen} == {2000, 1000, 40000, 20000}
+    assert all(torch.equal(a.c_V[0], exact.embed([a.prompt])[0]) for a in seen[:5])
+
+
+def test_every_subject_has_its_turn_in_every_round(exact: TextToImage, dog: Subject, cat: Subject) -> None:
+    defence = create("apdm", {**FEW, "depth": 4})
+    l2p = L2P(exact.copy(), exact, defence, keep(exact, [dog, cat], defence.settings))
+    turns = [l2p._turn(index).subject.class_noun for index in range(40)]
+    assert turns[::2] == turns[1::2]  # an attack is followed for two outer steps
+    rounds = [set(turns[i : i + 4]) for i in range(0, 40, 4)]
+    assert rounds == [{"dog", "cat"}] * 10
+    assert len({tuple(turns[i : i + 4]) for i in range(0, 40, 4)}) == 2
+
+
+def test_preservation_keeps_the_answers_to_other_prompts(exact: TextToImage, dog: Subject) -> None:
+    def change(weight: float) -> float:
+        released = immunize(
+            exact, [dog], "adversarial",
+            {**FEW, "outer_steps": 12, "preserve_weight": weight}, prompts=["a cup", "a house"],
+        )  # fmt: skip
+        z_t = torch.randn(4, *exact.latent_shape, generator=torch.Generator().manual_seed(1)).double()
+        t, c = torch.tensor([100, 300, 500, 900]), exact.embed(["a cup"]).expand(4, -1, -1)
+        with torch.no_grad():
+            return float((released.predict(z_t, t, c) - exact.predict(z_t, t, c)).square().mean())
+
+    assert change(100.0) < 0.5 * change(1e-9)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"depth": 3}, "multiple of inner_steps"),
+        ({"low_rank": 0.5}, "needs ranks"),
+        ({"rates": "fast"}, "must be numbers"),
+        ({"class_images": 2}, "cannot be paired"),
+        ({"preserve_weight": 1.0}, "needs prompts"),
+        ({"templates": "a photo"}, "must contain"),
+        ({"train": "everything"}, "one of all, attention"),
+    ],
+)
+def test_bad_settings_are_refused_in_one_sentence(
+    exact: TextToImage, dog: Subject, settings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        immunize(exact, [dog], "apdm", {**FEW, **settings})
+    with pytest.raises(UsageError, match="no subject"):
+        immunize(exact, [], "apdm", FEW)
