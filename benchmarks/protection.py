@@ -90,17 +90,20 @@ def asked(methods: str, budgets: str) -> tuple[list[str], list[int]]:
 
 def dreambooth_settings(use: str, weights: str) -> dict[str, Any]:
     """--use, or what the personalization benchmark chose for these weights. UsageError for neither."""
-    if use:
-        return dict(common.parse_settings(use))
+    return dict(common.parse_settings(use)) if use else chosen("dreambooth", weights)
+
+
+def chosen(method: str, weights: str) -> dict[str, Any]:
+    """What the personalization benchmark chose for these weights. UsageError if it has not."""
     path = common.RESULTS / f"{personalization.NAME}.json"
     record = common.load(path) if path.exists() else {"about": {}, "summary": {}}
     found = record["summary"].get("test", {})
-    if "dreambooth" not in found:
-        raise UsageError("no DreamBooth setting is chosen yet: run benchmarks.personalization, or give --use")
+    if method not in found:
+        raise UsageError(f"no {method} setting is chosen yet: run benchmarks.personalization, or give --use")
     if record["about"].get("weights") != weights:
-        raise UsageError(f"{path} chose DreamBooth's settings for other weights; run it again, or give --use")
-    chosen: dict[str, Any] = found["dreambooth"]["chosen"]
-    return chosen
+        raise UsageError(f"{path} chose settings for other weights; run it again, or give --use")
+    row: dict[str, Any] = found[method]["chosen"]
+    return row
 
 
 def measure(
@@ -162,19 +165,19 @@ def table_of(cells: Mapping[str, common.Cell], *, seed: int) -> dict[str, Any]:
     names = {key.split("/")[1] for key in cells}
     current = {name for name in names if tagged(name.partition("@")[0]) == name}
     rows: dict[str, list[str]] = {}
-    for key in sorted(cells, key=_number):
+    for key in sorted(cells, key=number):
         _, _, way = key.partition("/")
         if way.partition("/")[0] in current:
             rows.setdefault(way, []).append(key)
-    return {way: sum_up([cells[key] for key in rows[way]], seed=seed) for way in sorted(rows, key=_place)}
+    return {way: sum_up([cells[key] for key in rows[way]], seed=seed) for way in sorted(rows, key=place)}
 
 
-def _number(key: str) -> int:
+def number(key: str) -> int:
     """A subject's place in the cast, from the key of one of its cells: CLASS-NUMBER/way."""
     return int(key.partition("/")[0].rpartition("-")[2])
 
 
-def _place(way: str) -> tuple[int, int, str]:
+def place(way: str) -> tuple[int, int, str]:
     """Where a way stands in the table: the clean pictures first, then by budget."""
     name, _, budget = way.partition("/")
     method = name.partition("@")[0]

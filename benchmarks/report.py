@@ -23,7 +23,8 @@ from benchmarks import common
 from unlikeness.errors import UnlikenessError
 
 BENCHMARKS = (
-    "toybox_quality", "personalization", "protection", "frozen_loss", "photographs", "rid_speed", "sd_memory",
+    "toybox_quality", "personalization", "protection", "other_attackers", "frozen_loss", "photographs",
+    "rid_speed", "sd_memory",
 )  # fmt: skip
 DOCS = Path(__file__).parents[1] / "docs"
 

@@ -12,10 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from benchmarks.judging import Counts, Judge, pack, s_of, summarize, unpack
 from PIL import Image
-from tests.tiny import tiny_model
 from torch import Tensor
 
 from benchmarks import attacking, common, personalization, protection, publishing
@@ -25,34 +23,8 @@ from unlikeness.errors import UsageError
 from unlikeness.measure.similarity import Pairs
 from unlikeness.personalize.settings import PersonalizeSettings
 from unlikeness.toybox.cast import member, unseen
-from unlikeness.toybox.world import CONTEXTS
 
-
-class Colours:
-    """Tells pictures apart by the colours in their middle, at any size; reads the same in every one."""
-
-    def __call__(self, images: Tensor) -> Tensor:
-        side = images.shape[-1]
-        middle = images[..., side // 4 : -side // 4, side * 3 // 8 : -side * 3 // 8]
-        return F.normalize(F.adaptive_avg_pool2d(middle - 0.5, (4, 1)).flatten(1), dim=1)
-
-    def read(self, images: Tensor) -> tuple[list[str], list[str]]:
-        return ["dog"] * len(images), [next(iter(CONTEXTS))] * len(images)
-
-
-@pytest.fixture(autouse=True)
-def apart(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(common, "RUNS", tmp_path / "runs")
-
-
-@pytest.fixture
-def model(tmp_path_factory: pytest.TempPathFactory) -> TextToImage:
-    return tiny_model(tmp_path_factory.mktemp("models"))
-
-
-@pytest.fixture
-def judge() -> Judge:
-    return Judge(Colours(), Colours(), Counts.few())
+pytestmark = pytest.mark.usefixtures("apart")
 
 
 def pairs(generated: float = 0.6) -> Pairs:
