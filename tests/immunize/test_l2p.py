@@ -202,3 +202,19 @@ def test_bad_settings_are_refused_in_one_sentence(
         immunize(exact, [dog], "apdm", {**FEW, **settings})
     with pytest.raises(UsageError, match="no subject"):
         immunize(exact, [], "apdm", FEW)
+
+
+def test_recomputed_activations_give_the_same_gradient(weights: Path, dog: Subject) -> None:
+    model = tiny_model(weights)
+    gradients = []
+    for recompute in (False, True):
+        defence = create("apdm", {**FEW, "precision": "bfloat16", "checkpointing": recompute})
+        working = model.copy()
+        if recompute:
+            working.unet.enable_gradient_checkpointing()
+        working.unet.train()
+        l2p = L2P(working, model, defence, keep(model, [dog], defence.settings))
+        l2p(0, step_generator(0, 0))
+        gradients.append(torch.cat([theta.grad.flatten() for theta in l2p.theta if theta.grad is not None]))
+    plain, recomputed = gradients
+    assert float((plain - recomputed).norm() / plain.norm()) < 0.05

@@ -25,7 +25,7 @@ from unlikeness.immunize.preserve import Preserve
 from unlikeness.immunize.registry import Defence
 from unlikeness.immunize.rows import Rows, ask, wide
 from unlikeness.immunize.settings import ImmunizeSettings
-from unlikeness.immunize.simulated import Simulated
+from unlikeness.immunize.simulated import Simulated, backward
 from unlikeness.training import step_generator
 
 if TYPE_CHECKING:
@@ -159,16 +159,17 @@ class L2P:
         with self._gradients():
             with self.working.autocast(self.precision):
                 loss = self.defence.loss(wide(self.working.predict(rows.z_t, rows.t, rows.c)), rows)
-            torch.autograd.backward(loss)
+            backward(self.working, loss, self.settings, self.precision)
         self.attacker.clear()
         return float(loss.detach())
 
     def _preserves(self, generator: torch.Generator) -> float:
         assert self.preserve is not None
-        with self._gradients(), self.working.autocast(self.precision):
+        with self.working.autocast(self.precision):
             loss = self.preserve(self.working, self.original, generator)
             scaled = loss * (self.settings.preserve_weight * max(self.settings.inner_steps, 1))
-            torch.autograd.backward(scaled)
+        with self._gradients():
+            backward(self.working, scaled, self.settings, self.precision)
         return float(loss.detach()) * self.settings.preserve_weight
 
     @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 import torch
@@ -17,7 +17,14 @@ from unlikeness.training import adamw
 if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage
 
-__all__ = ["Simulated"]
+__all__ = ["Simulated", "backward"]
+
+
+def backward(model: TextToImage, loss: Tensor, settings: ImmunizeSettings, precision: str) -> None:
+    """loss.backward(). What checkpointing computes again must be computed as it was: in the same precision
+    and with the same attention."""
+    with model.autocast(precision) if settings.checkpointing else nullcontext():
+        torch.autograd.backward(loss)
 
 
 class Simulated:
@@ -96,7 +103,7 @@ class Simulated:
                 prior_weight=s.prior_weight,
                 generator=generator,
             )
-        torch.autograd.backward(loss)
+        backward(self.model, loss, s, self.precision)
         if s.attack_clip:
             torch.nn.utils.clip_grad_norm_(self.trained, s.attack_clip)
         self._optimizer.step()
