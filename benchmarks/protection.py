@@ -20,7 +20,7 @@ import torch
 
 from benchmarks import attacking, common, personalization
 from benchmarks.judging import TRAINING, Counts, Judge, summarize, toybox_judge
-from benchmarks.publishing import QUICK, protect, published, settings_type, tagged, visibility
+from benchmarks.publishing import QUICK, mean_psnr, protect, published, settings_type, tagged, visibility
 from unlikeness.diffusion import TextToImage
 from unlikeness.diffusion.loss import DRAWS
 from unlikeness.diffusion.loss import mean_loss_over_levels as frozen_loss
@@ -192,7 +192,7 @@ def sum_up(cells: Sequence[Mapping[str, Any]], *, seed: int) -> dict[str, Any]:
         "loss": float(np.mean([cell["loss"] for cell in cells])),
         "loss_ratio": {"value": ratio.value, "low": ratio.low, "high": ratio.high},
         "linf": max(cell["linf"] for cell in cells),
-        "psnr": None if cells[0]["psnr"] is None else float(np.mean([cell["psnr"] for cell in cells])),
+        "psnr": mean_psnr(cells),
         "ssim": float(np.mean([cell["ssim"] for cell in cells])),
     }
 

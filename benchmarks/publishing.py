@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from benchmarks import attacking, common
@@ -87,10 +86,17 @@ def eight_bits(images: Tensor) -> Tensor:
 
 
 def visibility(clean: Tensor, changed: Tensor) -> dict[str, Any]:
-    """The largest L∞ [n/255], and mean PSNR [dB] and SSIM over the pictures; PSNR None for no change."""
-    same = torch.equal(clean, changed)
+    """The largest L∞ [n/255], PSNR [dB] and SSIM, means over pictures; PSNR of those that differ, or None."""
+    levels = psnr(clean, changed)
+    levels = levels[levels.isfinite()]
     return {
         "linf": float(linf(clean, changed).max()),
-        "psnr": None if same else round(float(psnr(clean, changed).mean()), 3),
+        "psnr": round(float(levels.mean()), 3) if len(levels) else None,
         "ssim": round(float(ssim(clean, changed).mean()), 5),
     }
+
+
+def mean_psnr(cells: Sequence[Mapping[str, Any]]) -> float | None:
+    """Over those that have one; None if none has."""
+    found = [cell["psnr"] for cell in cells if cell["psnr"] is not None]
+    return sum(found) / len(found) if found else None
