@@ -15,7 +15,17 @@ from typing import Annotated
 
 import typer
 
-from unlikeness.cli import demo, export, generate, measure, personalize, protect, toybox, train_protector
+from unlikeness.cli import (
+    demo,
+    export,
+    generate,
+    measure,
+    personalize,
+    protect,
+    toybox,
+    train_protector,
+    verify,
+)
 from unlikeness.errors import UnlikenessError, one_line
 
 __all__ = ["app", "main"]
@@ -56,6 +66,7 @@ app.command("protect")(protect.protect)
 app.command("export")(export.export)
 app.command("personalize")(personalize.personalize)
 app.command("generate")(generate.generate)
+app.command("verify")(verify.verify)
 app.command("demo")(demo.demo)
 app.command("train-protector")(train_protector.train_protector)
 app.add_typer(measure.app, name="measure")

@@ -1,0 +1,95 @@
+"""`unlikeness verify`: attack a model in every known way, and certify what the worst attacker gets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = ["verify"]
+
+
+def verify(
+    model: Annotated[str, typer.Argument(help="A diffusers folder, a hub name, or toybox.")],
+    images: Annotated[Path, typer.Option(help="Folder: the protected pictures of the subject.")],
+    class_noun: Annotated[str, typer.Option(help="What the subject is one of: dog, person, ...")],
+    output: Annotated[Path, typer.Option(help="Folder for the certificate; a run goes on in its own.")],
+    identifier: Annotated[str, typer.Option(help="The protected rare word.")] = "sks",
+    held_out: Annotated[
+        Path | None, typer.Option(help="Folder: other pictures of it, to compare with, for no attacker.")
+    ] = None,
+    unseen: Annotated[
+        Path | None, typer.Option(help="Folder: yet others, for the attacker who has only those.")
+    ] = None,
+    class_pictures: Annotated[
+        Path | None, typer.Option(help="Folder: other members of the class; default: drawn.")
+    ] = None,
+    original: Annotated[
+        str | None, typer.Option(help="The model before its immunization, to compare with.")
+    ] = None,
+    others: Annotated[
+        Path | None, typer.Option(help="Folder of unprotected subjects: NOUN/NAME/pictures.")
+    ] = None,
+    others_held_out: Annotated[
+        Path | None, typer.Option(help="Folder of the same form: their pictures to compare with.")
+    ] = None,
+    unrelated: Annotated[
+        Path | None,
+        typer.Option(help="Folder: pictures of something else, for a fine-tune before an attack."),
+    ] = None,
+    unrelated_noun: Annotated[str | None, typer.Option(help="What those show.")] = None,
+    attackers: Annotated[
+        str | None, typer.Option(help="Names, separated by commas; default: all that are possible.")
+    ] = None,
+    context: Annotated[
+        list[str] | None, typer.Option(help='Words behind the prompt ("in the snow"); repeatable.')
+    ] = None,
+    scale: Annotated[
+        str, typer.Option(help="Whose settings: stable-diffusion or toybox; auto goes by the resolution.")
+    ] = "auto",
+    settings: Annotated[Path | None, typer.Option(help="YAML file of settings.")] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="[ATTACKER.]NAME=VALUE", help="A setting of all, or of one attacker."),
+    ] = None,
+    encoder: Annotated[str, typer.Option(help="The image encoder that judges.")] = "toybox",
+    quality: Annotated[
+        bool, typer.Option("--quality/--no-quality", help="Measure the drift, with --original.")
+    ] = True,
+    fail_above: Annotated[
+        float | None, typer.Option(help="Exit with status 1 if the worst s is larger.")
+    ] = None,
+    sign: Annotated[
+        bool, typer.Option("--sign", help="Enter the figures into the model's own immunization.json.")
+    ] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu, mps, cuda or cuda:N.")] = "auto",
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+) -> None:
+    """Attack a model in every known way for one subject, and write what the worst attacker gets.
+
+    Ends with certificate.json, certificate.html and grids of pictures in OUTPUT. An interrupted run goes on
+    when it is started again; attackers that are finished, with the same settings, are not run twice.
+    """
+    from unlikeness.progress import on_stderr
+    from unlikeness.verify.job import Job
+
+    def report(line: str) -> None:
+        if not quiet:
+            typer.echo(line, err=True)
+
+    job = Job(
+        model=model, images=images, class_noun=class_noun, output=output, identifier=identifier,
+        held_out=held_out, unseen=unseen, class_pictures=class_pictures, original=original, others=others,
+        others_held_out=others_held_out, unrelated=unrelated, unrelated_noun=unrelated_noun,
+        attackers=tuple(attackers.split(",")) if attackers else (),
+        contexts=None if context is None else tuple(context), scale=scale, settings=settings,
+        values=tuple(set_ or ()), encoder=encoder, quality=quality, sign=sign, device=device,
+    )  # fmt: skip
+    with on_stderr(quiet=quiet) as progress:
+        verdict = job.run(report=report, progress=progress)
+    worst = verdict.worst
+    typer.echo(f'worst attacker: {worst.attacker} ("{worst.prompt}"), s {worst.s}')
+    typer.echo(f"{output / 'certificate.html'}")
+    if fail_above is not None and worst.s.value > fail_above:
+        raise typer.Exit(1)

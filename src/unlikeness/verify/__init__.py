@@ -1,0 +1,35 @@
+"""Model + protected subject -> certificate: what every attacker still gets, and what everybody else lost.
+
+verdict = verify_subject(model, subject, held_out, embedder=AtResolution(load_encoder("toybox")))
+verdict.worst.s.value
+write_certificate(verdict, Path("certificate"))
+"""
+
+from __future__ import annotations
+
+from unlikeness.verify.attack import Attacked, Priors, run_attacker
+from unlikeness.verify.attackers import Attacker, attacker, attackers, named
+from unlikeness.verify.judge import AtResolution
+from unlikeness.verify.run import Other, verify_subject
+from unlikeness.verify.settings import CONTEXTS, SCALES, VerifySettings
+from unlikeness.verify.verdict import Fidelity, Outcome, Verdict, together
+
+__all__ = [
+    "CONTEXTS",
+    "SCALES",
+    "AtResolution",
+    "Attacked",
+    "Attacker",
+    "Fidelity",
+    "Other",
+    "Outcome",
+    "Priors",
+    "Verdict",
+    "VerifySettings",
+    "attacker",
+    "attackers",
+    "named",
+    "run_attacker",
+    "together",
+    "verify_subject",
+]

@@ -1,0 +1,107 @@
+"""The named attackers: what each does otherwise than the paper's, against whom defences are built.
+
+A new one is a line in the table. What it differs by is data; `attack.run_attacker` does it.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Literal
+
+from unlikeness import personalize
+from unlikeness.errors import UsageError
+from unlikeness.personalize.registry import Personalizer
+from unlikeness.personalize.settings import PersonalizeSettings
+from unlikeness.verify.settings import Overrides, VerifySettings
+
+__all__ = ["PAPER", "Attacker", "attacker", "attackers", "personalizer"]
+
+
+@dataclass(frozen=True)
+class Attacker:
+    """One way of personalizing.
+
+    steps, rate: times the common number of steps and learning rate. further: settings of the method.
+    identifier: another word than the protected one. template: its prompts. learns_from: the protected
+    pictures, other pictures of the subject, or the protected ones with washed and mirrored copies.
+    until_converged: trains on until its own loss stops falling. tuned_before: on something unrelated.
+    """
+
+    name: str
+    what: str
+    method: str = "dreambooth"
+    steps: float = 1.0
+    rate: float = 1.0
+    further: Mapping[str, object] = field(default_factory=dict)
+    identifier: str | None = None
+    template: str = "a photo of {}"
+    learns_from: Literal["protected", "unseen", "augmented"] = "protected"
+    until_converged: bool = False
+    tuned_before: bool = False
+
+    def as_record(self) -> dict[str, Any]:
+        """All of it, JSON-able."""
+        return {**asdict(self), "further": dict(self.further)}
+
+
+_TABLE = (
+    Attacker("paper", "DreamBooth on the U-Net, with the protected identifier, at the usual settings"),
+    Attacker("patient", "four times the steps", steps=4),
+    Attacker("slow", "three times the steps at a third of the learning rate", steps=3, rate=1 / 3),
+    Attacker("converged", "trains until its own loss stops falling", until_converged=True),
+    Attacker("other-identifier", "another rare word", identifier="t@t"),
+    Attacker("lora-4", "a LoRA of rank 4", method="lora", further={"rank": 4}),
+    Attacker("lora-32", "a LoRA of rank 32", method="lora", further={"rank": 32}),
+    Attacker("text-encoder", "trains the text encoder too", further={"text_encoder": True}),
+    Attacker("unseen-pictures", "pictures of the subject that were not protected", learns_from="unseen"),
+    Attacker("unseen-prompt", "other words around the name", template="an image of {}"),
+    Attacker("pre-tuned", "after a fine-tune on something unrelated", tuned_before=True),
+    Attacker(
+        "augmented", "with JPEG-compressed, blurred and mirrored copies", learns_from="augmented",
+        further={"flip": True},
+    ),
+)  # fmt: skip
+
+
+PAPER = _TABLE[0]
+"""The attacker against whom APDM was built, and by whom originals and other subjects are compared."""
+
+_COMMON = tuple(one.name for one in fields(PersonalizeSettings))
+
+
+def attackers() -> tuple[Attacker, ...]:
+    """All of them; the paper's comes first."""
+    return _TABLE
+
+
+def attacker(name: str) -> Attacker:
+    """The one of this name. UsageError, naming all, if there is none."""
+    for one in _TABLE:
+        if one.name == name:
+            return one
+    names = [one.name for one in _TABLE]
+    near = difflib.get_close_matches(name, names, n=1)
+    hint = f" (did you mean {near[0]}?)" if near else ""
+    raise UsageError(f"{name} is no attacker{hint}; valid are: {', '.join(names)}")
+
+
+def named(names: Sequence[str]) -> tuple[Attacker, ...]:
+    """Those of these names, each once, in the table's order; none given: all."""
+    wanted = [attacker(name) for name in names]
+    return tuple(one for one in _TABLE if one in wanted) if wanted else _TABLE
+
+
+def personalizer(one: Attacker, base: VerifySettings, overrides: Overrides | None = None) -> Personalizer:
+    """The attacker's method with its settings: the common ones, what it does otherwise, its own overrides.
+
+    UsageError for an override that its method does not have, or a wrong value.
+    """
+    values: dict[str, object] = {name: getattr(base, name) for name in _COMMON}
+    values["steps"] = max(round(base.steps * one.steps), 1)
+    values["learning_rate"] = one.rate * (
+        base.lora_learning_rate if one.method == "lora" else base.learning_rate
+    )
+    own = (overrides or {}).get(one.name, {})
+    return personalize.create(one.method, {**values, **one.further, **own})

@@ -1,0 +1,130 @@
+"""A verdict as `certificate.json`: figures, settings, seeds, versions, digests; no picture of the subject."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from unlikeness.demo.page import write
+from unlikeness.measure.similarity import SubjectSimilarity
+from unlikeness.verify.quality import Quality
+from unlikeness.verify.verdict import Fidelity, Outcome, Verdict
+
+__all__ = ["FILE", "SCHEMA", "certificate", "summary", "write_certificate"]
+
+FILE = "certificate.json"
+SCHEMA = 1
+"""Raised when a name or a meaning in the file changes."""
+
+
+def certificate(verdict: Verdict) -> dict[str, Any]:
+    """All that was found, JSON-able; the headline is the worst attacker."""
+    worst = verdict.worst
+    return {
+        "schema": SCHEMA,
+        "made": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "headline": {"attacker": worst.attacker, "prompt": worst.prompt, "s": asdict(worst.s)},
+        "held_out": verdict.held_out,
+        "attack_works_on_original": verdict.attack_works,
+        "attackers": {one.attacker.name: _outcome(one) for one in verdict.outcomes},
+        "left_out": dict(verdict.left_out),
+        "original": None if verdict.clean is None else _outcome(verdict.clean),
+        "unprotected": [_fidelity(one) for one in verdict.others],
+        "quality": None if verdict.quality is None else _quality(verdict.quality),
+        "about": dict(verdict.about),
+        "versions": _versions(),
+    }
+
+
+def summary(made: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a certificate that goes into an immunized model's own record."""
+
+    def short(s: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: round(s[name], 4) for name in ("value", "low", "high")} | {"n": s["n_generated"]}
+
+    found: dict[str, Any] = {
+        "certificate": FILE,
+        "made": made["made"],
+        "class_noun": made["about"]["class_noun"],
+        "pictures_sha256": made["about"]["pictures_sha256"],
+        "held_out": made["held_out"],
+        "worst": {"attacker": made["headline"]["attacker"], "s": short(made["headline"]["s"])},
+        "attackers": {name: short(one["s"]) for name, one in made["attackers"].items()},
+        "left_out": sorted(made["left_out"]),
+        "unprotected": [
+            {"name": one["name"], "s": short(one["model"]["s"]), "kept": one["kept"]}
+            for one in made["unprotected"]
+        ],
+        "quality": None,
+    }
+    if made["quality"] is not None:
+        quality = made["quality"]
+        found["quality"] = {
+            "n": quality["n"],
+            "frechet": quality["drift"]["distance"]["frechet"],
+            "kernel": quality["drift"]["distance"]["kernel"],
+            "diversity": quality["diversity"]["value"],
+            "precision": quality["drift"]["precision"],
+            "recall": quality["drift"]["recall"],
+        }
+    return found
+
+
+def write_certificate(verdict: Verdict, folder: Path) -> dict[str, Any]:
+    """Write certificate.json, certificate.html and the grids into `folder`; returns the JSON's content."""
+    from unlikeness.verify.page import write_grids, write_page
+
+    made = certificate(verdict)
+    write_grids(verdict, folder / "grids")
+    write_page(verdict, made, folder / "certificate.html")
+    write(folder / FILE, json.dumps(made, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    return made
+
+
+def _s(s: SubjectSimilarity | None) -> dict[str, Any] | None:
+    return None if s is None else asdict(s)
+
+
+def _outcome(one: Outcome) -> dict[str, Any]:
+    return {
+        "what": one.attacker.what,
+        "s": _s(one.s),
+        "s_in_new_contexts": _s(one.elsewhere),
+        "prompt": one.prompt,
+        "pictures_learnt": one.pictures_learnt,
+        "method": one.attacker.method,
+        "settings": dict(one.settings),
+        "losses": list(one.losses),
+        "seconds": round(one.seconds, 1),
+    }
+
+
+def _fidelity(one: Fidelity) -> dict[str, Any]:
+    return {
+        "name": one.name,
+        "class_noun": one.class_noun,
+        "held_out": one.held_out,
+        "kept": one.kept,
+        "model": _outcome(one.outcome),
+        "original": None if one.original is None else _outcome(one.original),
+    }
+
+
+def _quality(quality: Quality) -> dict[str, Any]:
+    return {**asdict(quality), "real_drift": quality.real_drift}
+
+
+def _versions() -> dict[str, str]:
+    versions = {"python": platform.python_version()}
+    for package in ("unlikeness", "torch", "diffusers", "transformers", "peft"):
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = "not installed"
+    return versions

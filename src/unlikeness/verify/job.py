@@ -1,0 +1,184 @@
+"""One verification from folders to a folder: what `unlikeness verify` does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from unlikeness.errors import UnlikenessError, UsageError
+from unlikeness.measure.encoders import load_encoder
+from unlikeness.progress import Progress
+from unlikeness.subjects import Subject, load_folder
+from unlikeness.verify.attackers import named
+from unlikeness.verify.certificate import FILE, summary, write_certificate
+from unlikeness.verify.judge import AtResolution
+from unlikeness.verify.run import Other, verify_subject
+from unlikeness.verify.settings import CONTEXTS, given, scale
+from unlikeness.verify.signing import RECORD, sign
+from unlikeness.verify.verdict import Verdict
+
+if TYPE_CHECKING:
+    from unlikeness.diffusion.model import TextToImage
+
+__all__ = ["Job", "find_others"]
+
+WORK = "work"
+"""The folder of finished parts, beside the certificate."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """The command line's words: see `cli.verify`. values: texts NAME=VALUE, over those of `settings`."""
+
+    model: str
+    images: Path
+    class_noun: str
+    output: Path
+    identifier: str = "sks"
+    held_out: Path | None = None
+    unseen: Path | None = None
+    class_pictures: Path | None = None
+    original: str | None = None
+    others: Path | None = None
+    others_held_out: Path | None = None
+    unrelated: Path | None = None
+    unrelated_noun: str | None = None
+    attackers: tuple[str, ...] = ()
+    contexts: tuple[str, ...] | None = None
+    scale: str = "auto"
+    settings: Path | None = None
+    values: tuple[str, ...] = ()
+    encoder: str = "toybox"
+    quality: bool = True
+    sign: bool = False
+    device: str = "auto"
+
+    def run(
+        self, *, report: Callable[[str], None] | None = None, progress: Progress | None = None
+    ) -> Verdict:
+        """Attack, judge, and write the certificate into `output`.
+
+        UsageError for what was asked wrongly, before any attack; UnlikenessError if something cannot be read
+        or written, or a training diverges.
+        """
+        from unlikeness.diffusion.model import TextToImage
+
+        chosen = named([name.strip() for name in self.attackers])
+        embedder = AtResolution(load_encoder(self.encoder))
+        written = {**_yaml(self.settings), **_pairs(self.values)}
+        given(written)  # a wrong one is told before anything heavy is loaded
+        if (self.unrelated is None) != (self.unrelated_noun is None):
+            raise UsageError("--unrelated and --unrelated-noun belong together; give both or neither")
+        _check_output(self.output)
+        model = TextToImage.from_pretrained(self.model, device=self.device, dtype="float32")
+        if self.sign and not (model.source is not None and (model.source / RECORD).is_file()):
+            raise UsageError(f"{self.model} has no {RECORD} to sign; leave --sign out")
+        base, overrides = given({**scale(self.scale, model.resolution), **written})
+        original = None
+        if self.original is not None:
+            original = TextToImage.from_pretrained(self.original, device=self.device, dtype="float32")
+
+        def folder(path: Path | None) -> Any:
+            return None if path is None else load_folder(path, size=model.resolution, report=report)
+
+        subject = Subject(folder(self.images), self.class_noun, self.identifier)
+        unrelated = None
+        if self.unrelated is not None and self.unrelated_noun is not None:
+            unrelated = Subject(folder(self.unrelated), self.unrelated_noun)
+        verdict = verify_subject(
+            model,
+            subject,
+            folder(self.held_out),
+            embedder=embedder,
+            attackers=chosen,
+            base=base,
+            overrides=overrides,
+            contexts=CONTEXTS if self.contexts is None else self.contexts,
+            of_class=folder(self.class_pictures),
+            original=original,
+            unseen=folder(self.unseen),
+            unrelated=unrelated,
+            others=self._others(model, report),
+            measure_quality=self.quality,
+            work=self.output / WORK,
+            tell=report,
+            progress=progress,
+        )
+        made = write_certificate(verdict, self.output)
+        if model.source is not None:
+            sign(model.source, self.output, summary(made), in_place=self.sign)
+        return verdict
+
+    def _others(self, model: TextToImage, report: Callable[[str], None] | None) -> list[Other]:
+        if self.others is None:
+            if self.others_held_out is not None:
+                raise UsageError("--others-held-out needs --others, the folder that it belongs to")
+            return []
+        found = []
+        for noun, name, folder in find_others(self.others):
+            subject = Subject.from_folder(folder, noun, self.identifier, size=model.resolution, report=report)
+            held_out = None
+            if self.others_held_out is not None:
+                held_out = load_folder(
+                    self.others_held_out / noun / name, size=model.resolution, report=report
+                )
+            found.append(Other(f"{noun}-{name}", subject, held_out))
+        return found
+
+
+def find_others(folder: Path) -> list[tuple[str, str, Path]]:
+    """(class noun, name, folder) of each FOLDER/NOUN/NAME, sorted. UsageError if there is none."""
+    if not folder.is_dir():
+        raise UsageError(f"{folder} is no folder; give one with a folder NOUN/NAME for each subject")
+    found = [
+        (noun.name, one.name, one)
+        for noun in sorted(folder.iterdir())
+        if noun.is_dir() and not noun.name.startswith(".")
+        for one in sorted(noun.iterdir())
+        if one.is_dir() and not one.name.startswith(".")
+    ]
+    if not found:
+        raise UsageError(f"{folder} holds no subject; put each one's pictures into a folder NOUN/NAME")
+    return found
+
+
+def _check_output(output: Path) -> None:
+    """UsageError if there is something that is no verification."""
+    if output.exists() and not output.is_dir():
+        raise UsageError(f"{output} is a file; give a folder")
+    if (
+        output.is_dir()
+        and any(output.iterdir())
+        and not ((output / WORK).is_dir() or (output / FILE).is_file())
+    ):
+        raise UsageError(
+            f"{output} already holds something that is no certificate, and is left alone; give another folder"
+        )
+
+
+def _yaml(path: Path | None) -> dict[str, Any]:
+    if path is None:
+        return {}
+    import yaml
+
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise UnlikenessError(f"the settings {path} cannot be read ({reason}); give a YAML file") from error
+    if not isinstance(content, dict):
+        raise UsageError(f"the settings {path} must be lines NAME: VALUE")
+    return {str(name): value for name, value in content.items()}
+
+
+def _pairs(texts: tuple[str, ...]) -> dict[str, str]:
+    found = {}
+    for pair in texts:
+        name, equals, text = pair.partition("=")
+        if not equals:
+            raise UsageError(f"--set {pair} must be NAME=VALUE or ATTACKER.NAME=VALUE")
+        whose, dot, which = name.strip().rpartition(".")
+        found[f"{whose}{dot}{which.replace('-', '_')}"] = text.strip()
+    return found

@@ -1,0 +1,172 @@
+"""The certificate for people: one HTML file with its pictures in it, and the same pictures as PNG grids."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unlikeness import __version__
+from unlikeness.demo.page import Shown, show, write
+from unlikeness.gallery import grid
+from unlikeness.progress import format_seconds
+from unlikeness.verify.quality import Drift, Quality
+from unlikeness.verify.verdict import WORKS, Outcome, Verdict
+
+__all__ = ["fill", "write_grids", "write_page"]
+
+SHOWN = 6
+"""Pictures of a kind on the page, and in a row of a grid."""
+
+GOOD = 0.15
+"""s up to which the headline says that the model refuses; above `WORKS` that it was learnt."""
+
+
+def write_grids(verdict: Verdict, folder: Path) -> None:
+    """NAME.png for each attacker and one for the original: a row at the training prompt, one in contexts."""
+    folder.mkdir(parents=True, exist_ok=True)
+    sheets = {one.attacker.name: one for one in verdict.outcomes}
+    if verdict.clean is not None:
+        sheets["original"] = verdict.clean
+    for name, one in sheets.items():
+        images = _across(one.drawn.plain / 255)
+        if one.drawn.elsewhere is not None:
+            images = torch.cat([images, _across(one.drawn.elsewhere / 255)])
+        part = folder / f".{name}.png"
+        grid(images, columns=SHOWN).save(part, "PNG")
+        part.replace(folder / f"{name}.png")
+
+
+def write_page(verdict: Verdict, made: Mapping[str, Any], path: Path) -> None:
+    """`made`: the certificate's JSON, of which the page shows settings and versions. Whole or not at all."""
+    worst = verdict.worst
+    rows = [one for one in (verdict.clean, *verdict.outcomes) if one is not None]
+    name = f"{made['about']['identifier']} {made['about']['class_noun']}"
+    text = fill(
+        "certificate.html",
+        title=f"How much of {name} can still be copied: s {worst.s.value:.2f}",
+        verdict=verdict,
+        worst=worst,
+        note=_note(verdict),
+        bars=[(_title(one, verdict), one.worst) for one in rows],
+        head=["attacker", "s", "95 % interval", "in new contexts", "pictures", "time"],
+        rows=[_row(one, verdict) for one in rows],
+        references=show(verdict.references[:SHOWN]),
+        galleries=[(_title(one, verdict), one, _gallery(one)) for one in rows],
+        others=[_other(one) for one in made["unprotected"]],
+        quality=None if verdict.quality is None else _quality(verdict.quality),
+        about=made["about"],
+        made=made,
+        version=__version__,
+    )
+    write(path, text)
+
+
+def fill(template: str, **values: Any) -> str:
+    """A template of this package, or one that it builds on, filled; text in `values` is escaped."""
+    from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+
+    pages = Environment(
+        loader=ChoiceLoader([PackageLoader("unlikeness.verify"), PackageLoader("unlikeness.demo")]),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    pages.filters["inside"] = lambda value: min(max(value, 0.0), 1.0)
+    return pages.get_template(template).render(values)
+
+
+def _across(images: Tensor) -> Tensor:
+    """`SHOWN` pictures from everywhere in the row; fewer are filled up with white."""
+    which = torch.linspace(0, len(images) - 1, min(SHOWN, len(images))).round().long()
+    found = images[which]
+    return torch.cat([found, torch.ones(SHOWN - len(found), *images.shape[1:])])
+
+
+def _title(one: Outcome, verdict: Verdict) -> str:
+    return "the original model" if one is verdict.clean else one.attacker.name
+
+
+def _row(one: Outcome, verdict: Verdict) -> list[str]:
+    return [
+        f"{_title(one, verdict)}: {one.attacker.what}",
+        f"{one.s.value:.2f}",
+        f"{one.s.low:.2f} to {one.s.high:.2f}",
+        "–" if one.elsewhere is None else f"{one.elsewhere.value:.2f}",
+        f"{one.s.n_generated}" + ("" if one.elsewhere is None else f" + {one.elsewhere.n_generated}"),
+        format_seconds(one.seconds),
+    ]
+
+
+def _gallery(one: Outcome) -> list[list[Shown]]:
+    """A row at the training prompt, and one in new contexts, with its captions."""
+    rows = [show(one.drawn.plain[:SHOWN] / 255)]
+    if one.drawn.elsewhere is not None:
+        count = len(one.drawn.elsewhere)
+        which = torch.linspace(0, count - 1, min(SHOWN, count)).round().long().tolist()
+        places = [one.drawn.places[i] for i in which]
+        rows.append(show(one.drawn.elsewhere[which] / 255, places))
+    return rows
+
+
+def _other(one: Mapping[str, Any]) -> list[str]:
+    before, kept = one["original"], one["kept"]
+    return [
+        f"{one['name']} ({one['class_noun']})" + ("" if one["held_out"] else ", not held out"),
+        f"{one['model']['s']['value']:.2f}",
+        f"{one['model']['s']['low']:.2f} to {one['model']['s']['high']:.2f}",
+        "–" if before is None else f"{before['s']['value']:.2f}",
+        "–" if kept is None else f"{kept:.0%}",
+    ]
+
+
+def _quality(quality: Quality) -> list[list[str]]:
+    """Rows: what, this model against the original, the original against itself drawn anew."""
+
+    def number(value: float | None) -> str:
+        return "too few pictures" if value is None else f"{value:.4g}"
+
+    d, other = quality.drift, quality.sampling
+    lines = [
+        ["Fréchet distance", number(d.distance.frechet), number(other.distance.frechet)],
+        ["kernel distance", number(d.distance.kernel), number(other.distance.kernel)],
+        ["precision: drawn as the original might", f"{d.precision:.2f}", f"{other.precision:.2f}"],
+        ["recall: what the original draws, still drawn", f"{d.recall:.2f}", f"{other.recall:.2f}"],
+        [
+            "diversity, of the original's",
+            f"{quality.diversity.value:.2f} ({quality.diversity.low:.2f} to {quality.diversity.high:.2f})",
+            "1",
+        ],
+    ]
+    real: tuple[Drift | None, Drift | None] = (quality.model_to_real, quality.original_to_real)
+    if real[0] is not None and real[1] is not None:
+        now, before = real[0].distance, real[1].distance
+        lines.append(["Fréchet distance to real pictures", number(now.frechet), number(before.frechet)])
+        lines.append(["kernel distance to real pictures", number(now.kernel), number(before.kernel)])
+    return lines
+
+
+def _note(verdict: Verdict) -> dict[str, str]:
+    """The colour, title and sentence of the headline."""
+    worst = verdict.worst
+    found = f"s {worst.s.value:.2f}, {worst.s.low:.2f} to {worst.s.high:.2f}"
+    if verdict.attack_works is False:
+        return {
+            "kind": "open",
+            "title": "This run shows nothing about the protection",
+            "text": "The paper's attacker does not learn the subject from the original model either: give "
+            "the attackers more steps or a larger learning rate.",
+        }
+    if worst.s.high <= GOOD:
+        return {"kind": "good", "title": f"No attacker learnt the subject (at most {found})", "text": ""}
+    if worst.s.value <= WORKS:
+        return {
+            "kind": "mixed",
+            "title": f"The worst attacker learnt little of the subject ({found})",
+            "text": "",
+        }
+    return {"kind": "bad", "title": f"The attacker {worst.attacker} learnt the subject ({found})", "text": ""}

@@ -1,0 +1,164 @@
+"""What an immunization costs everybody else: how the model draws the class, beside the original."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from unlikeness.errors import UsageError
+from unlikeness.measure.bootstrap import percentile_interval
+from unlikeness.measure.distribution import frechet_distance, kernel_distance_subsets
+from unlikeness.measure.precision_recall import precision_recall
+from unlikeness.verify.settings import VerifySettings
+
+if TYPE_CHECKING:
+    from unlikeness.diffusion.model import TextToImage
+    from unlikeness.progress import Progress
+
+__all__ = ["Distance", "Diversity", "Drift", "Quality", "diversity", "draw_class", "drift", "quality"]
+
+_FIRST = 4_000_000
+
+
+@dataclass(frozen=True)
+class Diversity:
+    """The mean cosine distance between two class pictures, as a share of the original's."""
+
+    value: float
+    low: float
+    high: float
+    model: float
+    """The mean distance itself."""
+    original: float
+
+
+@dataclass(frozen=True)
+class Distance:
+    """How far two sets of class pictures are apart in the encoder's space.
+
+    frechet: None with fewer pictures than twice the dimensions of that space, where it is mostly bias.
+    """
+
+    frechet: float | None
+    kernel: float
+    kernel_spread: float
+    """Standard deviation over random subsets."""
+
+
+@dataclass(frozen=True)
+class Drift:
+    """One set of pictures against another of the same size. precision, recall: k = 3."""
+
+    distance: Distance
+    precision: float
+    recall: float
+
+
+@dataclass(frozen=True)
+class Quality:
+    """How the model draws its class.
+
+    drift: the model's pictures against the original's. sampling: other pictures of the original's against the
+    same, which is what drawing anew alone amounts to. model_to_real, original_to_real: against real class
+    pictures, where they were given.
+    """
+
+    prompt: str
+    n: int
+    drift: Drift
+    sampling: Drift
+    diversity: Diversity
+    model_to_real: Drift | None = None
+    original_to_real: Drift | None = None
+    n_real: int = 0
+
+    @property
+    def real_drift(self) -> float | None:
+        """Growth of the Fréchet distance to real pictures over the original's: 0.15 is 15 % more."""
+        if self.model_to_real is None or self.original_to_real is None:
+            return None
+        now, before = self.model_to_real.distance.frechet, self.original_to_real.distance.frechet
+        return None if now is None or not before else now / before - 1
+
+
+def draw_class(
+    model: TextToImage, prompt: str, count: int, settings: VerifySettings, *, series: int,
+    progress: Progress | None = None,
+) -> Tensor:  # fmt: skip
+    """`count` pictures of the class prompt; each `series` has seeds of its own."""
+    first = _FIRST + 1_000_000 * settings.seed + 100_000 * series
+    return model.generate(
+        [prompt], seeds=range(first, first + count), steps=settings.solver_steps,
+        guidance=settings.guidance, progress=progress,
+    )  # fmt: skip
+
+
+def diversity(
+    model: Tensor, original: Tensor, *, seed: int, level: float = 0.95, resamples: int = 2000
+) -> Diversity:
+    """From unit vectors [N, D] and [M, D]; the interval redraws the pictures of both.
+
+    A picture that was drawn twice is not paired with itself. UsageError with fewer than two pictures, or if
+    the original's are all alike.
+    """
+    if min(len(model), len(original)) < 2:
+        raise UsageError("diversity needs two class pictures or more of each model; raise quality_pictures")
+    distances = [1 - (x @ x.T).numpy() for x in (model.double(), original.double())]
+    now, before = (_mean_distance(d, np.ones((1, len(d))))[0] for d in distances)
+    if before < 1e-9:
+        raise UsageError("all class pictures of the original are alike, so that no diversity can be lost")
+    rng = np.random.default_rng(seed)
+    a, b = (
+        _mean_distance(d, rng.multinomial(len(d), np.full(len(d), 1 / len(d)), resamples).astype(float))
+        for d in distances
+    )
+    low, high = percentile_interval(a / np.maximum(b, 1e-9), level)
+    return Diversity(float(now / before), low, high, float(now), float(before))
+
+
+def _mean_distance(distances: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """[R] means over pairs of two different pictures, drawn as often as weights [R, N] say."""
+    off = distances * (1 - np.eye(len(distances)))
+    pairs = weights.sum(1) ** 2 - np.square(weights).sum(1)
+    return np.asarray(((weights @ off) * weights).sum(1) / np.maximum(pairs, 1))
+
+
+def drift(of: Tensor, to: Tensor, *, seed: int) -> Drift:
+    """Features `of` [N, D] against `to` [M, D], both cut to the smaller number."""
+    n = min(len(of), len(to))
+    of, to = of[:n], to[:n]
+    kernel, spread = kernel_distance_subsets(of, to, seed=seed)
+    frechet = frechet_distance(of, to) if n >= 2 * of.shape[1] else None
+    precision, recall = precision_recall(to, of)
+    return Drift(Distance(frechet, kernel, spread), precision, recall)
+
+
+def quality(
+    prompt: str, model: Tensor, original: Tensor, again: Tensor, real: Tensor | None = None, *, seed: int
+) -> Quality:
+    """From unit vectors of pictures at `prompt`: the model's, and two sets of the original's, all [N, D].
+
+    real: [R, D] of real members of the class, which count from R = 4 on.
+    """
+    if len({len(x) for x in (model, original, again)}) > 1:
+        raise UsageError("drift is measured between sets of one size")
+    against: dict[str, Drift] = {}
+    if real is not None and len(real) > 3:
+        against = {
+            "model_to_real": drift(model, real, seed=seed),
+            "original_to_real": drift(again, real, seed=seed),
+        }
+    return Quality(
+        prompt,
+        len(model),
+        drift(model, original, seed=seed),
+        drift(again, original, seed=seed),
+        diversity(model, torch.cat([original, again]), seed=seed),
+        n_real=0 if real is None or not against else min(len(real), len(model)),
+        **against,
+    )

@@ -1,0 +1,167 @@
+"""Attack a model with all attackers, and judge what comes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from unlikeness.errors import UsageError
+from unlikeness.measure.similarity import Embedder
+from unlikeness.progress import Progress
+from unlikeness.prompts import too_long
+from unlikeness.subjects import Subject
+from unlikeness.verify.attack import Priors
+from unlikeness.verify.attackers import PAPER, Attacker, attackers, personalizer
+from unlikeness.verify.judge import Yardstick
+from unlikeness.verify.keep import digest, keeper
+from unlikeness.verify.outcomes import Attacks, Target
+from unlikeness.verify.settings import CONTEXTS, Overrides, VerifySettings
+from unlikeness.verify.teaching import taught
+from unlikeness.verify.verdict import Fidelity, Outcome, Verdict
+
+if TYPE_CHECKING:
+    from unlikeness.diffusion.model import TextToImage
+
+__all__ = ["Other", "verify_subject"]
+
+
+@dataclass(frozen=True, eq=False)
+class Other:
+    """An unprotected subject, whose personalization should still work.
+
+    held_out: [S, 3, H, W] to compare with; None: the pictures that are learnt. of_class: [C, 3, H, W] of
+    other members of its class; None: drawn.
+    """
+
+    name: str
+    subject: Subject
+    held_out: Tensor | None = None
+    of_class: Tensor | None = None
+
+
+def verify_subject(
+    model: TextToImage,
+    subject: Subject,
+    held_out: Tensor | None = None,
+    *,
+    embedder: Embedder,
+    attackers: Sequence[Attacker] = attackers(),
+    base: VerifySettings | None = None,
+    overrides: Overrides | None = None,
+    contexts: Sequence[str] = CONTEXTS,
+    of_class: Tensor | None = None,
+    original: TextToImage | None = None,
+    unseen: Tensor | None = None,
+    unrelated: Subject | None = None,
+    others: Sequence[Other] = (),
+    measure_quality: bool = True,
+    priors: Priors | None = None,
+    original_priors: Priors | None = None,
+    work: Path | None = None,
+    tell: Callable[[str], None] | None = None,
+    progress: Progress | None = None,
+) -> Verdict:
+    """Attack `model` with every attacker, and measure how much of `subject` each of them gets.
+
+    Args:
+        held_out: pictures of the subject [S, 3, H, W] that no attacker has; None: the protected ones
+            themselves are compared with, which measures memory too, and the verdict says so.
+        embedder: tells the subject from its class (`judge.AtResolution` for a named encoder).
+        attackers, base, overrides: who, their common settings, and settings of single ones by name.
+        contexts: words behind the training prompt; () asks at the training prompt alone.
+        of_class: [C, 3, H, W], other members of the class; None: drawn by `original`, else by `model`.
+        original: the model before its immunization, for the drift, and for the paper's attacker on it.
+        unseen, unrelated: what single attackers need (`attack.run_attacker`); unseen: [N, 3, H, W].
+        others: unprotected subjects, personalized by the paper's attacker.
+        measure_quality: with `original`: draw the class and measure the drift.
+        priors, original_priors: class pictures to share between subjects.
+        work: a folder in which every finished part is kept, so that an interrupted run goes on.
+        tell: called with a line after each attacker.
+
+    Raises:
+        UsageError: a wrong setting; too few pictures; an encoder that does not tell the subject from its
+            class; a prompt that the model cannot read to its end. All before the first attack.
+        UnlikenessError: a training diverged; a kept part is damaged.
+    """
+    base = base or VerifySettings()
+    chosen, left_out = _possible(attackers, unseen)
+    for one in chosen:
+        personalizer(one, base, overrides)
+        for place in contexts or ("",):
+            prompt = f"{taught(subject, one, unseen).instance_prompt} {place}".strip()
+            if reason := too_long(model.tokenizer, prompt):
+                raise UsageError(reason)
+    attacks = Attacks(
+        base, overrides or {}, tuple(contexts), unseen, unrelated, keeper(work), tell or _silent, progress
+    )
+    target = Target(model, priors or Priors(model))
+    before = None if original is None else Target(original, original_priors or Priors(original))
+    draws = before or target
+
+    def yardstick(about: Subject, references: Tensor | None, given: Tensor | None) -> Yardstick:
+        if given is None:
+            given = attacks.class_pictures(draws, about.class_prompt)
+        held = references is not None
+        stick = Yardstick(embedder, references if references is not None else about.images, given, held)
+        stick.check()
+        return stick
+
+    stick = yardstick(subject, held_out, of_class)
+    sticks = [yardstick(other.subject, other.held_out, other.of_class) for other in others]
+    clean = None if before is None else attacks.outcome(before, subject, PAPER, stick, "original")
+    outcomes = tuple(attacks.outcome(target, subject, one, stick, one.name) for one in chosen)
+    fidelities = []
+    for other, its in zip(others, sticks, strict=True):
+        found: list[Outcome | None] = [
+            None if one is None
+            else attacks.outcome(one, other.subject, PAPER, its, f"{where}-other-{other.name}")
+            for one, where in ((target, "model"), (before, "original"))
+        ]  # fmt: skip
+        assert found[0] is not None
+        fidelities.append(Fidelity(other.name, other.subject.class_noun, its.held_out, found[0], found[1]))
+    quality = None
+    if before is not None and measure_quality:
+        quality = attacks.quality(target, before, subject.class_prompt, embedder, of_class)
+    about: dict[str, Any] = {
+        "class_noun": subject.class_noun,
+        "identifier": subject.identifier,
+        "pictures": len(subject.images),
+        "pictures_sha256": subject.digest,
+        "references": len(stick.references),
+        "references_sha256": digest(stick.references),
+        "held_out": stick.held_out,
+        "of_class": len(stick.of_class),
+        "of_class_from": "given" if of_class is not None else "original" if before is not None else "model",
+        "model": target.fingerprint,
+        "original": None if before is None else before.fingerprint,
+        "encoder": attacks.name_of(embedder),
+        "contexts": list(contexts),
+        "settings": asdict(base),
+        "overrides": {name: dict(values) for name, values in (overrides or {}).items()},
+    }
+    return Verdict(
+        about, stick.references, stick.held_out, outcomes, left_out, clean, tuple(fidelities), quality
+    )
+
+
+def _possible(
+    wanted: Sequence[Attacker], unseen: Tensor | None
+) -> tuple[tuple[Attacker, ...], dict[str, str]]:
+    """Attackers that have what they need, and why the others are left out. UsageError if none is left."""
+    left_out = {
+        one.name: "needs pictures of the subject beside the protected ones, which were not given (--unseen)"
+        for one in wanted
+        if one.learns_from == "unseen" and unseen is None
+    }
+    chosen = tuple(one for one in wanted if one.name not in left_out)
+    if not chosen:
+        raise UsageError("no attacker is left; name others, or give the pictures that it needs (--unseen)")
+    return chosen, left_out
+
+
+def _silent(line: str) -> None:
+    return

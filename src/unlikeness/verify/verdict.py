@@ -1,0 +1,124 @@
+"""What a verification found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from unlikeness.errors import UsageError
+from unlikeness.measure.similarity import Pairs, SubjectSimilarity
+from unlikeness.verify.attackers import Attacker
+from unlikeness.verify.judge import Drawn, likeness
+from unlikeness.verify.quality import Quality
+
+__all__ = ["Fidelity", "Outcome", "Verdict", "Worst", "together"]
+
+WORKS = 0.3
+"""s from which an attack on the original model has learnt the subject at all: below, nothing is shown."""
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """One attacker's result.
+
+    settings: all of its method. prompt: the one that it trained with. s: at that prompt; elsewhere: at the
+    same words in new contexts. losses: after each chunk, of the attacker that trains until they stop falling.
+    seconds: of training, drawing and judging, when that was done.
+    """
+
+    attacker: Attacker
+    settings: Mapping[str, Any]
+    prompt: str
+    pictures_learnt: int
+    s: SubjectSimilarity
+    elsewhere: SubjectSimilarity | None
+    losses: tuple[float, ...]
+    seconds: float
+    drawn: Drawn = field(repr=False)
+    pairs: Pairs = field(repr=False)
+    pairs_elsewhere: Pairs | None = field(repr=False)
+
+    @property
+    def worst(self) -> SubjectSimilarity:
+        """The larger of both: what the attacker has got, wherever it shows."""
+        if self.elsewhere is not None and self.elsewhere.value > self.s.value:
+            return self.elsewhere
+        return self.s
+
+
+@dataclass(frozen=True)
+class Worst:
+    """The headline: the largest s over attackers, and over the prompts that they were asked with."""
+
+    attacker: str
+    prompt: str
+    s: SubjectSimilarity
+
+
+@dataclass(frozen=True, eq=False)
+class Fidelity:
+    """An unprotected subject under the paper's attacker: what the model leaves to everybody else."""
+
+    name: str
+    class_noun: str
+    held_out: bool
+    outcome: Outcome
+    original: Outcome | None
+
+    @property
+    def kept(self) -> float | None:
+        """Share of the original's s; None without an original, or where that learnt nothing either."""
+        if self.original is None or self.original.s.value < WORKS:
+            return None
+        return self.outcome.s.value / self.original.s.value
+
+
+@dataclass(frozen=True, eq=False)
+class Verdict:
+    """One protected subject and all attackers.
+
+    about: models, settings, encoder, what the figures stand on; JSON-able. references: [S, 3, H, W], of which
+    `held_out` says whether no attacker had them. left_out: reasons by attacker. clean: the paper's attacker
+    on the original model.
+    """
+
+    about: Mapping[str, Any]
+    references: Tensor = field(repr=False)
+    held_out: bool
+    outcomes: tuple[Outcome, ...]
+    left_out: Mapping[str, str]
+    clean: Outcome | None = None
+    others: tuple[Fidelity, ...] = ()
+    quality: Quality | None = None
+
+    @property
+    def worst(self) -> Worst:
+        """The attacker who got furthest."""
+        found = max(self.outcomes, key=lambda one: one.worst.value)
+        where = " in new contexts" if found.worst is not found.s else ""
+        return Worst(found.attacker.name, f"{found.prompt}{where}", found.worst)
+
+    @property
+    def attack_works(self) -> bool | None:
+        """Whether the paper's attacker learns the subject from the original; None without an original."""
+        return None if self.clean is None else self.clean.s.value >= WORKS and self.clean.s.low > 0
+
+
+def together(verdicts: Sequence[Verdict], *, seed: int = 0) -> dict[str, SubjectSimilarity]:
+    """s by attacker at the training prompt, the mean over subjects; intervals redraw these and pictures.
+
+    "clean" is the paper's attacker on the original. UsageError if the verdicts' attackers differ.
+    """
+    rows: dict[str, list[Pairs]] = {}
+    for verdict in verdicts:
+        for one in verdict.outcomes:
+            rows.setdefault(one.attacker.name, []).append(one.pairs)
+        if verdict.clean is not None:
+            rows.setdefault("clean", []).append(verdict.clean.pairs)
+    uneven = [name for name, pairs in rows.items() if len(pairs) != len(verdicts)]
+    if uneven or not rows:
+        raise UsageError(f"not every subject was attacked by all: {', '.join(uneven) or 'there is none'}")
+    return {name: likeness(pairs, seed=seed) for name, pairs in rows.items()}

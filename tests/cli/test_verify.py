@@ -1,0 +1,127 @@
+"""`unlikeness verify` from folders to a certificate, on a tiny model with toybox subjects."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from tests.tiny import write_tiny
+
+from unlikeness.cli import main
+from unlikeness.gallery import to_pil
+from unlikeness.toybox.cast import member
+
+QUICK = [
+    "--scale", "stable-diffusion", "--attackers", "paper,lora-4", "--context", "at 7", "-q",
+    *(
+        word
+        for value in (
+            "steps=2", "class_images=2", "class_steps=2", "pictures=2", "pictures-in-context=1",
+            "others_of_class=4", "quality_pictures=5", "solver_steps=2", "lora-4.rank=2",
+        )
+        for word in ("--set", value)
+    ),
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two models, and pictures of one mug, and of a cat that is not protected."""
+    folder = tmp_path_factory.mktemp("home")
+    write_tiny(folder / "model")
+    write_tiny(folder / "original", seed=1)
+    mug, cat = member(3, "mug"), member(2, "cat")
+    for name, images in (
+        ("images", mug.subject(2).images),
+        ("held-out", mug.held_out(3)),
+        ("others/cat/tom", cat.subject(3).images),
+        ("others-held-out/cat/tom", cat.held_out(2)),
+    ):
+        (folder / name).mkdir(parents=True)
+        for i, image in enumerate(images):
+            to_pil(image).save(folder / name / f"{i}.png")
+    return folder
+
+
+def words(home: Path, output: Path, *further: str) -> list[str]:
+    base = ["verify", str(home / "model"), "--images", str(home / "images"), "--class-noun", "mug"]
+    return [*base, "--held-out", str(home / "held-out"), "--output", str(output), *QUICK, *further]
+
+
+def test_a_certificate(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(home / "model", model)
+    record = model / "immunization.json"
+    record.write_text('{"method": "apdm", "measured": null}')
+    output = tmp_path / "out"
+    arguments = [
+        *words(home, output, "--original", str(home / "original"), "--others", str(home / "others")),
+        *("--others-held-out", str(home / "others-held-out")),
+    ]
+    arguments[1] = str(model)
+    assert main(arguments) == 0
+    out = capsys.readouterr().out
+    assert "worst attacker: " in out
+    assert "certificate.html" in out
+    made = json.loads((output / "certificate.json").read_text())
+    assert made["headline"]["attacker"] in ("paper", "lora-4")
+    assert made["attackers"]["lora-4"]["settings"]["rank"] == 2
+    assert made["held_out"] is True
+    assert made["unprotected"][0]["name"] == "cat-tom"
+    assert made["unprotected"][0]["held_out"] is True
+    assert made["quality"]["n"] == 5
+    assert made["about"]["settings"]["pictures_in_context"] == 1
+    assert (output / "grids" / "lora-4.png").is_file()
+    assert json.loads(record.read_text())["measured"] is None
+    copied = json.loads((output / "immunization.json").read_text())
+    assert list(copied["measured"]) == [made["about"]["pictures_sha256"]]
+
+    # Again: nothing is trained, and the record of the model itself is filled.
+    before = {file.name: file.stat().st_mtime_ns for file in (output / "work").iterdir()}
+    assert main([*arguments, "--sign"]) == 0
+    assert {file.name: file.stat().st_mtime_ns for file in (output / "work").iterdir()} == before
+    assert list(json.loads(record.read_text())["measured"]) == list(copied["measured"])
+
+
+def test_a_provider_s_pipeline_fails_on_it(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words(home, tmp_path / "out", "--fail-above", "-5")) == 1
+    assert "worst attacker" in capsys.readouterr().out
+    assert (tmp_path / "out" / "certificate.html").is_file()
+    assert main(words(home, tmp_path / "out", "--fail-above", "5")) == 0
+
+
+def test_misuse_is_one_line(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    new = tmp_path / "new"
+    (tmp_path / "settings.yaml").write_text("steps: 2\nslow:\n  stepps: 3\n")
+    (tmp_path / "list.yaml").write_text("- 1\n")
+    wrong = {
+        "did you mean lora-4": ["--attackers", "lora4"],
+        "did you mean toybox": ["--encoder", "toybix"],
+        "stepps is no setting": ["--set", "stepps=3"],
+        "must be NAME=VALUE": ["--set", "steps"],
+        "lines NAME: VALUE": ["--settings", str(tmp_path / "list.yaml")],
+        "nothing.yaml cannot be read": ["--settings", str(tmp_path / "nothing.yaml")],
+        "is no scale": ["--scale", "small"],
+        "belong together": ["--unrelated", str(home / "images")],
+        "has no immunization.json": ["--sign"],
+        "holds no subject": ["--others", str(home / "images")],
+        "needs --others": ["--others-held-out", str(home / "others")],
+    }
+    for named, arguments in wrong.items():
+        assert main(words(home, new, *arguments)) == 2 - (named == "nothing.yaml cannot be read"), named
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert err.count("\n") == 1
+        assert named in err
+    assert not new.exists()
+    own = ["--settings", str(tmp_path / "settings.yaml"), "--attackers", "slow"]
+    assert main(words(home, new, *own)) == 2
+    assert "stepps is no setting" in capsys.readouterr().err
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.txt").write_text("mine")
+    assert main(words(home, tmp_path / "full")) == 2
+    assert "left alone" in capsys.readouterr().err

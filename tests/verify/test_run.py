@@ -1,0 +1,194 @@
+"""A whole verification: its headline, what it keeps, what it refuses, what it says was missing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tests.verify.conftest import colours, tinted
+from torch import Tensor
+
+from unlikeness.diffusion import TextToImage
+from unlikeness.errors import UsageError
+from unlikeness.measure.similarity import Pairs
+from unlikeness.subjects import Subject
+from unlikeness.verify import (
+    Other,
+    Verdict,
+    VerifySettings,
+    named,
+    outcomes,
+    run_attacker,
+    together,
+    verify_subject,
+)
+from unlikeness.verify.judge import Drawn, likeness
+from unlikeness.verify.verdict import Outcome
+
+TWO = named(["paper", "lora-4"])
+PLACES = ("at 7",)
+
+
+@pytest.fixture
+def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The attackers that are really run, in order."""
+    ran: list[str] = []
+    real = run_attacker
+
+    def run(model: TextToImage, subject: Subject, attacker: Any, *args: Any, **further: Any) -> Any:
+        ran.append(attacker.name)
+        return real(model, subject, attacker, *args, **further)
+
+    monkeypatch.setattr(outcomes, "run_attacker", run)
+    return ran
+
+
+def outcome(name: str, s: float, elsewhere: float | None = None) -> Outcome:
+    """An attacker who got this far, by cosines."""
+
+    def pairs(value: float) -> Pairs:
+        return Pairs(np.full((4, 3), value), np.zeros((5, 3)), np.ones((3, 3)))
+
+    there = None if elsewhere is None else pairs(elsewhere)
+    blank = torch.zeros(4, 3, 8, 8, dtype=torch.uint8)
+    return Outcome(
+        named([name])[0], {"steps": 1}, "a photo of sks dog", 2, likeness([pairs(s)], seed=0),
+        None if there is None else likeness([there], seed=0), (), 1.0,
+        Drawn(blank, None if there is None else blank, ("at 7",) * 4), pairs(s), there,
+    )  # fmt: skip
+
+
+def verdict(*found: Outcome, **further: Any) -> Verdict:
+    return Verdict({}, torch.zeros(2, 3, 8, 8), True, found, {}, **further)
+
+
+def test_the_headline_is_the_largest_s_of_all_attackers_and_prompts() -> None:
+    three = verdict(outcome("paper", 0.1, 0.2), outcome("patient", 0.5, 0.3), outcome("lora-4", 0.2, 0.4))
+    assert three.worst.attacker == "patient"
+    assert three.worst.s.value == pytest.approx(0.5)
+    elsewhere = verdict(outcome("paper", 0.1, 0.7), outcome("patient", 0.5, 0.3))
+    assert elsewhere.worst.attacker == "paper"
+    assert elsewhere.worst.s.value == pytest.approx(0.7)
+    assert elsewhere.worst.prompt == "a photo of sks dog in new contexts"
+    assert verdict(outcome("slow", -0.2)).worst.attacker == "slow"
+
+
+def test_whether_the_attack_works_at_all() -> None:
+    assert verdict(outcome("paper", 0.1)).attack_works is None
+    assert verdict(outcome("paper", 0.1), clean=outcome("paper", 0.9)).attack_works is True
+    assert verdict(outcome("paper", 0.1), clean=outcome("paper", 0.1)).attack_works is False
+
+
+def test_several_subjects_together() -> None:
+    found = [
+        verdict(outcome("paper", a), outcome("slow", 0.1), clean=outcome("paper", 0.8)) for a in (0.2, 0.4)
+    ]
+    s = together(found)
+    assert {name: one.value for name, one in s.items()} == pytest.approx(
+        {"paper": 0.3, "slow": 0.1, "clean": 0.8}
+    )
+    assert s["paper"].subjects == 2
+    assert (s["paper"].low, s["paper"].high) == pytest.approx((0.2, 0.4))
+    with pytest.raises(UsageError, match="attacked by all: slow"):
+        together([found[0], verdict(outcome("paper", 0.1), clean=outcome("paper", 0.9))])
+
+
+def test_from_model_to_verdict(
+    model: TextToImage, original: TextToImage, subject: Subject, held_out: Tensor, of_class: Tensor,
+    base: VerifySettings,
+) -> None:  # fmt: skip
+    lines: list[str] = []
+    other = Other("cat-tom", Subject(tinted(2, (0.1, 0.9, 0.9)), "cat"), of_class=of_class)
+    found = verify_subject(
+        model, subject, held_out, embedder=colours, base=base,
+        attackers=named(["paper", "unseen-pictures", "converged"]),
+        contexts=PLACES, of_class=of_class, original=original, others=[other], tell=lines.append,
+    )  # fmt: skip
+    assert [one.attacker.name for one in found.outcomes] == ["paper", "converged"]
+    assert "--unseen" in found.left_out["unseen-pictures"]
+    for one in (*found.outcomes, found.clean):
+        assert one is not None
+        assert one.s.n_generated == len(one.drawn.plain) == 2
+        assert one.elsewhere is not None
+        assert one.drawn.elsewhere is not None
+        assert one.elsewhere.n_generated == len(one.drawn.elsewhere) == 1
+        assert one.s.n_subject == 3
+        assert one.s.low <= one.s.value <= one.s.high
+        again = likeness([one.pairs], seed=0)
+        assert again == one.s
+    assert len(found.outcomes[1].losses) == 2
+    assert found.clean is not None
+    assert not torch.equal(found.clean.drawn.plain, found.outcomes[0].drawn.plain)
+    (cat,) = found.others
+    assert (cat.name, cat.class_noun, cat.held_out) == ("cat-tom", "cat", False)
+    assert cat.outcome.prompt == "a photo of sks cat"
+    assert cat.original is not None
+    assert found.quality is not None
+    assert found.quality.n == 6
+    assert found.quality.prompt == "a photo of a dog"
+    assert found.held_out
+    assert found.about["references"] == 3
+    assert found.about["settings"]["steps"] == 2
+    assert [line.partition(":")[0] for line in lines] == [
+        "original", "paper", "converged", "model-other-cat-tom", "original-other-cat-tom",
+    ]  # fmt: skip
+
+
+def test_goes_on_where_it_was(
+    model: TextToImage, subject: Subject, held_out: Tensor, of_class: Tensor, base: VerifySettings,
+    tmp_path: Path, trained: list[str],
+) -> None:  # fmt: skip
+    def run(**further: Any) -> Verdict:
+        given: dict[str, Any] = {"base": base, "attackers": TWO, "work": tmp_path, **further}
+        return verify_subject(
+            model, subject, held_out, embedder=colours, of_class=of_class, contexts=PLACES, **given
+        )
+
+    first = run(attackers=TWO[:1])
+    second = run()
+    assert trained == ["paper", "lora-4"]  # the paper's attacker was not run again
+    assert second.outcomes[0].s == first.outcomes[0].s
+    assert torch.equal(second.outcomes[0].drawn.plain, first.outcomes[0].drawn.plain)
+    run(overrides={"lora-4": {"rank": 2}})
+    assert trained == ["paper", "lora-4", "lora-4"]  # its settings changed, and its alone
+    run(base=replace(base, pictures=3))
+    assert trained == ["paper", "lora-4", "lora-4", "paper", "lora-4"]
+    assert not list(tmp_path.glob("*.training"))
+
+
+def test_without_held_out_pictures_it_says_so(
+    model: TextToImage, subject: Subject, of_class: Tensor, base: VerifySettings
+) -> None:
+    found = verify_subject(
+        model, subject, embedder=colours, attackers=TWO[:1], base=base, contexts=(), of_class=of_class
+    )
+    assert not found.held_out
+    assert found.about["held_out"] is False
+    assert torch.equal(found.references, subject.images)
+    assert found.outcomes[0].elsewhere is None
+    assert found.clean is None
+    assert found.quality is None
+
+
+def test_misuse_is_told_before_the_first_attack(
+    model: TextToImage, subject: Subject, of_class: Tensor, base: VerifySettings, trained: list[str]
+) -> None:
+    def run(**further: Any) -> Verdict:
+        given: dict[str, Any] = {"base": base, "attackers": TWO, "of_class": of_class, "contexts": ()}
+        return verify_subject(model, subject, embedder=colours, **{**given, **further})
+
+    with pytest.raises(UsageError, match="tokens, and the model reads"):
+        run(contexts=("in a place that has a very long name",))
+    with pytest.raises(UsageError, match="does not tell the subject"):
+        run(of_class=subject.images)
+    with pytest.raises(UsageError, match="no attacker is left"):
+        run(attackers=named(["unseen-pictures"]))
+    with pytest.raises(UsageError, match="is no setting"):
+        run(overrides={"lora-4": {"ranks": 2}})
+    with pytest.raises(UsageError, match="at least 2 subject pictures"):
+        run(others=[Other("one", Subject(subject.images[:1], "cat"), of_class=of_class)])
+    assert trained == []
