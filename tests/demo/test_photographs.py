@@ -15,7 +15,9 @@ from unlikeness.cli import main
 from unlikeness.demo import protect_photographs
 from unlikeness.demo.closer import CLOSE, WHOLE, compared
 from unlikeness.demo.page import write
+from unlikeness.demo.photographs import chosen_method
 from unlikeness.diffusion import TextToImage
+from unlikeness.errors import UsageError
 from unlikeness.pictures import open_picture
 
 
@@ -33,6 +35,20 @@ def test_they_are_protected_and_shown(model: TextToImage, photos: Path, tmp_path
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert report["lossless"]["linf"] == pytest.approx(8, abs=0.01)
     assert (report["lossy"]["pictures"], report["protected"], report["skipped"]) == (1, 2, 1)
+
+
+def test_without_a_model_of_your_own_the_shipped_network_does_it_and_with_one_a_gradient(
+    model: TextToImage, photos: Path, tmp_path: Path
+) -> None:
+    assert chosen_method(None, "toybox") == "rid"
+    assert chosen_method(None, "my-model") == "advdm"
+    assert chosen_method("photoguard", "my-model") == "photoguard"
+    with pytest.raises(UsageError, match="rid follows no model, so it would not protect against my-model"):
+        chosen_method("rid", "my-model")
+    protect_photographs(photos / "a.png", tmp_path / "out", model, model_name="toybox")
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert (report["recipe"]["method"], report["recipe"]["model"]) == ("rid", None)
+    assert 0 < report["lossless"]["linf"] <= 8.001
 
 
 def test_a_second_run_shows_what_the_first_has_done(model: TextToImage, photos: Path, tmp_path: Path) -> None:
@@ -89,6 +105,7 @@ def test_the_command(tmp_path: Path, photos: Path, capsys: pytest.CaptureFixture
         ["--model", tiny],
         ["--class-noun", "horse"],
         ["--photos", str(photos), "--class-noun", "dog"],
+        ["--photos", str(photos), "--model", tiny, "--method", "rid"],
         ["--photos", str(photos), "--no-noise"],
     ):
         assert main(["demo", *wrong, "-o", str(tmp_path / "new"), "-q"]) in (1, 2)

@@ -60,6 +60,25 @@ def test_the_story_is_told_in_one_file_with_its_figures(
     assert not (tmp_path / "protected").exists()  # where the visitor's own photographs go
 
 
+def test_by_default_a_network_protects_and_the_page_shows_its_change_beside_noise(
+    model: TextToImage, judge: Judge, tmp_path: Path
+) -> None:
+    settings = replace(SETTINGS, method=DemoSettings().method)
+    record = run(model, judge, tmp_path, settings)
+    assert record["settings"]["method"] == "rid"
+    assert record["protection"]["weights"] == "rid-toybox"
+    lines = (tmp_path / "story" / "protected" / "manifest.jsonl").read_text().splitlines()
+    recipes = [json.loads(line)["recipe"] for line in lines]
+    assert [(r["model"], r["fingerprint"]) for r in recipes] == [(None, record["protection_fingerprint"])] * 2
+    page = " ".join((tmp_path / "report.html").read_text(encoding="utf-8").split())
+    assert "a small network computes them at once" in page
+    assert "learnt from the very program that the copier used" in page
+    assert page.count("<figcaption>the difference, 10 times as strong") == 2
+    assert page.count("<figcaption>the noise, 10 times as strong") == 1
+    run(model, judge, tmp_path, replace(settings, noise=False))
+    assert "plain noise" not in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
 def test_every_act_has_the_same_training_but_for_the_pictures(
     model: TextToImage, judge: Judge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -20,7 +20,12 @@ def demo(
     model: Annotated[
         str, typer.Option(help="toybox, a diffusers folder, or a hub name (with --photos).")
     ] = "toybox",
-    method: Annotated[str, typer.Option(help="Protection: advdm, photoguard, rid or noise.")] = "advdm",
+    method: Annotated[
+        str | None,
+        typer.Option(
+            help="Protection: rid, advdm, photoguard or noise; default: rid, or advdm if a --model is given."
+        ),
+    ] = None,
     budget: Annotated[float, typer.Option(help="Largest change of a colour value [n/255].")] = 8.0,
     class_noun: Annotated[
         str | None, typer.Option(help="What the story's subject is one of; default: robot.")
@@ -52,8 +57,10 @@ def demo(
         raise UsageError("the story plays on the toybox; give --photos to use another model")
 
     from unlikeness.demo import DemoSettings, Judge, protect_photographs, run
+    from unlikeness.demo.photographs import chosen_method
     from unlikeness.diffusion import TextToImage
 
+    method = chosen_method(method, model)  # what is asked wrongly is said before a model is loaded
     failed = False
     with on_stderr(quiet=quiet) as progress:
         if photos is not None:

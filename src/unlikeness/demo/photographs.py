@@ -12,18 +12,34 @@ from unlikeness.demo.closer import compared
 from unlikeness.demo.page import GAIN, fill, show, write
 from unlikeness.demo.words import Verdict
 from unlikeness.diffusion import TextToImage
+from unlikeness.errors import UsageError
 from unlikeness.progress import Progress
 from unlikeness.protect import batches, registry
 from unlikeness.protect.folder import Outcome, protect_folder
 from unlikeness.protect.manifest import Manifest
 from unlikeness.settings import build
 
-__all__ = ["protect_photographs"]
+__all__ = ["chosen_method", "protect_photographs"]
 
 SHOWN = 12
 """Pictures on the page; the manifest lists all."""
 LISTED = 200
 """Lines of the page's tables."""
+
+
+def chosen_method(method: str | None, model_name: str) -> str:
+    """The method, or the model's own default: rid's network knows the toybox, others take a gradient.
+
+    UsageError for one that would leave the named model unused, and for an unknown name.
+    """
+    if method is None:
+        return "rid" if model_name == "toybox" else "advdm"
+    if not registry.method(method).needs_model and model_name != "toybox":
+        raise UsageError(
+            f"{method} follows no model, so it would not protect against {model_name}; leave --method out or "
+            f"give another one"
+        )
+    return method
 
 
 def protect_photographs(
@@ -32,7 +48,7 @@ def protect_photographs(
     model: TextToImage,
     *,
     model_name: str,
-    method: str = "advdm",
+    method: str | None = None,
     budget: float = 8.0,
     steps: int | None = None,
     seed: int = 0,
@@ -40,20 +56,22 @@ def protect_photographs(
 ) -> Outcome:
     """Protect `photos` (a folder or a picture) into `output`/protected; write report.html and report.json.
 
-    The page shows the first pictures and is of bounded size however many there are. Raises what
-    `protect_folder` does.
+    The page shows the first pictures and is of bounded size however many there are. method: see
+    `chosen_method`. Raises what that and `protect_folder` do.
     """
+    method = chosen_method(method, model_name)
     values: dict[str, object] = {"budget": budget}
     if steps is not None:
         values["steps"] = steps
-    perturber = registry.create(method, model, build(registry.method(method).settings_type, values))
+    found = registry.method(method)
+    perturber = registry.create(method, model, build(found.settings_type, values))
     folder = output / "protected"
     outcome = protect_folder(
         [photos],
         folder,
         perturber,
         method=method,
-        model=model_name,
+        model=model_name if found.needs_model else None,
         seed=seed,
         batch_size=batches.default_batch_size(perturber.resolution, model.device),
         progress=progress,
@@ -130,8 +148,8 @@ def _warning(model_name: str) -> Verdict:
         return Verdict(
             "bad",
             "This was a trial: it protects nobody against Stable Diffusion",
-            "The change was computed against the small embedded toy model. The work, the files and how they "
-            "look are real. To protect pictures in earnest, name the model that a copier would use: “With "
+            "The change was made to work against the small embedded toy model. The work, the files and how "
+            "they look are real. To protect pictures in earnest, name the model that a copier would use: “With "
             "Stable Diffusion” in the README says how.",
         )
     return Verdict(

@@ -58,6 +58,12 @@ def write_story(path: Path, t: Telling) -> None:
     trio = torch.stack(
         [clean[:changed], protected[:changed], difference(clean[:changed], protected[:changed])], dim=1
     )
+    rows = ["before", "protected", f"the difference, {GAIN} times as strong"] * changed
+    if "noise" in t.learnt_from:
+        control = t.learnt_from["noise"]
+        noisy = torch.stack([clean[0], control[0], difference(clean[0], control[0])])
+        trio = torch.cat([trio, noisy[None]])
+        rows += ["before", "with plain noise", f"the noise, {GAIN} times as strong"]
     places = [place.capitalize() for place in t.places]
     text = fill(
         "story.html",
@@ -81,10 +87,7 @@ def write_story(path: Path, t: Telling) -> None:
         linf=acts["protected"].get("linf", 0.0),
         how=how(s.method),
         side=clean.shape[-1],
-        changed=show(
-            trio.flatten(0, 1),
-            ["before", "protected", f"the difference, {GAIN} times as strong"] * changed,
-        ),
+        changed=show(trio.flatten(0, 1), rows),
         control="noise" in t.drawn,
         across=n,
         compared=[(f"Taught with {_ACTS[name]}", _drawn(t, name, n)) for name in t.learnt_from],

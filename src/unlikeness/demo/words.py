@@ -90,8 +90,8 @@ def how(method: str) -> str:
         "itself, step by step, "
     )
     return {
-        "rid": "The changes look like faint noise but are not random: a small network computes them at once. "
-        "It was trained beforehand against a drawing program.",
+        "rid": "The changes look like a faint, fine pattern: a small network computes them at once. It was "
+        "trained beforehand against a drawing program.",
         "advdm": computed + "in the direction in which it finds the picture hardest to learn from.",
         "photoguard": computed + "until the picture looks to it like a plain grey one.",
         "noise": "Here the changes are plain random noise: the control, and no protection.",
