@@ -149,8 +149,8 @@ def _warning(model_name: str) -> Verdict:
             "bad",
             "This was a trial: it protects nobody against Stable Diffusion",
             "The change was made to work against the small embedded toy model. The work, the files and how "
-            "they look are real. To protect pictures in earnest, name the model that a copier would use: “With "
-            "Stable Diffusion” in the README says how.",
+            "they look are real. To protect pictures in earnest, name the model that a copier would use: "
+            "“With Stable Diffusion” in the README says how.",
         )
     return Verdict(
         "open",
