@@ -25,7 +25,8 @@ from unlikeness.pictures import open_picture
 from unlikeness.progress import on_stderr
 from unlikeness.protect import batches, registry
 from unlikeness.protect.check import compare
-from unlikeness.protect.folder import HAIR, protect_folder
+from unlikeness.protect.folder import protect_folder
+from unlikeness.protect.job import HAIR
 from unlikeness.protect.manifest import Manifest
 from unlikeness.protect.targets import Target, find_targets
 from unlikeness.settings import build

@@ -18,7 +18,7 @@ from tests.protect.test_tiles import write
 from unlikeness.diffusion import TextToImage
 from unlikeness.errors import UnlikenessError, UsageError
 from unlikeness.pictures import Edit, open_picture, save_picture
-from unlikeness.protect import folder
+from unlikeness.protect import job
 from unlikeness.protect.advdm import AdvDM, AdvDMSettings
 from unlikeness.protect.base import Perturber
 from unlikeness.protect.folder import Outcome, protect_folder
@@ -193,7 +193,7 @@ def test_a_saved_picture_that_cannot_be_read_is_removed(
 ) -> None:
     for spoilt, said in ((b"spoilt", "no JPEG"), ((photos / "deep" / "a.png").read_bytes(), "in the size")):
         with monkeypatch.context() as patch:
-            patch.setattr(folder, "save_picture", lambda picture, edit, path, b=spoilt: path.write_bytes(b))
+            patch.setattr(job, "save_picture", lambda picture, edit, path, b=spoilt: path.write_bytes(b))
             outcome = run(photos / "a.png", tmp_path / "out", noise)
         assert said in str(outcome.skipped[0].reason)
         assert "the saved picture was removed" in str(outcome.skipped[0].reason)
@@ -209,7 +209,7 @@ def test_a_picture_that_does_not_fit_in_memory_is_skipped(
                 raise MemoryError
             super().__init__(picture, **options)
 
-    monkeypatch.setattr(folder, "Edit", Large)
+    monkeypatch.setattr(job, "Edit", Large)
     outcome = run(photos, tmp_path / "out", noise)
     assert [entry.path for entry in outcome.protected] == [name for name in GOOD if name != "b.jpg"]
     (reason,) = [entry.reason for entry in outcome.skipped if entry.path == "b.jpg"]
@@ -236,7 +236,7 @@ def test_a_killed_run_goes_on_to_what_an_uninterrupted_one_gives(
             raise Killed
         save_picture(*args, **options)
 
-    monkeypatch.setattr(folder, "save_picture", dying)
+    monkeypatch.setattr(job, "save_picture", dying)
     with pytest.raises(Killed):
         run(photos, output, advdm)
     monkeypatch.undo()
@@ -360,7 +360,7 @@ def test_a_saved_picture_over_the_budget_is_removed_and_told(
         edit.stored[...] = 255 - edit.stored
         save_picture(picture, edit, path)
 
-    monkeypatch.setattr(folder, "save_picture", careless)
+    monkeypatch.setattr(job, "save_picture", careless)
     outcome = run(photos / "a.png", tmp_path / "out", noise)
     assert not outcome.protected
     assert "over the budget of 4/255" in str(outcome.skipped[0].reason)

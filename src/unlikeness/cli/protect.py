@@ -64,6 +64,13 @@ def protect(
             help="Weaken the change of each picture until it is this faint [dB]; 40: hardly to be seen.",
         ),
     ] = None,
+    mask: Annotated[
+        Path | None,
+        typer.Option(
+            help="Grey picture that says where to change: white all, black nothing; or a folder, with "
+            "masks of the pictures' names."
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
     max_pixels: Annotated[int, typer.Option(min=1, help="Larger pictures are skipped.")] = 100_000_000,
     batch_size: Annotated[
@@ -85,6 +92,7 @@ def protect(
     from unlikeness.errors import UsageError
     from unlikeness.progress import on_stderr
     from unlikeness.protect import batches, folder, registry
+    from unlikeness.protect.masks import find_masks
     from unlikeness.protect.rid.method import Rid
     from unlikeness.protect.survey import survey
     from unlikeness.protect.targets import find_targets
@@ -111,7 +119,9 @@ def protect(
     against = model or "toybox"
     settings = build(found.settings_type, values)
     sized = build(Scale, {"mode": scale.value})
-    find_targets(paths, output)  # what is asked wrongly is said before a model is loaded
+    # What is asked wrongly is said before a model is loaded.
+    targets = find_targets(paths, output)
+    masks = {} if mask is None else find_masks(mask, targets)
     loaded = TextToImage.from_pretrained(against, device=device, dtype=dtype) if found.needs_model else None
 
     def make(settings: ProtectSettings) -> Perturber:
@@ -132,6 +142,7 @@ def protect(
                 make,
                 settings,
                 scale=sized,
+                masks=masks,
                 max_pixels=max_pixels,
                 batch_size=size,
                 progress=progress,
@@ -146,6 +157,7 @@ def protect(
                 seed=seed,
                 scale=sized,
                 psnr=psnr,
+                mask=mask,
                 max_pixels=max_pixels,
                 batch_size=size,
                 progress=progress,
@@ -174,13 +186,15 @@ def _show_survey(seen: Survey) -> None:
 
 
 def _show_outcome(outcome: Outcome, output: Path) -> None:
-    from unlikeness.protect.folder import UNCHANGED
+    from unlikeness.protect.job import BLACK, UNCHANGED
 
     for entry in outcome.skipped:
         typer.echo(f"skipped {entry.reason}", err=True)
     parts = [f"{len(outcome.protected)} protected"]
     if copies := sum(entry.note == UNCHANGED for entry in outcome.protected):
         parts.append(f"{copies} of them only copied (the budget is smaller than a step of their values)")
+    if copies := sum(entry.note == BLACK for entry in outcome.protected):
+        parts.append(f"{copies} of them only copied (their masks leave nothing to change)")
     if outcome.before:
         parts.append(f"{len(outcome.before)} done before")
     if outcome.skipped:

@@ -7,7 +7,7 @@ picture's result is bit for bit the same alone, in a folder, and after a resumed
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from unlikeness.errors import UnlikenessError
 from unlikeness.protect.base import Perturber
+from unlikeness.protect.masked import perturb_within
 from unlikeness.protect.tiles import Tile
 
 __all__ = ["Tiled", "default_batch_size", "run"]
@@ -76,7 +77,7 @@ def run(
         entry = _Open(work)
         opened.append(entry)
         for tile in work.tiles():
-            if batch and batch[0][1].image.shape != tile.image.shape:
+            if batch and _kind(batch[0][1]) != _kind(tile):
                 _flush(batch, perturber, batch_size, on_step)
                 yield from finished()
             batch.append((entry, tile))
@@ -92,6 +93,11 @@ def run(
     yield from finished()
 
 
+def _kind(tile: Tile) -> tuple[tuple[int, ...], bool]:
+    """What the tiles of a batch have in common: the shape, and whether they have a mask."""
+    return tile.image.shape, tile.strength is not None
+
+
 def _flush(
     batch: list[tuple[_Open[W], Tile]],
     perturber: Perturber,
@@ -103,9 +109,14 @@ def _flush(
         return
     tiles = [tile for _, tile in batch]
     filled = [*tiles, *[tiles[-1]] * (batch_size - len(tiles))]
-    images = torch.from_numpy(np.stack([tile.image for tile in filled])).permute(0, 3, 1, 2).contiguous()
+    images = _stacked([tile.image for tile in filled])
+    strengths = [tile.strength for tile in filled if tile.strength is not None]
+    seeds = [tile.seed for tile in filled]
     try:
-        protected = perturber.perturb(images, [tile.seed for tile in filled], on_step)
+        if strengths:
+            protected = perturb_within(perturber, images, _stacked(strengths), seeds, on_step)
+        else:
+            protected = perturber.perturb(images, seeds, on_step)
     except torch.OutOfMemoryError as error:
         raise UnlikenessError(
             f"the device's memory does not hold {batch_size} tiles of {images.shape[-1]} px; "
@@ -116,3 +127,8 @@ def _flush(
         entry.work.accept(tile, delta)
         entry.waiting -= 1
     batch.clear()
+
+
+def _stacked(arrays: Sequence[NDArray[np.float32]]) -> torch.Tensor:
+    """Arrays [T, T, C] as one tensor [B, C, T, T]."""
+    return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).contiguous()

@@ -26,7 +26,8 @@ class Entry:
 
     path: the output below the output folder, with forward slashes; never an absolute path.
     input_digest, output_digest: "sha256:..." of the files' bytes.
-    recipe: method, settings, scale, model, its fingerprint and seed: all that decides the result.
+    recipe: method, settings, scale, model, its fingerprint, seed, the mask's digest: all that decides the
+        result.
     computed: batch size, device and dtype, which change it by rounding; a resumed run may have others.
     linf [n/255], psnr [dB, None: identical], ssim: measured on the saved file, read again.
     lossless: whether the format keeps every value, so that linf is bound by the budget.

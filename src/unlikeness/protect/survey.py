@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from unlikeness.errors import PictureError
 from unlikeness.pictures import open_picture
 from unlikeness.progress import Progress, Silent
 from unlikeness.protect.base import Perturber
+from unlikeness.protect.masks import open_mask
 from unlikeness.protect.settings import PgdSettings, ProtectSettings
 from unlikeness.protect.targets import find_targets
 from unlikeness.protect.tiles import Scale, grids
@@ -53,11 +54,14 @@ def survey(
     settings: ProtectSettings,
     *,
     scale: Scale | None = None,
+    masks: Mapping[str, Path] | None = None,
     max_pixels: int = 100_000_000,
     batch_size: int = 4,
     progress: Progress | None = None,
 ) -> Survey:
     """Open every file as a run would, and time a few steps on one batch.
+
+    masks: from `find_masks`; one that cannot be used has its picture skipped.
 
     `make(settings)` gives the protection; the probe asks for one with fewer steps. What an earlier run has
     finished is counted again. Raises what `find_targets` does.
@@ -73,6 +77,8 @@ def survey(
     for target in targets:
         try:
             size = open_picture(target.source, max_pixels=max_pixels).size
+            if mask := (masks or {}).get(target.name):
+                open_mask(mask, size, max_pixels=max_pixels)
         except PictureError as error:
             files.append(Planned(target.name, None, 0, str(error)))
         else:

@@ -22,7 +22,7 @@ A short or narrow picture is mirrored at its border until it fills a tile.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -31,7 +31,9 @@ from numpy.typing import NDArray
 
 from unlikeness.pictures import Edit, Picture
 from unlikeness.protect import rng
+from unlikeness.protect.blend import Blend
 from unlikeness.protect.layout import Axis
+from unlikeness.protect.masks import Mask
 from unlikeness.protect.resample import BAND_PIXELS, Enlarger, shrink
 from unlikeness.settings import Checked, setting
 
@@ -68,13 +70,17 @@ class Scale(Checked):
 
 @dataclass(frozen=True)
 class Tile:
-    """A square cut out of a picture: `image` is [T, T, 3] in [0, 1], `seed` its own."""
+    """A square cut out of a picture: `image` is [T, T, 3] in [0, 1], `seed` its own.
+
+    strength: share of the budget at each pixel, [T, T, 1] in [0, 1]; None: all of it everywhere.
+    """
 
     stage: str
     row: int
     column: int
     image: Floats
     seed: int
+    strength: Floats | None = None
 
 
 @dataclass(frozen=True)
@@ -122,6 +128,7 @@ class PictureTiles:
         seed: all tiles' seeds are derived from it.
         psnr: dB below which the change is weakened, evenly: the whole picture's in a "fit" pass, each tile's
             at the picture's own size. None: the budget alone bounds it.
+        mask: of the picture's size; the budget is scaled by it pixel by pixel. None: all of it everywhere.
     """
 
     def __init__(
@@ -135,9 +142,11 @@ class PictureTiles:
         seed: int,
         tile: int | None = None,
         psnr: float | None = None,
+        mask: Mask | None = None,
     ) -> None:
         self.picture = picture
         self.edit = edit
+        self._mask = mask
         self._budget = budget / 255
         self._seed = seed
         self._rms = math.inf if psnr is None else 10 ** (-psnr / 20)
@@ -147,7 +156,7 @@ class PictureTiles:
         self._enlarger: Enlarger | None = None
         last = list(self._grids.values())[-1]
         self._blends = {
-            stage: _Blend(grid, self._write if grid is last and stage == "tiles" else self._keep)
+            stage: Blend(grid, self._write if grid is last and stage == "tiles" else self._keep)
             for stage, grid in self._grids.items()
         }
 
@@ -158,13 +167,14 @@ class PictureTiles:
         """All tiles, row by row, pass by pass; each is cut out when it is asked for."""
         for stage, grid in self._grids.items():
             source = self._source(grid)
-            for i in range(len(grid.rows)):
-                for j in range(len(grid.columns)):
-                    image = source.window(
-                        grid.rows.starts[i], grid.rows.stop(i), grid.columns.starts[j], grid.columns.stop(j)
-                    )
-                    seed = rng.derive(self._seed, stage, i, j)
-                    yield Tile(stage, i, j, _filled(image, grid.rows.tile), seed)
+            mask = None if self._mask is None else self._mask.at(grid.size)
+            rows, columns, side = grid.rows, grid.columns, grid.rows.tile
+            for i in range(len(rows)):
+                for j in range(len(columns)):
+                    place = (rows.starts[i], rows.stop(i), columns.starts[j], columns.stop(j))
+                    image = _filled(source.window(*place), side)
+                    strength = None if mask is None else _filled(mask.window(*place), side)
+                    yield Tile(stage, i, j, image, rng.derive(self._seed, stage, i, j), strength)
 
     def accept(self, tile: Tile, delta: Floats) -> None:
         """The perturbation of a tile: [T, T, 3], within the budget."""
@@ -209,6 +219,10 @@ class PictureTiles:
         if self._enlarger is not None:
             large = np.clip(self._enlarger.band(y0, y1), -self._budget, self._budget)
             band = large if len(self._grids) == 1 else self._share * (band + large)
+        if self._mask is not None:
+            # What the enlarging spread beyond the mask.
+            limit = self._budget * self._mask.window(y0, y1, 0, self.picture.size[0])
+            band = np.clip(band, -limit, limit)
         rgb = self.picture.window(y0, y1, 0, self.picture.size[0])
         self.edit.write(y0, 0, np.clip(rgb + band, 0, 1))
 
@@ -225,37 +239,8 @@ class _Array:
         return self.pixels[y0:y1, x0:x1]
 
 
-class _Blend:
-    """Adds weighted tiles into a band as high as one, and hands on the rows that no later tile touches."""
-
-    def __init__(self, grid: Grid, sink: Callable[[int, Floats], None]) -> None:
-        self._grid = grid
-        self._sink = sink
-        self._top = 0
-        self._band: Floats = np.zeros((0, grid.size[0], 3), np.float32)
-
-    def add(self, tile: Tile, delta: Floats) -> bool:
-        """True after the last tile."""
-        rows, columns = self._grid.rows, self._grid.columns
-        y0, y1 = rows.starts[tile.row], rows.stop(tile.row)
-        x0, x1 = columns.starts[tile.column], columns.stop(tile.column)
-        missing = y1 - self._top - len(self._band)
-        if missing > 0:
-            self._band = np.pad(self._band, ((0, missing), (0, 0), (0, 0)))
-        window = rows.window(tile.row)[:, None, None] * columns.window(tile.column)[None, :, None]
-        self._band[y0 - self._top : y1 - self._top, x0:x1] += window * delta[: y1 - y0, : x1 - x0]
-        if tile.column < len(columns) - 1:
-            return False
-        last = tile.row == len(rows) - 1
-        done = (self._grid.size[1] if last else rows.starts[tile.row + 1]) - self._top
-        self._sink(self._top, self._band[:done])
-        self._band = self._band[done:].copy()
-        self._top += done
-        return last
-
-
 def _filled(image: Floats, side: int) -> Floats:
-    """`image` [h, w, 3] mirrored at its lower and right border until it is `side` px square."""
+    """`image` [h, w, C] mirrored at its lower and right border until it is `side` px square."""
     height, width = image.shape[:2]
     if (height, width) == (side, side):
         return image

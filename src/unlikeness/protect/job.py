@@ -1,0 +1,211 @@
+"""One file of a folder job: opened, cut into tiles, saved, read again and measured."""
+
+from __future__ import annotations
+
+import errno
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unlikeness import __version__
+from unlikeness.errors import PictureError, UnlikenessError, one_line
+from unlikeness.pictures import Edit, Picture, open_picture, save_picture
+from unlikeness.protect import rng
+from unlikeness.protect.base import Perturber
+from unlikeness.protect.check import compare
+from unlikeness.protect.manifest import Entry, Manifest, digest
+from unlikeness.protect.masks import mask_digest, open_mask
+from unlikeness.protect.targets import Target
+from unlikeness.protect.tiles import PictureTiles, Scale, Tile
+
+__all__ = ["BLACK", "UNCHANGED", "Job", "Work", "unwritable"]
+
+UNCHANGED = "nothing was changed, this is a copy: the budget is smaller than a step of the file's values"
+"""The note of a picture that no change of the budget's size could be made to."""
+
+BLACK = "nothing was changed, this is a copy: the mask is black or nearly so"
+"""The note of a picture whose mask left nothing to change."""
+
+HAIR = 1e-3
+"""n/255 by which a measured L-infinity may pass the budget: float32 rounding of exact integers."""
+
+_HOPELESS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
+"""Errors of writing that the next file would meet too."""
+
+
+@dataclass
+class Work:
+    """One file on its way: its tiles while it is worked on, its entry once it is finished."""
+
+    target: Target
+    tiled: PictureTiles | None = None
+    entry: Entry | None = None
+    input_digest: str | None = None
+    bytes_in: int | None = None
+    mask_digest: str | None = None
+    began: float = 0.0
+
+    @property
+    def pixels(self) -> int:
+        return self.tiled.picture.size[0] * self.tiled.picture.size[1] if self.tiled else 0
+
+    def tiles(self) -> Iterator[Tile]:
+        return self.tiled.tiles() if self.tiled else iter(())
+
+    def accept(self, tile: Tile, delta: NDArray[np.float32]) -> None:
+        assert self.tiled is not None
+        self.tiled.accept(tile, delta)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What all files of a run share. recipe: all that decides a result beside picture and mask.
+
+    masks: by a picture's place below the output folder.
+    """
+
+    manifest: Manifest
+    perturber: Perturber
+    recipe: Mapping[str, Any]
+    computed: Mapping[str, Any]
+    scale: Scale
+    seed: int
+    max_pixels: int
+    psnr: float | None
+    masks: Mapping[str, Path]
+
+    def open(self, target: Target) -> Work:
+        """Decode a file, unless it is done already or cannot be used."""
+        work = Work(target, began=time.perf_counter())
+        try:
+            if not target.source.is_file():  # a pipe would block; opening it says what is wrong
+                open_picture(target.source)
+            work.input_digest = digest(target.source)
+            work.bytes_in = target.source.stat().st_size
+            file = self.masks.get(target.name)
+            work.mask_digest = None if file is None else mask_digest(file)
+            if self.manifest.is_done(target.name, work.input_digest, self._recipe(work)):
+                return work
+            picture = open_picture(target.source, max_pixels=self.max_pixels)
+            mask = None if file is None else open_mask(file, picture.size, max_pixels=self.max_pixels)
+            budget = self.perturber.settings.budget
+            work.tiled = PictureTiles(
+                picture,
+                Edit(picture, budget=budget),
+                resolution=self.perturber.resolution,
+                budget=budget,
+                scale=self.scale,
+                seed=rng.derive(self.seed, work.input_digest),
+                tile=getattr(self.perturber, "tile", None),
+                psnr=self.psnr,
+                mask=mask,
+            )
+        except PictureError as error:
+            work.entry = self._skipped(work, str(error))
+        except OSError as error:
+            work.entry = self._skipped(work, f"{target.source}: it cannot be read ({error.strerror})")
+        except MemoryError:
+            work.entry = self._skipped(
+                work, f"{target.source}: it does not fit in memory; close programs or scale it down"
+            )
+        return work
+
+    def finish(self, work: Work) -> Work:
+        """Save, read again, measure; the pictures are let go."""
+        if work.tiled is None:
+            return work
+        path = work.target.path
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            save_picture(work.tiled.picture, work.tiled.edit, path)
+            work.entry = self._measured(work, work.tiled)
+        except PictureError as error:
+            if isinstance(error.__cause__, OSError) and error.__cause__.errno in _HOPELESS:
+                raise unwritable(path, error.__cause__) from error
+            work.entry = self._skipped(work, str(error))
+        except OSError as error:
+            if error.errno in _HOPELESS:
+                raise unwritable(path, error) from error
+            work.entry = self._skipped(work, f"{path}: it cannot be written ({error.strerror})")
+        work.tiled = None
+        return work
+
+    def _measured(self, work: Work, tiled: PictureTiles) -> Entry:
+        path, picture = work.target.path, tiled.picture
+        try:
+            saved = self._again(path, picture)
+        except PictureError as error:
+            path.unlink(missing_ok=True)
+            return self._skipped(
+                work, f"{error}; the saved picture was removed, please report this file's format"
+            )
+        seen = compare(picture, saved)
+        budget = self.perturber.settings.budget
+        if picture.lossless and seen.linf > budget + HAIR:
+            path.unlink()
+            return self._skipped(
+                work,
+                f"{work.target.source}: the saved picture was {seen.linf:.2f}/255 from the original, over "
+                f"the budget of {budget:g}/255, and was removed; please report this file's format",
+            )
+        return Entry(
+            path=work.target.name,
+            status="protected",
+            input_digest=work.input_digest,
+            output_digest=digest(path),
+            width=picture.size[0],
+            height=picture.size[1],
+            bytes_in=work.bytes_in,
+            bytes_out=path.stat().st_size,
+            linf=seen.linf,
+            psnr=None if seen.psnr is None else round(seen.psnr, 3),
+            ssim=None if seen.ssim is None else round(seen.ssim, 5),
+            lossless=picture.lossless,
+            note=self._note(work, tiled),
+            seconds=round(time.perf_counter() - work.began, 3),
+            recipe=self._recipe(work),
+            computed=self.computed,
+            version=__version__,
+        )
+
+    def _note(self, work: Work, tiled: PictureTiles) -> str | None:
+        if tiled.edit.changed:
+            return tiled.picture.note
+        return UNCHANGED if work.mask_digest is None else BLACK
+
+    def _recipe(self, work: Work) -> Mapping[str, Any]:
+        """All that decides one picture's result."""
+        return self.recipe if work.mask_digest is None else {**self.recipe, "mask": work.mask_digest}
+
+    def _again(self, path: Path, picture: Picture) -> Picture:
+        """The saved picture, which must be of its original's size; else PictureError."""
+        saved = open_picture(path, max_pixels=self.max_pixels)
+        if saved.size != picture.size:
+            raise PictureError(f"{path}: it was saved in the size {saved.size}, not {picture.size}")
+        return saved
+
+    def _skipped(self, work: Work, reason: str) -> Entry:
+        reason = one_line(reason)
+        for path in (work.target.path, work.target.source):
+            reason = reason.replace(one_line(str(path)), one_line(work.target.name))
+        return Entry(
+            path=work.target.name,
+            status="skipped",
+            reason=reason,
+            input_digest=work.input_digest,
+            bytes_in=work.bytes_in,
+            recipe=self._recipe(work),
+            version=__version__,
+        )
+
+
+def unwritable(path: Path, error: OSError) -> UnlikenessError:
+    return UnlikenessError(
+        f"{path}: it cannot be written ({error.strerror}); free some space or name another output folder, "
+        f"and start again: what is finished stays"
+    )
