@@ -1,0 +1,99 @@
+"""How much of s is the model's knowledge, and how much is the attack's own strength?
+
+    python -m benchmarks.attack_floor
+
+DreamBooth at several learning rates on the model as it is, and on one whose U-Net is drawn at random and
+knows nothing. What an attack gets out of the latter it learns from the pictures alone: no change of a model's
+weights can be expected to go below that. The subjects are those on which DreamBooth's settings were tuned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from benchmarks import attacking, common, personalization
+from benchmarks.judging import TRAINING, Counts, summarize, toybox_judge
+from unlikeness.diffusion import TextToImage
+from unlikeness.toybox.cast import Member, unseen
+from unlikeness.toybox.recipes.model import new_unet
+
+NAME = "attack_floor"
+CODE = (*attacking.CODE, "src/unlikeness/toybox/recipes/model.py")
+RATES = (2e-5, 5e-5, 1e-4, 2e-4, 5e-4)
+STEPS = 400
+MODELS = ("trained", "random")
+
+
+def cli(argv: Sequence[str] | None) -> None:
+    parser = common.parser(__doc__.split("\n")[0] if __doc__ else "")
+    parser.add_argument("--subjects", type=int, default=3)
+    args = parser.parse_args(argv)
+    counts = Counts.few() if args.quick else Counts()
+    judge, judges = toybox_judge(counts)
+    trained = TextToImage.from_pretrained(args.model, device=args.device, dtype="float32")
+    about = {**personalization.about(trained, args, judges, counts), "steps": 2 if args.quick else STEPS}
+    results = common.Results(
+        common.results_file(NAME, args), NAME, about,
+        fresh=args.fresh, keep=args.keep, code=common.code_digest(*CODE),
+    )  # fmt: skip
+    models = {"trained": trained, "random": untrained(trained, args.seed)}
+    priors = {name: attacking.Priors(model) for name, model in models.items()}
+    base = attacking.QUICK_COMMON if args.quick else attacking.COMMON
+    cast = unseen(1 if args.quick else args.subjects, personalization.TUNING_SEED + args.seed)
+    rates = RATES[:1] if args.quick else RATES
+    summary: dict[str, Any] = {}
+    for rate in rates:
+        settings = {**base, "learning_rate": rate, "steps": about["steps"]}
+        for name in MODELS:
+
+            def compute(
+                who: Member, name: str = name, settings: Mapping[str, Any] = settings
+            ) -> dict[str, Any]:
+                subject = who.subject(TRAINING)
+                checkpoint = results.work / f"{name}-{settings['learning_rate']:g}-{who.seed}.safetensors"
+                tuned = attacking.attack(
+                    models[name], subject, "dreambooth", settings, priors=priors[name], checkpoint=checkpoint
+                )
+                return judge.look(tuned, who, subject, args.seed)[0]
+
+            cells = [
+                results.cell(f"{name}/{rate:g}/{personalization.key_of(who)}", lambda who=who: compute(who))  # type: ignore[misc]
+                for who in cast
+            ]
+            summary[f"{name}/{rate:g}"] = summarize(cells, seed=args.seed)
+            results.finish(summary, device=trained.device)
+    print(render(results.record))
+
+
+def untrained(model: TextToImage, seed: int) -> TextToImage:
+    """The same autoencoder and text encoder around a U-Net with random weights."""
+    copied = model.copy()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        copied.unet.load_state_dict(new_unet().state_dict())
+    return copied.freeze()
+
+
+def render(record: Mapping[str, Any]) -> str:
+    """The table of docs/results.md."""
+    summary = record["summary"]
+    rates = [key.partition("/")[2] for key in summary if key.startswith("trained/")]
+    rows = []
+    for rate in rates:
+        both = [summary.get(f"{name}/{rate}") for name in MODELS]
+        rows.append([rate, *[None if f is None else common.interval(f["s"]) for f in both]])
+    count = next(iter(summary.values()), {"subjects": 0, "pictures": 0})
+    about = record["about"]
+    return "\n\n".join([
+        common.table(["learning rate", "s on the model", "s on random weights (the floor)"], rows),
+        f"DreamBooth on {count['subjects']} tuning subjects, {count['pictures']} pictures a cell, "
+        f"{about['steps']} steps of {about['common']['batch_size']}, seed {about['seed']}. "
+        "Intervals: 95 %, bootstrap.",
+    ])  # fmt: skip
+
+
+if __name__ == "__main__":
+    common.main(cli)

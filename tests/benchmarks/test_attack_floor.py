@@ -1,0 +1,34 @@
+"""The floor of an attack: the same subject, once on the model and once on weights that know nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks import attack_floor, common
+from unlikeness.diffusion import TextToImage
+
+pytestmark = pytest.mark.usefixtures("apart")
+
+
+def test_the_untrained_model_shares_all_but_the_u_net() -> None:
+    model = TextToImage.from_pretrained("toybox", device="cpu", dtype="float32")
+    random, again = attack_floor.untrained(model, 0), attack_floor.untrained(model, 0)
+    assert random.vae is model.vae
+    assert random.text_encoder is model.text_encoder
+    names = dict(model.unet.named_parameters())
+    changed = [not torch.equal(p, names[name]) for name, p in random.unet.named_parameters()]
+    assert sum(changed) > len(changed) / 2
+    assert all(
+        torch.equal(p, q) for p, q in zip(random.unet.parameters(), again.unet.parameters(), strict=True)
+    )
+
+
+def test_from_cells_to_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "attack_floor.json"
+    attack_floor.cli(["--quick", "--results", str(path), "--device", "cpu"])
+    record = common.load(path)
+    assert set(record["cells"]) == {f"{name}/2e-05/person-1000" for name in ("trained", "random")}
+    assert attack_floor.render(record) in capsys.readouterr().out
