@@ -75,7 +75,7 @@ def test_files(tmp_path: Path) -> None:
     assert "Not held out" in page
     assert "The attacker slow learnt the subject" in page
     with Image.open(tmp_path / "grids" / "slow.png") as sheet:
-        assert sheet.size == (6 * 10 - 2, 2 * 10 - 2)
+        assert sheet.size == (6 * 10 - 2, 4 * 10 - 2)  # references, original, slow, slow in contexts
     assert sorted(file.name for file in (tmp_path / "grids").iterdir()) == [
         "original.png", "paper.png", "slow.png",
     ]  # fmt: skip
@@ -88,6 +88,7 @@ def test_files(tmp_path: Path) -> None:
         (0.25, 0.9, "The worst attacker learnt little"),
         (0.6, 0.9, "The attacker paper learnt the subject"),
         (0.0, 0.1, "This run shows nothing about the protection"),
+        (0.6, 0.1, "The attacker paper learnt the subject"),
         (0.1, None, "No original model"),
     ],
 )

@@ -65,6 +65,7 @@ def test_few_pictures_have_no_frechet_distance() -> None:
     few = quality("a dog", features(6, 1), features(6, 2), features(6, 3), seed=0)
     assert few.drift.distance.frechet is None
     assert np.isfinite(few.drift.distance.kernel)
+    assert few.drift.distance.kernel_spread > 1e-6
 
 
 def test_what_cannot_be_measured_is_said() -> None:

@@ -26,17 +26,23 @@ GOOD = 0.15
 
 
 def write_grids(verdict: Verdict, folder: Path) -> None:
-    """NAME.png for each attacker and one for the original: a row at the training prompt, one in contexts."""
+    """NAME.png for each attacker, and one for the original.
+
+    Rows: the references; what the attacked original draws, if there is one; what the attacked model draws at
+    the training prompt; and in new contexts.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     sheets = {one.attacker.name: one for one in verdict.outcomes}
     if verdict.clean is not None:
         sheets["original"] = verdict.clean
     for name, one in sheets.items():
-        images = _across(one.drawn.plain / 255)
+        rows = [verdict.references, one.drawn.plain / 255]
+        if verdict.clean is not None and one is not verdict.clean:
+            rows.insert(1, verdict.clean.drawn.plain / 255)
         if one.drawn.elsewhere is not None:
-            images = torch.cat([images, _across(one.drawn.elsewhere / 255)])
+            rows.append(one.drawn.elsewhere / 255)
         part = folder / f".{name}.png"
-        grid(images, columns=SHOWN).save(part, "PNG")
+        grid(torch.cat([_across(row) for row in rows]), columns=SHOWN).save(part, "PNG")
         part.replace(folder / f"{name}.png")
 
 
@@ -88,7 +94,7 @@ def _across(images: Tensor) -> Tensor:
 
 
 def _title(one: Outcome, verdict: Verdict) -> str:
-    return "the original model" if one is verdict.clean else one.attacker.name
+    return f"{one.attacker.name}, on the original" if one is verdict.clean else one.attacker.name
 
 
 def _row(one: Outcome, verdict: Verdict) -> list[str]:
@@ -154,6 +160,9 @@ def _note(verdict: Verdict) -> dict[str, str]:
     """The colour, title and sentence of the headline."""
     worst = verdict.worst
     found = f"s {worst.s.value:.2f}, {worst.s.low:.2f} to {worst.s.high:.2f}"
+    if worst.s.value > WORKS:
+        title = f"The attacker {worst.attacker} learnt the subject ({found})"
+        return {"kind": "bad", "title": title, "text": ""}
     if verdict.attack_works is False:
         return {
             "kind": "open",
@@ -163,10 +172,5 @@ def _note(verdict: Verdict) -> dict[str, str]:
         }
     if worst.s.high <= GOOD:
         return {"kind": "good", "title": f"No attacker learnt the subject (at most {found})", "text": ""}
-    if worst.s.value <= WORKS:
-        return {
-            "kind": "mixed",
-            "title": f"The worst attacker learnt little of the subject ({found})",
-            "text": "",
-        }
-    return {"kind": "bad", "title": f"The attacker {worst.attacker} learnt the subject ({found})", "text": ""}
+    title = f"The worst attacker learnt little of the subject ({found})"
+    return {"kind": "mixed", "title": title, "text": ""}
