@@ -218,3 +218,20 @@ def test_recomputed_activations_give_the_same_gradient(weights: Path, dog: Subje
         gradients.append(torch.cat([theta.grad.flatten() for theta in l2p.theta if theta.grad is not None]))
     plain, recomputed = gradients
     assert float((plain - recomputed).norm() / plain.norm()) < 0.05
+
+
+def test_a_second_run_may_keep_to_the_first_original(weights: Path, dog: Subject, cat: Subject) -> None:
+    exact, other = tiny_model(weights, dtype="float64"), tiny_model(weights, dtype="float64", seed=1)
+    settings = {**FEW, "outer_steps": 1, "inner_steps": 0}
+    prior = {"cat": keep(exact, [cat], create("apdm", FEW).settings)[0].prior}
+    by_itself, by_other = (
+        immunize(exact, [cat], "apdm", settings, original=original, priors=prior)
+        for original in (None, other)
+    )
+    assert moved(by_itself, by_other)
+    assert moved(other, by_other)  # it began at the model, not at the original
+    steps = [
+        float((p - q).abs().max())
+        for p, q in zip(exact.unet.parameters(), by_other.unet.parameters(), strict=True)
+    ]
+    assert max(steps) < 2e-3

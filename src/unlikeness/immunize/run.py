@@ -37,6 +37,7 @@ def immunize(
     method: str | Defence = "apdm",
     settings: ImmunizeSettings | Mapping[str, object] | None = None,
     *,
+    original: TextToImage | None = None,
     prompts: Sequence[str] = (),
     priors: Mapping[str, Posterior] | None = None,
     general: Posterior | None = None,
@@ -50,6 +51,8 @@ def immunize(
         subjects: whom to protect; their identifiers are those of the simulated attackers.
         method: a name from `names()`, or a method made by `create`.
         settings: for a name: its settings object, or values by field name.
+        original: φ, which draws the class pictures and says what is to stay as it was; None: `model` itself.
+            Another one where `model` has been immunized before.
         prompts: what the released model must still draw as before; needed where preserve_weight counts.
         priors: class pictures by class noun, to share between runs; drawn now if not given.
         general: a picture for each of `prompts` (`preserve.draw_general`); drawn now if not given.
@@ -64,7 +67,8 @@ def immunize(
     s = defence.settings
     if s.preserve_weight and not prompts:
         raise UsageError("preserve_weight needs prompts, of what the model must still draw as before")
-    kept = keep(model, subjects, s, priors=priors, progress=progress)
+    original = original or model
+    kept = keep(original, subjects, s, priors=priors, progress=progress)
     working = merged_copy(model)
     torch.nn.Module.to(working.unet, torch.promote_types(working.unet.dtype, torch.float32))
     if s.checkpointing:
@@ -74,16 +78,17 @@ def immunize(
     if s.preserve_weight:
         if general is None:
             general = draw_general(
-                model, prompts, seed=s.class_seed + 500_000, steps=s.class_steps, progress=progress
+                original, prompts, seed=s.class_seed + 500_000, steps=s.class_steps, progress=progress
             )
         preserve = Preserve(general, prompts, s.preserve_batch_size, "float32")
-    l2p = L2P(working, model, defence, kept, preserve=preserve)
+    l2p = L2P(working, original, defence, kept, preserve=preserve)
     if preserve is not None:
         preserve.precision = l2p.precision
     identity = {
         **asdict(s),
         "method": type(defence).__name__,
         "model": fingerprint(model),
+        "original": fingerprint(original),
         "subjects": [[one.digest, one.instance_prompt] for one in subjects],
         "prompts": list(prompts),
     }
