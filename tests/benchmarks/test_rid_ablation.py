@@ -12,7 +12,8 @@ from tests.tiny import write_tiny
 from benchmarks import attacking, common, rid_ablation
 from unlikeness.diffusion import TextToImage
 from unlikeness.errors import UnlikenessError, UsageError
-from unlikeness.protect.rid.recipe import CHECKPOINT, ProtectorRecipe, train_protector
+from unlikeness.protect.rid.fit import CHECKPOINT, train_protector
+from unlikeness.protect.rid.recipe import ProtectorRecipe
 from unlikeness.protect.rid.weights import load_protector
 from unlikeness.toybox.cast import unseen
 

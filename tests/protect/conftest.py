@@ -1,4 +1,4 @@
-"""A tiny model for all tests of this folder, trained for a few seconds so that it has something to lose."""
+"""A tiny model, trained for a few seconds so that it has something to lose, and a folder of pictures."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.protect.test_tiles import write
 from tests.tiny import pictures, tiny_model
 
 from unlikeness.diffusion import TextToImage, diffusion_loss
+from unlikeness.protect.noise import Noise, NoiseSettings
 
 
 @pytest.fixture(scope="session")
@@ -38,3 +40,25 @@ def model(weights: Path) -> TextToImage:
         optimizer.step()
     optimizer.zero_grad()
     return made.freeze()
+
+
+@pytest.fixture
+def noise(model: TextToImage) -> Noise:
+    return Noise(model, NoiseSettings(budget=4))
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Five good pictures in two folders, and three files that are none."""
+    root = tmp_path / "photos"
+    (root / "deep" / "er").mkdir(parents=True)
+    write(root / "a.png", 90, 64, seed=1)
+    write(root / "b.jpg", 70, 70, seed=2)
+    write(root / "deep" / "a.png", 40, 60, seed=3)
+    write(root / "deep" / "er" / "c.bmp", 33, 21, seed=4)
+    write(root / "z.webp", 64, 48, seed=5)
+    (root / "broken.jpg").write_bytes((root / "b.jpg").read_bytes()[:300])
+    (root / "not.png").write_text("hello")
+    (root / "notes.txt").write_text("not a picture, and passed over")
+    write(root / ".hidden.png", 20, 20)
+    return root

@@ -9,10 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
+from tests.protect.test_masked import FEW
 from tests.protect.test_tiles import write
-from tests.tiny import pictures
 
 from unlikeness.cli import main
 from unlikeness.diffusion import TextToImage
@@ -22,16 +21,8 @@ from unlikeness.protect import registry
 from unlikeness.protect.folder import Outcome, protect_folder
 from unlikeness.protect.job import BLACK
 from unlikeness.protect.manifest import NAME, digest
-from unlikeness.protect.masked import perturb_within
 from unlikeness.protect.masks import open_mask
 from unlikeness.protect.tiles import Scale
-
-FEW: dict[str, dict[str, object]] = {
-    "rid": {},
-    "advdm": {"steps": 2},
-    "photoguard": {"steps": 2},
-    "noise": {},
-}
 
 
 def masked_left(path: Path, width: int, height: int) -> Path:
@@ -73,34 +64,6 @@ def test_black_is_untouched_and_white_is_changed(
     assert (moved[:, 52:] > 0).mean() > 0.8
     assert entry.linf == pytest.approx(moved.max(), abs=1e-3)
     assert moved.max() <= 8.001
-
-
-@pytest.mark.parametrize("method", FEW)
-def test_every_pixel_keeps_its_own_budget_and_full_strength_is_no_mask(
-    model: TextToImage, method: str
-) -> None:
-    protection = registry.create(method, model, {"budget": 8.0, **FEW[method]})
-    images = pictures(2)
-    strength = torch.linspace(0, 1, 32).expand(2, 1, 32, 32)
-    moved = (perturb_within(protection, images, strength, [0, 1]) - images).abs() * 255
-    assert (moved <= 8 * strength + 1e-3).all()
-    assert not moved[..., 0].any()
-    assert (moved[..., 24:] > 0).float().mean() > 0.7
-    whole = perturb_within(protection, images, torch.ones(2, 1, 32, 32), [0, 1])
-    torch.testing.assert_close(whole, protection.perturb(images, [0, 1]), rtol=0, atol=1e-6)
-
-
-def test_a_gradient_spends_what_is_left_of_the_budget_where_it_may(model: TextToImage) -> None:
-    """Steps within the mask, not a perturbation that is cut afterwards."""
-    protection = registry.create("photoguard", model, {"budget": 8.0, "steps": 8})
-    images = pictures(2)
-    strength = torch.zeros(2, 1, 32, 32)
-    strength[..., 16:] = 1
-    inside = perturb_within(protection, images, strength, [0, 1])
-    cut = images + (protection.perturb(images, [0, 1]) - images) * strength
-    assert not torch.equal(inside, cut)
-    objective = protection.objective  # type: ignore[attr-defined]
-    assert objective(inside, []).sum() > objective(cut, []).sum()
 
 
 def test_pictures_without_a_mask_are_what_they_were_beside_masked_ones(

@@ -64,20 +64,21 @@ def train_protector(
     from unlikeness.diffusion import TextToImage
     from unlikeness.diffusion.devices import pick_device
     from unlikeness.progress import on_stderr
-    from unlikeness.protect.rid import recipe as rid
+    from unlikeness.protect.rid import fit
     from unlikeness.protect.rid.network import NetworkSettings
+    from unlikeness.protect.rid.recipe import ProtectorRecipe
     from unlikeness.settings import build
 
     given = {"steps": steps, "batch_size": batch_size, "learning_rate": learning_rate, "seed": seed}
     values: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    recipe = build(rid.ProtectorRecipe, {**_SWITCHES[loss], **values, **_pairs("--set", set_)})
+    recipe = build(ProtectorRecipe, {**_SWITCHES[loss], **values, **_pairs("--set", set_)})
     widths = build(NetworkSettings, _pairs("--network", network))
-    rid.check_sources(recipe, images or [])
-    _check_target(output, work / rid.CHECKPOINT, overwrite=overwrite)
+    fit.check_sources(recipe, images or [])
+    _check_target(output, work / fit.CHECKPOINT, overwrite=overwrite)
     on, names = pick_device(device), model or ["toybox"]
     models = [TextToImage.from_pretrained(name, device=on, dtype="float32") for name in names]
     with on_stderr(quiet=quiet) as progress:
-        rid.train_protector(
+        fit.train_protector(
             recipe,
             models,
             output,

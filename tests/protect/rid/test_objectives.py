@@ -17,7 +17,8 @@ from unlikeness.measure.visibility import psnr
 from unlikeness.protect.rid import objectives
 from unlikeness.protect.rid.augment import Augment, AugmentSettings
 from unlikeness.protect.rid.network import NetworkSettings, Protector
-from unlikeness.protect.rid.recipe import ProtectorRecipe, Trial
+from unlikeness.protect.rid.recipe import ProtectorRecipe
+from unlikeness.protect.rid.trial import Trial
 
 T = torch.tensor([0, 400, 999])
 
