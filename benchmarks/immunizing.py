@@ -1,0 +1,96 @@
+"""The immunized models that benchmarks look at: made once per row and subject, and kept in files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+
+from benchmarks import attacking, common, personalization
+from benchmarks.judging import TRAINING
+from unlikeness import immunize
+from unlikeness.diffusion import TextToImage
+from unlikeness.diffusion.latents import Posterior
+from unlikeness.immunize.material import class_settings
+from unlikeness.immunize.preserve import draw_general
+from unlikeness.subjects import with_article
+from unlikeness.toybox.cast import Member
+from unlikeness.toybox.world import CLASS_NOUNS, CONTEXTS
+
+SCALE: dict[str, Any] = {
+    "attack_learning_rate": 1e-4, "attack_batch_size": 4, "batch_size": 4, "preserve_weight": 1.0,
+    "class_images": 200,
+}  # fmt: skip
+"""On top of the published settings: the toybox is small, and learns from larger batches at larger rates."""
+
+ROWS: dict[str, tuple[str, dict[str, Any]]] = {
+    "apdm": ("apdm", {"outer_steps": 200, "inner_steps": 10, "learning_rate": 2e-4}),
+    "adversarial": ("adversarial", {"outer_steps": 200, "inner_steps": 0, "learning_rate": 2e-4}),
+    "imma": ("imma", {"outer_steps": 400, "inner_steps": 1, "learning_rate": 2e-4}),
+}
+
+
+def captions() -> list[str]:
+    """What must stay as it was: every class noun in every context, twice, and alone."""
+    names = [with_article(noun) for noun in CLASS_NOUNS]
+    return [
+        f"a photo of {name} {place}".strip() for name in names for place in ("", *CONTEXTS) for _ in range(2)
+    ]
+
+
+@dataclass
+class Maker:
+    """Makes the rows of `ROWS` from one model."""
+
+    model: TextToImage
+    results: common.Results
+    quick: bool = False
+
+    def __post_init__(self) -> None:
+        self.priors = attacking.Priors(self.model)
+        self._general: Posterior | None = None
+
+    def released(self, row: str, who: Member) -> TextToImage:
+        """The row's model for this subject; it is kept in a file."""
+        if row == "none":
+            return self.model
+        file = self.results.work / f"{row}-{personalization.key_of(who)}.safetensors"
+        released = self.model.copy()
+        if not file.exists():
+            self.results.cell(f"{row}/{personalization.key_of(who)}/made", lambda: self.make(row, who, file))
+        released.unet.load_state_dict({name: value.float() for name, value in load_file(file).items()})
+        return released.freeze()
+
+    def make(self, row: str, who: Member, file: Path) -> dict[str, Any]:
+        """Immunize, and write the U-Net in half precision, as it would be published."""
+        method, further = ROWS[row]
+        values = {**SCALE, **further}
+        if self.quick:
+            values |= {"outer_steps": 1, "inner_steps": 1, "class_images": 5, "class_steps": 2}
+        made = immunize.create(method, values)
+        prior = self.priors.of(who.class_noun, class_settings(made.settings))
+        assert prior is not None
+        losses: list[float] = []
+        released = immunize.immunize(
+            self.model, [who.subject(TRAINING)], made,
+            prompts=captions(), general=self.general(), priors={who.class_noun: prior},
+            checkpoint=file.with_suffix(".checkpoint"), after=lambda _, loss: losses.append(loss),
+        )  # fmt: skip
+        file.parent.mkdir(parents=True, exist_ok=True)
+        save_file({name: p.half().contiguous() for name, p in released.unet.state_dict().items()}, file)
+        file.with_suffix(".checkpoint").unlink(missing_ok=True)
+        return {"loss_first": losses[0], "loss_last": losses[-1], "outer_steps": len(losses)}
+
+    def general(self) -> Posterior:
+        """The original's pictures of `captions`, drawn once."""
+        if self._general is None:
+            file = self.priors.folder / "general.safetensors"
+            if not file.exists():
+                drawn = draw_general(self.model, captions(), seed=2_500_000, steps=2 if self.quick else 25)
+                file.parent.mkdir(parents=True, exist_ok=True)
+                save_file({"mean": drawn.mean.contiguous(), "std": drawn.std.contiguous()}, file)
+            kept = load_file(file)
+            self._general = Posterior(kept["mean"], kept["std"])
+        return self._general

@@ -1,0 +1,39 @@
+"""The immunization benchmark from cell to table, on the embedded model in small."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks import common, immunization
+from unlikeness.toybox.cast import unseen
+
+pytestmark = pytest.mark.usefixtures("apart")
+
+
+def test_from_cells_to_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "immunization.json"
+    flags = ["--quick", "--results", str(path), "--device", "cpu", "--strengths", "gentle"]
+    immunization.cli([*flags, "--rows", "none,apdm", "--attackers", "paper,lora-4"])
+    record = common.load(path)
+    ends = ("quality", "gentle/paper", "gentle/lora-4", "gentle/same class", "gentle/another class")
+    wanted = {f"{row}/person-0/{end}" for row in ("none", "apdm") for end in ends}
+    assert set(record["cells"]) == wanted | {"apdm/person-0/made"}
+    quality = record["cells"]["none/person-0/quality"]
+    assert quality["fid"] == quality["fid_original"]
+    assert quality["diversity"] == pytest.approx(1)
+    shown = capsys.readouterr().out
+    assert immunization.render(record) in shown
+    assert "| apdm | gentle | lora-4 |" in shown
+    # What is there is not made again, and a smaller run keeps it.
+    immunization.cli([*flags, "--rows", "none", "--attackers", "paper"])
+    assert common.load(path)["cells"] == record["cells"]
+
+
+def test_the_unprotected_are_of_both_kinds_and_in_no_cast() -> None:
+    for who in unseen(8):
+        others = immunization.others_of(who)
+        assert others["same class"].class_noun == who.class_noun
+        assert others["another class"].class_noun != who.class_noun
+        assert all(other.seed >= 50_000 for other in others.values())
