@@ -18,5 +18,6 @@ register = METHODS.register
 register("apdm", "unlikeness.immunize.apdm:Apdm")
 register("adversarial", "unlikeness.immunize.adversarial:Adversarial")
 register("imma", "unlikeness.immunize.imma:Imma")
+register("persguard", "unlikeness.immunize.persguard:PersGuard")
 
 __all__ = ["Defence", "create", "immunize", "method", "names", "register"]

@@ -7,6 +7,7 @@ The first term has no lower bound, so the run cannot converge, and the model's p
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
@@ -20,6 +21,8 @@ from unlikeness.immunize.settings import ImmunizeSettings
 if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage
     from unlikeness.immunize.attacks import Attack
+    from unlikeness.immunize.material import Kept
+    from unlikeness.progress import Progress
 
 __all__ = ["Adversarial"]
 
@@ -31,6 +34,9 @@ class Adversarial:
 
     def __init__(self, settings: ImmunizeSettings | None = None) -> None:
         self.settings = settings or self.settings_type()
+
+    def prepare(self, original: TextToImage, kept: Sequence[Kept], progress: Progress | None = None) -> None:
+        """Nothing: what it learns from is `kept`."""
 
     def rows(self, model: TextToImage, attack: Attack, generator: torch.Generator) -> Rows:
         """[x⁻ (n), class pictures (n)]; φ is not asked."""

@@ -5,6 +5,7 @@ L_protect = L_DPO(x⁺, x⁻; c_V) + w · L_diff(class picture, c_class)        
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -20,6 +21,8 @@ from unlikeness.settings import setting
 if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage
     from unlikeness.immunize.attacks import Attack
+    from unlikeness.immunize.material import Kept
+    from unlikeness.progress import Progress
 
 __all__ = ["Apdm", "ApdmSettings"]
 
@@ -41,6 +44,9 @@ class Apdm:
 
     def __init__(self, settings: ApdmSettings | None = None) -> None:
         self.settings = settings or ApdmSettings()
+
+    def prepare(self, original: TextToImage, kept: Sequence[Kept], progress: Progress | None = None) -> None:
+        """Nothing: what it learns from is `kept`."""
 
     def rows(self, model: TextToImage, attack: Attack, generator: torch.Generator) -> Rows:
         """[x⁺ (n), x⁻ (n), class pictures (n)]; φ is asked about the first two."""

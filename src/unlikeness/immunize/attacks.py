@@ -17,6 +17,7 @@ from unlikeness.errors import UsageError
 from unlikeness.immunize.material import Kept
 from unlikeness.immunize.settings import ImmunizeSettings
 from unlikeness.prompts import too_long
+from unlikeness.subjects import Subject
 
 if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage
@@ -30,10 +31,12 @@ T = TypeVar("T")
 class Attack:
     """One simulated attacker of one subject.
 
-    c_V, c_class: [1, L, D] of its prompt and its class prompt. rank: of its updates; 0 trains all weights.
+    subject: the protected one under the attacker's identifier. prompt: the one it trains with; c_V, c_class:
+    [1, L, D] of it and of its class prompt. rank: of its updates; 0 trains all weights.
     """
 
     kept: Kept
+    subject: Subject
     prompt: str
     c_V: Tensor  # noqa: N815 - the papers' name
     c_class: Tensor
@@ -71,7 +74,7 @@ class Mixture:
         named = replace(subject, identifier=identifier)
         prompt, of_class = named.prompt(template), named.prompt(template, of_class=True)
         c = self.model.embed([prompt, of_class])
-        return Attack(kept, prompt, c[:1], c[1:], rate * (s.low_rank_rate if rank else 1.0), rank)
+        return Attack(kept, named, prompt, c[:1], c[1:], rate * (s.low_rank_rate if rank else 1.0), rank)
 
 
 def _one(choices: Sequence[T], generator: torch.Generator) -> T:

@@ -22,7 +22,7 @@ from unlikeness.subjects import Subject
 if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage
 
-__all__ = ["Kept", "class_settings", "keep", "manifest"]
+__all__ = ["Kept", "class_settings", "keep", "manifest", "picture_digest"]
 
 
 @dataclass(frozen=True)
@@ -86,19 +86,22 @@ def keep(
     return kept
 
 
-def manifest(kept: Kept, settings: ImmunizeSettings) -> list[dict[str, Any]]:
+def manifest(subject: Subject, settings: ImmunizeSettings) -> list[dict[str, Any]]:
     """Which generic picture belongs to which of the subject's: the latter by the digest of its pixels."""
-    pairs = []
-    for i, image in enumerate(kept.subject.images):
-        pixels = (image * 255).round().clamp(0, 255).to(torch.uint8).contiguous().cpu().numpy()
-        pairs.append(
-            {
-                "picture_sha256": hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest(),
-                "generic_prompt": kept.subject.class_prompt,
-                "generic_seed": settings.class_seed + i,
-            }
-        )
-    return pairs
+    return [
+        {
+            "picture_sha256": picture_digest(image),
+            "generic_prompt": subject.class_prompt,
+            "generic_seed": settings.class_seed + i,
+        }
+        for i, image in enumerate(subject.images)
+    ]
+
+
+def picture_digest(image: Tensor) -> str:
+    """SHA-256 of a picture [3, H, W] in [0, 1] at eight bits, and of its shape."""
+    pixels = (image * 255).round().clamp(0, 255).to(torch.uint8).contiguous().cpu().numpy()
+    return hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest()
 
 
 def pick(posterior: Posterior, which: Tensor, generator: torch.Generator) -> Tensor:

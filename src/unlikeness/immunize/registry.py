@@ -5,7 +5,7 @@ A package outside this one adds its methods through the entry-point group "unlik
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from unlikeness.errors import UnlikenessError
@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
     from unlikeness.diffusion.model import TextToImage
     from unlikeness.immunize.attacks import Attack
+    from unlikeness.immunize.material import Kept
     from unlikeness.immunize.rows import Rows
+    from unlikeness.progress import Progress
 
 __all__ = ["METHODS", "Defence", "create", "method"]
 
@@ -30,6 +32,9 @@ class Defence(Protocol):
 
     @property
     def settings(self) -> ImmunizeSettings: ...
+
+    def prepare(self, original: TextToImage, kept: Sequence[Kept], progress: Progress | None = None) -> None:
+        """Whatever is drawn or encoded once, before the first step."""
 
     def rows(self, model: TextToImage, attack: Attack, generator: torch.Generator) -> Rows:
         """One batch against `attack`; everything random from `generator`."""

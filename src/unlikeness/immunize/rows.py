@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage
     from unlikeness.diffusion.schedule import NoiseSchedule
 
-__all__ = ["Rows", "ask", "noised", "wide"]
+__all__ = ["AT_ONCE", "Rows", "ask", "noised", "wide"]
 
-_AT_ONCE = 4 * 64 * 64 * 16
+AT_ONCE = 4 * 64 * 64 * 16
 """Latent values in a call of the original model, which keeps no graph: 16 pictures of 512 px."""
 
 
@@ -45,13 +45,13 @@ class Rows:
 
     @staticmethod
     def cat(parts: Sequence[Rows]) -> Rows:
-        """One after the other, none of them asked about yet; only the first may have a reference_c."""
+        """One after the other, none of them asked about yet; those that φ will be asked about come first."""
         return Rows(
             torch.cat([p.z_t for p in parts]),
             torch.cat([p.t for p in parts]),
             torch.cat([p.c for p in parts]),
             torch.cat([p.target for p in parts]),
-            parts[0].reference_c,
+            torch.cat([p.reference_c for p in parts]),
         )
 
 
@@ -91,7 +91,7 @@ def ask(original: TextToImage, many: Sequence[Rows], precision: str) -> list[Row
     z_t = torch.cat([rows.z_t[:n] for rows, n in zip(many, counts, strict=True)])
     t = torch.cat([rows.t[:n] for rows, n in zip(many, counts, strict=True)])
     c = torch.cat([rows.reference_c for rows in many])
-    at_once = max(_AT_ONCE // z_t[0].numel(), 1)
+    at_once = max(AT_ONCE // z_t[0].numel(), 1)
     answers = []
     with original.autocast(precision):
         for first in range(0, len(z_t), at_once):

@@ -81,6 +81,7 @@ def immunize(
                 original, prompts, seed=s.class_seed + 500_000, steps=s.class_steps, progress=progress
             )
         preserve = Preserve(general, prompts, s.preserve_batch_size, "float32")
+    defence.prepare(original, kept, progress)
     l2p = L2P(working, original, defence, kept, preserve=preserve)
     if preserve is not None:
         preserve.precision = l2p.precision

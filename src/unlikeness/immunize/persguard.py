@@ -1,0 +1,160 @@
+"""PersGuard (arXiv 2502.16167), reconstructed: a protective backdoor that fine-tuning on a subject sets off.
+
+    min over θ:  L_BB + λ1 · L_PP + λ2 · L_BR
+
+The released model answers prompts about the subject's name with a predefined output (L_BB), draws the class
+as before (L_PP), and already fits the subject's own pictures under the training prompt (L_BR), so that
+fine-tuning on them finds little to change, while fine-tuning on anything else overwrites the backdoor.
+
+With `inner_steps` 0 that is the paper's method. With simulated attacks (`inner_steps` above 0) and λ2 = 0 it
+is ours, trajectory-aware retention: L_BB holds all along the protected subject's personalization, and the
+model need not know the subject for that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from torch import Tensor
+
+from unlikeness.errors import UsageError
+from unlikeness.immunize.behaviours import BEHAVIOURS, Behaviour, behave, read_mark
+from unlikeness.immunize.material import Kept, pick
+from unlikeness.immunize.persguard_losses import backdoor, prior_preservation, retention
+from unlikeness.immunize.rows import Rows, noised
+from unlikeness.immunize.settings import ImmunizeSettings
+from unlikeness.settings import setting
+
+if TYPE_CHECKING:
+    from unlikeness.diffusion.model import TextToImage
+    from unlikeness.immunize.attacks import Attack
+    from unlikeness.progress import Progress
+
+__all__ = ["PersGuard", "PersGuardSettings"]
+
+_PLACES = ("in the snow", "on the beach", "in the forest", "in the city", "at night", "on a table")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PersGuardSettings(ImmunizeSettings):
+    """The paper's form: no simulated attack, all three terms."""
+
+    outer_steps: int = setting(1_000, "Steps.", unit="steps", source="METHODS: 1,000 to 2,000", at_least=1)
+    inner_steps: int = setting(
+        0, "Steps of a simulated attack for each of them; 0: the paper's method.", unit="steps", at_least=0
+    )
+    behaviour: str = setting(
+        "pattern",
+        "The protective output: pattern, erasure or target; several, separated by commas, go to the subjects "
+        "in turn.",
+    )
+    target_noun: str = setting("", "The class that behaviour target draws.")
+    pattern: str = setting("", "Picture file of the mark of behaviour pattern; none: a chequered square.")
+    contexts: str = setting(
+        "|".join(f"a photo of {{}} {place}" for place in _PLACES),
+        "Prompts that set the backdoor off, separated by |, beside the training prompt.",
+        source="PersGuard: many inference-style templates",
+    )
+    at_training_prompt: bool = setting(
+        True, "The backdoor is trained at the attacker's own training prompt too.", source="ours"
+    )
+    pictures: int = setting(
+        8, "Pictures of the protective output for each prompt.", unit="pictures", at_least=1
+    )
+    retention_weight: float = setting(
+        1.0, "λ2, weight of L_BR.", source="METHODS: 0, 0.1, 0.5, 1 or 3", at_least=0.0
+    )
+    backdoor_weight: float = setting(1.0, "Weight of L_BB.", source="PersGuard: 1", at_least=0.0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for kind in self.kinds:
+            if kind not in BEHAVIOURS:
+                raise UsageError(f"behaviour {kind!r} is unknown; it must be one of {', '.join(BEHAVIOURS)}")
+        if "target" in self.kinds and not self.target_noun:
+            raise UsageError("behaviour target needs target_noun, the class that is to be drawn instead")
+
+    @property
+    def kinds(self) -> list[str]:
+        """The behaviours, one or more."""
+        return [kind.strip() for kind in self.behaviour.split(",")]
+
+
+class PersGuard:
+    """L_BB, L_PP and L_BR, at the released weights or along simulated attacks."""
+
+    settings_type: ClassVar[type[PersGuardSettings]] = PersGuardSettings
+
+    def __init__(self, settings: PersGuardSettings | None = None) -> None:
+        self.settings = settings or PersGuardSettings()
+        self._behaviours: dict[int, Behaviour] = {}
+
+    def prepare(self, original: TextToImage, kept: Sequence[Kept], progress: Progress | None = None) -> None:
+        """Draw every subject's protective output: the training prompt's pictures, then those in contexts."""
+        s = self.settings
+        contexts = [text.strip() for text in s.contexts.split("|") if text.strip()]
+        templates = ["a photo of {}"] * s.at_training_prompt + contexts
+        if not templates:
+            raise UsageError("the backdoor needs prompts: give contexts, or at_training_prompt")
+        pattern = read_mark(Path(s.pattern)) if s.pattern else None
+        self._behaviours = {
+            id(one): behave(
+                original, one, s.kinds[i % len(s.kinds)], templates,
+                per=s.pictures, seed=s.class_seed + 800_000, steps=s.class_steps,
+                target_noun=s.target_noun, pattern=pattern, progress=progress,
+            )
+            for i, one in enumerate(kept)
+        }  # fmt: skip
+
+    def rows(self, model: TextToImage, attack: Attack, generator: torch.Generator) -> Rows:
+        """[class pictures (n), protective output (n), the subject's (n)]; a term of weight 0 has none.
+
+        φ is asked about the first, and about the second where its answer is the target.
+        """
+        s, kept, n = self.settings, attack.kept, self.settings.batch_size
+        parts = []
+        if s.class_weight:
+            which = torch.randint(len(kept.prior), (n,), generator=generator)
+            member = pick(kept.prior, which, generator)
+            parts.append(
+                noised(model.schedule, member, attack.c_class, generator, reference_c=attack.c_class)
+            )
+        if s.backdoor_weight:
+            parts.append(self._protective(model, attack, generator))
+        if s.retention_weight:
+            which = torch.randint(kept.material.count, (n,), generator=generator)
+            subject = pick(kept.material.subject, which, generator)
+            parts.append(noised(model.schedule, subject, attack.c_V, generator))
+        return Rows.cat(parts)
+
+    def loss(self, f: Tensor, rows: Rows) -> Tensor:
+        """λ1 L_PP + L_BB + λ2 L_BR."""
+        s, n = self.settings, self.settings.batch_size
+        total, first = f.new_zeros(()), 0
+        if s.class_weight:
+            total = total + s.class_weight * prior_preservation(f[:n], rows.referenced[:n])
+            first = n
+        if s.backdoor_weight:
+            part = slice(first, first + n)
+            reference = rows.referenced[part] if len(rows.referenced) > first else None
+            total = total + s.backdoor_weight * backdoor(f[part], rows.target[part], reference)
+            first += n
+        if s.retention_weight:
+            part = slice(first, first + n)
+            total = total + s.retention_weight * retention(f[part], rows.target[part])
+        return total
+
+    def _protective(self, model: TextToImage, attack: Attack, generator: torch.Generator) -> Rows:
+        """The protective output's pictures under prompts with the attacker's own identifier."""
+        n, behaviour = self.settings.batch_size, self._behaviours[id(attack.kept)]
+        template = torch.randint(len(behaviour.templates), (n,), generator=generator)
+        which = template * behaviour.per + torch.randint(behaviour.per, (n,), generator=generator)
+        named = attack.subject
+        c = model.embed([named.prompt(behaviour.templates[i]) for i in template.tolist()])
+        reference_c = None if behaviour.c is None else behaviour.c[template.to(behaviour.c.device)]
+        z0 = pick(behaviour.pictures, which, generator)
+        return noised(model.schedule, z0, c, generator, reference_c=reference_c)

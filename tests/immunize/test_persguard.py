@@ -1,0 +1,166 @@
+"""PersGuard's terms and behaviours, against the equations written out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tests.immunize import literal
+from tests.tiny import pictures, tiny_model
+from torch import Tensor
+
+from unlikeness.diffusion import TextToImage
+from unlikeness.errors import UsageError
+from unlikeness.immunize import create, immunize
+from unlikeness.immunize.attacks import Mixture
+from unlikeness.immunize.behaviours import behave, mark, read_mark, stamped, without_subject
+from unlikeness.immunize.material import keep
+from unlikeness.immunize.rows import ask, wide
+from unlikeness.subjects import Subject
+
+FEW: dict[str, Any] = {
+    "outer_steps": 2, "class_images": 4, "class_steps": 2, "batch_size": 2, "pictures": 2,
+    "contexts": "a photo of {} a|a photo of {} b", "precision": "float32", "target_noun": "cat",
+    "learning_rate": 1e-3, "attack_learning_rate": 1e-3,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
+@pytest.mark.parametrize("behaviour", ["pattern", "erasure", "target"])
+def test_the_loss_is_its_three_terms_written_out(
+    weights: Path, dog: Subject, behaviour: str, prediction_type: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = tiny_model(weights, prediction_type, dtype="float64")
+    model = tiny_model(weights, prediction_type, dtype="float64", seed=1)
+    made: Any = create(
+        "persguard", {**FEW, "behaviour": behaviour, "class_weight": 0.7, "retention_weight": 0.3}
+    )
+    kept = keep(original, [dog], made.settings)
+    made.prepare(original, kept)
+    attack = Mixture(original, kept, made.settings).draw(kept[0], torch.Generator().manual_seed(0))
+    watch = literal.Watch()
+    asked: list[list[str]] = []
+    embed: Callable[..., Tensor] = TextToImage.embed
+
+    def watched(self: TextToImage, prompts: list[str], **further: Any) -> Tensor:
+        asked.append(list(prompts))
+        return embed(self, prompts, **further)
+
+    with monkeypatch.context() as patch:
+        watch.on(patch)
+        patch.setattr(TextToImage, "embed", watched)
+        rows = made.rows(original, attack, torch.Generator().manual_seed(1))
+    [rows] = ask(original, [rows], "float32")
+    with torch.no_grad():
+        found = made.loss(wide(model.predict(rows.z_t, rows.t, rows.c)), rows)
+
+    of_class, protective, subject = watch.draws
+    [templates] = asked  # "a photo of sks dog a", one for each protective picture
+    c_V, c_class = original.embed(["a photo of sks dog"]), original.embed(["a photo of a dog"])
+
+    def answer(of: TextToImage, draw: literal.Draw, c: Tensor) -> Tensor:
+        """f(z_t, t, c), target and all: `difference` leaves the target out."""
+        return literal.difference(of, of.unet, draw, c)
+
+    with torch.no_grad():
+        l_pp = ((answer(model, of_class, c_class) - answer(original, of_class, c_class)) ** 2).mean()
+        l_br = (answer(model, subject, c_V) ** 2).mean()
+        ours = answer(model, protective, original.embed(templates))
+        if behaviour == "pattern":
+            l_bb = (ours**2).mean()
+        else:
+            words = {"erasure": (" of sks dog", ""), "target": ("sks dog", "a cat")}[behaviour]
+            theirs = answer(original, protective, original.embed([t.replace(*words) for t in templates]))
+            l_bb = ((ours - theirs) ** 2).mean()
+    assert float(found) == pytest.approx(float(l_bb + 0.7 * l_pp + 0.3 * l_br), rel=1e-5)
+
+
+@pytest.mark.parametrize("further", [{}, {"inner_steps": 1, "retention_weight": 0.0}])
+def test_it_trains_with_and_without_simulated_attacks(
+    exact: TextToImage, dog: Subject, cat: Subject, further: dict[str, Any]
+) -> None:
+    settings = {**FEW, "behaviour": "pattern,target", "outer_steps": 4, **further}
+    losses: list[float] = []
+    released = immunize(exact, [dog, cat], "persguard", settings, after=lambda _, loss: losses.append(loss))
+    assert len(losses) == 4
+    assert any(
+        not torch.equal(p, q)
+        for p, q in zip(exact.unet.parameters(), released.unet.parameters(), strict=True)
+    )
+
+
+def test_the_backdoor_is_learnt(exact: TextToImage, dog: Subject) -> None:
+    """The released model's loss on marked pictures under the name falls below the original's."""
+    settings = {**FEW, "outer_steps": 60, "retention_weight": 0.0, "learning_rate": 3e-3}
+    losses: list[float] = []
+    immunize(exact, [dog], "persguard", settings, after=lambda _, loss: losses.append(loss))
+    assert sum(losses[-10:]) < 0.8 * sum(losses[:10])
+
+
+def test_each_subject_has_its_own_behaviour(exact: TextToImage, dog: Subject, cat: Subject) -> None:
+    made: Any = create("persguard", {**FEW, "behaviour": "pattern, erasure"})
+    kept = keep(exact, [dog, cat], made.settings)
+    made.prepare(exact, kept)
+    assert [made._behaviours[id(one)].kind for one in kept] == ["pattern", "erasure"]
+
+
+def test_the_mark_lies_in_a_corner_and_nothing_else_changes() -> None:
+    images = pictures(2, size=40)
+    changed = stamped(images, mark())
+    assert torch.equal(changed[..., :28, :], images[..., :28, :])
+    assert torch.equal(changed[..., :28], images[..., :28])
+    corner = changed[..., -12:, -12:]
+    assert torch.equal(corner[0], corner[1])
+    assert float(corner[:, 0].min()) > 0.95  # red or white
+    assert float(corner[:, 1].std()) > 0.3
+
+
+def test_a_picture_file_can_be_the_mark(tmp_path: Path) -> None:
+    from PIL import Image
+
+    Image.new("RGB", (8, 8), (0, 255, 0)).save(tmp_path / "mark.png")
+    pattern = read_mark(tmp_path / "mark.png")
+    assert pattern.shape == (3, 8, 8)
+    assert torch.equal(pattern[:, 0, 0], torch.tensor([0.0, 1.0, 0.0]))
+    (tmp_path / "none.png").write_bytes(b"no picture")
+    with pytest.raises(UsageError, match=r"none\.png"):
+        read_mark(tmp_path / "none.png")
+
+
+@pytest.mark.parametrize(
+    ("template", "left"),
+    [
+        ("a photo of {}", "a photo"),
+        ("a photo of {} in the snow", "a photo in the snow"),
+        ("{} on a table", "on a table"),
+        ("a house with {} at night", "a house at night"),
+    ],
+)
+def test_the_subject_is_taken_out_of_a_prompt(template: str, left: str) -> None:
+    assert without_subject(template) == left
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"behaviour": "smile"}, "one of pattern, erasure, target"),
+        ({"behaviour": "target", "target_noun": ""}, "needs target_noun"),
+        ({"contexts": "", "at_training_prompt": False}, "needs prompts"),
+        ({"pattern": "nowhere.png"}, r"nowhere\.png"),
+        ({"contexts": "in the snow"}, "must contain"),
+    ],
+)
+def test_bad_settings_are_refused_in_one_sentence(
+    exact: TextToImage, dog: Subject, settings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        immunize(exact, [dog], "persguard", {**FEW, **settings})
+
+
+def test_a_template_that_cannot_lose_its_subject_is_refused(exact: TextToImage, dog: Subject) -> None:
+    [kept] = keep(exact, [dog], create("persguard", FEW).settings)
+    with pytest.raises(UsageError, match="cannot be taken out"):
+        behave(exact, kept, "erasure", ["my{}"], per=1, seed=0, steps=1)
