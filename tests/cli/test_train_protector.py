@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,8 @@ from safetensors.torch import save_file
 from tests.tiny import PIXELS, write_tiny
 
 from unlikeness.cli import main
+from unlikeness.diffusion import TextToImage
+from unlikeness.diffusion.fingerprint import fingerprint
 from unlikeness.protect.rid.network import NetworkSettings
 from unlikeness.protect.rid.recipe import ProtectorRecipe
 from unlikeness.protect.rid.weights import load_protector
@@ -45,7 +48,8 @@ def test_it_trains_and_writes_what_protect_can_load(
     loaded = load_protector(output)
     assert loaded.network.settings == NetworkSettings(fine=4, middle=6, coarse=8)
     assert loaded.resolution == PIXELS
-    assert loaded.about["models"] == [tiny]
+    assert loaded.about["models"] == ["tiny"]
+    assert str(Path(tiny).parent) not in json.dumps(dict(loaded.about))
     assert loaded.about["recipe"] == {
         "steps": 2, "batch_size": 2, "renders": 2, "leaves": 2, "learning_rate": 0.01, "seed": 3
     }  # fmt: skip
@@ -93,7 +97,28 @@ def test_several_models_make_an_ensemble(tiny: str, tmp_path: Path) -> None:
     output = tmp_path / "ours.safetensors"
     command = ["train-protector", "-o", str(output), "--work", str(tmp_path / "work"), *TINY, *FEW]
     assert main([*command, "--model", tiny, "--model", second]) == 0
-    assert about(output)["models"] == [tiny, second]
+    found = about(output)
+    assert found["models"] == ["tiny", "second"]
+    marks = [
+        fingerprint(TextToImage.from_pretrained(m, device="cpu", dtype="float32")) for m in (tiny, second)
+    ]
+    assert found["fingerprints"] == marks
+
+
+def test_a_checkpoint_knows_its_model_by_what_it_is_and_not_by_where_it_lies(
+    tiny: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output, here, there = tmp_path / "ours.safetensors", tmp_path / "a" / "net", tmp_path / "b" / "net"
+    command = ["train-protector", "-o", str(output), "--work", str(tmp_path / "work"), *TINY, *FEW]
+    shutil.copytree(tiny, here)
+    assert main([*command, "--model", str(here)]) == 0
+    shutil.copytree(here, there)
+    shutil.rmtree(here)
+    assert main([*command, "--overwrite", "--model", str(there)]) == 0
+    write_tiny(here, seed=1)
+    capsys.readouterr()
+    assert main([*command, "--overwrite", "--model", str(here)]) == 2
+    assert "belongs to another run" in capsys.readouterr().err
 
 
 def test_misuse_is_said_before_any_model_is_loaded(

@@ -59,13 +59,15 @@ def train_protector(
     """Train the network of `protect --method rid` against one or more models.
 
     Started again with the same settings, an interrupted run goes on. Without --images it learns from renders
-    and from drawn pictures with the statistics of photographs.
+    and from drawn pictures with the statistics of photographs. On several devices:
+    accelerate launch --multi_gpu -m unlikeness train-protector ...; they share each batch.
     """
     from unlikeness.diffusion import TextToImage
     from unlikeness.diffusion.devices import pick_device
     from unlikeness.progress import on_stderr
     from unlikeness.protect.rid import fit
     from unlikeness.protect.rid.network import NetworkSettings
+    from unlikeness.protect.rid.processes import launched
     from unlikeness.protect.rid.recipe import ProtectorRecipe
     from unlikeness.settings import build
 
@@ -75,20 +77,24 @@ def train_protector(
     widths = build(NetworkSettings, _pairs("--network", network))
     fit.check_sources(recipe, images or [])
     _check_target(output, work / fit.CHECKPOINT, overwrite=overwrite)
-    on, names = pick_device(device), model or ["toybox"]
-    models = [TextToImage.from_pretrained(name, device=on, dtype="float32") for name in names]
-    with on_stderr(quiet=quiet) as progress:
-        fit.train_protector(
-            recipe,
-            models,
-            output,
-            work=work,
-            network=widths,
-            images=images or [],
-            names=names,
-            progress=progress,
-        )
-    typer.echo(f"protector: {output}")
+    names = model or ["toybox"]
+    with launched(device) as processes:
+        on = processes.device or pick_device(device)
+        models = [TextToImage.from_pretrained(name, device=on, dtype="float32") for name in names]
+        with on_stderr(quiet=quiet or not processes.main) as progress:
+            fit.train_protector(
+                recipe,
+                models,
+                output,
+                work=work,
+                network=widths,
+                images=images or [],
+                names=names,
+                processes=processes,
+                progress=progress,
+            )
+        if processes.main:
+            typer.echo(f"protector: {output}")
 
 
 def _pairs(option: str, texts: list[str] | None) -> dict[str, str]:

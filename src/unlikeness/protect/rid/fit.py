@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from unlikeness.checkpoints import load_checkpoint
+from unlikeness.diffusion.fingerprint import fingerprint
 from unlikeness.errors import UsageError
 from unlikeness.pictures.finding import find_pictures
 from unlikeness.progress import Progress
 from unlikeness.protect.base import frozen
 from unlikeness.protect.rid.network import NetworkSettings, Protector
 from unlikeness.protect.rid.pictures import Bank, leaves_bank, photo_bank, render_bank
+from unlikeness.protect.rid.processes import Processes
 from unlikeness.protect.rid.recipe import ProtectorRecipe
 from unlikeness.protect.rid.regression import pairs_of
 from unlikeness.protect.rid.trial import NO_MODEL, Trial, draw_budgets, draw_side
 from unlikeness.protect.rid.weights import save_protector
-from unlikeness.training import Ema, adamw, linear, train
+from unlikeness.training import Ema, Step, adamw, linear, step_generator, train
 
 if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage
@@ -83,6 +86,7 @@ def train_protector(
     network: NetworkSettings | None = None,
     images: Sequence[Path] = (),
     names: Sequence[str] = (),
+    processes: Processes | None = None,
     progress: Progress | None = None,
 ) -> Protector:
     """Train, and write `output` (safetensors, half precision).
@@ -91,61 +95,61 @@ def train_protector(
         models: see `Trial`; the pictures are made for the largest resolution among them.
         work: banks of pictures and the checkpoint; a run that was stopped goes on from there.
         images: files and folders of the user's own pictures to learn from too.
-        names: of the models, for the record in the file.
+        names: of the models, for the record in the file: folders are called by their own name. The file and
+            the checkpoint also tell models apart by their fingerprints.
+        processes: from `launched`; None: this one alone. A batch is shared by all, and the first one writes.
 
     Raises:
-        UsageError: no model, nothing to learn from, or the checkpoint in `work` is another run's.
+        UsageError: no model, nothing to learn from, the checkpoint in `work` is another run's or another
+            model's, or a batch that cannot be shared.
         UnlikenessError: the training diverged.
     """
     if not models:
         raise UsageError(NO_MODEL)
+    processes = processes or Processes()
     checkpoint = work / CHECKPOINT
     if output.resolve() == checkpoint.resolve():
         raise UsageError(f"{output} is where the checkpoint will be; name another --output or --work")
+    check_sources(recipe, images)
+    mine = replace(recipe, batch_size=processes.share(recipe.batch_size))
     resolution = max(model.resolution for model in models)
     bank_side = round(resolution * recipe.largest_detail * 1.25)
-    pictures = gather(recipe, images, bank_side, work / "pictures", progress)
+    with processes.main_first():
+        pictures = gather(recipe, images, bank_side, work / "pictures", progress)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         protector = Protector(network).to(models[0].device)
     parameters = list(protector.parameters())
-    ema = Ema(parameters, recipe.average)
-    settings = {**asdict(recipe), **asdict(protector.settings), "models": list(names)}
+    against = {"models": [own_name(name) for name in names], "fingerprints": [fingerprint(m) for m in models]}
+    settings: dict[str, Any] = {**asdict(recipe), **asdict(protector.settings), **against}
     if images:
         settings["pictures"] = pictures.source
+    if processes.count > 1:
+        settings["processes"] = processes.count
     device = models[0].device
     with frozen(*(part for model in models for part in (model.vae, model.unet, model.text_encoder))):
         pairs = None
         if recipe.regression_weight:
-            pairs = pairs_of(
-                recipe,
-                models,
-                pictures.draw,
-                source=pictures.source,
-                folder=work / "pairs",
-                progress=progress,
-            )
-        trial = Trial(protector, models, recipe, pairs=pairs)
+            with processes.main_first():
+                pairs = pairs_of(
+                    recipe,
+                    models,
+                    pictures.draw,
+                    source=pictures.source,
+                    folder=work / "pairs",
+                    progress=progress,
+                )
+        trial = Trial(protector, models, mine, pairs=pairs)
 
-        def step(index: int, generator: torch.Generator) -> Tensor:
-            side = draw_side(recipe, resolution, generator)
-            batch = pictures.draw(recipe.batch_size, side, generator)
-            budget = draw_budgets(recipe, recipe.batch_size, side, generator)
-            return trial(batch.to(device), budget.to(device), generator)
+        def step(index: int, common: torch.Generator) -> Tensor:
+            side = draw_side(recipe, resolution, common)  # the same everywhere: nobody waits for the largest
+            generator = processes.generator(common, recipe.seed, index)
+            batch = pictures.draw(mine.batch_size, side, generator)
+            budget = draw_budgets(recipe, mine.batch_size, side, generator)
+            loss = trial(batch.to(device), budget.to(device), generator)
+            return processes.averaged(loss, parameters)
 
-        train(
-            step,
-            steps=recipe.steps,
-            optimizer=adamw(parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay),
-            parameters=parameters,
-            seed=recipe.seed,
-            schedule=linear(recipe.steps, warmup=recipe.warmup),
-            ema=ema,
-            checkpoint=checkpoint,
-            settings=settings,
-            progress=progress,
-            description="protector",
-        )
+        ema = _minimise(step, recipe, parameters, checkpoint, settings, processes, progress)
     ema.copy_to(parameters)
     defaults = ProtectorRecipe()
     changed = {
@@ -153,7 +157,60 @@ def train_protector(
         for f in fields(recipe)
         if getattr(recipe, f.name) != getattr(defaults, f.name)
     }
-    save_protector(
-        protector, output, about={"models": list(names), "resolution": resolution, "recipe": changed}
-    )
+    if processes.main:
+        save_protector(protector, output, about={**against, "resolution": resolution, "recipe": changed})
     return protector.eval()
+
+
+def _minimise(
+    step: Step,
+    recipe: ProtectorRecipe,
+    parameters: Sequence[Tensor],
+    checkpoint: Path,
+    settings: dict[str, Any],
+    processes: Processes,
+    progress: Progress | None,
+) -> Ema:
+    """Train the parameters; returns their average.
+
+    The first process keeps the checkpoint, and all go on from it.
+    """
+    optimizer = adamw(parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+    schedule = linear(recipe.steps, warmup=recipe.warmup)
+    ema = Ema(parameters, recipe.average)
+    if processes.main:
+        train(
+            step,
+            steps=recipe.steps,
+            optimizer=optimizer,
+            parameters=parameters,
+            seed=recipe.seed,
+            schedule=schedule,
+            ema=ema,
+            checkpoint=checkpoint,
+            settings=settings,
+            progress=progress,
+            description="protector",
+        )
+        return ema
+    start = 0
+    if checkpoint.exists():
+        identity = {"seed": recipe.seed, "settings": settings}
+        start = load_checkpoint(checkpoint, parameters, optimizer, ema, identity)
+    train(
+        lambda index, _: step(start + index, step_generator(recipe.seed, start + index)),
+        steps=max(recipe.steps - start, 0),
+        optimizer=optimizer,
+        parameters=parameters,
+        seed=recipe.seed,
+        schedule=lambda index: schedule(start + index),
+        ema=ema,
+        description="protector",
+    )
+    return ema
+
+
+def own_name(called: str) -> str:
+    """A hub name as it is, a folder's own name without the way to it."""
+    folder = Path(called).expanduser()
+    return folder.resolve().name if folder.is_dir() else called
