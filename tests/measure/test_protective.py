@@ -1,0 +1,48 @@
+"""Finding the protective output."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from tests.tiny import pictures
+
+from unlikeness.errors import UsageError
+from unlikeness.immunize.behaviours import mark, stamped
+from unlikeness.measure.protective import FOUND, pattern_correlation, protective
+
+
+def test_a_stamped_mark_is_found_and_a_clean_picture_has_none() -> None:
+    images = torch.cat([pictures(20, size=64), torch.rand(20, 3, 64, 64)])
+    clean, marked = (pattern_correlation(x, mark()) for x in (images, stamped(images, mark())))
+    assert float(marked.min()) > 0.99
+    assert float(clean.max()) < FOUND
+    assert torch.equal(protective("pattern", stamped(images, mark()), pattern=mark()), torch.ones(40).bool())
+
+
+def test_the_mark_is_found_when_it_is_faint_noisy_or_moved_a_little() -> None:
+    images = stamped(pictures(8, size=64), mark())
+    faint = 0.5 + 0.3 * (images - 0.5)
+    noisy = images + 0.15 * torch.randn(images.shape, generator=torch.Generator().manual_seed(0))
+    moved = torch.roll(images, (-1, -1), (2, 3))
+    for changed in (faint, noisy, moved):
+        assert float(pattern_correlation(changed, mark()).min()) > 0.7
+
+
+def test_a_flat_picture_and_the_inverted_mark_are_not_found() -> None:
+    assert float(pattern_correlation(torch.full((1, 3, 64, 64), 0.4), mark()).abs().max()) < 1e-3
+    assert float(pattern_correlation(1 - stamped(pictures(1, size=64), mark()), mark()).max()) < FOUND
+
+
+def test_classes_are_read() -> None:
+    def read(images: torch.Tensor) -> list[str]:
+        return ["dog", "cat", "mug"][: len(images)]
+
+    images = pictures(3)
+    assert protective("erasure", images, read=read, class_noun="dog").tolist() == [False, True, True]
+    assert protective("target", images, read=read, target_noun="cat").tolist() == [False, True, False]
+
+
+@pytest.mark.parametrize("kind", ["pattern", "erasure", "target", "smile"])
+def test_what_is_missing_is_named(kind: str) -> None:
+    with pytest.raises(UsageError, match="cannot be looked for"):
+        protective(kind, pictures(1))
