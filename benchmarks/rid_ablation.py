@@ -43,6 +43,8 @@ CODE = (
         f"src/unlikeness/protect/rid/{name}.py"
         for name in (
             "recipe",
+            "trial",
+            "fit",
             "objectives",
             "augment",
             "pictures",
@@ -50,7 +52,7 @@ CODE = (
             "network",
             "opening",
             "method",
-        )
+        )  # fmt: skip
     ),
 )
 """The code that decides the figures."""
