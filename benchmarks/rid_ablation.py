@@ -52,7 +52,7 @@ CODE = (
             "network",
             "opening",
             "method",
-        )  # fmt: skip
+        )
     ),
 )
 """The code that decides the figures."""
