@@ -19,6 +19,7 @@ from unlikeness.cli import (
     demo,
     export,
     generate,
+    immunize,
     measure,
     personalize,
     protect,
@@ -64,6 +65,7 @@ def _frame(
 # The verbs, in the order in which `--help` shows them.
 app.command("protect")(protect.protect)
 app.command("export")(export.export)
+app.command("immunize")(immunize.immunize)
 app.command("personalize")(personalize.personalize)
 app.command("generate")(generate.generate)
 app.command("verify")(verify.verify)

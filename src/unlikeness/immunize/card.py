@@ -1,0 +1,121 @@
+"""The model card of an immunized model: README.md, as the hub shows it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from unlikeness.errors import UnlikenessError
+
+__all__ = ["FILE", "card", "read_card"]
+
+FILE = "README.md"
+_END = "<!-- unlikeness: what follows is the text of the model before -->"
+_TAGS = ("text-to-image", "diffusers", "unlikeness", "immunized")
+
+_METHODS = {
+    "apdm": "APDM (arXiv 2511.01307): a preference for generic pictures of the class over the subject's, "
+    "learnt along simulated attacks",
+    "adversarial": "the naive adversarial loss along simulated attacks, a comparison that spoils pictures",
+    "persguard": "PersGuard (arXiv 2502.16167), reconstructed: a backdoor that fine-tuning sets off",
+    "imma": "IMMA (ECCV 2024): cross-attention alone, against a step of personalization",
+}
+
+
+def card(made: Mapping[str, Any], before: str | None = None) -> str:
+    """The text of README.md for a model with the record `made`.
+
+    before: the README.md of the model that was immunized; its text stays below ours, and its header's
+    entries (a licence, a language) stay where ours say nothing.
+    """
+    theirs, text = _split(before or "")
+    text = text.partition(_END)[2] if _END in text else text
+    below = [_END, "", text.strip(), ""] if text.strip() else []
+    return "\n".join([_header(made, theirs), _body(made), *below])
+
+
+def read_card(folder: Path | None) -> str | None:
+    """The README.md of a model's folder, if there is one. UnlikenessError if it cannot be read."""
+    path = None if folder is None else folder / FILE
+    if path is None or not path.is_file():
+        return None
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise UnlikenessError(f"{path} cannot be read ({error}); change its permissions") from error
+
+
+def _split(text: str) -> tuple[dict[str, Any], str]:
+    """(header, text below it); what is no YAML mapping stays text."""
+    opening, _, rest = text.partition("\n")
+    header, closing, below = rest.partition("\n---")
+    if opening.strip() != "---" or not closing:
+        return {}, text
+    try:
+        entries = yaml.safe_load(header)
+    except (yaml.YAMLError, ValueError, RecursionError):
+        entries = None
+    return (entries, below) if isinstance(entries, dict) else ({}, text)
+
+
+def _header(made: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:
+    tags = theirs.get("tags")
+    further = [str(tag) for tag in tags if str(tag) not in _TAGS] if isinstance(tags, list) else []
+    entries = {**theirs, "library_name": "diffusers", "pipeline_tag": "text-to-image"}
+    entries["tags"] = [*_TAGS, *further]
+    if made["base_model"]:
+        entries["base_model"] = made["base_model"]
+    written = yaml.safe_dump(entries, sort_keys=False, allow_unicode=True, width=110)
+    return f"---\n{written}---\n"
+
+
+def _body(made: Mapping[str, Any]) -> str:
+    settings, nouns = made["settings"], Counter(one["class_noun"] for one in made["subjects"])
+    whom = ", ".join(f"{number} × {noun}" for noun, number in sorted(nouns.items()))
+    identifiers = ", ".join(sorted({one["identifier"] for one in made["subjects"]}))
+    further = f", {settings['identifiers']}" if settings["identifiers"] else ""
+    how = _METHODS.get(made["method"], made["method"])
+    origin = made["base_model"] or made["model"]
+    below = f"\nImmunizations before this one: {len(made['earlier'])}.\n" if made["earlier"] else ""
+    attacker = f"fine-tuning of the U-Net at learning rates around {settings['attack_learning_rate']:g}"
+    if settings["low_rank"]:
+        attacker += f", or low-rank updates (ranks {settings['ranks']})"
+    deep = settings["depth"] or settings["inner_steps"]
+    against = (
+        f"The simulated attackers: {attacker}, followed for {deep} steps, with the identifiers "
+        f"{identifiers}{further} in the prompts {settings['templates']!r}."
+        if settings["inner_steps"]
+        else "No attack was simulated: the loss was taken at the released weights alone."
+    )
+    return f"""# {origin}, immunized
+
+The weights of this model's U-Net were changed so that the subjects below are hard to teach it (DreamBooth
+and its relatives), while it is meant to draw everything else, and to learn other subjects, as before. It
+opens in whatever opened the original.
+
+## What was done
+Method: {how}.
+Subjects: {whom}. Their pictures are not in here; `immunization.json` has their digests, all settings, seeds,
+versions and what it cost.
+{below}
+## What it protects against, and what not
+{against}
+
+It may not hold against longer training, other identifiers or prompts, other methods (LoRA, Textual
+Inversion, a trained text encoder) or an unrelated fine-tune first. It is no protection where the original
+model or another one is at hand, and mixing these weights with the original's may undo it. Pictures of the
+subjects that are already out there stay as they are.
+
+## How good it is
+`measured` in `immunization.json` is null until somebody has measured it:
+
+```sh
+unlikeness verify MODEL --images PICTURES --held-out OTHERS --class-noun NOUN --output certificate --sign
+```
+
+attacks this model in a dozen ways for one subject, and enters what the worst attacker gets.
+"""

@@ -1,0 +1,214 @@
+"""What a run will cost, before it is made: passes are counted, memory is added up, and a probe takes time."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from unlikeness.diffusion.devices import computes_bfloat16
+from unlikeness.immunize.l2p import trainable
+from unlikeness.immunize.passes import Count, count
+from unlikeness.immunize.rehearsal import Drawing, Rehearsal, anew, rehearse
+from unlikeness.immunize.rows import ask
+from unlikeness.immunize.run import immunize
+from unlikeness.progress import format_seconds
+
+if TYPE_CHECKING:
+    from unlikeness.diffusion.model import TextToImage
+    from unlikeness.immunize.registry import Defence
+    from unlikeness.subjects import Subject
+
+__all__ = ["Estimate", "estimate", "memory"]
+
+_FEW, _MORE = 1, 3
+"""Inner steps of the two probes from which a longer outer step is extrapolated."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """The cost of one run.
+
+    count: passes through U-Nets. memory: bytes that are held throughout, by what they are for. peak: bytes
+    at the probe's worst moment, None where the system does not tell; peak_of: what it is the peak of.
+    outer_seconds: of one outer step; drawing_seconds: of all class pictures and pictures of prompts.
+    """
+
+    count: Count
+    memory: Mapping[str, int]
+    peak: int | None
+    peak_of: str
+    outer_steps: int
+    outer_seconds: float
+    drawing_seconds: float
+
+    @property
+    def seconds(self) -> float:
+        """Of the whole run, loading and saving left out."""
+        return self.drawing_seconds + self.outer_steps * self.outer_seconds
+
+    def lines(self) -> list[str]:
+        """As text, a fact a line."""
+        c = self.count
+        parts = ", ".join(f"{name} {_bytes(size)}" for name, size in self.memory.items())
+        told = [
+            f"U-Net forward passes without a gradient: {c.without_gradient} "
+            f"({c.drawing.pictures:,} to draw pictures, {c.original.pictures:,} of the original model)",
+            f"U-Net forward passes with a gradient: {c.with_gradient} ({c.attack.pictures:,} of the "
+            f"attackers, {c.protect.pictures:,} against them, {c.preserve.pictures:,} for what is kept)",
+            f"backward passes: {c.with_gradient}",
+            f"memory held: {_bytes(sum(self.memory.values()))} ({parts})",
+        ]
+        if self.peak is not None:
+            told.append(f"memory at most: {_bytes(self.peak)} ({self.peak_of}, in a probe)")
+        told.append(
+            f"time: about {format_seconds(self.seconds)} ({format_seconds(self.drawing_seconds)} to draw "
+            f"pictures, then {self.outer_steps:,} outer steps of {self.outer_seconds:.2f} s)"
+        )
+        return told
+
+
+def estimate(
+    model: TextToImage,
+    defence: Defence,
+    subjects: Sequence[Subject],
+    prompts: Sequence[str] = (),
+    *,
+    original: TextToImage | None = None,
+) -> Estimate:
+    """Count, add up and try: a few outer steps of the real run, with random latents for class pictures.
+
+    Nothing is written, and `model` is not changed. Of outer steps longer than three inner steps the time is
+    that of shorter ones, drawn out in a straight line. The attackers of the probe are the run's first ones:
+    where `low_rank` and the like leave a choice, others may take longer or shorter.
+    """
+    s, kept_to = defence.settings, original or model
+    _reset_peak(model.device)
+    drawings, batches = rehearse(kept_to, defence, subjects, prompts)
+    if s.inner_steps > _MORE:
+        few, more = (_outer(model, defence, subjects, prompts, kept_to, inner) for inner in (_FEW, _MORE))
+        each = max((more - few) / (_MORE - _FEW), 0.0)
+        outer = max(few - each * _FEW, 0.0) + each * s.inner_steps
+        precision = s.precision
+        if precision == "auto":
+            precision = "bfloat16" if computes_bfloat16(model.device) else "float32"
+        ask(kept_to, [batches[0]] * s.inner_steps, precision)  # its largest batch, for the peak
+    else:
+        outer = _outer(model, defence, subjects, prompts, kept_to, s.inner_steps)
+    drawing_seconds = _drawing(kept_to, drawings, subjects[0].class_prompt)
+    peak, peak_of = _peak(model.device)
+    return Estimate(
+        count=count(model, defence, subjects, prompts, original=original),
+        memory=memory(model, defence, original=original),
+        peak=peak,
+        peak_of=peak_of,
+        outer_steps=s.outer_steps,
+        outer_seconds=outer,
+        drawing_seconds=drawing_seconds,
+    )
+
+
+def memory(model: TextToImage, defence: Defence, *, original: TextToImage | None = None) -> dict[str, int]:
+    """Bytes that a run holds from its first step to its last, by what they are for; activations come on top.
+
+    Low-rank adapters of simulated attackers are too small to be counted.
+    """
+    s = defence.settings
+    named = dict(model.unet.named_parameters())
+    size = torch.promote_types(model.unet.dtype, torch.float32).itemsize
+    every = sum(p.numel() for p in named.values()) * size
+    moved = sum(p.numel() for name, p in named.items() if trainable(s, name)) * size
+    full = every if s.inner_steps and s.low_rank < 1 else 0
+    return {
+        "original U-Net": _size(model.unet) + (0 if original is None else _size(original.unet)),
+        "autoencoder and text encoder": _size(model.vae) + _size(model.text_encoder),
+        "attacked U-Net": every,
+        "released weights": moved,
+        "their gradient": moved,
+        "their AdamW states": 2 * moved,
+        "the attacker's gradient": full,
+        "the attacker's AdamW states": 2 * full,
+    }
+
+
+def _size(module: Any) -> int:
+    return sum(p.numel() * p.element_size() for p in module.parameters())
+
+
+def _outer(
+    model: TextToImage,
+    defence: Defence,
+    subjects: Sequence[Subject],
+    prompts: Sequence[str],
+    original: TextToImage,
+    inner: int,
+) -> float:
+    """Seconds of an outer step with so many inner ones: the quicker of two, after one that warms up."""
+    s = defence.settings
+    depth = inner * s.episode if s.depth else 0
+    marks: list[float] = []
+
+    def mark(_: int, __: float) -> None:
+        _synchronize(model.device)
+        marks.append(time.perf_counter())
+
+    immunize(
+        model,
+        subjects,
+        anew(defence, outer_steps=3, inner_steps=inner, depth=depth),
+        original=Rehearsal(original),
+        prompts=prompts,
+        after=mark,
+    )
+    return min(marks[1] - marks[0], marks[2] - marks[1])
+
+
+def _drawing(model: TextToImage, drawings: Sequence[Drawing], prompt: str) -> float:
+    """Seconds for all of them, from one batch in one and in two solver steps."""
+    total = sum(one.pictures for one in drawings)
+    if not total:
+        return 0.0
+    # A CPU takes nearly as long for each picture in a batch as for one alone.
+    batch = min(max(one.batch_size for one in drawings) if model.device.type != "cpu" else 2, total)
+
+    def draw(steps: int) -> float:
+        began = time.perf_counter()
+        model.generate([prompt], seeds=range(batch), steps=steps, batch_size=batch)
+        _synchronize(model.device)
+        return time.perf_counter() - began
+
+    draw(1)
+    one, two = draw(1), draw(2)
+    once = max(two - one, 0.0)
+    rest = max(one - once, 0.0)
+    return sum((rest + once * each.calls_a_batch) * each.pictures / batch for each in drawings)
+
+
+def _synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _reset_peak(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def _peak(device: torch.device) -> tuple[int | None, str]:
+    """(bytes, what they are the peak of)."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device), "on the GPU"
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None, ""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit, "of this process, loading included"
+
+
+def _bytes(size: int) -> str:
+    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.1f} MiB"

@@ -1,0 +1,198 @@
+"""One immunization from folders to a folder: what `unlikeness immunize` does."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from unlikeness.diffusion.devices import pick_device, pick_dtype
+from unlikeness.diffusion.saving import check_empty
+from unlikeness.errors import UnlikenessError, UsageError
+from unlikeness.immunize import record
+from unlikeness.immunize.cost import Estimate, estimate
+from unlikeness.immunize.registry import Defence, create
+from unlikeness.immunize.run import immunize
+from unlikeness.immunize.saving import save
+from unlikeness.immunize.subject_list import Listed, listed, load
+
+if TYPE_CHECKING:
+    from unlikeness.diffusion.model import TextToImage
+    from unlikeness.progress import Progress
+    from unlikeness.subjects import Subject
+
+__all__ = ["Job"]
+
+Tell = Callable[[str], None]
+
+_MUCH = 0.1
+"""Share of a change that rounding may undo without being told."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """The command line's words: see `cli.immunize`.
+
+    model: what to immunize; add_to: the same, but it must have been immunized before. original: the model
+    from before all immunizations, to which the result is held instead. images with class_noun, or subjects
+    (see `subject_list`). values: of the method's settings. dtype: of the files, "auto" for that of the
+    model's own. checkpoint: None puts it beside the output and removes it at the end.
+    """
+
+    output: Path
+    model: str | None = None
+    add_to: Path | None = None
+    original: str | None = None
+    method: str = "apdm"
+    images: Path | None = None
+    class_noun: str | None = None
+    identifier: str = "sks"
+    subjects: Path | None = None
+    values: Mapping[str, object] = field(default_factory=dict)
+    prompts: Path | None = None
+    checkpoint: Path | None = None
+    device: str = "auto"
+    dtype: str = "auto"
+
+    def run(self, *, report: Tell | None = None, progress: Progress | None = None) -> Path:
+        """Immunize, and write the folder; returns it. Interrupted, it goes on when it is run again.
+
+        UsageError for what was asked wrongly, before anything heavy is done where that is possible;
+        UnlikenessError if something cannot be read or written, or the training diverges.
+        """
+        tell = report or _silent
+        ready = self._prepare(tell)
+        earlier = record.read(ready.model.source)
+        for line in record.missing(earlier or {}, ready.subjects):
+            tell(line)
+        output = self.output.resolve()
+        own = output.with_name(f"{output.name}.checkpoint.safetensors")
+        began, done = time.perf_counter(), [ready.defence.settings.outer_steps + 1]
+        released = immunize(
+            ready.model,
+            ready.subjects,
+            ready.defence,
+            original=ready.original,
+            prompts=ready.prompts,
+            checkpoint=self.checkpoint or own,
+            progress=progress,
+            after=lambda steps, _: done.append(steps),
+        )
+        made = record.record(
+            self.method,
+            ready.defence,
+            ready.subjects,
+            ready.model,
+            called=self._called,
+            original=ready.original,
+            prompts=ready.prompts,
+            seconds=time.perf_counter() - began,
+            resumed_at=min(done) - 1,
+            earlier=earlier,
+        )
+        lost = save(ready.model, released, self.output, made, dtype=self._dtype)
+        if lost > _MUCH:
+            tell(
+                f"rounding to the files' precision undoes {lost:.0%} of the change; --dtype float32 keeps it"
+            )
+        if self.checkpoint is None:
+            own.unlink(missing_ok=True)
+        return self.output
+
+    def estimate(self, *, report: Tell | None = None) -> Estimate:
+        """What `run` would cost; nothing is written. Refuses what `run` refuses."""
+        tell = report or _silent
+        ready = self._prepare(tell)
+        for line in record.missing(record.read(ready.model.source) or {}, ready.subjects):
+            tell(line)
+        return estimate(ready.model, ready.defence, ready.subjects, ready.prompts, original=ready.original)
+
+    @property
+    def _called(self) -> str:
+        return str(self.add_to) if self.add_to is not None else (self.model or "toybox")
+
+    @property
+    def _dtype(self) -> str | None:
+        return None if self.dtype == "auto" else self.dtype
+
+    def _prepare(self, tell: Tell) -> _Ready:
+        from unlikeness.diffusion.model import TextToImage
+
+        defence = create(self.method, self.values)
+        named = self._listed()
+        prompts = [] if self.prompts is None else _lines(self.prompts)
+        weight = defence.settings.preserve_weight
+        if weight and not prompts:
+            raise UsageError(
+                "preserve_weight needs --prompts FILE, of what the model must still draw as before"
+            )
+        if prompts and not weight:
+            raise UsageError(
+                f"--prompts {self.prompts} has no effect without --set preserve_weight=..., such as 1"
+            )
+        device = pick_device(self.device)
+        pick_dtype(self._dtype, device)
+        _check_output(self.output)
+        if self.add_to is not None:
+            if self.model is not None:
+                raise UsageError("--model and --add-to both name the model; give one of them")
+            if record.read(self.add_to) is None:
+                raise UsageError(
+                    f"{self.add_to} has no {record.FILE}, so that nothing can be added to it; give --model"
+                )
+        model = TextToImage.from_pretrained(self._called, device=device, dtype="float32")
+        original = None
+        if self.original is not None:
+            original = TextToImage.from_pretrained(self.original, device=device, dtype="float32")
+            if original.latent_shape != model.latent_shape:
+                raise UsageError(
+                    f"--original {self.original} is of another size; give the model's own original"
+                )
+        subjects = load(named, size=model.resolution, report=tell)
+        return _Ready(model, original, defence, subjects, prompts)
+
+    def _listed(self) -> list[Listed]:
+        if self.subjects is not None:
+            if self.images is not None or self.class_noun is not None:
+                raise UsageError("--subjects stands alone; give it, or --images and --class-noun")
+            return listed(self.subjects, identifier=self.identifier)
+        if self.images is None or self.class_noun is None:
+            raise UsageError("whom to protect? give --images and --class-noun, or --subjects")
+        return [Listed(self.images, self.class_noun, self.identifier)]
+
+
+@dataclass(frozen=True)
+class _Ready:
+    model: TextToImage
+    original: TextToImage | None
+    defence: Defence
+    subjects: list[Subject]
+    prompts: list[str]
+
+
+def _check_output(output: Path) -> None:
+    """UsageError unless `output` is new, or an empty folder, in a place where a folder can be."""
+    check_empty(output)
+    above = next(folder for folder in output.resolve().parents if folder.exists())
+    if not above.is_dir():
+        raise UsageError(f"{output} cannot be made, as {above} is no folder; name another --output")
+
+
+def _lines(path: Path) -> list[str]:
+    """A prompt a line; empty lines are passed over."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise UsageError(f"{path} does not exist; give a file with a prompt a line") from error
+    except (OSError, ValueError) as error:
+        raise UnlikenessError(f"{path} cannot be read ({error}); give a text file in UTF-8") from error
+    prompts = [line.strip() for line in text.splitlines() if line.strip()]
+    if not prompts:
+        raise UsageError(f"{path} holds no prompt; write one on each line")
+    return prompts
+
+
+def _silent(_: str) -> None:
+    return

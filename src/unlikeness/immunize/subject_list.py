@@ -1,0 +1,148 @@
+"""Several subjects at once: from a YAML file, or from a folder CLASS_NOUN/NAME/pictures.
+
+The file is a list, and its paths are relative to it:
+
+    - images: pictures/rex
+      class_noun: dog
+    - images: pictures/anna
+      class_noun: person
+      identifier: zwx
+
+Everything in it is read as text, so that `no` is a word and not a truth value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from unlikeness.errors import UnlikenessError, UsageError
+from unlikeness.subjects import Subject
+
+__all__ = ["Listed", "listed", "load"]
+
+_KEYS = ("images", "class_noun", "identifier")
+_LARGEST = 2**20
+_FORM = "write it as a list of entries with images, class_noun and, if it differs, identifier"
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A subject whose pictures have not been read yet."""
+
+    images: Path
+    class_noun: str
+    identifier: str = "sks"
+
+
+def listed(path: Path, *, identifier: str = "sks") -> list[Listed]:
+    """The subjects of a YAML file, in its order, or of a folder CLASS_NOUN/NAME/pictures, sorted by name.
+
+    identifier: of those that name none.
+
+    Raises:
+        UsageError: there is no such file or folder, or no subject in it; it is no YAML; an entry is wrong.
+        UnlikenessError: the file or the folder cannot be read.
+    """
+    if path.is_dir():
+        return _in_folder(path, identifier)
+    if not path.exists():
+        raise UsageError(f"{path} does not exist; give a YAML file or a folder CLASS_NOUN/NAME with pictures")
+    return _in_file(path, identifier)
+
+
+def load(
+    subjects: Sequence[Listed], *, size: int, report: Callable[[str], None] | None = None
+) -> list[Subject]:
+    """Their pictures at size × size pixels; files that cannot be read are told to `report` and left out."""
+    return [
+        Subject.from_folder(one.images, one.class_noun, one.identifier, size=size, report=report)
+        for one in subjects
+    ]
+
+
+def _in_folder(folder: Path, identifier: str) -> list[Listed]:
+    def folders(above: Path) -> list[Path]:
+        try:
+            inside = sorted(above.iterdir())
+        except OSError as error:
+            raise UnlikenessError(
+                f"{above} cannot be read ({error.strerror}); change its permissions"
+            ) from error
+        return [one for one in inside if one.is_dir() and not one.name.startswith(".")]
+
+    found = [Listed(one, noun.name, identifier) for noun in folders(folder) for one in folders(noun)]
+    if not found:
+        raise UsageError(
+            f"{folder} holds no subject; put each one's pictures into a folder CLASS_NOUN/NAME there, or "
+            "give a single subject by --images and --class-noun"
+        )
+    return found
+
+
+def _in_file(path: Path, identifier: str) -> list[Listed]:
+    content = _parsed(path)
+    if not isinstance(content, list):
+        raise UsageError(f"{path} is no list of subjects; {_FORM}")
+    if not content:
+        raise UsageError(f"{path} lists no subject; {_FORM}")
+    return [_entry(f"{path}, entry {i}", entry, path, identifier) for i, entry in enumerate(content, 1)]
+
+
+def _entry(where: str, entry: Any, path: Path, identifier: str) -> Listed:
+    if not isinstance(entry, dict):
+        raise UsageError(f"{where} is no mapping; write images: FOLDER and class_noun: WORD below each other")
+    for key in entry:
+        if key not in _KEYS:
+            raise UsageError(f"{where} has an unknown key {_short(key)}; valid are: {', '.join(_KEYS)}")
+    values = {"identifier": identifier, **entry}
+    for key, example in zip(_KEYS, ("pictures/rex", "dog", "sks"), strict=True):
+        value = values.get(key)
+        if value is None:
+            raise UsageError(f"{where} has no {key}; add a line such as {key}: {example}")
+        if not isinstance(value, str) or not value.strip():
+            raise UsageError(f"the {key} of {where} is no text; write it as {key}: {example}")
+    images = path.parent / Path(values["images"]).expanduser()
+    try:
+        there = images.exists()
+    except OSError:  # a name that no file can have
+        there = False
+    if not there:
+        raise UsageError(
+            f"the images of {where} do not exist ({_short(values['images'])}, seen from the file's own "
+            "folder); correct the path"
+        )
+    return Listed(images, values["class_noun"].strip(), values["identifier"].strip())
+
+
+def _short(value: object) -> str:
+    text = value if isinstance(value, str) else type(value).__name__
+    return repr(text if len(text) <= 60 else f"{text[:60]}...")
+
+
+class _Texts(yaml.BaseLoader):
+    """Lists, mappings and text, nothing else; a key that stands twice is an error."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:
+        mapping = super().construct_mapping(node, deep=deep)
+        if len(mapping) < len(node.value):
+            raise yaml.MarkedYAMLError("a key stands twice in one entry", problem_mark=node.start_mark)
+        return mapping
+
+
+def _parsed(path: Path) -> Any:
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise UnlikenessError(f"{path} cannot be read ({error.strerror}); give a file that can be") from error
+    if len(text) > _LARGEST:
+        raise UsageError(f"{path} is larger than a list of subjects can be; {_FORM}")
+    try:
+        return yaml.load(text.decode(), _Texts)
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise UsageError(f"{path} is no YAML ({reason}); {_FORM}") from error

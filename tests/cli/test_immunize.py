@@ -1,0 +1,226 @@
+"""`unlikeness immunize`, as it is typed, on a tiny model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+from safetensors.torch import load_file
+from tests.tiny import pictures, write_tiny
+
+from unlikeness.cli import main
+from unlikeness.gallery import to_pil
+from unlikeness.training import Trained, train
+
+FEW = [
+    "--outer-steps", "3", "--inner-steps", "1", "--learning-rate", "1e-3", "--attack-learning-rate", "1e-3",
+    "--set", "class-images=3", "--set", "class_steps=2", "--set", "precision=float32",
+    "--device", "cpu", "-q",
+]  # fmt: skip
+UNET = Path("unet") / "diffusion_pytorch_model.safetensors"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(write_tiny(tmp_path_factory.mktemp("models") / "tiny"))
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """dog/rex, cat/tom: two pictures each."""
+    folder = tmp_path_factory.mktemp("photos")
+    for seed, name in enumerate(("dog/rex", "cat/tom")):
+        (folder / name).mkdir(parents=True)
+        for i, image in enumerate(pictures(2, seed=seed)):
+            to_pil(image).save(folder / name / f"{i}.png")
+    return folder
+
+
+def one_subject(photos: Path) -> list[str]:
+    return ["--images", str(photos / "dog" / "rex"), "--class-noun", "dog"]
+
+
+def told(folder: Path) -> dict[str, object]:
+    found: dict[str, object] = json.loads((folder / "immunization.json").read_text())
+    return found
+
+
+def test_a_model_goes_in_and_a_model_comes_out(
+    model: str, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    (photos / "dog" / "rex" / "broken.jpg").write_bytes(b"nothing")
+    command = ["immunize", "--model", model, *one_subject(photos), "--output", str(out), *FEW, "--seed", "4"]
+    assert main([*command, "--set", "beta=2"]) == 0
+    (photos / "dog" / "rex" / "broken.jpg").unlink()
+    said = capsys.readouterr()
+    assert f"unlikeness verify {out}" in said.out
+    assert said.err.count("\n") == 1
+    assert "broken.jpg" in said.err
+    pipe = StableDiffusionPipeline.from_pretrained(out, safety_checker=None)
+    before = load_file(Path(model) / UNET)
+    assert any(not torch.equal(p, before[name]) for name, p in pipe.unet.named_parameters())
+    what = told(out)
+    assert what["method"] == "apdm"
+    assert what["model"] == "tiny"
+    assert what["settings"] | {"beta": 2.0, "seed": 4, "outer_steps": 3} == what["settings"]  # type: ignore[operator]
+    assert (out / "README.md").is_file()
+    assert [entry.name for entry in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize("form", ["file", "folder"])
+def test_several_subjects_from_a_file_or_a_folder(
+    form: str, model: str, photos: Path, tmp_path: Path
+) -> None:
+    given = photos
+    if form == "file":
+        given = tmp_path / "subjects.yaml"
+        entries = [(photos / "dog" / "rex", "dog", "zwx"), (photos / "cat" / "tom", "cat", "sks")]
+        given.write_text("".join(
+            f"- images: {path}\n  class_noun: {noun}\n  identifier: {word}\n" for path, noun, word in entries
+        ))  # fmt: skip
+    out = tmp_path / "out"
+    command = [
+        "immunize",
+        "--model",
+        model,
+        "--subjects",
+        str(given),
+        "--method",
+        "imma",
+        "--output",
+        str(out),
+    ]
+    assert main([*command, *FEW]) == 0
+    subjects = told(out)["subjects"]
+    assert isinstance(subjects, list)
+    names = [(one["identifier"], one["class_noun"]) for one in subjects]
+    assert names == ([("zwx", "dog"), ("sks", "cat")] if form == "file" else [("sks", "cat"), ("sks", "dog")])
+    changed, before = load_file(out / UNET), load_file(Path(model) / UNET)
+    moved = {name for name, p in changed.items() if not torch.equal(p, before[name])}
+    assert moved
+    assert all(".attn2." in name for name in moved)
+
+
+def test_an_interrupted_run_goes_on_when_it_is_repeated(
+    model: str, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.setattr("unlikeness.immunize.run.EVERY", 2)
+    command = ["immunize", "--model", model, *one_subject(photos), *FEW, "--output"]
+    assert main([*command, str(tmp_path / "whole")]) == 0
+
+    def stopped(*arguments: object, after: object, **options: object) -> Trained:
+        def stop(done: int, _: float) -> None:
+            if done == 2:
+                raise KeyboardInterrupt
+
+        return train(*arguments, after=stop, **options)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr("unlikeness.immunize.run.train", stopped)
+        assert main([*command, str(tmp_path / "out")]) == 130
+    state = tmp_path / "out.checkpoint.safetensors"
+    assert state.is_file()
+    assert not (tmp_path / "out").exists()
+    capsys.readouterr()
+    assert main([*command, str(tmp_path / "out"), "--seed", "1"]) == 2
+    assert str(state) in capsys.readouterr().err
+    assert main([*command, str(tmp_path / "out")]) == 0
+    assert not state.exists()
+    whole, resumed = (load_file(tmp_path / name / UNET) for name in ("whole", "out"))
+    assert all(torch.equal(resumed[name], p) for name, p in whole.items())
+    costs = [told(tmp_path / name)["cost"] for name in ("whole", "out")]
+    assert [cost["resumed_at"] for cost in costs if isinstance(cost, dict)] == [0, 2]
+
+
+def test_a_named_checkpoint_stays(model: str, photos: Path, tmp_path: Path) -> None:
+    state = tmp_path / "mine.safetensors"
+    command = ["immunize", "--model", model, *one_subject(photos), *FEW, "--checkpoint", str(state)]
+    assert main([*command, "--output", str(tmp_path / "out")]) == 0
+    assert state.is_file()
+
+
+def test_subjects_are_added_to_an_immunized_model(
+    model: str, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert main(["immunize", "--model", model, *one_subject(photos), *FEW, "--output", str(first)]) == 0
+    capsys.readouterr()
+    cat = ["--images", str(photos / "cat" / "tom"), "--class-noun", "cat"]
+    assert main(["immunize", "--add-to", str(first), *cat, *FEW, "--output", str(second)]) == 0
+    assert "sks dog (2 pictures" in capsys.readouterr().err
+    what = told(second)
+    assert what["model"] == "first"
+    earlier = what["earlier"]
+    assert isinstance(earlier, list)
+    assert [run["subjects"][0]["class_noun"] for run in earlier] == ["dog"]
+    assert what["original_fingerprint"] == what["model_fingerprint"]
+    both = ["immunize", "--model", str(first), "--original", model, "--subjects", str(photos), *FEW]
+    assert main([*both, "--output", str(tmp_path / "third")]) == 0
+    assert "may fade" not in capsys.readouterr().err
+    again = told(tmp_path / "third")
+    assert len(again["earlier"]) == 1  # type: ignore[arg-type]
+    assert again["model_fingerprint"] != again["original_fingerprint"] == earlier[0]["model_fingerprint"]
+
+
+def test_what_must_stay_is_read_from_a_file(model: str, photos: Path, tmp_path: Path) -> None:
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("a cup\n\n a house \n")
+    command = ["immunize", "--model", model, *one_subject(photos), *FEW, "--prompts", str(prompts)]
+    out = tmp_path / "out"
+    assert main([*command, "--set", "preserve_weight=1", "--output", str(out)]) == 0
+    assert told(out)["prompts"] == 2
+
+
+def test_a_dry_run_tells_the_cost_and_writes_nothing(
+    model: str, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["immunize", "--model", model, *one_subject(photos), *FEW, "--dry-run"]
+    assert main([*command, "--output", str(tmp_path / "out")]) == 0
+    out = capsys.readouterr().out
+    assert "backward passes: 15 pictures in 6 calls" in out
+    for word in ("without a gradient", "memory held", "time: about", "3 outer steps"):
+        assert word in out
+    assert not list(tmp_path.iterdir())
+
+
+def test_misuse_is_one_line(
+    model: str, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    new = ["--output", str(tmp_path / "new")]
+    subject, empty = one_subject(photos), tmp_path / "empty.txt"
+    empty.write_text("\n")
+    (tmp_path / "bad.yaml").write_text("- images: rex\n")
+    base = ["immunize", "--model", model, *FEW]
+    wrong = {
+        "whom to protect": [*base, *new],
+        "give --images and --class-noun": [*base, *new, "--images", str(photos)],
+        "stands alone": [*base, *new, *subject, "--subjects", str(photos)],
+        "entry 1 has no class_noun": [*base, *new, "--subjects", str(tmp_path / "bad.yaml")],
+        "did you mean apdm": [*base, *new, *subject, "--method", "apmd"],
+        "beta is no setting": [*base, *new, *subject, "--method", "imma", "--set", "beta=1"],
+        "must be NAME=VALUE": [*base, *new, *subject, "--set", "beta"],
+        "train must be one of": [*base, *new, *subject, "--train", "most"],
+        "never overwritten": [*base, *subject, "--output", str(photos)],
+        "is no folder; name another": [*base, *subject, "--output", str(empty / "x" / "y")],
+        "preserve_weight needs --prompts": [*base, *new, *subject, "--set", "preserve_weight=1"],
+        "has no effect without": [*base, *new, *subject, "--prompts", str(empty.with_name("bad.yaml"))],
+        "holds no prompt": [*base, *new, *subject, "--prompts", str(empty)],
+        "give one of them": [*base, *new, *subject, "--add-to", model],
+        "nothing can be added": ["immunize", *FEW, *new, *subject, "--add-to", model],
+        "dtype 'tiny' is unknown": [*base, *new, *subject, "--dtype", "tiny"],
+        "tokens, and the model reads": [*base, *new, *subject, "--identifier", "sks " * 20],
+        "model_index.json": ["immunize", "--model", str(photos), *FEW, *new, *subject],
+    }
+    for named, arguments in wrong.items():
+        for further in ([], ["--dry-run"]):
+            assert main([*arguments, *further]) == 2, named
+            out, err = capsys.readouterr()
+            assert out == "", named
+            assert err.count("\n") == 1, err
+            assert named in err
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["bad.yaml", "empty.txt"]

@@ -1,0 +1,147 @@
+"""What is said beforehand about passes and memory is what then happens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import pytest
+import torch
+from tests.tiny import pictures, tiny_model
+from torch import Tensor
+
+from unlikeness.diffusion import TextToImage
+from unlikeness.immunize import cost, create, immunize
+from unlikeness.immunize import rows as rows_module
+from unlikeness.immunize.cost import estimate, memory
+from unlikeness.immunize.passes import Passes, count
+from unlikeness.progress import format_seconds
+from unlikeness.subjects import Subject
+
+FEW: dict[str, Any] = {
+    "outer_steps": 2, "inner_steps": 2, "class_images": 4, "class_steps": 2, "precision": "float32",
+}  # fmt: skip
+PROMPTS = ["a cup", "a house", "a tree"]
+
+
+class Counter:
+    """Every forward pass of any U-Net while `on`, and every backward pass through its answer."""
+
+    def __init__(self) -> None:
+        self.without, self.with_gradient, self.backward = Passes(), Passes(), Passes()
+
+    @contextmanager
+    def on(self, patch: pytest.MonkeyPatch) -> Iterator[None]:
+        forward = diffusers.UNet2DConditionModel.forward
+
+        def counted(unet: Any, sample: Tensor, *args: Any, **options: Any) -> Any:
+            answer = forward(unet, sample, *args, **options)
+            one = Passes(1, len(sample))
+            if not answer[0].requires_grad:
+                self.without += one
+                return answer
+            self.with_gradient += one
+            answer[0].register_hook(lambda _: self._back(one))
+            return answer
+
+        with patch.context() as inside:
+            inside.setattr(diffusers.UNet2DConditionModel, "forward", counted)
+            yield
+
+    def _back(self, one: Passes) -> None:
+        self.backward += one
+
+
+@pytest.fixture(scope="module")
+def model(weights: Path) -> TextToImage:
+    return tiny_model(weights)
+
+
+@pytest.mark.parametrize(
+    ("method", "further"),
+    [
+        ("apdm", {}),
+        ("apdm", {"inner_steps": 0}),
+        ("apdm", {"batch_size": 3, "attack_batch_size": 2, "class_weight": 0.0}),
+        ("apdm", {"inner_steps": 4, "depth": 8, "prior_weight": 0.0, "preserve_weight": 1.0}),
+        ("apdm", {"class_images": 18, "leak": True, "checkpointing": True}),
+        ("apdm", {"low_rank": 0.5, "ranks": "2", "outer_steps": 5, "inner_steps": 1}),
+        ("adversarial", {}),
+        (
+            "adversarial",
+            {"batch_size": 2, "inner_steps": 0, "preserve_weight": 2.0, "preserve_batch_size": 5},
+        ),
+        ("imma", {"inner_steps": 1}),
+        ("persguard", {"outer_steps": 5, "pictures": 2, "contexts": "{} here"}),
+        (
+            "persguard",
+            {
+                "outer_steps": 5,
+                "inner_steps": 2,
+                "pictures": 1,
+                "contexts": "{} x",
+                "behaviour": "pattern,erasure",
+                "batch_size": 2,
+            },
+        ),
+    ],
+)
+def test_the_count_of_passes_is_exact(
+    model: TextToImage, dog: Subject, cat: Subject, method: str, further: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    settings = {**FEW, **further}
+    # Few enough latents in a call that the original's answers come in several.
+    monkeypatch.setattr(rows_module, "AT_ONCE", 3 * 4 * 8 * 8)
+    monkeypatch.setattr("unlikeness.immunize.passes.AT_ONCE", 3 * 4 * 8 * 8)
+    prompts = PROMPTS if settings.get("preserve_weight") else []
+    subjects = [dog, cat, Subject(pictures(1), "dog", "zwx")]
+    expected = count(model, create(method, settings), subjects, prompts)
+    counter = Counter()
+    with counter.on(monkeypatch):
+        immunize(model, subjects, method, settings, prompts=prompts)
+    assert counter.without == expected.without_gradient
+    assert counter.with_gradient == expected.with_gradient
+    assert counter.backward == expected.with_gradient
+    assert expected.as_record()["backward"] == vars(counter.backward)
+
+
+def test_a_probe_tells_time_and_memory_and_changes_nothing(
+    model: TextToImage, dog: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = [p.clone() for p in model.unet.parameters()]
+    settings = {**FEW, "inner_steps": 6, "outer_steps": 500, "preserve_weight": 1.0}
+    told = estimate(model, create("apdm", settings), [dog], PROMPTS)
+    assert told.outer_seconds > 0
+    assert told.seconds == told.drawing_seconds + 500 * told.outer_seconds
+    assert told.peak is None or told.peak > sum(told.memory.values())
+    text = "\n".join(told.lines())
+    assert f"{500 * (6 * 3 + 6 * 2 + 4):,} pictures in {500 * 13:,} calls" in text
+    assert format_seconds(told.seconds) in text
+    assert all(torch.equal(p, was) for p, was in zip(model.unet.parameters(), before, strict=True))
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_time_of_a_long_outer_step_is_drawn_out_from_short_ones(
+    model: TextToImage, dog: Subject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cost, "_outer", lambda *arguments: 2.0 + 0.5 * arguments[-1])
+    for inner in (0, 1, 3, 4, 60):
+        told = estimate(model, create("apdm", {**FEW, "inner_steps": inner}), [dog])
+        assert told.outer_seconds == pytest.approx(2.0 + 0.5 * inner)
+
+
+def test_memory_is_that_of_what_the_settings_train(model: TextToImage) -> None:
+    unet = sum(p.numel() for p in model.unet.parameters()) * 4
+    full = memory(model, create("apdm", FEW))
+    assert full["attacked U-Net"] == full["released weights"] == full["original U-Net"] == unet
+    assert full["their AdamW states"] == full["the attacker's AdamW states"] == 2 * unet
+    cross = memory(model, create("apdm", {**FEW, "train": "cross-attention", "inner_steps": 0}))
+    named = model.unet.named_parameters()
+    assert cross["their gradient"] == sum(p.numel() for name, p in named if ".attn2." in name) * 4
+    assert cross["the attacker's AdamW states"] == 0
+    assert cross["attacked U-Net"] == unet
