@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from benchmarks import attacking, common, personalization
-from benchmarks.immunizing import ROWS, SCALE, Maker, captions
+from benchmarks.immunizing import ENGINE, ROWS, SCALE, Maker, captions
 from benchmarks.judging import TRAINING, Counts, Judge, summarize, toybox_judge
 from unlikeness.diffusion import TextToImage
 from unlikeness.gallery import grid
@@ -39,7 +39,7 @@ from unlikeness.verify.settings import SCALES, VerifySettings
 NAME = "immunization"
 CODE = (
     *attacking.CODE,
-    "src/unlikeness/immunize",
+    *ENGINE,
     *(
         f"src/unlikeness/verify/{name}.py"
         for name in ("attack", "attackers", "converge", "settings", "teaching")

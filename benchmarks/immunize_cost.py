@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from benchmarks import common
+from benchmarks.immunizing import ENGINE
 from benchmarks.published_l2p import PublishedL2P
 from unlikeness.diffusion import TextToImage
 from unlikeness.diffusion.devices import pick_device
@@ -34,7 +35,7 @@ from unlikeness.training import adamw, step_generator
 
 NAME = "immunize_cost"
 MIB = 2**20
-CODE = ("src/unlikeness/immunize", "benchmarks/published_l2p.py", "src/unlikeness/training.py")
+CODE = (*ENGINE, "benchmarks/published_l2p.py", "src/unlikeness/training.py")
 CASES: dict[str, dict[str, object] | None] = {
     "published, float32": None,
     "ours, float32": {"precision": "float32"},

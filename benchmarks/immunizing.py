@@ -40,6 +40,16 @@ def captions() -> list[str]:
     ]
 
 
+ENGINE = tuple(
+    f"src/unlikeness/immunize/{name}.py"
+    for name in (
+        "adversarial", "apdm", "attacks", "behaviours", "imma", "l2p", "losses", "material", "persguard",
+        "persguard_losses", "preserve", "rows", "run", "settings", "simulated",
+    )
+)  # fmt: skip
+"""The code that decides what an immunized model is."""
+
+
 @dataclass
 class Maker:
     """Makes the rows of `ROWS` from one model."""

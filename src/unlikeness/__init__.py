@@ -20,6 +20,7 @@ _LAZY: dict[str, str | None] = {
     "Subject": "unlikeness.subjects",
     "diffusion": None,
     "errors": None,
+    "immunize": None,
     "measure": None,
     "personalize": None,
     "pictures": None,
@@ -29,6 +30,7 @@ _LAZY: dict[str, str | None] = {
     "subjects": None,
     "toybox": None,
     "training": None,
+    "verify": None,
 }
 
 if TYPE_CHECKING:
