@@ -235,3 +235,9 @@ def test_a_second_run_may_keep_to_the_first_original(weights: Path, dog: Subject
         for p, q in zip(exact.unet.parameters(), by_other.unet.parameters(), strict=True)
     ]
     assert max(steps) < 2e-3
+
+
+def test_what_is_not_trained_stays_the_models_own_whatever_the_original(weights: Path, dog: Subject) -> None:
+    model, other = tiny_model(weights, dtype="float64"), tiny_model(weights, dtype="float64", seed=1)
+    released = immunize(model, [dog], "apdm", {**FEW, "train": "cross-attention"}, original=other)
+    assert moved(model, released) == {name for name in weights_of(model) if ".attn2." in name}

@@ -31,7 +31,7 @@ from unlikeness.training import step_generator
 if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage
 
-__all__ = ["L2P", "trainable"]
+__all__ = ["L2P", "precision_of", "trainable"]
 
 _NAMED = {"all": "", "attention": ".attn", "cross-attention": ".attn2."}
 
@@ -39,6 +39,20 @@ _NAMED = {"all": "", "attention": ".attn", "cross-attention": ".attn2."}
 def trainable(settings: ImmunizeSettings, name: str) -> bool:
     """Whether the weight of this name in the U-Net is among those that `settings.train` names."""
     return _NAMED[settings.train] in f".{name}"
+
+
+def precision_of(settings: ImmunizeSettings, device: torch.device) -> str:
+    """What "auto" means there: bfloat16 where it is computed natively, else float32."""
+    if settings.precision != "auto":
+        return settings.precision
+    return "bfloat16" if computes_bfloat16(device) else "float32"
+
+
+def _shared(p: Tensor, other: Tensor | None) -> Tensor:
+    """What p is now: the original's own tensor where that is the same, else a copy."""
+    if other is not None and other.dtype == p.dtype and torch.equal(other, p):
+        return other
+    return p.detach().clone()
 
 
 class L2P:
@@ -63,15 +77,15 @@ class L2P:
         s = defence.settings
         self.working, self.original, self.defence, self.settings = working, original, defence, s
         self.kept, self.preserve = list(kept), preserve
-        self.precision = s.precision
-        if s.precision == "auto":
-            self.precision = "bfloat16" if computes_bfloat16(working.device) else "float32"
+        self.precision = precision_of(s, working.device)
         named = dict(working.unet.named_parameters())
         self._moved = [p for name, p in named.items() if trainable(s, name)]
         self.theta = [p.detach().clone().requires_grad_(True) for p in self._moved]
         """The weights that will be released, of what is trained."""
         origin = dict(original.unet.named_parameters())
-        self._rest = [(p, origin[name]) for name, p in named.items() if not trainable(s, name)]
+        self._rest = [
+            (p, _shared(p, origin.get(name))) for name, p in named.items() if not trainable(s, name)
+        ]
         self.mixture = Mixture(working, self.kept, s)
         self.attacker = Simulated(working, list(named.values()), s, self.precision)
         self.attack_losses: list[float] = []

@@ -12,7 +12,7 @@ import torch
 from unlikeness.diffusion.fingerprint import fingerprint
 from unlikeness.diffusion.lora import merged_copy
 from unlikeness.errors import UsageError
-from unlikeness.immunize.l2p import L2P
+from unlikeness.immunize.l2p import L2P, precision_of
 from unlikeness.immunize.material import keep
 from unlikeness.immunize.preserve import Preserve, draw_general
 from unlikeness.immunize.registry import Defence, create
@@ -80,11 +80,9 @@ def immunize(
             general = draw_general(
                 original, prompts, seed=s.class_seed + 500_000, steps=s.class_steps, progress=progress
             )
-        preserve = Preserve(general, prompts, s.preserve_batch_size, "float32")
+        preserve = Preserve(general, prompts, s.preserve_batch_size, precision_of(s, working.device))
     defence.prepare(original, kept, progress)
     l2p = L2P(working, original, defence, kept, preserve=preserve)
-    if preserve is not None:
-        preserve.precision = l2p.precision
     identity = {
         **asdict(s),
         "method": type(defence).__name__,
