@@ -69,7 +69,9 @@ class Maker:
         file = self.results.work / f"{row}-{personalization.key_of(who)}.safetensors"
         released = self.model.copy()
         if not file.exists():
-            self.results.cell(f"{row}/{personalization.key_of(who)}/made", lambda: self.make(row, who, file))
+            key = f"{row}/{personalization.key_of(who)}/made"
+            self.results.cells.pop(key, None)  # its file was lost
+            self.results.cell(key, lambda: self.make(row, who, file))
         released.unet.load_state_dict({name: value.float() for name, value in load_file(file).items()})
         return released.freeze()
 
