@@ -20,9 +20,10 @@ import torch
 from torch import Tensor
 
 from benchmarks import attacking, common, personalization
-from benchmarks.immunizing import ENGINE, ROWS, SCALE, Maker, captions
+from benchmarks.immunizing import ENGINE, MAIN, ROWS, SCALE, Maker, captions
 from benchmarks.judging import TRAINING, Counts, Judge, summarize, toybox_judge
 from unlikeness.diffusion import TextToImage
+from unlikeness.errors import UsageError
 from unlikeness.gallery import grid
 from unlikeness.measure.bootstrap import bootstrap_mean
 from unlikeness.measure.distribution import frechet_distance
@@ -57,7 +58,7 @@ CLASS_PICTURES = 200
 def cli(argv: Sequence[str] | None) -> None:
     parser = common.parser(__doc__.split("\n")[0] if __doc__ else "")
     parser.add_argument("--subjects", type=int, default=8, help="unseen subjects, the class nouns in turn")
-    parser.add_argument("--rows", default=f"none,{','.join(ROWS)}")
+    parser.add_argument("--rows", default=",".join(MAIN))
     parser.add_argument(
         "--attackers", default="all", help="names of unlikeness verify's, separated by commas"
     )
@@ -74,6 +75,9 @@ def cli(argv: Sequence[str] | None) -> None:
     chosen = attackers()
     if args.attackers != "all":
         chosen = tuple(one for one in chosen if one.name in args.attackers.split(","))
+    for row in args.rows.split(","):
+        if row not in ("none", *ROWS):
+            raise UsageError(f"--rows {row} is no row; there are none, {', '.join(ROWS)}")
     bench = Bench(model, judge, results, args.seed, quick=args.quick)
     cast = unseen(1 if args.quick else args.subjects, args.seed)
     for count, who in enumerate(cast, start=1):

@@ -25,11 +25,24 @@ SCALE: dict[str, Any] = {
 }  # fmt: skip
 """On top of the published settings: the toybox is small, and learns from larger batches at larger rates."""
 
+_APDM: dict[str, Any] = {"outer_steps": 200, "inner_steps": 10, "learning_rate": 2e-4}
+
 ROWS: dict[str, tuple[str, dict[str, Any]]] = {
-    "apdm": ("apdm", {"outer_steps": 200, "inner_steps": 10, "learning_rate": 2e-4}),
-    "adversarial": ("adversarial", {"outer_steps": 200, "inner_steps": 0, "learning_rate": 2e-4}),
-    "imma": ("imma", {"outer_steps": 400, "inner_steps": 1, "learning_rate": 2e-4}),
+    "apdm": ("apdm", _APDM),
+    "adversarial": ("adversarial", {**_APDM, "inner_steps": 0}),
+    "imma": ("imma", {**_APDM, "outer_steps": 400, "inner_steps": 1}),
+    "apdm-no-l2p": ("apdm", {**_APDM, "inner_steps": 0}),
+    "apdm-unpaired": ("apdm", {**_APDM, "paired": False}),
+    "apdm-beta-10": ("apdm", {**_APDM, "beta": 10.0}),
+    "apdm-beta-100": ("apdm", {**_APDM, "beta": 100.0}),
+    "apdm-n-per-5": ("apdm", {**_APDM, "inner_steps": 5}),
+    "apdm-n-per-20": ("apdm", {**_APDM, "inner_steps": 20}),
+    "apdm-leak": ("apdm", {**_APDM, "leak": True}),
 }
+"""By name: method and settings. Those from the fourth on are the paper's ablations (its Tables 4 to 7)."""
+
+MAIN = ("none", "apdm", "adversarial", "imma")
+"""The rows that are measured unless others are asked for."""
 
 
 def captions() -> list[str]:
