@@ -24,7 +24,7 @@ from unlikeness.errors import UnlikenessError
 
 BENCHMARKS = (
     "toybox_quality", "personalization", "protection", "other_attackers", "frozen_loss", "photographs",
-    "rid_ablation", "rid_speed", "sd_memory",
+    "rid_ablation", "rid_ways", "rid_speed", "rid_int8", "sd_memory",
 )  # fmt: skip
 DOCS = Path(__file__).parents[1] / "docs"
 
