@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from benchmarks import attacking, common, personalization
-from benchmarks.immunizing import ENGINE, MAIN, ROWS, SCALE, Maker, captions
+from benchmarks.immunizing import ENGINE, MAIN, ROWS, SCALE, Maker, captions, others_of
 from benchmarks.judging import TRAINING, Counts, Judge, summarize, toybox_judge
 from unlikeness.diffusion import TextToImage
 from unlikeness.errors import UsageError
@@ -30,8 +30,7 @@ from unlikeness.measure.distribution import frechet_distance
 from unlikeness.measure.precision_recall import precision_recall
 from unlikeness.subjects import with_article
 from unlikeness.toybox import classifier
-from unlikeness.toybox.cast import Member, class_pictures, member, unseen
-from unlikeness.toybox.world import CLASS_NOUNS
+from unlikeness.toybox.cast import Member, class_pictures, unseen
 from unlikeness.verify.attack import Priors, run_attacker
 from unlikeness.verify.attackers import Attacker, attackers
 from unlikeness.verify.quality import diversity
@@ -85,15 +84,6 @@ def cli(argv: Sequence[str] | None) -> None:
             bench.measure(row, who, chosen, args.strengths.split(","))
         results.finish(sum_up(results, cast[:count], args.seed), device=model.device)
     print(render(results.record))
-
-
-def others_of(who: Member) -> dict[str, Member]:
-    """Two subjects that nobody protects, and that are no other row's."""
-    noun = CLASS_NOUNS[(CLASS_NOUNS.index(who.class_noun) + 1) % len(CLASS_NOUNS)]
-    return {
-        "same class": member(50_000 + who.seed, who.class_noun),
-        "another class": member(50_000 + who.seed, noun),
-    }
 
 
 @dataclass

@@ -7,16 +7,19 @@ from pathlib import Path
 from typing import Any
 
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from benchmarks import attacking, common, personalization
-from benchmarks.judging import TRAINING
+from benchmarks.judging import TRAINING, Reader
 from unlikeness import immunize
 from unlikeness.diffusion import TextToImage
 from unlikeness.diffusion.latents import Posterior
+from unlikeness.immunize.behaviours import mark
 from unlikeness.immunize.material import class_settings
 from unlikeness.immunize.preserve import draw_general
+from unlikeness.measure.protective import protective
 from unlikeness.subjects import with_article
-from unlikeness.toybox.cast import Member
+from unlikeness.toybox.cast import Member, member
 from unlikeness.toybox.world import CLASS_NOUNS, CONTEXTS
 
 SCALE: dict[str, Any] = {
@@ -26,6 +29,11 @@ SCALE: dict[str, Any] = {
 """On top of the published settings: the toybox is small, and learns from larger batches at larger rates."""
 
 _APDM: dict[str, Any] = {"outer_steps": 200, "inner_steps": 10, "learning_rate": 2e-4}
+
+_BACKDOOR: dict[str, Any] = {"outer_steps": 400, "learning_rate": 3e-4}
+_AWARE: dict[str, Any] = {
+    "outer_steps": 200, "inner_steps": 5, "depth": 400, "learning_rate": 3e-4, "retention_weight": 0.0,
+}  # fmt: skip
 
 ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     "apdm": ("apdm", _APDM),
@@ -38,8 +46,14 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     "apdm-n-per-5": ("apdm", {**_APDM, "inner_steps": 5}),
     "apdm-n-per-20": ("apdm", {**_APDM, "inner_steps": 20}),
     "apdm-leak": ("apdm", {**_APDM, "leak": True}),
+    "pattern": ("persguard", {**_BACKDOOR, "behaviour": "pattern"}),
+    "erasure": ("persguard", {**_BACKDOOR, "behaviour": "erasure"}),
+    "target": ("persguard", {**_BACKDOOR, "behaviour": "target"}),
+    "target-0": ("persguard", {**_BACKDOOR, "behaviour": "target", "retention_weight": 0.0}),
+    "target-aware": ("persguard", {**_AWARE, "behaviour": "target"}),
 }
-"""By name: method and settings. Those from the fourth on are the paper's ablations (its Tables 4 to 7)."""
+"""By name: method and settings. Those from the fourth to "apdm-leak" are APDM's ablations (its Tables 4 to
+7); then PersGuard's behaviours as published, without retention, and along simulated attacks."""
 
 MAIN = ("none", "apdm", "adversarial", "imma")
 """The rows that are measured unless others are asked for."""
@@ -51,6 +65,31 @@ def captions() -> list[str]:
     return [
         f"a photo of {name} {place}".strip() for name in names for place in ("", *CONTEXTS) for _ in range(2)
     ]
+
+
+def others_of(who: Member) -> dict[str, Member]:
+    """Two subjects that nobody protects, and that are no other row's."""
+    noun = CLASS_NOUNS[(CLASS_NOUNS.index(who.class_noun) + 1) % len(CLASS_NOUNS)]
+    return {
+        "same class": member(50_000 + who.seed, who.class_noun),
+        "another class": member(50_000 + who.seed, noun),
+    }
+
+
+def target_of(who: Member) -> str:
+    """The class that behaviour "target" draws instead of this subject."""
+    return CLASS_NOUNS[(CLASS_NOUNS.index(who.class_noun) + 2) % len(CLASS_NOUNS)]
+
+
+def protective_of(row: str, who: Member, images: Tensor, reader: Reader) -> Tensor | None:
+    """[B] of bool: which pictures show the row's protective output; None for a row that has none."""
+    method, settings = ROWS.get(row, ("", {}))
+    if method != "persguard":
+        return None
+    return protective(
+        settings["behaviour"], images, pattern=mark(), read=lambda x: reader.read(x)[0],
+        class_noun=who.class_noun, target_noun=target_of(who),
+    )  # fmt: skip
 
 
 ENGINE = tuple(
@@ -92,6 +131,8 @@ class Maker:
         """Immunize, and write the U-Net in half precision, as it would be published."""
         method, further = ROWS[row]
         values = {**SCALE, **further}
+        if values.get("behaviour") == "target":
+            values["target_noun"] = target_of(who)
         if self.quick:
             values |= {"outer_steps": 1, "inner_steps": 1, "class_images": 5, "class_steps": 2}
         made = immunize.create(method, values)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import common, immunization
+from benchmarks import common, immunization, immunizing
 from unlikeness.toybox.cast import unseen
 
 pytestmark = pytest.mark.usefixtures("apart")
@@ -33,7 +33,7 @@ def test_from_cells_to_table(tmp_path: Path, capsys: pytest.CaptureFixture[str])
 
 def test_the_unprotected_are_of_both_kinds_and_in_no_cast() -> None:
     for who in unseen(8):
-        others = immunization.others_of(who)
+        others = immunizing.others_of(who)
         assert others["same class"].class_noun == who.class_noun
         assert others["another class"].class_noun != who.class_noun
         assert all(other.seed >= 50_000 for other in others.values())

@@ -1,0 +1,67 @@
+"""The retention benchmark from cell to table, on the embedded model in small."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks import common, immunizing, retention
+from unlikeness.toybox.cast import unseen
+
+pytestmark = pytest.mark.usefixtures("apart")
+
+
+def test_from_cells_to_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "retention.json"
+    flags = ["--quick", "--results", str(path), "--device", "cpu"]
+    retention.cli([*flags, "--rows", "none,target"])
+    record = common.load(path)
+    ends = ("released", "0.0001/1", "0.0001/2")
+    wanted = {f"{row}/person-0/{end}" for row in ("none", "target") for end in ends}
+    assert set(record["cells"]) == wanted | {"target/person-0/made"}
+    assert record["cells"]["none/person-0/released"]["pull_subject"] > 0
+    assert "protective" not in record["cells"]["none/person-0/released"]
+    assert 0 <= record["cells"]["target/person-0/0.0001/2"]["protective"] <= 1
+    shown = capsys.readouterr().out
+    assert retention.render(record) in shown
+    assert "| target: protective output |" in shown
+    retention.cli([*flags, "--rows", "none"])  # what is there is not made again, and a smaller run keeps it
+    assert common.load(path)["cells"] == record["cells"]
+
+
+def test_what_a_protection_costs_its_attacker() -> None:
+    def found(*s: float) -> dict[str, object]:
+        names = ("released", "0.0001/100", "0.0001/200", "0.0001/400")
+        return {name: {"s": {"value": value}} for name, value in zip(names, s, strict=True)}
+
+    none = found(0.0, 0.5, 0.8, 0.9)
+    assert retention.steps_to(retention.curve(none, "0.0001"), 0.5) == 100
+    assert retention.delay(found(0.0, 0.2, 0.4, 0.6), none, "0.0001") == "3.0"
+    assert retention.delay(found(0.0, 0.0, 0.1, 0.1), none, "0.0001") == "> 4.0"
+    assert retention.delay(found(0.9, 0.9, 0.9, 0.9), none, "0.0001") == "0.0"
+    assert retention.delay(none, found(0.0, 0.1, 0.1, 0.1), "0.0001") is None
+    assert retention.steps_to([(0, 0.1), (100, 0.2)], 0.5) == math.inf
+
+
+def test_a_row_knows_its_protective_output() -> None:
+    [who] = unseen(1)
+    target = immunizing.target_of(who)
+    assert target not in {who.class_noun, immunizing.others_of(who)["another class"].class_noun}
+
+    class Reads:
+        def read(self, images: torch.Tensor) -> tuple[list[str], list[str]]:
+            return [target, who.class_noun], ["", ""]
+
+    images = torch.zeros(2, 3, 64, 64)
+    assert immunizing.protective_of("apdm", who, images, Reads()) is None
+    for row, expected in {
+        "target": [True, False],
+        "erasure": [True, False],
+        "pattern": [False, False],
+    }.items():
+        shown = immunizing.protective_of(row, who, images, Reads())
+        assert shown is not None
+        assert shown.tolist() == expected
