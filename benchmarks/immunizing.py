@@ -51,9 +51,10 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     "target": ("persguard", {**_BACKDOOR, "behaviour": "target"}),
     "target-0": ("persguard", {**_BACKDOOR, "behaviour": "target", "retention_weight": 0.0}),
     "target-aware": ("persguard", {**_AWARE, "behaviour": "target"}),
+    "combined": ("combined", {**_AWARE, "behaviour": "target"}),
 }
 """By name: method and settings. Those from the fourth to "apdm-leak" are APDM's ablations (its Tables 4 to
-7); then PersGuard's behaviours as published, without retention, and along simulated attacks."""
+7); then PersGuard's behaviours as published, without retention, and along simulated attacks; and both."""
 
 MAIN = ("none", "apdm", "adversarial", "imma")
 """The rows that are measured unless others are asked for."""
@@ -84,7 +85,7 @@ def target_of(who: Member) -> str:
 def protective_of(row: str, who: Member, images: Tensor, reader: Reader) -> Tensor | None:
     """[B] of bool: which pictures show the row's protective output; None for a row that has none."""
     method, settings = ROWS.get(row, ("", {}))
-    if method != "persguard":
+    if method not in ("persguard", "combined"):
         return None
     return protective(
         settings["behaviour"], images, pattern=mark(), read=lambda x: reader.read(x)[0],
@@ -95,8 +96,8 @@ def protective_of(row: str, who: Member, images: Tensor, reader: Reader) -> Tens
 ENGINE = tuple(
     f"src/unlikeness/immunize/{name}.py"
     for name in (
-        "adversarial", "apdm", "attacks", "behaviours", "imma", "l2p", "losses", "material", "persguard",
-        "persguard_losses", "preserve", "rows", "run", "settings", "simulated",
+        "adversarial", "apdm", "attacks", "behaviours", "combined", "imma", "l2p", "losses", "material",
+        "persguard", "persguard_losses", "preserve", "rows", "run", "settings", "simulated",
     )
 )  # fmt: skip
 """The code that decides what an immunized model is."""

@@ -87,6 +87,7 @@ def model(weights: Path) -> TextToImage:
                 "batch_size": 2,
             },
         ),
+        ("combined", {"outer_steps": 3, "pictures": 1, "contexts": "{} x", "batch_size": 2}),
     ],
 )
 def test_the_count_of_passes_is_exact(

@@ -1,0 +1,57 @@
+"""APDM and PersGuard in one: its loss is the two losses, each on its own rows."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tests.tiny import tiny_model
+
+from unlikeness.diffusion import TextToImage
+from unlikeness.immunize import create, immunize
+from unlikeness.immunize.attacks import Mixture
+from unlikeness.immunize.losses import error, preference
+from unlikeness.immunize.material import keep
+from unlikeness.immunize.rows import Rows, ask, wide
+from unlikeness.subjects import Subject
+
+FEW: dict[str, Any] = {
+    "outer_steps": 2, "inner_steps": 1, "class_images": 4, "class_steps": 2, "batch_size": 2, "pictures": 2,
+    "contexts": "a photo of {} a", "precision": "float32", "target_noun": "cat", "beta": 3.0,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("behaviour", ["pattern", "target"])
+def test_the_loss_is_the_sum_of_both(weights: Path, dog: Subject, behaviour: str) -> None:
+    original = tiny_model(weights, dtype="float64")
+    model = tiny_model(weights, dtype="float64", seed=1)
+    settings = {**FEW, "behaviour": behaviour, "preference_weight": 0.4, "class_weight": 0.7}
+    made: Any = create("combined", {**settings, "retention_weight": 0.3})
+    kept = keep(original, [dog], made.settings)
+    made.prepare(original, kept)
+    attack = Mixture(original, kept, made.settings).draw(kept[0], torch.Generator().manual_seed(0))
+    asked: list[Rows] = [made.rows(original, attack, torch.Generator().manual_seed(1))]
+    [rows] = ask(original, asked, "float32")
+    with torch.no_grad():
+        f = wide(model.predict(rows.z_t, rows.t, rows.c))
+        phi = wide(original.predict(rows.z_t, rows.t, rows.c))
+    # x+, x-, class, protective, subject: two of each
+    assert len(f) == 10
+    assert torch.equal(rows.t[:2], rows.t[2:4])
+    l_dpo = preference(f[:4], phi[:4], rows.target[:4], 3.0)
+    l_pp, l_br = error(f[4:6], phi[4:6]), error(f[8:], rows.target[8:])
+    answer = rows.target[6:8] if behaviour == "pattern" else rows.referenced[6:8]
+    expected = 0.4 * l_dpo + error(f[6:8], answer) + 0.7 * l_pp + 0.3 * l_br
+    assert float(made.loss(f, rows)) == pytest.approx(float(expected), rel=1e-6)
+
+
+def test_it_trains(exact: TextToImage, dog: Subject, cat: Subject) -> None:
+    settings = {**FEW, "behaviour": "pattern,erasure", "learning_rate": 1e-3}
+    losses: list[float] = []
+    subjects = [dog, replace(cat, identifier="zwx")]
+    released = immunize(exact, subjects, "combined", settings, after=lambda _, loss: losses.append(loss))
+    assert len(losses) == 2
+    assert not torch.equal(exact.unet.conv_out.weight, released.unet.conv_out.weight)
