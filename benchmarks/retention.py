@@ -121,11 +121,11 @@ class Bench:
         state = self.results.work / "retention" / f"{key.replace('/', '-')}.safetensors"
         state.parent.mkdir(parents=True, exist_ok=True)
         for n in steps:
+            if f"{key}/{n}" in self.results.cells:
+                continue  # the next piece goes on from its state, or trains these steps too
             settings = attacking.full_settings("dreambooth", {**base, "learning_rate": rate, "steps": n})
             made = personalize.create("dreambooth", settings)
             prior = priors.of(who.class_noun, made.settings)
-            if f"{key}/{n}" in self.results.cells and not state.exists():
-                continue  # the next piece trains these steps too
             tuned = personalize.personalize(
                 released, who.subject(TRAINING), made, prior=prior, checkpoint=state
             )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -28,8 +30,20 @@ def test_from_cells_to_table(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     shown = capsys.readouterr().out
     assert retention.render(record) in shown
     assert "| target: protective output |" in shown
-    retention.cli([*flags, "--rows", "none"])  # what is there is not made again, and a smaller run keeps it
-    assert common.load(path)["cells"] == record["cells"]
+    # What is there is not made again, and a smaller run keeps it. A lost look is trained for afresh.
+    torn = {
+        **record,
+        "cells": {key: c for key, c in record["cells"].items() if key != "none/person-0/0.0001/2"},
+    }
+    path.write_text(json.dumps(torn), encoding="utf-8")
+    retention.cli([*flags, "--rows", "none"])
+    again = common.load(path)["cells"]
+    assert _figures(again) == _figures(record["cells"])
+
+
+def _figures(cells: dict[str, Any]) -> dict[str, Any]:
+    """Without the seconds that they took."""
+    return {key: {n: v for n, v in cell.items() if n != "seconds"} for key, cell in cells.items()}
 
 
 def test_what_a_protection_costs_its_attacker() -> None:
