@@ -30,6 +30,7 @@ MODELS = ("trained", "random")
 def cli(argv: Sequence[str] | None) -> None:
     parser = common.parser(__doc__.split("\n")[0] if __doc__ else "")
     parser.add_argument("--subjects", type=int, default=3)
+    parser.add_argument("--rates", default=",".join(f"{rate:g}" for rate in RATES))
     args = parser.parse_args(argv)
     counts = Counts.few() if args.quick else Counts()
     judge, judges = toybox_judge(counts)
@@ -43,8 +44,8 @@ def cli(argv: Sequence[str] | None) -> None:
     priors = {name: attacking.Priors(model) for name, model in models.items()}
     base = attacking.QUICK_COMMON if args.quick else attacking.COMMON
     cast = unseen(1 if args.quick else args.subjects, personalization.TUNING_SEED + args.seed)
-    rates = RATES[:1] if args.quick else RATES
-    summary: dict[str, Any] = {}
+    rates = [float(text) for text in args.rates.split(",")][: 1 if args.quick else None]
+    summary: dict[str, Any] = dict(results.record["summary"])
     for rate in rates:
         settings = {**base, "learning_rate": rate, "steps": about["steps"]}
         for name in MODELS:
@@ -80,7 +81,7 @@ def untrained(model: TextToImage, seed: int) -> TextToImage:
 def render(record: Mapping[str, Any]) -> str:
     """The table of docs/results.md."""
     summary = record["summary"]
-    rates = [key.partition("/")[2] for key in summary if key.startswith("trained/")]
+    rates = sorted({key.partition("/")[2] for key in summary}, key=float)
     rows = []
     for rate in rates:
         both = [summary.get(f"{name}/{rate}") for name in MODELS]

@@ -6,8 +6,8 @@
 Per row (a method and its settings) and unseen subject: the model is immunized; every attacker of
 `unlikeness verify` personalizes it, and s is measured on held-out references; two unprotected subjects, one
 of the same class and one of another, are personalized too; class pictures are compared with renders of the
-class and with the original's. "none" is the model as it is. Attacks come in two strengths
-(`benchmarks.attack_floor`): the one that gets the best s out of the original, and one whose floor is near 0.
+class and with the original's. "none" is the model as it is. Attacks come in three strengths (`STRENGTHS`),
+of which the gentle one alone is run unless asked for: what the others get, no change of weights can withhold.
 """
 
 from __future__ import annotations
@@ -46,10 +46,14 @@ CODE = (
     ),
 )
 STRENGTHS: dict[str, dict[str, Any]] = {
+    "gentle": {"learning_rate": 5e-5},
+    "best": {"learning_rate": 1e-4},
     "strong": {"learning_rate": 5e-4},
-    "gentle": {"learning_rate": 1e-4, "lora_learning_rate": 1e-3},
 }
-"""Of the attackers, by the names that the tables use."""
+"""Of the attackers, by the names that the tables use; LoRAs keep their rate. The first already gets s above
+0.6 out of the original, and nothing out of a U-Net that knows nothing; the second is the lowest rate at which
+the original gives its best s, and the third the one that benchmarks.personalization chose: these two learn a
+subject from its pictures alone (`benchmarks.attack_floor`)."""
 
 CLASS_PICTURES = 200
 
@@ -61,7 +65,8 @@ def cli(argv: Sequence[str] | None) -> None:
     parser.add_argument(
         "--attackers", default="all", help="names of unlikeness verify's, separated by commas"
     )
-    parser.add_argument("--strengths", default=",".join(STRENGTHS))
+    parser.add_argument("--strengths", default="gentle", help=f"of {', '.join(STRENGTHS)}")
+    parser.add_argument("--others", default="same class,another class", help="unprotected subjects, or none")
     args = parser.parse_args(argv)
     counts = Counts.few() if args.quick else Counts()
     judge, judges = toybox_judge(counts)
@@ -77,11 +82,14 @@ def cli(argv: Sequence[str] | None) -> None:
     for row in args.rows.split(","):
         if row not in ("none", *ROWS):
             raise UsageError(f"--rows {row} is no row; there are none, {', '.join(ROWS)}")
-    bench = Bench(model, judge, results, args.seed, quick=args.quick)
+    bench = Bench(
+        model, judge, results, args.seed, quick=args.quick, strengths=args.strengths.split(","),
+        others=[kind for kind in args.others.split(",") if kind != "none"],
+    )  # fmt: skip
     cast = unseen(1 if args.quick else args.subjects, args.seed)
     for count, who in enumerate(cast, start=1):
         for row in args.rows.split(","):
-            bench.measure(row, who, chosen, args.strengths.split(","))
+            bench.measure(row, who, chosen)
         results.finish(sum_up(results, cast[:count], args.seed), device=model.device)
     print(render(results.record))
 
@@ -95,34 +103,37 @@ class Bench:
     results: common.Results
     seed: int
     quick: bool = False
+    strengths: Sequence[str] = ("gentle",)
+    others: Sequence[str] = ("same class", "another class")
 
     def __post_init__(self) -> None:
         self.maker = Maker(self.model, self.results, self.quick)
         self.reader = classifier.load()
+        self._original: dict[str, Tensor] = {}
 
-    def measure(self, row: str, who: Member, chosen: Sequence[Attacker], strengths: Sequence[str]) -> None:
+    def measure(self, row: str, who: Member, chosen: Sequence[Attacker]) -> None:
         """Fill this row's missing cells of one subject."""
         key = f"{row}/{personalization.key_of(who)}"
-        wanted = [f"{key}/{strength}/{one.name}" for strength in strengths for one in chosen]
-        wanted += [f"{key}/{strength}/{other}" for strength in strengths for other in others_of(who)]
+        wanted = [f"{key}/{strength}/{one.name}" for strength in self.strengths for one in chosen]
+        wanted += [f"{key}/{strength}/{other}" for strength in self.strengths for other in self.others]
         wanted.append(f"{key}/quality")
         if all(name in self.results.cells for name in wanted):
             return
         released = self.maker.released(row, who)
         drawn = Priors(released)
         self.results.cell(f"{key}/quality", lambda: self.quality(released, who))
-        for strength in strengths:
+        for strength in self.strengths:
             base = self.base(strength)
             for one in chosen:
                 self.results.cell(
                     f"{key}/{strength}/{one.name}",
                     lambda one=one, base=base: self.attacked(released, who, one, base, drawn, key),  # type: ignore[misc]
                 )
-            for kind, other in others_of(who).items():
+            for kind in self.others:
                 self.results.cell(
                     f"{key}/{strength}/{kind}",
-                    lambda other=other, base=base, kind=kind: self.attacked(  # type: ignore[misc]
-                        released, other, attackers()[0], base, drawn, f"{key}-{kind}"
+                    lambda base=base, kind=kind: self.attacked(  # type: ignore[misc]
+                        released, others_of(who)[kind], attackers()[0], base, drawn, f"{key}-{kind}"
                     ),
                 )
 
@@ -157,12 +168,14 @@ class Bench:
         steps = 2 if self.quick else 25
         noun = who.class_noun
         prompt = f"a photo of {with_article(noun)}"
-        pictures = [
-            m.generate([prompt], seeds=range(4_000_000, 4_000_000 + count), steps=steps)
-            for m in (released, self.model)
-        ]
+        seeds = range(4_000_000, 4_000_000 + count)
+        if noun not in self._original:
+            self._original[noun] = self.model.generate([prompt], seeds=seeds, steps=steps)
+        before = self._original[noun]
+        now = before if released is self.model else released.generate([prompt], seeds=seeds, steps=steps)
+        pictures = [now, before]
         real = class_pictures(noun, count, seed=77)
-        now, before, renders = (self.reader.features(x) for x in (*pictures, real))
+        seen, seen_before, renders = (self.reader.features(x) for x in (*pictures, real))
         asked = captions()[1::2]
         read, _ = self.reader.read(
             released.generate(asked, seeds=range(5_000_000, 5_000_000 + len(asked)), steps=steps)
@@ -171,10 +184,10 @@ class Bench:
         varied = diversity(identity[0], identity[1], seed=self.seed)
         self._strip(pictures, noun, who)
         return {
-            "fid": frechet_distance(now, renders),
-            "fid_original": frechet_distance(before, renders),
-            "recall": precision_recall(renders, now)[1],
-            "recall_original": precision_recall(renders, before)[1],
+            "fid": frechet_distance(seen, renders),
+            "fid_original": frechet_distance(seen_before, renders),
+            "recall": precision_recall(renders, seen)[1],
+            "recall_original": precision_recall(renders, seen_before)[1],
             "diversity": varied.value, "class_pictures": count,
             "captions_read": sum(f" {n}" in p for n, p in zip(read, asked, strict=True)) / len(asked),
         }  # fmt: skip

@@ -35,8 +35,13 @@ _AWARE: dict[str, Any] = {
     "outer_steps": 200, "inner_steps": 5, "depth": 400, "learning_rate": 3e-4, "retention_weight": 0.0,
 }  # fmt: skip
 
+_DIVERT: dict[str, Any] = {
+    "outer_steps": 200, "inner_steps": 5, "depth": 50, "learning_rate": 3e-4, "attack_learning_rate": 3e-4,
+}  # fmt: skip
+
 ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     "apdm": ("apdm", _APDM),
+    "divert": ("divert", _DIVERT),
     "adversarial": ("adversarial", {**_APDM, "inner_steps": 0}),
     "imma": ("imma", {**_APDM, "outer_steps": 400, "inner_steps": 1}),
     "apdm-no-l2p": ("apdm", {**_APDM, "inner_steps": 0}),
@@ -53,7 +58,7 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     "target-aware": ("persguard", {**_AWARE, "behaviour": "target"}),
     "combined": ("combined", {**_AWARE, "behaviour": "target"}),
 }
-"""By name: method and settings. Those from the fourth to "apdm-leak" are APDM's ablations (its Tables 4 to
+"""By name: method and settings. Those from the fifth to "apdm-leak" are APDM's ablations (its Tables 4 to
 7); then PersGuard's behaviours as published, without retention, and along simulated attacks; and both."""
 
 MAIN = ("none", "apdm", "adversarial", "imma")
@@ -96,8 +101,8 @@ def protective_of(row: str, who: Member, images: Tensor, reader: Reader) -> Tens
 ENGINE = tuple(
     f"src/unlikeness/immunize/{name}.py"
     for name in (
-        "adversarial", "apdm", "attacks", "behaviours", "combined", "imma", "l2p", "losses", "material",
-        "persguard", "persguard_losses", "preserve", "rows", "run", "settings", "simulated",
+        "adversarial", "apdm", "attacks", "behaviours", "combined", "divert", "imma", "l2p", "losses",
+        "material", "persguard", "persguard_losses", "preserve", "rows", "run", "settings", "simulated",
     )
 )  # fmt: skip
 """The code that decides what an immunized model is."""

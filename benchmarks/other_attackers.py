@@ -32,6 +32,7 @@ CODE = (*protection.CODE, "src/unlikeness/purify")
 
 LABELS = {
     "lora": "LoRA",
+    "gentle": "DreamBooth at a tenth of the rate",
     "jpeg-75": "JPEG 75, then DreamBooth",
     "half-size": "half size, then DreamBooth",
     "another-model": "DreamBooth on another model",
@@ -41,6 +42,9 @@ WASHES: dict[str, tuple[str, dict[str, object]]] = {
     "half-size": ("resize", {"factor": 0.5}),
 }
 METHODS = ("rid", "advdm")
+GENTLE = 0.1
+"""Times DreamBooth's learning rate. At the full one even a U-Net that knows nothing learns the subject from
+its pictures (`benchmarks.attack_floor`), so that it tells little about what a model makes of them."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +131,10 @@ def attackers(
     for name in names:
         if name != "another-model":
             method = "lora" if name == "lora" else "dreambooth"
-            made.append(Attacker(name, method, settings[method], priors, WASHES.get(name)))
+            own = dict(settings[method])
+            if name == "gentle":
+                own["learning_rate"] *= GENTLE
+            made.append(Attacker(name, method, own, priors, WASHES.get(name)))
         elif other is not None:
             tag = f"{name}@{common.model_digest(other)[:8]}"
             made.append(Attacker(tag, "dreambooth", settings["dreambooth"], attacking.Priors(other)))

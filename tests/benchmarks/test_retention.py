@@ -21,19 +21,19 @@ def test_from_cells_to_table(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     flags = ["--quick", "--results", str(path), "--device", "cpu"]
     retention.cli([*flags, "--rows", "none,target"])
     record = common.load(path)
-    ends = ("released", "0.0001/1", "0.0001/2")
+    ends = ("released", "5e-05/1", "5e-05/2")
     wanted = {f"{row}/person-0/{end}" for row in ("none", "target") for end in ends}
     assert set(record["cells"]) == wanted | {"target/person-0/made"}
     assert record["cells"]["none/person-0/released"]["pull_subject"] > 0
     assert "protective" not in record["cells"]["none/person-0/released"]
-    assert 0 <= record["cells"]["target/person-0/0.0001/2"]["protective"] <= 1
+    assert 0 <= record["cells"]["target/person-0/5e-05/2"]["protective"] <= 1
     shown = capsys.readouterr().out
     assert retention.render(record) in shown
     assert "| target: protective output |" in shown
     # What is there is not made again, and a smaller run keeps it. A lost look is trained for afresh.
     torn = {
         **record,
-        "cells": {key: c for key, c in record["cells"].items() if key != "none/person-0/0.0001/2"},
+        "cells": {key: c for key, c in record["cells"].items() if key != "none/person-0/5e-05/2"},
     }
     path.write_text(json.dumps(torn), encoding="utf-8")
     retention.cli([*flags, "--rows", "none"])

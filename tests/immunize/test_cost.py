@@ -87,6 +87,7 @@ def model(weights: Path) -> TextToImage:
                 "batch_size": 2,
             },
         ),
+        ("divert", {"inner_steps": 2, "batch_size": 2, "contexts": "{} x"}),
         ("combined", {"outer_steps": 3, "pictures": 1, "contexts": "{} x", "batch_size": 2}),
     ],
 )

@@ -36,7 +36,9 @@ def immunize(
             help="Several: a YAML list of images, class_noun, identifier; or a folder CLASS_NOUN/NAME."
         ),
     ] = None,
-    method: Annotated[str, typer.Option(help="apdm, persguard, combined, adversarial or imma.")] = "apdm",
+    method: Annotated[
+        str, typer.Option(help="apdm, divert, persguard, combined, adversarial or imma.")
+    ] = "apdm",
     outer_steps: Annotated[
         int | None, typer.Option(help="Steps of the model that is released (N_protect).")
     ] = None,

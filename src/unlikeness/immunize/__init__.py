@@ -19,6 +19,7 @@ register("apdm", "unlikeness.immunize.apdm:Apdm")
 register("adversarial", "unlikeness.immunize.adversarial:Adversarial")
 register("imma", "unlikeness.immunize.imma:Imma")
 register("persguard", "unlikeness.immunize.persguard:PersGuard")
+register("divert", "unlikeness.immunize.divert:Divert")
 register("combined", "unlikeness.immunize.combined:Combined")
 
 __all__ = ["Defence", "create", "immunize", "method", "names", "register"]

@@ -22,6 +22,7 @@ _METHODS = {
     "learnt along simulated attacks",
     "adversarial": "the naive adversarial loss along simulated attacks, a comparison that spoils pictures",
     "persguard": "PersGuard (arXiv 2502.16167), reconstructed: a backdoor that fine-tuning sets off",
+    "divert": "a fine-tune on the subject is led to other members of its class, along simulated attacks",
     "combined": "APDM and PersGuard together: a preference for generic pictures of the class, and a "
     "backdoor, along the same simulated attacks",
     "imma": "IMMA (ECCV 2024): cross-attention alone, against a step of personalization",
