@@ -49,8 +49,9 @@ def test_from_cells_to_table(
     rid, tag = tagged("rid"), every[-1].name
     record = run(every, ["rid"])
     assert list(record["cells"]) == [
-        "person-0/lora/clean", f"person-0/lora/{rid}/8", f"person-0/jpeg-75/{rid}/8",
-        f"person-0/half-size/{rid}/8", f"person-0/{tag}/clean", f"person-0/{tag}/{rid}/8",
+        "person-0/lora/clean", f"person-0/lora/{rid}/8", "person-0/gentle/clean",
+        f"person-0/gentle/{rid}/8", f"person-0/jpeg-75/{rid}/8", f"person-0/half-size/{rid}/8",
+        f"person-0/{tag}/clean", f"person-0/{tag}/{rid}/8",
     ]  # fmt: skip
     # Another model draws class pictures of its own.
     assert len(list((tmp_path / "runs").rglob("prior-person-*.safetensors"))) == 2
@@ -62,17 +63,19 @@ def test_from_cells_to_table(
     table = [line for line in other_attackers.render(record).splitlines() if line.startswith("|")][2:]
     assert [line.split(" | ")[:2] for line in table] == [
         ["| LoRA", "clean"], ["| LoRA", "advdm, 8/255"], ["| LoRA", "rid, 8/255"],
+        ["| DreamBooth at a tenth of the rate", "clean"],
+        ["| DreamBooth at a tenth of the rate", "rid, 8/255"],
         ["| JPEG 75, then DreamBooth", "rid, 8/255"], ["| half size, then DreamBooth", "rid, 8/255"],
         ["| DreamBooth on another model", "clean"], ["| DreamBooth on another model", "rid, 8/255"],
     ]  # fmt: skip
-    assert [line.split(" | ")[-1] for line in table] == ["2 |"] * 3 + ["1 |"] * 4
+    assert [line.split(" | ")[-1] for line in table] == ["2 |"] * 3 + ["1 |"] * 6
 
 
 def test_a_wash_comes_before_the_attack(model: TextToImage, settings: dict[str, Any], tmp_path: Path) -> None:
     seen = []
 
-    def attack(model: TextToImage, subject: Any, method: str, *_: Any, **__: Any) -> TextToImage:
-        seen.append((subject.images, method))
+    def attack(model: TextToImage, subject: Any, method: str, *further: Any, **_: Any) -> TextToImage:
+        seen.append((subject.images, method, further[0]["learning_rate"]))
         return model
 
     who = member(0, "dog").subject(2)
@@ -80,7 +83,9 @@ def test_a_wash_comes_before_the_attack(model: TextToImage, settings: dict[str, 
         patch.setattr(attacking, "attack", attack)
         for attacker in other_attackers.attackers(list(other_attackers.LABELS), model, None, settings):
             attacker.copy(who, tmp_path / "checkpoint")
-    (lora, how), (jpeg, _), (half, last) = seen  # and no other model, as there is none
+    (lora, how, _), (gentle, _, slow), (jpeg, _, usual), (half, last, _) = seen  # there is no other model
+    assert torch.equal(gentle, who.images)
+    assert slow == pytest.approx(0.1 * usual)
     assert torch.equal(lora, who.images)
     assert (how, last) == ("lora", "dreambooth")
     for washed in (jpeg, half):
@@ -105,7 +110,7 @@ def test_of_other_models_only_the_one_at_hand_stays(
 
 
 def test_what_cannot_be_asked_is_refused() -> None:
-    with pytest.raises(UsageError, match="there are lora, jpeg-75"):
+    with pytest.raises(UsageError, match="there are lora, gentle"):
         other_attackers.asked("lora,gif", None)
     with pytest.raises(UsageError, match="--other"):
         other_attackers.asked("another-model", None)

@@ -1,0 +1,203 @@
+"""How many subjects may share one immunized model? s, everybody else's s, the class, against their number.
+
+    python -m benchmarks.many_subjects --counts 1,4,16
+    python -m benchmarks.many_subjects --counts 4 --schedule sequential
+
+Per number N: one model that protects the first N unseen subjects, made with a number of outer steps for
+each of them; then the paper's attacker at its gentle strength (`benchmarks.immunization`) on the first of
+them, the same for every N, and on two subjects whom nobody protects; and pictures of the class. "joint" lets
+all take turns in one run, "sequential" adds one after the other to the model that protects those before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+
+from benchmarks import common, personalization
+from benchmarks.immunization import CODE, STRENGTHS, Bench
+from benchmarks.immunizing import ROWS, SCALE, captions, others_of, target_of
+from benchmarks.judging import TRAINING, Counts, summarize, toybox_judge
+from unlikeness import immunize
+from unlikeness.diffusion import TextToImage
+from unlikeness.errors import UsageError
+from unlikeness.immunize.material import class_settings
+from unlikeness.immunize.passes import count as count_passes
+from unlikeness.measure.bootstrap import bootstrap_mean
+from unlikeness.toybox.cast import Member, unseen
+from unlikeness.verify.attack import Priors
+from unlikeness.verify.attackers import PAPER
+
+NAME = "many_subjects"
+SCHEDULES = ("joint", "sequential")
+STRENGTH = "gentle"
+
+
+def cli(argv: Sequence[str] | None) -> None:
+    parser = common.parser(__doc__.split("\n")[0] if __doc__ else "")
+    parser.add_argument("--counts", default="1,4,16,64", help="numbers of protected subjects")
+    parser.add_argument("--row", default="divert", help="method and settings, of benchmarks.immunizing")
+    parser.add_argument("--schedule", default="joint", help=f"one of {', '.join(SCHEDULES)}")
+    parser.add_argument("--steps-each", type=int, default=200, help="outer steps for each subject")
+    parser.add_argument("--attacked", type=int, default=4, help="of the protected, the first so many")
+    args = parser.parse_args(argv)
+    if args.row not in ROWS:
+        raise UsageError(f"--row {args.row} is none; there are {', '.join(ROWS)}")
+    if args.schedule not in SCHEDULES:
+        raise UsageError(f"--schedule {args.schedule} is none; there are {', '.join(SCHEDULES)}")
+    numbers = sorted({int(text) for text in args.counts.split(",")})
+    counts = Counts.few() if args.quick else Counts()
+    judge, judges = toybox_judge(counts)
+    model = TextToImage.from_pretrained(args.model, device=args.device, dtype="float32")
+    about = {
+        **personalization.about(model, args, judges, counts),
+        "scale": SCALE, "attack": STRENGTHS[STRENGTH],
+    }  # fmt: skip
+    results = common.Results(
+        common.results_file(NAME, args), NAME, about,
+        fresh=args.fresh, keep=args.keep, code=common.code_digest(*CODE),
+    )  # fmt: skip
+    run = Run(
+        Bench(model, judge, results, args.seed, quick=args.quick),
+        args.row, args.schedule, 2 if args.quick else args.steps_each,
+    )  # fmt: skip
+    for number in numbers[: 1 if args.quick else None]:
+        run.measure(unseen(number, args.seed), args.attacked)
+        results.finish(sum_up(results, args.seed), device=model.device)
+    print(render(results.record))
+
+
+@dataclass
+class Run:
+    """One method and schedule, in a bench that has the model, the judges and the results file."""
+
+    bench: Bench
+    row: str
+    schedule: str
+    each: int
+
+    def measure(self, cast: Sequence[Member], attacked: int) -> None:
+        """Fill the missing cells of a model that protects `cast`."""
+        bench, key = self.bench, f"{self.row}, {self.schedule}, {self.each}/{len(cast)}"
+        released = self.released(cast, key)
+        drawn, base = Priors(released), bench.base(STRENGTH)
+
+        def attack(who: Member, name: str) -> None:
+            bench.results.cell(
+                f"{key}/{name}/{personalization.key_of(who)}",
+                lambda: bench.attacked(released, who, PAPER, base, drawn, key.replace(", ", "-")),
+            )
+
+        bench.results.cell(f"{key}/quality", lambda: bench.quality(released, cast[0]))
+        for who in cast[:attacked]:
+            attack(who, "protected")
+        for kind, who in others_of(cast[0]).items():
+            attack(who, kind)
+
+    def released(self, cast: Sequence[Member], key: str) -> TextToImage:
+        """The model, which is kept in a file."""
+        file = self.bench.results.work / f"{key.replace('/', '-').replace(', ', '-')}.safetensors"
+        if not file.exists():
+            self.bench.results.cells.pop(f"{key}/made", None)  # its file was lost
+            self.bench.results.cell(f"{key}/made", lambda: self.make(cast, file))
+        released = self.bench.model.copy()
+        released.unet.load_state_dict({name: value.float() for name, value in load_file(file).items()})
+        return released.freeze()
+
+    def make(self, cast: Sequence[Member], file: Path) -> dict[str, Any]:
+        """Immunize all of them, and write the U-Net in half precision, as it would be published."""
+        bench, maker = self.bench, self.bench.maker
+        together = [list(cast)] if self.schedule == "joint" else [[who] for who in cast]
+        released, passes, losses = bench.model, 0, [0.0]
+        for number, group in enumerate(together):
+            method, values = self.settings(group)
+            made = immunize.create(method, values)
+            nouns = {who.class_noun for who in group}
+            found = {noun: maker.priors.of(noun, class_settings(made.settings)) for noun in nouns}
+            priors = {noun: prior for noun, prior in found.items() if prior is not None}
+            subjects = [who.subject(TRAINING) for who in group]
+            counted = count_passes(released, made, subjects, captions(), original=bench.model)
+            passes += counted.with_gradient.pictures
+            released = immunize.immunize(
+                released, subjects, made, original=bench.model, prompts=captions(),
+                general=maker.general(), priors=priors,
+                checkpoint=file.with_suffix(f".{number}.checkpoint"),
+                after=lambda _, loss: losses.append(loss),
+            )  # fmt: skip
+        file.parent.mkdir(parents=True, exist_ok=True)
+        save_file({name: p.half().contiguous() for name, p in released.unet.state_dict().items()}, file)
+        for number in range(len(together)):
+            file.with_suffix(f".{number}.checkpoint").unlink(missing_ok=True)
+        return {"loss_last": losses[-1], "pictures_with_gradient": passes, "outer_steps": len(losses) - 1}
+
+    def settings(self, group: Sequence[Member]) -> tuple[str, dict[str, Any]]:
+        """(method, settings) for a run that protects `group`."""
+        method, further = ROWS[self.row]
+        values = {**SCALE, **further, "outer_steps": self.each * len(group)}
+        if values.get("behaviour") == "target":
+            values["target_noun"] = target_of(group[0])
+        if self.bench.quick:
+            values |= {"inner_steps": 1, "depth": 1, "class_images": 5, "class_steps": 2}
+        return method, values
+
+
+def sum_up(results: common.Results, seed: int) -> dict[str, Any]:
+    """Per method and number: s of the protected and of two others, the class, what it took."""
+    summary: dict[str, Any] = {}
+    for key in sorted({name.rsplit("/made", 1)[0] for name in results.cells if name.endswith("/made")}):
+        found: dict[str, Any] = {"made": results.cells[f"{key}/made"]}
+        for name in ("protected", "same class", "another class"):
+            cells = [cell for at, cell in results.cells.items() if at.startswith(f"{key}/{name}/")]
+            if cells:
+                found[name] = summarize(cells, seed=seed)
+        quality = results.cells.get(f"{key}/quality")
+        if quality is not None:
+            found["quality"] = {
+                "drift": quality["fid"] / quality["fid_original"] - 1,
+                "diversity": quality["diversity"],
+                "captions_read": bootstrap_mean([[quality["captions_read"]]], seed=seed).value,
+            }
+        summary[key] = found
+    return summary
+
+
+def render(record: Mapping[str, Any]) -> str:
+    """The table of docs/results.md."""
+    rows = []
+    for key, found in sorted(record["summary"].items(), key=_place):
+        how, _, number = key.rpartition("/")
+        made, quality = found["made"], found.get("quality")
+        rows.append([
+            how, int(number), *(
+                None if name not in found else common.interval(found[name]["s"])
+                for name in ("protected", "same class", "another class")
+            ),
+            None if quality is None else f"{quality['drift']:+.0%}",
+            None if quality is None else f"{quality['diversity']:.2f}",
+            f"{made['pictures_with_gradient']:,}", f"{made['seconds'] / 60:.0f}",
+            found["protected"]["subjects"] if "protected" in found else 0,
+        ])  # fmt: skip
+    head = [
+        "method, schedule, outer steps each", "protected", "s of the protected", "s, same class",
+        "s, another class", "FID drift", "diversity", "pictures with a gradient", "minutes", "attacked",
+    ]  # fmt: skip
+    about = record["about"]
+    return "\n\n".join([
+        common.table(head, rows),
+        f"The paper's attacker at a learning rate of {about['attack']['learning_rate']:g}; s of two subjects "
+        "whom nobody protects; drift and diversity of the first subject's class, against the original's. "
+        f"Seed {about['seed']}. Intervals: 95 %, bootstrap over subjects and pictures.",
+    ])  # fmt: skip
+
+
+def _place(item: tuple[str, Any]) -> tuple[str, int]:
+    how, _, number = item[0].rpartition("/")
+    return how, int(number)
+
+
+if __name__ == "__main__":
+    common.main(cli)

@@ -1,0 +1,43 @@
+"""Bring the cells of a copy of a results file, filled by another process, back into the file.
+
+    cp benchmarks/results/NAME.json copy.json
+    python -m benchmarks.NAME --results copy.json ...
+    python -m benchmarks.merge benchmarks/results/NAME.json copy.json
+
+Both must be of the same benchmark, about the same and by the same code. Where both have a cell, the file's
+own stays. The summary is made by the benchmark itself, when it is run once more.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks import common
+from unlikeness.errors import UsageError
+
+
+def cli(argv: Sequence[str] | None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else "")
+    parser.add_argument("file", type=Path, help="gets the cells")
+    parser.add_argument("copy", type=Path, help="has them")
+    args = parser.parse_args(argv)
+    theirs = common.load(args.copy)
+    if not args.file.exists():
+        raise UsageError(f"{args.file} does not exist; rename {args.copy} instead")
+    results = common.Results(args.file, str(theirs.get("benchmark")), theirs.get("about") or {})
+    for name in ("benchmark", "id", "code"):
+        if results.record.get(name) != theirs.get(name):
+            raise UsageError(
+                f"{args.copy} is no copy of {args.file}: it has another {name}; only cells of the same "
+                "benchmark and code belong together"
+            )
+    new = {key: cell for key, cell in theirs["cells"].items() if key not in results.cells}
+    results.cells.update(new)
+    results.save()
+    print(f"{len(new)} cells from {args.copy}")
+
+
+if __name__ == "__main__":
+    common.main(cli)
