@@ -30,18 +30,25 @@ SCALE: dict[str, Any] = {
 
 _APDM: dict[str, Any] = {"outer_steps": 200, "inner_steps": 10, "learning_rate": 2e-4}
 
-_BACKDOOR: dict[str, Any] = {"outer_steps": 400, "learning_rate": 3e-4}
-_AWARE: dict[str, Any] = {
-    "outer_steps": 200, "inner_steps": 5, "depth": 400, "learning_rate": 3e-4, "retention_weight": 0.0,
-}  # fmt: skip
-
 _DIVERT: dict[str, Any] = {
     "outer_steps": 200, "inner_steps": 5, "depth": 50, "learning_rate": 3e-4, "attack_learning_rate": 3e-4,
 }  # fmt: skip
 
+_BACKDOOR: dict[str, Any] = {"outer_steps": 400, "learning_rate": 3e-4}
+_AWARE: dict[str, Any] = {**_DIVERT, "retention_weight": 0.0}
+
+_MIXTURE: dict[str, Any] = {
+    "identifiers": "zwx,ohwx", "templates": "a photo of {}|a picture of {}", "rates": "0.5,1,2",
+    "low_rank": 0.25, "ranks": "4,32", "low_rank_rate": 10.0,
+}  # fmt: skip
+"""Attackers of several kinds, none of whose words is an attacker's of the benchmarks."""
+
 ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     "apdm": ("apdm", _APDM),
     "divert": ("divert", _DIVERT),
+    "divert-gamma-0": ("divert", {**_DIVERT, "repulsion": 0.0}),
+    "divert-no-l2p": ("divert", {**_DIVERT, "inner_steps": 0, "depth": 0}),
+    "divert-mixed": ("divert", {**_DIVERT, **_MIXTURE}),
     "adversarial": ("adversarial", {**_APDM, "inner_steps": 0}),
     "imma": ("imma", {**_APDM, "outer_steps": 400, "inner_steps": 1}),
     "apdm-no-l2p": ("apdm", {**_APDM, "inner_steps": 0}),
@@ -58,10 +65,11 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     "target-aware": ("persguard", {**_AWARE, "behaviour": "target"}),
     "combined": ("combined", {**_AWARE, "behaviour": "target"}),
 }
-"""By name: method and settings. Those from the fifth to "apdm-leak" are APDM's ablations (its Tables 4 to
-7); then PersGuard's behaviours as published, without retention, and along simulated attacks; and both."""
+"""By name: method and settings. Ours with and without its parts, and against several kinds of attackers; the
+comparisons; APDM's ablations (its Tables 4 to 7); PersGuard's behaviours as published, without retention, and
+along simulated attacks; and both."""
 
-MAIN = ("none", "apdm", "adversarial", "imma")
+MAIN = ("none", "apdm", "divert", "adversarial", "imma")
 """The rows that are measured unless others are asked for."""
 
 
