@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks import attacking, common, personalization
+from benchmarks import attacking, common, personalization, protection
 from benchmarks.immunizing import ENGINE, MAIN, ROWS, SCALE, Maker, captions, others_of
 from benchmarks.judging import TRAINING, Counts, Judge, summarize, toybox_judge
 from unlikeness.diffusion import TextToImage
@@ -61,6 +61,7 @@ CLASS_PICTURES = 200
 def cli(argv: Sequence[str] | None) -> None:
     parser = common.parser(__doc__.split("\n")[0] if __doc__ else "")
     parser.add_argument("--subjects", type=int, default=8, help="unseen subjects, the class nouns in turn")
+    parser.add_argument("--skip", type=int, default=0, help="of these the first so many: another process's")
     parser.add_argument("--rows", default=",".join(MAIN))
     parser.add_argument(
         "--attackers", default="all", help="names of unlikeness verify's, separated by commas"
@@ -87,10 +88,11 @@ def cli(argv: Sequence[str] | None) -> None:
         others=[kind for kind in args.others.split(",") if kind != "none"],
     )  # fmt: skip
     cast = unseen(1 if args.quick else args.subjects, args.seed)
-    for count, who in enumerate(cast, start=1):
+    for who in cast[args.skip :]:
         for row in args.rows.split(","):
             bench.measure(row, who, chosen)
-        results.finish(sum_up(results, cast[:count], args.seed), device=model.device)
+        results.finish(sum_up(results, args.seed), device=model.device)
+    results.finish(sum_up(results, args.seed), device=model.device)
     print(render(results.record))
 
 
@@ -198,9 +200,9 @@ class Bench:
         grid(torch.cat([x[:8] for x in pictures]), columns=8).save(strip)
 
 
-def sum_up(results: common.Results, cast: Sequence[Member], seed: int) -> dict[str, Any]:
-    """Per row: s by strength and attacker, the worst of them, other subjects, quality."""
-    names = [personalization.key_of(who) for who in cast]
+def sum_up(results: common.Results, seed: int) -> dict[str, Any]:
+    """Per row: s by strength and attacker, other subjects, quality; each over all subjects that have it."""
+    names = sorted({name.split("/")[1] for name in results.cells}, key=protection.number)
     summary: dict[str, Any] = {}
     for row in ("none", *ROWS):
         found: dict[str, Any] = {"s": {}, "quality": None}

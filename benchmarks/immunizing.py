@@ -111,6 +111,7 @@ ENGINE = tuple(
     for name in (
         "adversarial", "apdm", "attacks", "behaviours", "combined", "divert", "imma", "l2p", "losses",
         "material", "persguard", "persguard_losses", "preserve", "rows", "run", "settings", "simulated",
+        "weighting",
     )
 )  # fmt: skip
 """The code that decides what an immunized model is."""

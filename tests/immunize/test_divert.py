@@ -16,9 +16,9 @@ from unlikeness.diffusion import NoiseSchedule, TextToImage
 from unlikeness.errors import UsageError
 from unlikeness.immunize import create, immunize
 from unlikeness.immunize.attacks import Mixture
-from unlikeness.immunize.divert import z0_weight
 from unlikeness.immunize.material import keep
 from unlikeness.immunize.rows import ask, wide
+from unlikeness.immunize.weighting import z0_weight
 from unlikeness.subjects import Subject
 
 FEW: dict[str, Any] = {
@@ -48,6 +48,11 @@ def test_the_loss_is_its_equation_written_out(
     with torch.no_grad():
         found = made.loss(wide(model.predict(rows.z_t, rows.t, rows.c)), rows)
 
+    def weight(t: Tensor) -> Tensor:
+        a = original.scheduler.alphas_cumprod[t].double().squeeze()
+        w: Tensor = (1 - a) / a if prediction_type == "epsilon" else 1 - a
+        return w.clamp(max=cap)
+
     both, held = watch.draws
     assert 0 < len(named) < 2 * n
     assert {prompt.replace("sks dog", "a dog") for prompt in named} == set(of_class)
@@ -70,14 +75,14 @@ def test_the_loss_is_its_equation_written_out(
             theirs = literal.difference(original, original.unet, draw, c_class[i : i + 1])
             # Both without the target: g − target is φ's difference, and (1 + γ) times that for the subject.
             goal = theirs * (1 + gamma) if i < n else theirs
-            a = original.scheduler.alphas_cumprod[draw[2]].double()
-            w = (1 - a) / a if prediction_type == "epsilon" else 1 - a
-            expected += w.clamp(max=cap).squeeze() * ((ours - goal) ** 2).mean() / (2 * n)
+            expected += weight(draw[2]) * ((ours - goal) ** 2).mean() / (2 * n)
         c_c = original.embed(["a photo of a dog"])
-        l_pp = literal.difference(model, model.unet, held, c_c) - literal.difference(
-            original, original.unet, held, c_c
-        )
-    assert float(found) == pytest.approx(float(expected + 0.3 * (l_pp**2).mean()), rel=1e-5)
+        for i in range(n):
+            draw = literal.part(held, slice(i, i + 1))
+            moved = literal.difference(model, model.unet, draw, c_c)
+            moved = moved - literal.difference(original, original.unet, draw, c_c)
+            expected += 0.3 * weight(draw[2]) * (moved**2).mean() / n
+    assert float(found) == pytest.approx(float(expected), rel=1e-5)
 
 
 def _watch_prompts(patch: pytest.MonkeyPatch) -> list[list[str]]:

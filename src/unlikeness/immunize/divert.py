@@ -1,14 +1,15 @@
 """Divert, ours: a fine-tune on the subject is led to other members of its class, all along the attack.
 
-    L = E_t≥t_low  w(t) · ‖f_θ(z_t, t, c_V) − sg g(z_t, t)‖²  +  λ · L_PP
-    g = f_φ(z_t, t, c_class)                                       for class pictures,
+    L = E_t≥t_low  w(t) · ‖f_θ(z_t, t, c_V) − sg g(z_t, t)‖²
+        + λ · E_t  w(t) · ‖f_θ(z_t, t, c_class) − sg f_φ(z_t, t, c_class)‖²
+    g = f_φ(z_t, t, c_class)                                         for class pictures,
     g = f_φ(z_t, t, c_class) + γ · (f_φ(z_t, t, c_class) − target)   for the subject's own
 
 Under the subject's name the model answers like the original under the class's, and for the subject's own
 noised pictures γ times as far on the other side of that answer: another dog, not this one. Unlike a
-preference (APDM) or the naive loss it has a minimum, in which pictures stay pictures. What a picture shows
-is decided at high noise, where a difference in ε counts for little in the diffusion loss; w(t) weighs it as
-the difference in z0 that it means, up to a cap.
+preference (APDM) or the naive loss it has a minimum, in which pictures stay pictures. w(t) counts an error as
+the one in z0 that it means, up to a cap (`weighting`), in the class's term too: or the class would keep its
+pictures' sharpness and lose their diversity.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ from torch import Tensor
 from unlikeness.diffusion.latents import randn
 from unlikeness.errors import UsageError
 from unlikeness.immunize.material import pick
-from unlikeness.immunize.persguard_losses import prior_preservation
 from unlikeness.immunize.rows import Rows, noised
 from unlikeness.immunize.settings import ImmunizeSettings
+from unlikeness.immunize.weighting import weighted_error, z0_weight
 from unlikeness.prompts import too_long
 from unlikeness.settings import setting
 
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from unlikeness.immunize.material import Kept
     from unlikeness.progress import Progress
 
-__all__ = ["Divert", "DivertSettings", "diversion", "z0_weight"]
+__all__ = ["Divert", "DivertSettings", "diversion"]
 
 _PLACES = ("in the snow", "on the beach", "in the forest", "in the city", "at night", "on a table")
 
@@ -58,6 +59,10 @@ class DivertSettings(ImmunizeSettings):
     learning_rate: float = setting(
         3e-5, "AdamW's step size.", source="ours: 6 times that of the attacker who is feared", at_least=0.0
     )
+    fall: float = setting(
+        0.25, "Share of the outer steps, at the end, over which the step size falls to zero.", source="ours",
+        at_least=0.0, at_most=1.0,
+    )  # fmt: skip
     attack_learning_rate: float = setting(
         3e-5, "The simulated attacker's step size, whose strides are long.",
         source="ours: 6 times that of the attacker who is feared", at_least=0.0,
@@ -73,6 +78,14 @@ class DivertSettings(ImmunizeSettings):
         source="ours", at_least=0.0, at_most=0.99,
     )  # fmt: skip
     weight_cap: float = setting(20.0, "Largest w(t).", source="ours", at_least=0.0)
+    preserve_cap: float = setting(
+        20.0, "Largest w(t) of what is preserved at the released weights; 0: w = 1.", source="ours",
+        at_least=0.0,
+    )  # fmt: skip
+    preserve_class: float = setting(
+        0.5, "Share of it that are class pictures under the class prompt.", source="ours", at_least=0.0,
+        at_most=1.0,
+    )  # fmt: skip
     contexts: str = setting(
         "|".join(f"a photo of {{}} {place}" for place in _PLACES),
         "Prompts for half of the rows, separated by |; the others have the training prompt. Empty: it alone.",
@@ -119,15 +132,16 @@ class Divert:
         return Rows.cat([named, held])
 
     def loss(self, f: Tensor, rows: Rows) -> Tensor:
-        """The diversion and λ L_PP."""
+        """The diversion and λ times the class's term."""
         s, n = self.settings, self.settings.batch_size
         assert self._schedule is not None, "prepare() comes first"
-        w = z0_weight(self._schedule, rows.t[: 2 * n], s.weight_cap)
+        w, named = z0_weight(self._schedule, rows.t, s.weight_cap), slice(2 * n)
         total = diversion(
-            f[: 2 * n], rows.referenced[: 2 * n], rows.target[: 2 * n], w, subject=n, gamma=s.repulsion
+            f[named], rows.referenced[named], rows.target[named], w[named], subject=n, gamma=s.repulsion
         )
         if s.class_weight:
-            total = total + s.class_weight * prior_preservation(f[2 * n :], rows.referenced[2 * n :])
+            held = slice(2 * n, None)
+            total = total + s.class_weight * weighted_error(f[held], rows.referenced[held], w[held])
         return total
 
     def _prompts(
@@ -148,19 +162,6 @@ class Divert:
         return c.index_copy(0, places, there), c_class.index_copy(0, places, of_class)
 
 
-def z0_weight(schedule: NoiseSchedule, t: Tensor, cap: float) -> Tensor:
-    """w(t) = (∂z0/∂f)² [B], at most `cap`: the squared error in z0 that one in the network's answer means.
-
-    (1 − ᾱ)/ᾱ for an ε-prediction, 1 − ᾱ for v, σ² for a flow, 1 for z0 itself (`NoiseSchedule.predict_z0`).
-    t: long [B].
-    """
-    signal, noise = schedule.signal.to(t.device)[t], schedule.noise.to(t.device)[t]
-    if schedule.prediction_type == "sample":
-        return torch.ones_like(noise).clamp(max=cap)
-    scale = noise / signal if schedule.prediction_type == "epsilon" else noise
-    return scale.square().clamp(max=cap)
-
-
 def diversion(
     f: Tensor, reference: Tensor, target: Tensor, w: Tensor, *, subject: int, gamma: float
 ) -> Tensor:
@@ -169,5 +170,5 @@ def diversion(
     f, reference, target: [M, C, h, w], the `subject` rows of the subject's own pictures first; w: [M].
     """
     beyond = reference[:subject] + gamma * (reference[:subject] - target[:subject])
-    goal = torch.cat([beyond, reference[subject:]]).detach()
-    return (w * (f - goal).square().flatten(1).mean(1)).mean()
+    goal = torch.cat([beyond, reference[subject:]])
+    return weighted_error(f, goal, w)

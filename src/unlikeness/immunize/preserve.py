@@ -1,6 +1,6 @@
 """What is to stay as it was: the released model answers like the original on pictures of many prompts.
 
-    L = ‖f_θ(z_t, t, c) − sg f_φ(z_t, t, c)‖², z0 drawn by φ from c
+    L = w(t) · ‖f_θ(z_t, t, c) − sg f_φ(z_t, t, c)‖², z0 drawn by φ from c, w = 1 or `weighting.z0_weight`
 
 Unlike the class term of the protective loss it is taken at the released weights, not along an attack, and
 it asks for φ's own answers, so that it costs no diversity.
@@ -16,8 +16,10 @@ from torch import Tensor
 
 from unlikeness.diffusion.latents import Posterior
 from unlikeness.errors import UsageError
-from unlikeness.immunize.material import pick
+from unlikeness.immunize.material import Kept, pick
 from unlikeness.immunize.rows import ask, noised, wide
+from unlikeness.immunize.settings import ImmunizeSettings
+from unlikeness.immunize.weighting import weighted_error, z0_weight
 from unlikeness.progress import Progress
 from unlikeness.prompts import too_long
 
@@ -32,22 +34,37 @@ class Preserve:
 
     Args:
         pictures: [K] latents that the original model drew, the one at k from `prompts[k]`.
-        batch_size: pictures in a step.
+        settings: how many pictures a step has, of what share the class is, and what a noise level counts.
+        kept: the protected subjects, whose class pictures are that share.
     """
 
-    def __init__(self, pictures: Posterior, prompts: Sequence[str], batch_size: int, precision: str) -> None:
+    def __init__(
+        self, pictures: Posterior, prompts: Sequence[str], settings: ImmunizeSettings, kept: Sequence[Kept],
+        precision: str,
+    ) -> None:  # fmt: skip
         if len(pictures) != len(prompts) or not len(prompts):
             raise UsageError(f"{len(prompts)} prompts for {len(pictures)} pictures: give one for each")
         self.pictures, self.prompts = pictures, list(prompts)
-        self.batch_size, self.precision = batch_size, precision
+        self.settings, self.kept, self.precision = settings, list(kept), precision
 
     def __call__(self, model: TextToImage, original: TextToImage, generator: torch.Generator) -> Tensor:
         """The loss of one batch, with its graph through `model` alone."""
-        which = torch.randint(len(self.prompts), (self.batch_size,), generator=generator)
-        c = model.embed([self.prompts[i] for i in which.tolist()])
-        rows = noised(model.schedule, pick(self.pictures, which, generator), c, generator, reference_c=c)
+        s = self.settings
+        of_class = round(s.preserve_class * s.preserve_batch_size)
+        which = torch.randint(len(self.prompts), (s.preserve_batch_size - of_class,), generator=generator)
+        z0, prompts = pick(self.pictures, which, generator), [self.prompts[i] for i in which.tolist()]
+        if of_class:
+            one = self.kept[int(torch.randint(len(self.kept), (), generator=generator))]
+            member = torch.randint(len(one.prior), (of_class,), generator=generator)
+            z0 = torch.cat([z0, pick(one.prior, member, generator)])
+            prompts += [one.subject.class_prompt] * of_class
+        c = model.embed(prompts)
+        rows = noised(model.schedule, z0, c, generator, reference_c=c)
         [rows] = ask(original, [rows], self.precision)
-        return (wide(model.predict(rows.z_t, rows.t, rows.c)) - rows.referenced).square().mean()
+        w = torch.ones(len(z0), device=z0.device)
+        if s.preserve_cap:
+            w = z0_weight(model.schedule, rows.t, s.preserve_cap)
+        return weighted_error(wide(model.predict(rows.z_t, rows.t, rows.c)), rows.referenced, w)
 
 
 def draw_general(

@@ -18,7 +18,7 @@ from unlikeness.immunize.preserve import Preserve, draw_general
 from unlikeness.immunize.registry import Defence, create
 from unlikeness.progress import Progress
 from unlikeness.subjects import Subject
-from unlikeness.training import adamw, train
+from unlikeness.training import adamw, train, trapezoid
 
 if TYPE_CHECKING:
     from unlikeness.diffusion.latents import Posterior
@@ -80,7 +80,7 @@ def immunize(
             general = draw_general(
                 original, prompts, seed=s.class_seed + 500_000, steps=s.class_steps, progress=progress
             )
-        preserve = Preserve(general, prompts, s.preserve_batch_size, precision_of(s, working.device))
+        preserve = Preserve(general, prompts, s, kept, precision_of(s, working.device))
     defence.prepare(original, kept, progress)
     l2p = L2P(working, original, defence, kept, preserve=preserve)
     identity = {
@@ -99,6 +99,7 @@ def immunize(
         parameters=l2p.theta,
         seed=s.seed,
         clip=s.clip or None,
+        schedule=trapezoid(s.outer_steps, fall=s.fall) if s.fall else None,
         checkpoint=checkpoint,
         every=every,
         settings=identity,

@@ -37,6 +37,13 @@ class ImmunizeSettings(Checked):
     )
     learning_rate: float = setting(5e-6, "AdamW's step size.", source="APDM", at_least=0.0)
     weight_decay: float = setting(0.01, "AdamW's decoupled weight decay.", source="APDM", at_least=0.0)
+    fall: float = setting(
+        0.0,
+        "Share of the outer steps, at the end, over which the step size falls linearly to zero.",
+        source="ours; APDM: none",
+        at_least=0.0,
+        at_most=1.0,
+    )
     clip: float = setting(
         0.0, "Largest norm of the accumulated gradient; 0: unbounded.", source="APDM: unbounded", at_least=0.0
     )
@@ -74,6 +81,21 @@ class ImmunizeSettings(Checked):
     )
     preserve_batch_size: int = setting(
         4, "Pictures in that term.", unit="pictures", source="ours", at_least=1
+    )
+    preserve_cap: float = setting(
+        0.0,
+        "Largest weight of a noise level in that term, where an error counts as the one in z0 that it means; "
+        "0: all levels count alike.",
+        source="ours",
+        at_least=0.0,
+    )
+    preserve_class: float = setting(
+        0.0,
+        "Share of the pictures in that term that are class pictures of a protected subject, under its class "
+        "prompt; the others are of the further prompts.",
+        source="ours",
+        at_least=0.0,
+        at_most=1.0,
     )
     identifiers: str = setting(
         "",

@@ -1,0 +1,80 @@
+"""What is preserved at the released weights, against the equation written out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from tests.immunize import literal
+from tests.tiny import tiny_model
+
+from unlikeness.diffusion import TextToImage
+from unlikeness.errors import UsageError
+from unlikeness.immunize import create, immunize
+from unlikeness.immunize.material import keep
+from unlikeness.immunize.preserve import Preserve, draw_general
+from unlikeness.subjects import Subject
+
+PROMPTS = ["a cup", "a house", "a tree"]
+FEW: dict[str, Any] = {"class_images": 4, "class_steps": 2, "preserve_batch_size": 6, "preserve_weight": 1.0}
+
+
+@pytest.mark.parametrize("cap", [0.0, 3.0])
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_the_term_is_its_equation_written_out(
+    exact: TextToImage, dog: Subject, cat: Subject, weights: Any, cap: float, share: float,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    settings = create("apdm", {**FEW, "preserve_cap": cap, "preserve_class": share}).settings
+    kept = keep(exact, [dog, cat], settings)
+    general = draw_general(exact, PROMPTS, seed=0, steps=2)
+    model = exact.copy()
+    model.unet.load_state_dict(tiny_model(weights, dtype="float64", seed=1).unet.state_dict())
+    preserve = Preserve(general, PROMPTS, settings, kept, "float32")
+    watch, asked = literal.Watch(), []
+    embed = TextToImage.embed
+
+    def watched(self: TextToImage, prompts: list[str], **further: Any) -> torch.Tensor:
+        asked.append(list(prompts))
+        return embed(self, prompts, **further)
+
+    with monkeypatch.context() as patch:
+        watch.on(patch)
+        patch.setattr(TextToImage, "embed", watched)
+        found = preserve(model, exact, torch.Generator().manual_seed(0))
+    [prompts], [draw] = asked, watch.draws
+    of_class = [prompt for prompt in prompts if prompt not in PROMPTS]
+    assert len(prompts) == 6
+    assert len(of_class) == 6 * share
+    assert len(set(of_class)) == (share > 0)
+    assert set(of_class) <= {"a photo of a dog", "a photo of a cat"}
+    expected = torch.zeros((), dtype=torch.float64)
+    with torch.no_grad():
+        for i, prompt in enumerate(prompts):
+            one, c = literal.part(draw, slice(i, i + 1)), exact.embed([prompt])
+            moved = literal.difference(model, model.unet, one, c)
+            moved = moved - literal.difference(exact, exact.unet, one, c)
+            a = exact.scheduler.alphas_cumprod[one[2]].double().squeeze()
+            w = ((1 - a) / a).clamp(max=cap) if cap else 1.0
+            expected += w * (moved**2).mean() / 6
+    assert float(found) == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_a_prompt_without_its_picture_is_refused(exact: TextToImage, dog: Subject) -> None:
+    settings = create("apdm", FEW).settings
+    general = draw_general(exact, PROMPTS, seed=0, steps=2)
+    with pytest.raises(UsageError, match="one for each"):
+        Preserve(general, PROMPTS[:2], settings, keep(exact, [dog], settings), "float32")
+
+
+def test_the_step_size_falls_to_zero_at_the_end(exact: TextToImage, dog: Subject) -> None:
+    """With all steps in the fall, what moves is about half of what constant steps move."""
+
+    def moved(fall: float) -> float:
+        settings = {**FEW, "preserve_weight": 0.0, "inner_steps": 0, "outer_steps": 8, "fall": fall}
+        released = immunize(exact, [dog], "adversarial", {**settings, "learning_rate": 1e-4})
+        pairs = zip(released.unet.parameters(), exact.unet.parameters(), strict=True)
+        return max(float((p - q).abs().max()) for p, q in pairs)
+
+    assert moved(1.0) == pytest.approx(moved(0.0) * 4.5 / 8, rel=0.1)
