@@ -87,7 +87,8 @@ def model(weights: Path) -> TextToImage:
                 "batch_size": 2,
             },
         ),
-        ("divert", {"inner_steps": 2, "batch_size": 2, "contexts": "{} x"}),
+        ("divert", {"inner_steps": 2, "batch_size": 2, "contexts": "{} x", "preserve_weight": 0.0}),
+        ("divert", {"inner_steps": 1, "depth": 2, "preserve_batch_size": 3}),
         ("combined", {"outer_steps": 3, "pictures": 1, "contexts": "{} x", "batch_size": 2}),
     ],
 )
@@ -99,7 +100,7 @@ def test_the_count_of_passes_is_exact(
     # Few enough latents in a call that the original's answers come in several.
     monkeypatch.setattr(rows_module, "AT_ONCE", 3 * 4 * 8 * 8)
     monkeypatch.setattr("unlikeness.immunize.passes.AT_ONCE", 3 * 4 * 8 * 8)
-    prompts = PROMPTS if settings.get("preserve_weight") else []
+    prompts = PROMPTS if settings.get("preserve_weight") else []  # without, divert keeps its classes alone
     subjects = [dog, cat, Subject(pictures(1), "dog", "zwx")]
     expected = count(model, create(method, settings), subjects, prompts)
     counter = Counter()

@@ -68,6 +68,16 @@ def test_a_prompt_without_its_picture_is_refused(exact: TextToImage, dog: Subjec
         Preserve(general, PROMPTS[:2], settings, keep(exact, [dog], settings), "float32")
 
 
+def test_without_prompts_the_class_alone_is_kept(exact: TextToImage, dog: Subject) -> None:
+    settings = {**FEW, "inner_steps": 0, "outer_steps": 1, "preserve_class": 0.5}
+    immunize(exact, [dog], "apdm", settings)
+    with pytest.raises(UsageError, match="needs prompts"):
+        immunize(exact, [dog], "apdm", {**settings, "preserve_class": 0.0})
+    made = create("apdm", settings).settings
+    preserve = Preserve(None, [], made, keep(exact, [dog], made), "float32")
+    assert float(preserve(exact, exact, torch.Generator().manual_seed(0))) == pytest.approx(0, abs=1e-12)
+
+
 def test_the_step_size_falls_to_zero_at_the_end(exact: TextToImage, dog: Subject) -> None:
     """With all steps in the fall, what moves is about half of what constant steps move."""
 

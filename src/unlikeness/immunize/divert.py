@@ -78,6 +78,13 @@ class DivertSettings(ImmunizeSettings):
         source="ours", at_least=0.0, at_most=0.99,
     )  # fmt: skip
     weight_cap: float = setting(20.0, "Largest w(t).", source="ours", at_least=0.0)
+    preserve_weight: float = setting(
+        10.0, "Weight of what is preserved at the released weights: the class, and further prompts if given.",
+        source="ours", at_least=0.0,
+    )  # fmt: skip
+    preserve_batch_size: int = setting(
+        8, "Pictures in that term.", unit="pictures", source="ours", at_least=1
+    )
     preserve_cap: float = setting(
         20.0, "Largest w(t) of what is preserved at the released weights; 0: w = 1.", source="ours",
         at_least=0.0,

@@ -124,9 +124,10 @@ class Job:
         named = self._listed()
         prompts = [] if self.prompts is None else _lines(self.prompts)
         weight = defence.settings.preserve_weight
-        if weight and not prompts:
+        if weight and not prompts and not defence.settings.preserve_class:
             raise UsageError(
-                "preserve_weight needs --prompts FILE, of what the model must still draw as before"
+                "preserve_weight needs --prompts FILE, of what the model must still draw as before, or "
+                "preserve_class above 0"
             )
         if prompts and not weight:
             raise UsageError(

@@ -33,32 +33,37 @@ class Preserve:
     """The term's pictures and prompts.
 
     Args:
-        pictures: [K] latents that the original model drew, the one at k from `prompts[k]`.
+        pictures: [K] latents that the original model drew, that at k from `prompts[k]`; None without prompts.
         settings: how many pictures a step has, of what share the class is, and what a noise level counts.
-        kept: the protected subjects, whose class pictures are that share.
+        kept: the protected subjects, whose class pictures are that share; without prompts they are all.
     """
 
     def __init__(
-        self, pictures: Posterior, prompts: Sequence[str], settings: ImmunizeSettings, kept: Sequence[Kept],
-        precision: str,
+        self, pictures: Posterior | None, prompts: Sequence[str], settings: ImmunizeSettings,
+        kept: Sequence[Kept], precision: str,
     ) -> None:  # fmt: skip
-        if len(pictures) != len(prompts) or not len(prompts):
-            raise UsageError(f"{len(prompts)} prompts for {len(pictures)} pictures: give one for each")
+        drawn = 0 if pictures is None else len(pictures)
+        if drawn != len(prompts):
+            raise UsageError(f"{len(prompts)} prompts for {drawn} pictures: give one for each")
         self.pictures, self.prompts = pictures, list(prompts)
         self.settings, self.kept, self.precision = settings, list(kept), precision
 
     def __call__(self, model: TextToImage, original: TextToImage, generator: torch.Generator) -> Tensor:
         """The loss of one batch, with its graph through `model` alone."""
         s = self.settings
-        of_class = round(s.preserve_class * s.preserve_batch_size)
-        which = torch.randint(len(self.prompts), (s.preserve_batch_size - of_class,), generator=generator)
-        z0, prompts = pick(self.pictures, which, generator), [self.prompts[i] for i in which.tolist()]
+        of_class = round(s.preserve_class * s.preserve_batch_size) if self.prompts else s.preserve_batch_size
+        parts, prompts = [], []
+        if self.pictures is not None:
+            count = s.preserve_batch_size - of_class
+            which = torch.randint(len(self.prompts), (count,), generator=generator)
+            parts.append(pick(self.pictures, which, generator))
+            prompts += [self.prompts[i] for i in which.tolist()]
         if of_class:
             one = self.kept[int(torch.randint(len(self.kept), (), generator=generator))]
             member = torch.randint(len(one.prior), (of_class,), generator=generator)
-            z0 = torch.cat([z0, pick(one.prior, member, generator)])
+            parts.append(pick(one.prior, member, generator))
             prompts += [one.subject.class_prompt] * of_class
-        c = model.embed(prompts)
+        z0, c = torch.cat(parts), model.embed(prompts)
         rows = noised(model.schedule, z0, c, generator, reference_c=c)
         [rows] = ask(original, [rows], self.precision)
         w = torch.ones(len(z0), device=z0.device)

@@ -53,7 +53,8 @@ def immunize(
         settings: for a name: its settings object, or values by field name.
         original: φ, which draws the class pictures and says what is to stay as it was; None: `model` itself.
             Another one where `model` has been immunized before.
-        prompts: what the released model must still draw as before; needed where preserve_weight counts.
+        prompts: what the released model must still draw as before; needed where preserve_weight
+            counts, unless preserve_class does too.
         priors: class pictures by class noun, to share between runs; drawn now if not given.
         general: a picture for each of `prompts` (`preserve.draw_general`); drawn now if not given.
         checkpoint: file that an interrupted run goes on from; on a CPU it ends as an uninterrupted one would.
@@ -65,8 +66,11 @@ def immunize(
     """
     defence = create(method, settings) if isinstance(method, str) else method
     s = defence.settings
-    if s.preserve_weight and not prompts:
-        raise UsageError("preserve_weight needs prompts, of what the model must still draw as before")
+    if s.preserve_weight and not (prompts or s.preserve_class):
+        raise UsageError(
+            "preserve_weight needs prompts, of what the model must still draw as before, or preserve_class "
+            "above 0"
+        )
     original = original or model
     kept = keep(original, subjects, s, priors=priors, progress=progress)
     working = merged_copy(model)
@@ -76,7 +80,7 @@ def immunize(
         working.unet.train()
     preserve = None
     if s.preserve_weight:
-        if general is None:
+        if general is None and prompts:
             general = draw_general(
                 original, prompts, seed=s.class_seed + 500_000, steps=s.class_steps, progress=progress
             )
