@@ -32,6 +32,8 @@ _APDM: dict[str, Any] = {"outer_steps": 200, "inner_steps": 10, "learning_rate":
 
 _DIVERT: dict[str, Any] = {
     "outer_steps": 200, "inner_steps": 5, "depth": 50, "learning_rate": 3e-4, "attack_learning_rate": 3e-4,
+    "preserve_weight": 10.0, "preserve_batch_size": 8, "preserve_class": 0.5, "preserve_cap": 20.0,
+    "fall": 0.25,
 }  # fmt: skip
 
 _BACKDOOR: dict[str, Any] = {"outer_steps": 400, "learning_rate": 3e-4}
