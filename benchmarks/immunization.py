@@ -14,9 +14,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from benchmarks import attacking, common, personalization, protection
@@ -56,6 +58,7 @@ the original gives its best s, and the third the one that benchmarks.personaliza
 subject from its pictures alone (`benchmarks.attack_floor`)."""
 
 CLASS_PICTURES = 200
+SHEET = "subjects, the attacked original, the attacked model"
 
 
 def cli(argv: Sequence[str] | None) -> None:
@@ -92,6 +95,7 @@ def cli(argv: Sequence[str] | None) -> None:
         for row in args.rows.split(","):
             bench.measure(row, who, chosen)
         results.finish(sum_up(results, args.seed), device=model.device)
+    results.record["sheets"] = bench.sheets()
     results.finish(sum_up(results, args.seed), device=model.device)
     print(render(results.record))
 
@@ -157,9 +161,7 @@ class Bench:
             scratch=self.results.work / "scratch" / f"{key.replace('/', '-')}-{base.learning_rate:g}",
         )  # fmt: skip
         figures, pictures = self.judge.look(attacked.model, who, attacked.subject, self.seed)
-        strip = (
-            self.results.work / "pictures" / f"{key.replace('/', '-')}-{one.name}-{base.learning_rate:g}.png"
-        )
+        strip = self.strip(key, one.name, base.learning_rate)
         strip.parent.mkdir(parents=True, exist_ok=True)
         grid(torch.cat([subject.images, pictures[:TRAINING]]), columns=TRAINING).save(strip)
         return figures
@@ -194,10 +196,48 @@ class Bench:
             "captions_read": sum(f" {n}" in p for n, p in zip(read, asked, strict=True)) / len(asked),
         }  # fmt: skip
 
+    def strip(self, key: str, attacker: str, rate: float) -> Path:
+        """Where one attack's pictures are kept: above the subject's own, below what the attacker draws."""
+        return self.results.work / "pictures" / f"{key.replace('/', '-')}-{attacker}-{rate:g}.png"
+
+    def sheets(self) -> list[str]:
+        """For each row a picture beside the results file: a line for each subject with its pictures, those of
+        the attacked original, and those of the attacked row. Names of the rows that have one."""
+        rate = STRENGTHS["gentle"]["learning_rate"]
+        names = sorted({key.split("/")[1] for key in self.results.cells}, key=protection.number)
+        made = []
+        for row in ROWS:
+            pairs = [
+                [self.strip(f"{which}/{name}", "paper", rate) for which in ("none", row)] for name in names
+            ]
+            found = [pair for pair in pairs if all(file.exists() for file in pair)]
+            if found:
+                _sheet(found).save(self.results.path.with_name(f"{NAME}-{row}.png"))
+                made.append(row)
+        return made
+
     def _strip(self, pictures: Sequence[Tensor], noun: str, who: Member) -> None:
         strip = self.results.work / "pictures" / f"class-{noun}-{who.seed}.png"
         strip.parent.mkdir(parents=True, exist_ok=True)
         grid(torch.cat([x[:8] for x in pictures]), columns=8).save(strip)
+
+
+def _sheet(pairs: Sequence[Sequence[Path]], gap: int = 8) -> Image.Image:
+    """Each pair of strips as one line: the first one's upper half, and the lower halves of both."""
+    lines = []
+    for files in pairs:
+        plain, row = (Image.open(file) for file in files)
+        width, half = plain.width, plain.height // 2
+        line = Image.new("RGB", (3 * width + 2 * gap, half), (255, 255, 255))
+        line.paste(plain.crop((0, 0, width, half)), (0, 0))
+        for place, strip in enumerate((plain, row), start=1):
+            line.paste(strip.crop((0, strip.height - half, width, strip.height)), (place * (width + gap), 0))
+        lines.append(line)
+    height = sum(line.height + gap for line in lines) - gap
+    sheet = Image.new("RGB", (lines[0].width, height), (255, 255, 255))
+    for i, line in enumerate(lines):
+        sheet.paste(line, (0, i * (lines[0].height + gap)))
+    return sheet
 
 
 def sum_up(results: common.Results, seed: int) -> dict[str, Any]:
@@ -240,22 +280,24 @@ def render(record: Mapping[str, Any]) -> str:
                         f"{f['class_read']:.2f}", f["subjects"],
                     ])  # fmt: skip
     head = ["model", "attack", "attacker", "s", "s, new context", "class read", "subjects"]
+    kinds = [
+        (strength, kind)
+        for strength in STRENGTHS
+        for kind in ("same class", "another class")
+        if any(f"{strength}/{kind}" in found["s"] for found in record["summary"].values())
+    ]
     kept = []
     for row, found in record["summary"].items():
         q = found["quality"]
         cells: list[Any] = [row]
-        for strength in STRENGTHS:
-            for kind in ("same class", "another class"):
-                f = found["s"].get(f"{strength}/{kind}")
-                cells.append(None if f is None else common.interval(f["s"]))
+        for strength, kind in kinds:
+            f = found["s"].get(f"{strength}/{kind}")
+            cells.append(None if f is None else common.interval(f["s"]))
         if q is not None:
             cells += [f"{q['fid']['value']:.2f}", f"{q['drift']:+.0%}", f"{q['recall']['value']:.2f}",
                       f"{q['diversity']['value']:.2f}", f"{q['captions_read']['value']:.2f}"]  # fmt: skip
             kept.append(cells)
-    headings = [
-        "model",
-        *(f"{kind}, {strength}" for strength in STRENGTHS for kind in ("same class", "another")),
-    ]
+    headings = ["model", *(f"s, {kind}, {strength}" for strength, kind in kinds)]
     about = record["about"]
     return "\n\n".join([
         common.table(head, rows),
@@ -265,6 +307,11 @@ def render(record: Mapping[str, Any]) -> str:
         "features, drift against the original's own FID; diversity: mean distance in the identity encoder's "
         f"space, over the original's. Seed {about['seed']}. Intervals: 95 %, bootstrap over subjects and "
         "pictures.",
+        *(
+            f"A line a subject: its pictures, what the attacked original draws of it, and what the attacked "
+            f"`{row}` draws.\n\n![{row}: {SHEET}](../benchmarks/results/{NAME}-{row}.png)"
+            for row in record.get("sheets", ())
+        ),
     ])  # fmt: skip
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from benchmarks import common, immunization, immunizing
 from unlikeness.toybox.cast import unseen
@@ -26,6 +27,15 @@ def test_from_cells_to_table(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     shown = capsys.readouterr().out
     assert immunization.render(record) in shown
     assert "| apdm | gentle | lora-4 |" in shown
+    assert record["sheets"] == ["apdm"]
+    assert "](../benchmarks/results/immunization-apdm.png)" in shown
+    with Image.open(tmp_path / "immunization-apdm.png") as sheet, Image.open(
+        next((common.RUNS / "work").rglob("none-person-0-paper-5e-05.png"))
+    ) as strip:
+        assert sheet.size == (3 * strip.width + 16, strip.height // 2)
+        width, half = strip.width, strip.height // 2
+        upper = strip.crop((0, 0, width, half))
+        assert sheet.crop((0, 0, width, half)).tobytes() == upper.tobytes()
     # What is there is not made again, and a smaller run keeps it.
     immunization.cli([*flags, "--rows", "none", "--attackers", "paper"])
     assert common.load(path)["cells"] == record["cells"]
