@@ -56,6 +56,7 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     "divert": ("divert", _DIVERT),
     "divert-gamma-0": ("divert", {**_DIVERT, "repulsion": 0.0}),
     "divert-no-l2p": ("divert", {**_DIVERT, "inner_steps": 0, "depth": 0}),
+    "divert-not-kept": ("divert", {**_DIVERT, "preserve_weight": 0.0}),
     "divert-mixed": ("divert", {**_DIVERT, **_MIXTURE}),
     "adversarial": ("adversarial", {**_APDM, "inner_steps": 0}),
     "imma": ("imma", {**_APDM, "outer_steps": 400, "inner_steps": 1}),
