@@ -8,8 +8,8 @@
 Under the subject's name the model answers like the original under the class's, and for the subject's own
 noised pictures γ times as far on the other side of that answer: another dog, not this one. Unlike a
 preference (APDM) or the naive loss it has a minimum, in which pictures stay pictures. w(t) counts an error as
-the one in z0 that it means, up to a cap (`weighting`), in the class's term too, since a plain loss hardly sees
-a class lose its diversity.
+the one in z0 that it means, up to a cap (`weighting`), in the class's term too, since a plain loss hardly
+sees a class lose its diversity.
 """
 
 from __future__ import annotations
