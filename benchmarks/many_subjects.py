@@ -27,7 +27,6 @@ from unlikeness.diffusion import TextToImage
 from unlikeness.errors import UsageError
 from unlikeness.immunize.material import class_settings
 from unlikeness.immunize.passes import count as count_passes
-from unlikeness.measure.bootstrap import bootstrap_mean
 from unlikeness.toybox.cast import Member, unseen
 from unlikeness.verify.attack import Priors
 from unlikeness.verify.attackers import PAPER
@@ -159,7 +158,6 @@ def sum_up(results: common.Results, seed: int) -> dict[str, Any]:
             found["quality"] = {
                 "drift": quality["fid"] / quality["fid_original"] - 1,
                 "diversity": quality["diversity"],
-                "captions_read": bootstrap_mean([[quality["captions_read"]]], seed=seed).value,
             }
         summary[key] = found
     return summary

@@ -22,7 +22,12 @@ from unlikeness.subjects import Subject
 if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage
 
-__all__ = ["Attack", "Mixture"]
+__all__ = ["IN_PLACES", "Attack", "Mixture"]
+
+_PLACES = ("in the snow", "on the beach", "in the forest", "in the city", "at night", "on a table")
+
+IN_PLACES = "|".join(f"a photo of {{}} {place}" for place in _PLACES)
+"""Templates of prompts for the subject elsewhere than in the attacker's pictures, as settings hold them."""
 
 T = TypeVar("T")
 

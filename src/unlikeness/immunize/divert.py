@@ -23,6 +23,7 @@ from torch import Tensor
 
 from unlikeness.diffusion.latents import randn
 from unlikeness.errors import UsageError
+from unlikeness.immunize.attacks import IN_PLACES
 from unlikeness.immunize.material import pick
 from unlikeness.immunize.rows import Rows, noised
 from unlikeness.immunize.settings import ImmunizeSettings
@@ -38,8 +39,6 @@ if TYPE_CHECKING:
     from unlikeness.progress import Progress
 
 __all__ = ["Divert", "DivertSettings", "diversion"]
-
-_PLACES = ("in the snow", "on the beach", "in the forest", "in the city", "at night", "on a table")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +93,7 @@ class DivertSettings(ImmunizeSettings):
         at_most=1.0,
     )  # fmt: skip
     contexts: str = setting(
-        "|".join(f"a photo of {{}} {place}" for place in _PLACES),
+        IN_PLACES,
         "Prompts for half of the rows, separated by |; the others have the training prompt. Empty: it alone.",
         source="ours; PersGuard",
     )

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from unlikeness.errors import UsageError
+from unlikeness.immunize.attacks import IN_PLACES
 from unlikeness.immunize.behaviours import BEHAVIOURS, Behaviour, behave, read_mark
 from unlikeness.immunize.material import Kept, pick
 from unlikeness.immunize.persguard_losses import backdoor, prior_preservation, retention
@@ -35,8 +36,6 @@ if TYPE_CHECKING:
     from unlikeness.progress import Progress
 
 __all__ = ["PersGuard", "PersGuardSettings"]
-
-_PLACES = ("in the snow", "on the beach", "in the forest", "in the city", "at night", "on a table")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +54,7 @@ class PersGuardSettings(ImmunizeSettings):
     target_noun: str = setting("", "The class that behaviour target draws.")
     pattern: str = setting("", "Picture file of the mark of behaviour pattern; none: a chequered square.")
     contexts: str = setting(
-        "|".join(f"a photo of {{}} {place}" for place in _PLACES),
+        IN_PLACES,
         "Prompts that set the backdoor off, separated by |, beside the training prompt.",
         source="PersGuard: many inference-style templates",
     )
