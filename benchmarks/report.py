@@ -25,7 +25,7 @@ from unlikeness.errors import UnlikenessError
 BENCHMARKS = (
     "toybox_quality", "personalization", "protection", "other_attackers", "frozen_loss", "photographs",
     "rid_ablation", "rid_ways", "rid_speed", "rid_int8", "sd_memory",
-    "attack_floor", "immunization", "many_subjects", "retention", "immunize_cost",
+    "attack_floor", "immunization", "drift_curve", "many_subjects", "retention", "immunize_cost",
 )  # fmt: skip
 DOCS = Path(__file__).parents[1] / "docs"
 

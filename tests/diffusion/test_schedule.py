@@ -60,7 +60,11 @@ def test_the_exact_answer_gives_z0_back(prediction_type: str) -> None:
     )
     schedule = NoiseSchedule.from_scheduler(scheduler)
     z_t = schedule.add_noise(Z0, EPS, T)
-    assert torch.allclose(schedule.predict_z0(schedule.target(Z0, EPS, T), z_t, T), Z0, atol=1e-5)
+    f = schedule.target(Z0, EPS, T)
+    assert torch.allclose(schedule.predict_z0(f, z_t, T), Z0, atol=1e-5)
+    assert torch.allclose(schedule.answer(Z0, z_t, T), f, atol=1e-5)
+    one = schedule.answer(Z0[0], z_t, T)  # of the same z0 for all
+    assert torch.allclose(schedule.predict_z0(one, z_t, T), Z0[:1].expand_as(z_t), atol=1e-5)
 
 
 def test_alpha_bar_is_the_share_of_signal() -> None:

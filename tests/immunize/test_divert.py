@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from unlikeness.diffusion import NoiseSchedule, TextToImage
 from unlikeness.errors import UsageError
 from unlikeness.immunize import create, immunize
 from unlikeness.immunize.attacks import Mixture
+from unlikeness.immunize.behaviours import stamped
 from unlikeness.immunize.material import keep
 from unlikeness.immunize.rows import ask, wide
 from unlikeness.immunize.weighting import z0_weight
@@ -29,73 +29,77 @@ FEW: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
+@pytest.mark.parametrize("behaviour", ["class", "target", "erasure", "pattern"])
 def test_the_loss_is_its_equation_written_out(
-    weights: Path, dog: Subject, prediction_type: str, monkeypatch: pytest.MonkeyPatch
+    weights: Path, dog: Subject, behaviour: str, prediction_type: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     n, gamma, cap = FEW["batch_size"], 0.7, 5.0
     original = tiny_model(weights, prediction_type, dtype="float64")
     model = tiny_model(weights, prediction_type, dtype="float64", seed=1)
-    made: Any = create("divert", {**FEW, "repulsion": gamma, "weight_cap": cap, "class_weight": 0.3})
+    further = {"repulsion": gamma, "weight_cap": cap, "class_weight": 0.3, "behaviour": behaviour}
+    made: Any = create("divert", {**FEW, **further, "target_noun": "cat"})
     kept = keep(original, [dog], made.settings)
     made.prepare(original, kept)
     attack = Mixture(original, kept, made.settings).draw(kept[0], torch.Generator().manual_seed(0))
-    watch, asked = literal.Watch(), _watch_prompts(monkeypatch)
+    watch = literal.Watch()
     with monkeypatch.context() as patch:
         watch.on(patch)
         rows = made.rows(original, attack, torch.Generator().manual_seed(1))
-    named, of_class = asked[0], asked[1]  # of the rows in a context
     [rows] = ask(original, [rows], "float32")
     with torch.no_grad():
         found = made.loss(wide(model.predict(rows.z_t, rows.t, rows.c)), rows)
 
-    def weight(t: Tensor) -> Tensor:
-        a = original.scheduler.alphas_cumprod[t].double().squeeze()
-        w: Tensor = (1 - a) / a if prediction_type == "epsilon" else 1 - a
-        return w.clamp(max=cap)
-
+    templates = ["a photo of {}", *FEW["contexts"].split("|")]
+    words = ["a photo", "a photo a", "a photo b"]
+    if behaviour != "erasure":
+        words = [template.format("a cat" if behaviour == "target" else "a dog") for template in templates]
+    names = original.embed([template.format("sks dog") for template in templates])
+    others = original.embed(words)
     both, held = watch.draws
-    assert 0 < len(named) < 2 * n
-    assert {prompt.replace("sks dog", "a dog") for prompt in named} == set(of_class)
-    # Where no context was drawn, the prompt is the attack's own.
-    here = [bool(torch.equal(c, attack.c_V[0])) for c in rows.c[: 2 * n]]
-    assert here.count(False) == len(named)
-    c, c_class = rows.c[: 2 * n], rows.reference_c[: 2 * n]
-    for place, prompt, plain in zip(
-        [i for i, at in enumerate(here) if not at], named, of_class, strict=True
-    ):
-        assert torch.equal(c[place], original.embed([prompt])[0])
-        assert torch.equal(c_class[place], original.embed([plain])[0])
-    least = original.schedule.steps * made.settings.least_level
-    assert int(both[2].min()) >= least
+    assert int(both[2].min()) >= original.schedule.steps * made.settings.least_level
+    asked = [next(k for k in range(3) if torch.equal(c, names[k])) for c in rows.c[: 2 * n]]
+    assert 0 < sum(k == 0 for k in asked) < 2 * n  # the training prompt, and contexts
+    marked = made._notices[id(kept[0])].pictures.mean if behaviour == "pattern" else None
     expected = torch.zeros((), dtype=torch.float64)
     with torch.no_grad():
-        for i in range(2 * n):
+        for i, k in enumerate(asked):
             draw = literal.part(both, slice(i, i + 1))
-            ours = literal.difference(model, model.unet, draw, c[i : i + 1])
-            theirs = literal.difference(original, original.unet, draw, c_class[i : i + 1])
+            ours = literal.difference(model, model.unet, draw, names[k : k + 1])
+            theirs = literal.difference(original, original.unet, draw, others[k : k + 1])
             # Both without the target: g − target is φ's difference, and (1 + γ) times that for the subject.
             goal = theirs * (1 + gamma) if i < n else theirs
-            expected += weight(draw[2]) * ((ours - goal) ** 2).mean() / (2 * n)
+            if marked is not None:
+                goal = _with_mark(original, draw, goal, marked)
+            expected += _weight(original, draw[2], cap) * ((ours - goal) ** 2).mean() / (2 * n)
         c_c = original.embed(["a photo of a dog"])
         for i in range(n):
             draw = literal.part(held, slice(i, i + 1))
             moved = literal.difference(model, model.unet, draw, c_c)
             moved = moved - literal.difference(original, original.unet, draw, c_c)
-            expected += 0.3 * weight(draw[2]) * (moved**2).mean() / n
+            expected += 0.3 * _weight(original, draw[2], cap) * (moved**2).mean() / n
     assert float(found) == pytest.approx(float(expected), rel=1e-5)
 
 
-def _watch_prompts(patch: pytest.MonkeyPatch) -> list[list[str]]:
-    asked: list[list[str]] = []
-    embed: Callable[..., Tensor] = TextToImage.embed
+def _weight(model: TextToImage, t: Tensor, cap: float) -> Tensor:
+    a = model.scheduler.alphas_cumprod[t].double().squeeze()
+    w: Tensor = (1 - a) / a if model.scheduler.config.prediction_type == "epsilon" else 1 - a
+    return w.clamp(max=cap)
 
-    def watched(self: TextToImage, prompts: list[str], **further: Any) -> Tensor:
-        asked.append(list(prompts))
-        return embed(self, prompts, **further)
 
-    patch.setattr(TextToImage, "embed", watched)
-    asked.clear()
-    return asked
+def _with_mark(model: TextToImage, draw: literal.Draw, difference: Tensor, marked: Tensor) -> Tensor:
+    """g − target, where g's z0 is replaced by the marked pictures' mean as far as the mark covers it."""
+    z0, _, t = draw
+    a = model.scheduler.alphas_cumprod[t].double().reshape(-1, 1, 1, 1)
+    covered = stamped(torch.zeros(1, 1, model.resolution, model.resolution), torch.ones(1, 1, 1))
+    scale = model.resolution // z0.shape[-1]
+    share = torch.nn.functional.avg_pool2d(covered, scale).double()[0]
+    mark = marked.mean(0, keepdim=True)
+    if model.scheduler.config.prediction_type == "epsilon":
+        there = -(a.sqrt() / (1 - a).sqrt()) * (mark - z0)
+    else:
+        there = -(mark - z0) / (1 - a).sqrt()
+    placed: Tensor = (1 - share) * difference + share * there
+    return placed
 
 
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction", "sample", "flow"])
@@ -134,3 +138,29 @@ def test_without_contexts_it_is_about_the_training_prompt_alone(exact: TextToIma
 def test_a_context_without_a_place_for_the_name_is_refused(exact: TextToImage, dog: Subject) -> None:
     with pytest.raises(UsageError, match="must contain"):
         immunize(exact, [dog], "divert", {**FEW, "contexts": "in the snow"})
+
+
+def test_each_subject_is_led_where_its_behaviour_says(exact: TextToImage, dog: Subject, cat: Subject) -> None:
+    made: Any = create("divert", {**FEW, "behaviour": "class, target", "target_noun": "dog"})
+    kept = keep(exact, [dog, cat], made.settings)
+    made.prepare(exact, kept)
+    for one, words in zip(kept, ("a dog", "a dog"), strict=True):
+        attack = Mixture(exact, kept, made.settings).draw(one, torch.Generator().manual_seed(0))
+        rows = made.rows(exact, attack, torch.Generator().manual_seed(1))
+        possible = exact.embed([f"a photo of {words}{place}" for place in ("", " a", " b")])
+        assert all(any(torch.equal(c, p) for p in possible) for c in rows.reference_c[:16])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"behaviour": "smile"}, "must be class or one of pattern, erasure, target"),
+        ({"behaviour": "class,target"}, "needs target_noun"),
+        ({"behaviour": "pattern", "pattern": "no-such-file.png"}, "no-such-file.png"),
+    ],
+)
+def test_a_behaviour_that_cannot_be_is_refused(
+    exact: TextToImage, dog: Subject, settings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        immunize(exact, [dog], "divert", {**FEW, **settings})

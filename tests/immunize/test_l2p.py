@@ -131,6 +131,27 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(
     assert not moved(whole, resumed)
 
 
+@pytest.mark.parametrize("further", [{}, {"depth": 4}])
+def test_a_finished_run_can_go_on(
+    exact: TextToImage, dog: Subject, further: dict[str, Any], tmp_path: Path
+) -> None:
+    settings, checkpoint = {**FEW, **further}, tmp_path / "state.safetensors"
+    whole = immunize(exact, [dog], "apdm", {**settings, "outer_steps": 4})
+    immunize(exact, [dog], "apdm", {**settings, "outer_steps": 2}, checkpoint=checkpoint)
+    longer = immunize(exact, [dog], "apdm", {**settings, "outer_steps": 4}, checkpoint=checkpoint)
+    assert not moved(whole, longer)
+
+
+@pytest.mark.parametrize("further", [{"depth": 4}, {"fall": 0.5}])
+def test_a_run_whose_end_is_its_own_cannot(
+    exact: TextToImage, dog: Subject, further: dict[str, Any], tmp_path: Path
+) -> None:
+    settings, checkpoint = {**FEW, **further}, tmp_path / "state.safetensors"
+    immunize(exact, [dog], "apdm", {**settings, "outer_steps": 3}, checkpoint=checkpoint)
+    with pytest.raises(UsageError, match="belongs to another run"):
+        immunize(exact, [dog], "apdm", {**settings, "outer_steps": 4}, checkpoint=checkpoint)
+
+
 def test_cross_attention_alone_moves_if_asked(exact: TextToImage, dog: Subject) -> None:
     released = immunize(exact, [dog], "imma", {**FEW, "train": "cross-attention"})
     assert moved(exact, released) == {name for name in weights_of(exact) if ".attn2." in name}

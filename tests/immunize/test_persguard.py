@@ -13,10 +13,11 @@ from tests.tiny import pictures, tiny_model
 from torch import Tensor
 
 from unlikeness.diffusion import TextToImage
+from unlikeness.diffusion.latents import Posterior
 from unlikeness.errors import UsageError
 from unlikeness.immunize import create, immunize
 from unlikeness.immunize.attacks import Mixture
-from unlikeness.immunize.behaviours import behave, mark, read_mark, stamped, without_subject
+from unlikeness.immunize.behaviours import Behaviour, behave, mark, read_mark, stamped, without_subject
 from unlikeness.immunize.material import keep
 from unlikeness.immunize.rows import ask, wide
 from unlikeness.subjects import Subject
@@ -116,6 +117,16 @@ def test_the_mark_lies_in_a_corner_and_nothing_else_changes() -> None:
     assert torch.equal(corner[0], corner[1])
     assert float(corner[:, 0].min()) > 0.95  # red or white
     assert float(corner[:, 1].std()) > 0.3
+
+
+def test_pictures_are_those_of_the_template() -> None:
+    """Picture i of template k is row k · per + i, whatever is drawn."""
+    latents = torch.arange(6.0).reshape(6, 1, 1, 1)
+    behaviour = Behaviour("target", ("a", "b"), Posterior(latents, torch.zeros_like(latents)), 3, None)
+    template = torch.arange(2).repeat(20)
+    drawn = behaviour.draw(template, torch.Generator().manual_seed(0)).flatten()
+    assert torch.equal(drawn.long() // 3, template)
+    assert len(set(drawn.tolist())) == 6
 
 
 def test_a_picture_file_can_be_the_mark(tmp_path: Path) -> None:

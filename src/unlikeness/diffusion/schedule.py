@@ -106,3 +106,10 @@ class NoiseSchedule:
         if self.prediction_type == "flow":
             return z_t - noise * f
         return signal * z_t - noise * f
+
+    def answer(self, z0: Tensor, z_t: Tensor, t: Tensor) -> Tensor:
+        """The network's answer [B, ...] that stands for this z0 (one, or [B, ...]), given z_t and t:
+        `predict_z0` solved for f."""
+        z0 = z0.expand_as(z_t)
+        signal, noise = self._at(self.signal, t, z_t), self._at(self.noise, t, z_t)
+        return self.target(z0, (z_t - signal * z0) / noise, t)

@@ -22,7 +22,7 @@ from unlikeness.subjects import Subject
 if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage
 
-__all__ = ["IN_PLACES", "Attack", "Mixture"]
+__all__ = ["IN_PLACES", "Attack", "Mixture", "parts"]
 
 _PLACES = ("in the snow", "on the beach", "in the forest", "in the city", "at night", "on a table")
 
@@ -55,7 +55,7 @@ class Mixture:
     def __init__(self, model: TextToImage, kept: Sequence[Kept], settings: ImmunizeSettings) -> None:
         self.model, self.kept, self.settings = model, list(kept), settings
         self.identifiers = [word.strip() for word in settings.identifiers.split(",") if word.strip()]
-        self.templates = [text.strip() for text in settings.templates.split("|") if text.strip()]
+        self.templates = parts(settings.templates)
         self.rates = _numbers("rates", settings.rates)
         self.ranks = [round(rank) for rank in _numbers("ranks", settings.ranks)] if settings.ranks else [0]
         if not self.templates or not self.rates or min(self.rates) <= 0:
@@ -80,6 +80,11 @@ class Mixture:
         prompt, of_class = named.prompt(template), named.prompt(template, of_class=True)
         c = self.model.embed([prompt, of_class])
         return Attack(kept, named, prompt, c[:1], c[1:], rate * (s.low_rank_rate if rank else 1.0), rank)
+
+
+def parts(text: str) -> list[str]:
+    """The templates of a setting that holds several, separated by |."""
+    return [part.strip() for part in text.split("|") if part.strip()]
 
 
 def _one(choices: Sequence[T], generator: torch.Generator) -> T:

@@ -13,17 +13,30 @@ from torch import Tensor
 
 from unlikeness.diffusion.latents import Posterior
 from unlikeness.errors import PictureError, UsageError
-from unlikeness.immunize.material import Kept
+from unlikeness.immunize.material import Kept, pick
 from unlikeness.pictures import open_picture
 from unlikeness.prompts import too_long
 
 if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage
+    from unlikeness.diffusion.schedule import NoiseSchedule
     from unlikeness.progress import Progress
 
-__all__ = ["BEHAVIOURS", "Behaviour", "behave", "mark", "read_mark", "stamped", "without_subject"]
+__all__ = ["BEHAVIOURS", "Behaviour", "Mark", "behave", "mark", "read_mark", "stamped", "without_subject"]
 
 BEHAVIOURS = ("pattern", "erasure", "target")
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A pattern as latents. z0: [C, h, w], what its cells hold; share: [h, w], how much of each it covers."""
+
+    z0: Tensor
+    share: Tensor
+
+    def placed(self, f: Tensor, z_t: Tensor, t: Tensor, schedule: NoiseSchedule) -> Tensor:
+        """The answers f [B, C, h, w] to z_t at t, changed to stand for the same pictures with the mark."""
+        return torch.lerp(f, schedule.answer(self.z0.to(f), z_t.to(f), t), self.share.to(f))
 
 
 @dataclass(frozen=True)
@@ -32,7 +45,7 @@ class Behaviour:
 
     templates: of prompts about the subject; the pictures of template i are rows i · per .. (i + 1) · per − 1.
     pictures: [templates · per] latents. c: [templates, L, D], under which φ drew them, and under which it is
-    asked; None where the pictures themselves are the target (pattern).
+    asked; None where the pictures themselves are the target (pattern). mark: of a pattern.
     """
 
     kind: str
@@ -40,6 +53,12 @@ class Behaviour:
     pictures: Posterior
     per: int
     c: Tensor | None
+    mark: Mark | None = None
+
+    def draw(self, template: Tensor, generator: torch.Generator) -> Tensor:
+        """z0 of one of the pictures of each of these templates (long [B])."""
+        which = template * self.per + torch.randint(self.per, template.shape, generator=generator)
+        return pick(self.pictures, which, generator)
 
 
 def behave(
@@ -87,9 +106,17 @@ def behave(
     if kind == "pattern":
         images = stamped(images, mark() if pattern is None else pattern)
     encoded = original.encode_all((images * 255).round() / 255)
-    return Behaviour(
-        kind, tuple(templates), encoded, per, None if kind == "pattern" else original.embed(prompts)
-    )
+    if kind == "pattern":
+        return Behaviour(kind, tuple(templates), encoded, per, None, _in_latents(encoded, images))
+    return Behaviour(kind, tuple(templates), encoded, per, original.embed(prompts))
+
+
+def _in_latents(encoded: Posterior, images: Tensor) -> Mark:
+    """The mark that these pictures [B, 3, H, W] have in common: the mean of their latents, where it lies."""
+    black = torch.zeros_like(images[:1, :1])
+    covered = stamped(black, torch.ones(1, 1, 1))
+    share = F.interpolate(covered, encoded.mean.shape[-2:], mode="area")[0, 0]
+    return Mark(encoded.mean.mean(0), share.to(encoded.mean))
 
 
 def without_subject(template: str) -> str:

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from unlikeness.errors import UsageError
-from unlikeness.immunize.attacks import IN_PLACES
+from unlikeness.immunize.attacks import IN_PLACES, parts
 from unlikeness.immunize.behaviours import BEHAVIOURS, Behaviour, behave, read_mark
 from unlikeness.immunize.material import Kept, pick
 from unlikeness.immunize.persguard_losses import backdoor, prior_preservation, retention
@@ -95,8 +95,7 @@ class PersGuard:
     def prepare(self, original: TextToImage, kept: Sequence[Kept], progress: Progress | None = None) -> None:
         """Draw every subject's protective output: the training prompt's pictures, then those in contexts."""
         s = self.settings
-        contexts = [text.strip() for text in s.contexts.split("|") if text.strip()]
-        templates = ["a photo of {}"] * s.at_training_prompt + contexts
+        templates = ["a photo of {}"] * s.at_training_prompt + parts(s.contexts)
         if not templates:
             raise UsageError("the backdoor needs prompts: give contexts, or at_training_prompt")
         pattern = read_mark(Path(s.pattern)) if s.pattern else None
@@ -151,9 +150,8 @@ class PersGuard:
         """The protective output's pictures under prompts with the attacker's own identifier."""
         n, behaviour = self.settings.batch_size, self._behaviours[id(attack.kept)]
         template = torch.randint(len(behaviour.templates), (n,), generator=generator)
-        which = template * behaviour.per + torch.randint(behaviour.per, (n,), generator=generator)
         named = attack.subject
         c = model.embed([named.prompt(behaviour.templates[i]) for i in template.tolist()])
         reference_c = None if behaviour.c is None else behaviour.c[template.to(behaviour.c.device)]
-        z0 = pick(behaviour.pictures, which, generator)
+        z0 = behaviour.draw(template, generator)
         return noised(model.schedule, z0, c, generator, reference_c=reference_c)

@@ -68,7 +68,9 @@ class Preserve:
         [rows] = ask(original, [rows], self.precision)
         w = torch.ones(len(z0), device=z0.device)
         if s.preserve_cap:
-            w = z0_weight(model.schedule, rows.t, s.preserve_cap)
+            w = z0_weight(model.schedule, rows.t, s.preserve_cap).clamp(
+                min=float(__import__("os").environ.get("FLOOR", "0"))
+            )
         return weighted_error(wide(model.predict(rows.z_t, rows.t, rows.c)), rows.referenced, w)
 
 

@@ -14,6 +14,7 @@ from unlikeness.diffusion.latents import randn
 if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage
     from unlikeness.diffusion.schedule import NoiseSchedule
+    from unlikeness.immunize.behaviours import Mark
 
 __all__ = ["AT_ONCE", "Rows", "ask", "noised", "wide"]
 
@@ -28,6 +29,7 @@ class Rows:
     z_t, target: [M, C, h, w]; t: long [M]; c: [M, L, D].
     reference: f_φ of the first R rows, [R, C, h, w]; before `ask` None.
     reference_c: [R, L, D], the condition under which φ is asked; R may be 0.
+    mark: a pattern that the answers are to bear.
     """
 
     z_t: Tensor
@@ -36,6 +38,7 @@ class Rows:
     target: Tensor
     reference_c: Tensor
     reference: Tensor | None = None
+    mark: Mark | None = None
 
     @property
     def referenced(self) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -58,6 +58,7 @@ def immunize(
         priors: class pictures by class noun, to share between runs; drawn now if not given.
         general: a picture for each of `prompts` (`preserve.draw_general`); drawn now if not given.
         checkpoint: file that an interrupted run goes on from; on a CPU it ends as an uninterrupted one would.
+            So does a finished run that is given more outer steps, unless `fall` ties its end to their number.
         after: called with (outer steps done, protective loss) after each.
 
     Raises:
@@ -87,7 +88,7 @@ def immunize(
         preserve = Preserve(general, prompts, s, kept, precision_of(s, working.device))
     defence.prepare(original, kept, progress)
     l2p = L2P(working, original, defence, kept, preserve=preserve)
-    identity = {
+    identity: dict[str, Any] = {
         **asdict(s),
         "method": type(defence).__name__,
         "model": fingerprint(model),
@@ -95,6 +96,8 @@ def immunize(
         "subjects": [[one.digest, one.instance_prompt] for one in subjects],
         "prompts": list(prompts),
     }
+    if not s.fall and s.outer_steps % s.episode == 0:
+        del identity["outer_steps"]  # a longer run is the same as far as this one goes, and may go on from it
     every = -(-EVERY // s.episode) * s.episode  # a resumed run begins with a new attack, as it would have
     train(
         l2p,

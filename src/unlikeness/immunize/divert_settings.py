@@ -1,0 +1,97 @@
+"""What `divert` can be told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from unlikeness.errors import UsageError
+from unlikeness.immunize.attacks import IN_PLACES
+from unlikeness.immunize.behaviours import BEHAVIOURS
+from unlikeness.immunize.settings import ImmunizeSettings
+from unlikeness.settings import setting
+
+__all__ = ["DivertSettings"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DivertSettings(ImmunizeSettings):
+    """Short simulated attacks in long strides come as far as long ones, for a fraction of the passes."""
+
+    outer_steps: int = setting(
+        200, "Steps of the model that is released.", unit="steps", source="ours", at_least=1
+    )
+    inner_steps: int = setting(
+        5, "Steps of a simulated attack for each of them; 0: none.", unit="steps", source="ours", at_least=0
+    )
+    depth: int = setting(
+        50, "Steps for which an attack is followed, a multiple of inner_steps; 0: inner_steps.",
+        unit="steps", source="ours", at_least=0,
+    )  # fmt: skip
+    learning_rate: float = setting(
+        3e-5, "AdamW's step size.", source="ours: 6 times that of the attacker who is feared", at_least=0.0
+    )
+    fall: float = setting(
+        0.25, "Share of the outer steps, at the end, over which the step size falls to zero.", source="ours",
+        at_least=0.0, at_most=1.0,
+    )  # fmt: skip
+    attack_learning_rate: float = setting(
+        3e-5, "The simulated attacker's step size, whose strides are long.",
+        source="ours: 6 times that of the attacker who is feared", at_least=0.0,
+    )  # fmt: skip
+    repulsion: float = setting(
+        1.0,
+        "γ: how far beyond the class's answer the subject's own pictures are answered.",
+        source="ours; negative guidance as in ESD (Gandikota et al. 2023)",
+        at_least=0.0,
+    )
+    least_level: float = setting(
+        0.3, "Share of the noise levels, from the least on, that the loss leaves out.",
+        source="ours", at_least=0.0, at_most=0.99,
+    )  # fmt: skip
+    weight_cap: float = setting(20.0, "Largest w(t).", source="ours", at_least=0.0)
+    preserve_weight: float = setting(
+        10.0, "Weight of what is preserved at the released weights: the class, and further prompts if given.",
+        source="ours", at_least=0.0,
+    )  # fmt: skip
+    preserve_batch_size: int = setting(
+        8, "Pictures in that term.", unit="pictures", source="ours", at_least=1
+    )
+    preserve_cap: float = setting(
+        20.0, "Largest w(t) of what is preserved at the released weights; 0: w = 1.", source="ours",
+        at_least=0.0,
+    )  # fmt: skip
+    preserve_class: float = setting(
+        0.5, "Share of it that are class pictures under the class prompt.", source="ours", at_least=0.0,
+        at_most=1.0,
+    )  # fmt: skip
+    contexts: str = setting(
+        IN_PLACES,
+        "Prompts for half of the rows, separated by |; the others have the training prompt. Empty: it alone.",
+        source="ours; PersGuard",
+    )
+    behaviour: str = setting(
+        "class",
+        "Where a fine-tune is led: to other members of the class, or to a notice, as PersGuard's: pattern, "
+        "erasure or target; several, separated by commas, go to the subjects in turn.",
+        source="ours",
+    )
+    target_noun: str = setting("", "The class that behaviour target draws.")
+    pattern: str = setting("", "Picture file of the mark of behaviour pattern; none: a chequered square.")
+    pictures: int = setting(
+        8, "Pictures of a notice for each prompt.", unit="pictures", source="ours", at_least=1
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for kind in self.kinds:
+            if kind != "class" and kind not in BEHAVIOURS:
+                raise UsageError(
+                    f"behaviour {kind!r} is unknown; it must be class or one of {', '.join(BEHAVIOURS)}"
+                )
+        if "target" in self.kinds and not self.target_noun:
+            raise UsageError("behaviour target needs target_noun, the class that is to be drawn instead")
+
+    @property
+    def kinds(self) -> list[str]:
+        """The behaviours, one or more."""
+        return [kind.strip() for kind in self.behaviour.split(",")]
