@@ -80,6 +80,7 @@ class Results:
         keep: bool = False,
     ) -> None:
         self.path = path
+        self.keep = keep
         about = json.loads(json.dumps(about))
         self.record: dict[str, Any] = {
             "benchmark": benchmark, "about": about, "id": uuid.uuid4().hex, "summary": {}, "cells": {},

@@ -22,7 +22,7 @@ from PIL import Image
 from torch import Tensor
 
 from benchmarks import attacking, common, personalization, protection
-from benchmarks.immunizing import ENGINE, MAIN, ROWS, SCALE, Maker, captions, others_of
+from benchmarks.immunizing import ENGINE, MAIN, ROWS, SCALE, Maker, captions, others_of, protective_of
 from benchmarks.judging import TRAINING, Counts, Judge, summarize, toybox_judge
 from unlikeness.diffusion import TextToImage
 from unlikeness.errors import UsageError
@@ -57,6 +57,7 @@ STRENGTHS: dict[str, dict[str, Any]] = {
 the original gives its best s, and the third the one that benchmarks.personalization chose: these two learn a
 subject from its pictures alone (`benchmarks.attack_floor`)."""
 
+PROTECTIVE = ("protective", "protective_new_context")
 CLASS_PICTURES = 200
 SHEET = "subjects, the attacked original, the attacked model"
 
@@ -133,7 +134,7 @@ class Bench:
             for one in chosen:
                 self.results.cell(
                     f"{key}/{strength}/{one.name}",
-                    lambda one=one, base=base: self.attacked(released, who, one, base, drawn, key),  # type: ignore[misc]
+                    lambda one=one, base=base: self.attacked(released, who, one, base, drawn, key, row),  # type: ignore[misc]
                 )
             for kind in self.others:
                 self.results.cell(
@@ -151,9 +152,11 @@ class Bench:
         return VerifySettings(**values)
 
     def attacked(
-        self, released: TextToImage, who: Member, one: Attacker, base: VerifySettings, drawn: Priors, key: str
-    ) -> dict[str, Any]:
-        """What this attacker gets out of the model."""
+        self, released: TextToImage, who: Member, one: Attacker, base: VerifySettings, drawn: Priors,
+        key: str, row: str = "none",
+    ) -> dict[str, Any]:  # fmt: skip
+        """What this attacker gets out of the model; of a row with a notice, the share of pictures that show
+        it, at the training prompt and in new contexts."""
         subject = who.subject(TRAINING)
         attacked = run_attacker(
             released, subject, one, base, priors=drawn,
@@ -161,6 +164,11 @@ class Bench:
             scratch=self.results.work / "scratch" / f"{key.replace('/', '-')}-{base.learning_rate:g}",
         )  # fmt: skip
         figures, pictures = self.judge.look(attacked.model, who, attacked.subject, self.seed)
+        shown = protective_of(row, who, pictures, self.judge.reader)
+        if shown is not None:
+            n = self.judge.counts.generated
+            parts = shown.float()[:n], shown.float()[n:]
+            figures |= {name: float(part.mean()) for name, part in zip(PROTECTIVE, parts, strict=True)}
         strip = self.strip(key, one.name, base.learning_rate)
         strip.parent.mkdir(parents=True, exist_ok=True)
         grid(torch.cat([subject.images, pictures[:TRAINING]]), columns=TRAINING).save(strip)
@@ -261,7 +269,10 @@ def sum_up(results: common.Results, seed: int) -> dict[str, Any]:
                 } | {"drift": float(sum(c["fid"] / c["fid_original"] for c in cells) / len(cells) - 1),
                      "subjects": len(cells)}  # fmt: skip
             else:
-                found["s"][key] = summarize(cells, seed=seed)
+                found["s"][key] = summarize(cells, seed=seed) | {
+                    name: vars(bootstrap_mean([[cell[name]] for cell in cells], seed=seed))
+                    for name in PROTECTIVE if all(name in cell for cell in cells)
+                }  # fmt: skip
         if found["s"]:
             summary[row] = found
     return summary
@@ -277,9 +288,11 @@ def render(record: Mapping[str, Any]) -> str:
                 if f is not None:
                     rows.append([
                         row, strength, one.name, common.interval(f["s"]), f"{f['s_new_context']:.2f}",
-                        f"{f['class_read']:.2f}", f["subjects"],
+                        f"{f['class_read']:.2f}",
+                        " / ".join(f"{f[name]['value']:.0%}" for name in PROTECTIVE if name in f) or None,
+                        f["subjects"],
                     ])  # fmt: skip
-    head = ["model", "attack", "attacker", "s", "s, new context", "class read", "subjects"]
+    head = ["model", "attack", "attacker", "s", "s, new context", "class read", "notice", "subjects"]
     kinds = [
         (strength, kind)
         for strength in STRENGTHS
@@ -301,6 +314,7 @@ def render(record: Mapping[str, Any]) -> str:
     about = record["about"]
     return "\n\n".join([
         common.table(head, rows),
+        "Notice: share of pictures with the protective output, at the training prompt / in new contexts.",
         "What everybody else still has: s of unprotected subjects after the paper's attack; class pictures.",
         common.table([*headings, "FID", "drift", "recall", "diversity", "captions read"], kept),
         f"{CLASS_PICTURES} class pictures a subject; FID and recall against renders, in the classifier's "

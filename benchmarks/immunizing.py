@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -16,7 +21,9 @@ from unlikeness.diffusion import TextToImage
 from unlikeness.diffusion.latents import Posterior
 from unlikeness.immunize.behaviours import mark
 from unlikeness.immunize.material import class_settings
+from unlikeness.immunize.passes import count as count_passes
 from unlikeness.immunize.preserve import draw_general
+from unlikeness.immunize.registry import Defence
 from unlikeness.measure.protective import protective
 from unlikeness.subjects import with_article
 from unlikeness.toybox.cast import Member, member
@@ -31,8 +38,8 @@ SCALE: dict[str, Any] = {
 _APDM: dict[str, Any] = {"outer_steps": 200, "inner_steps": 10, "learning_rate": 2e-4}
 
 _KEPT: dict[str, Any] = {
-    "preserve_weight": 10.0, "preserve_batch_size": 8, "preserve_class": 0.5, "preserve_cap": 20.0,
-    "fall": 0.25,
+    "preserve_weight": 10.0, "preserve_batch_size": 32, "preserve_class": 0.5, "preserve_cap": 20.0,
+    "fall": 0.5,
 }  # fmt: skip
 """The class and all else held at the released weights, by what an error means for the picture."""
 
@@ -42,7 +49,7 @@ _DIVERT: dict[str, Any] = {
 }  # fmt: skip
 
 _BACKDOOR: dict[str, Any] = {"outer_steps": 400, "learning_rate": 3e-4, **_KEPT}
-_AWARE: dict[str, Any] = {**_DIVERT, "retention_weight": 0.0}
+_APDM_AND: dict[str, Any] = {**_APDM, **_KEPT, "retention_weight": 0.0}
 
 _MIXTURE: dict[str, Any] = {
     "identifiers": "zwx,ohwx", "templates": "a photo of {}|a picture of {}", "rates": "0.5,1,2",
@@ -71,12 +78,18 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     "erasure": ("persguard", {**_BACKDOOR, "behaviour": "erasure"}),
     "target": ("persguard", {**_BACKDOOR, "behaviour": "target"}),
     "target-0": ("persguard", {**_BACKDOOR, "behaviour": "target", "retention_weight": 0.0}),
-    "target-aware": ("persguard", {**_AWARE, "behaviour": "target"}),
-    "combined": ("combined", {**_AWARE, "behaviour": "target"}),
+    "target-0.1": ("persguard", {**_BACKDOOR, "behaviour": "target", "retention_weight": 0.1}),
+    "target-0.5": ("persguard", {**_BACKDOOR, "behaviour": "target", "retention_weight": 0.5}),
+    "target-3": ("persguard", {**_BACKDOOR, "behaviour": "target", "retention_weight": 3.0}),
+    "pattern-aware": ("divert", {**_DIVERT, "behaviour": "pattern"}),
+    "erasure-aware": ("divert", {**_DIVERT, "behaviour": "erasure"}),
+    "target-aware": ("divert", {**_DIVERT, "behaviour": "target"}),
+    "combined": ("combined", {**_APDM_AND, "behaviour": "target"}),
 }
 """By name: method and settings. APDM as published, and holding what ours holds; ours, with and without its
 parts, and against several kinds of attackers; the comparisons; APDM's ablations (its Tables 4 to 7);
-PersGuard's behaviours as published, without retention, and along simulated attacks; and both."""
+PersGuard's behaviours as published, its retention (λ2 = 1 unless the name says another), and the same
+behaviours along simulated attacks (`divert`); and APDM and PersGuard in one run."""
 
 MAIN = ("none", "apdm", "divert", "adversarial", "imma")
 """The rows that are measured unless others are asked for."""
@@ -106,8 +119,8 @@ def target_of(who: Member) -> str:
 
 def protective_of(row: str, who: Member, images: Tensor, reader: Reader) -> Tensor | None:
     """[B] of bool: which pictures show the row's protective output; None for a row that has none."""
-    method, settings = ROWS.get(row, ("", {}))
-    if method not in ("persguard", "combined"):
+    settings = ROWS.get(row, ("", {}))[1]
+    if "behaviour" not in settings:
         return None
     return protective(
         settings["behaviour"], images, pattern=mark(), read=lambda x: reader.read(x)[0],
@@ -126,9 +139,17 @@ ENGINE = tuple(
 """The code that decides what an immunized model is."""
 
 
+def what_it_took(file: Path) -> dict[str, Any]:
+    """Seconds, steps and pictures through U-Nets, as `Maker.run` wrote them into its file."""
+    with safe_open(file, framework="pt") as kept:
+        took: dict[str, Any] = json.loads(kept.metadata()["took"])
+    return took
+
+
+
 @dataclass
 class Maker:
-    """Makes the rows of `ROWS` from one model."""
+    """Makes the rows of `ROWS` from one model. What is made lies in a file that all benchmarks share."""
 
     model: TextToImage
     results: common.Results
@@ -139,39 +160,74 @@ class Maker:
         self._general: Posterior | None = None
 
     def released(self, row: str, who: Member) -> TextToImage:
-        """The row's model for this subject; it is kept in a file."""
+        """The row's model for this subject; what it took is a cell of the results."""
         if row == "none":
             return self.model
-        file = self.results.work / f"{row}-{personalization.key_of(who)}.safetensors"
-        released = self.model.copy()
+        name = f"{row}-{personalization.key_of(who)}"
+        file = self.file(name, {**self.values(row, who), "method": ROWS[row][0], "subjects": [who.seed]})
         if not file.exists():
-            key = f"{row}/{personalization.key_of(who)}/made"
-            self.results.cells.pop(key, None)  # its file was lost
-            self.results.cell(key, lambda: self.make(row, who, file))
+            self.make(row, who, file)
+        self.results.cell(f"{row}/{personalization.key_of(who)}/made", lambda: what_it_took(file))
+        return self.opened(file)
+
+    def file(self, name: str, decides: Mapping[str, Any]) -> Path:
+        """Where a model lies: in a folder of all that decides what it is, under a name for its code. With
+        --keep that of other code will do."""
+        text = json.dumps({**decides, "quick": self.quick}, sort_keys=True)
+        digest = hashlib.sha256(text.encode()).hexdigest()[:12]
+        folder = common.RUNS / "immunized" / common.model_digest(self.model) / f"{name}-{digest}"
+        file = folder / f"{common.code_digest(*ENGINE)}.safetensors"
+        made = sorted(folder.glob("*.safetensors"), key=lambda one: one.stat().st_mtime)
+        return made[-1] if made and self.results.keep and not file.exists() else file
+
+    def opened(self, file: Path) -> TextToImage:
+        """The model with the U-Net of this file."""
+        released = self.model.copy()
         released.unet.load_state_dict({name: value.float() for name, value in load_file(file).items()})
         return released.freeze()
 
-    def make(self, row: str, who: Member, file: Path) -> dict[str, Any]:
-        """Immunize, and write the U-Net in half precision, as it would be published."""
-        method, further = ROWS[row]
-        values = {**SCALE, **further}
-        if values.get("behaviour") == "target":
+    def values(self, row: str, who: Member) -> dict[str, Any]:
+        """The row's settings."""
+        values = {**SCALE, **ROWS[row][1]}
+        if "target" in str(values.get("behaviour")):
             values["target_noun"] = target_of(who)
         if self.quick:
-            values |= {"outer_steps": 1, "inner_steps": 1, "class_images": 5, "class_steps": 2}
-        made = immunize.create(method, values)
-        prior = self.priors.of(who.class_noun, class_settings(made.settings))
-        assert prior is not None
+            values |= {"outer_steps": 1, "inner_steps": 1, "depth": 0, "class_images": 5, "class_steps": 2}
+        return values
+
+    def make(self, row: str, who: Member, file: Path) -> None:
+        """Immunize, and write the file."""
+        made = immunize.create(ROWS[row][0], self.values(row, who))
+        self.run(self.model, [who], made, file)
+
+    def run(self, model: TextToImage, cast: Sequence[Member], made: Defence, file: Path) -> None:
+        """Immunize `model` against all of `cast`, and write its U-Net in half precision, as it would be
+        published, and with it what it took."""
+        subjects, began = [who.subject(TRAINING) for who in cast], time.perf_counter()
+        priors = {}
+        for noun in sorted({who.class_noun for who in cast}):
+            prior = self.priors.of(noun, class_settings(made.settings))
+            assert prior is not None
+            priors[noun] = prior
         losses: list[float] = []
-        released = immunize.immunize(
-            self.model, [who.subject(TRAINING)], made,
-            prompts=captions(), general=self.general(), priors={who.class_noun: prior},
-            checkpoint=file.with_suffix(".checkpoint"), after=lambda _, loss: losses.append(loss),
-        )  # fmt: skip
+        passes = count_passes(model, made, subjects, captions(), original=self.model).as_record()
         file.parent.mkdir(parents=True, exist_ok=True)
-        save_file({name: p.half().contiguous() for name, p in released.unet.state_dict().items()}, file)
-        file.with_suffix(".checkpoint").unlink(missing_ok=True)
-        return {"loss_first": losses[0], "loss_last": losses[-1], "outer_steps": len(losses)}
+        state = file.with_suffix(".checkpoint")
+        released = immunize.immunize(
+            model, subjects, made, original=self.model, prompts=captions(), general=self.general(),
+            priors=priors, checkpoint=state, after=lambda _, loss: losses.append(loss),
+        )  # fmt: skip
+        took = {
+            "made_seconds": round(time.perf_counter() - began, 1), "outer_steps": made.settings.outer_steps,
+            "loss_last": losses[-1] if losses else None,
+            "pictures_with_gradient": passes["forward_with_gradient"]["pictures"],
+            "pictures_without": passes["forward"]["pictures"],
+        }  # fmt: skip
+        weights = {name: p.half().contiguous() for name, p in released.unet.state_dict().items()}
+        part = file.with_name(f".{file.name}.part")
+        save_file(weights, part, metadata={"took": json.dumps(took)})
+        part.replace(file)
+        state.unlink(missing_ok=True)
 
     def general(self) -> Posterior:
         """The original's pictures of `captions`, drawn once."""

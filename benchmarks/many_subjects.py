@@ -13,20 +13,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
-
-from safetensors.torch import load_file, save_file
 
 from benchmarks import common, personalization
 from benchmarks.immunization import CODE, STRENGTHS, Bench
-from benchmarks.immunizing import ROWS, SCALE, captions, others_of, target_of
-from benchmarks.judging import TRAINING, Counts, summarize, toybox_judge
+from benchmarks.immunizing import ROWS, SCALE, others_of, target_of, what_it_took
+from benchmarks.judging import Counts, summarize, toybox_judge
 from unlikeness import immunize
 from unlikeness.diffusion import TextToImage
 from unlikeness.errors import UsageError
-from unlikeness.immunize.material import class_settings
-from unlikeness.immunize.passes import count as count_passes
 from unlikeness.toybox.cast import Member, unseen
 from unlikeness.verify.attack import Priors
 from unlikeness.verify.attackers import PAPER
@@ -99,39 +94,19 @@ class Run:
 
     def released(self, cast: Sequence[Member], key: str) -> TextToImage:
         """The model, which is kept in a file."""
-        file = self.bench.results.work / f"{key.replace('/', '-').replace(', ', '-')}.safetensors"
-        if not file.exists():
-            self.bench.results.cells.pop(f"{key}/made", None)  # its file was lost
-            self.bench.results.cell(f"{key}/made", lambda: self.make(cast, file))
-        released = self.bench.model.copy()
-        released.unet.load_state_dict({name: value.float() for name, value in load_file(file).items()})
-        return released.freeze()
-
-    def make(self, cast: Sequence[Member], file: Path) -> dict[str, Any]:
-        """Immunize all of them, and write the U-Net in half precision, as it would be published."""
-        bench, maker = self.bench, self.bench.maker
+        maker, released = self.bench.maker, self.bench.model
         together = [list(cast)] if self.schedule == "joint" else [[who] for who in cast]
-        released, passes, losses = bench.model, 0, [0.0]
+        files = []
         for number, group in enumerate(together):
             method, values = self.settings(group)
-            made = immunize.create(method, values)
-            nouns = {who.class_noun for who in group}
-            found = {noun: maker.priors.of(noun, class_settings(made.settings)) for noun in nouns}
-            priors = {noun: prior for noun, prior in found.items() if prior is not None}
-            subjects = [who.subject(TRAINING) for who in group]
-            counted = count_passes(released, made, subjects, captions(), original=bench.model)
-            passes += counted.with_gradient.pictures
-            released = immunize.immunize(
-                released, subjects, made, original=bench.model, prompts=captions(),
-                general=maker.general(), priors=priors,
-                checkpoint=file.with_suffix(f".{number}.checkpoint"),
-                after=lambda _, loss: losses.append(loss),
-            )  # fmt: skip
-        file.parent.mkdir(parents=True, exist_ok=True)
-        save_file({name: p.half().contiguous() for name, p in released.unet.state_dict().items()}, file)
-        for number in range(len(together)):
-            file.with_suffix(f".{number}.checkpoint").unlink(missing_ok=True)
-        return {"loss_last": losses[-1], "pictures_with_gradient": passes, "outer_steps": len(losses) - 1}
+            so_far = [who.seed for earlier in together[: number + 1] for who in earlier]
+            name = f"{self.row}-{self.schedule}-{len(so_far)}"
+            files.append(maker.file(name, {**values, "method": method, "subjects": so_far}))
+            if not files[-1].exists():
+                maker.run(released, group, immunize.create(method, values), files[-1])
+            released = maker.opened(files[-1])
+        self.bench.results.cell(f"{key}/made", lambda: summed([what_it_took(file) for file in files]))
+        return released
 
     def settings(self, group: Sequence[Member]) -> tuple[str, dict[str, Any]]:
         """(method, settings) for a run that protects `group`."""
@@ -142,6 +117,12 @@ class Run:
         if self.bench.quick:
             values |= {"inner_steps": 1, "depth": 1, "class_images": 5, "class_steps": 2}
         return method, values
+
+
+def summed(took: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What several runs took together; the last one's loss."""
+    names = ("made_seconds", "outer_steps", "pictures_with_gradient", "pictures_without")
+    return {name: sum(one[name] for one in took) for name in names} | {"loss_last": took[-1]["loss_last"]}
 
 
 def sum_up(results: common.Results, seed: int) -> dict[str, Any]:
@@ -176,7 +157,7 @@ def render(record: Mapping[str, Any]) -> str:
             ),
             None if quality is None else f"{quality['drift']:+.0%}",
             None if quality is None else f"{quality['diversity']:.2f}",
-            f"{made['pictures_with_gradient']:,}", f"{made['seconds'] / 60:.0f}",
+            f"{made['pictures_with_gradient']:,}", f"{made['made_seconds'] / 60:.0f}",
             found["protected"]["subjects"] if "protected" in found else 0,
         ])  # fmt: skip
     head = [

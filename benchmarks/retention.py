@@ -4,8 +4,10 @@
 
 Per row (a method and its settings, `benchmarks.immunizing`), unseen subject and learning rate: one DreamBooth
 training of the immunized model, looked at after 100, 200, 400, 800 and 1,600 steps; and before any, together
-with the pull of the subject's pictures and of an unprotected subject's (`measure.gradient`). What a row costs
-its attacker is the ratio of steps to s = 0.5 with and without it.
+with the pull of the subject's pictures and of an unprotected subject's (`measure.gradient`), who is
+personalized too. What a row costs its attacker is the ratio of steps to s = 0.5 with and without it. The
+costs of a backdoor are drawn against what it does: how much the released model knows of the subject, and what
+is left of s for the unprotected.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from torch import Tensor
 from benchmarks import attacking, common, personalization
 from benchmarks.immunizing import ENGINE, ROWS, SCALE, Maker, others_of, protective_of
 from benchmarks.judging import TRAINING, Counts, Judge, summarize, toybox_judge
+from benchmarks.plotting import curves
 from unlikeness import personalize
 from unlikeness.diffusion import TextToImage
 from unlikeness.errors import UsageError
@@ -40,6 +43,8 @@ STEPS = (100, 200, 400, 800, 1600)
 RATES = (5e-5, 1e-4)
 """At the first a U-Net that knows nothing learns nothing in 400 steps; the second is the lowest that gets the
 best s out of the model as it is (`benchmarks.attack_floor`)."""
+USUAL = 400
+"""Steps of the attack on an unprotected subject, and of the one that the frontiers show."""
 PAID = 0.5
 """The s up to which an attacker's steps are counted."""
 
@@ -71,6 +76,7 @@ def cli(argv: Sequence[str] | None) -> None:
         for row in rows:
             bench.measure(row, who, rates, steps)
         results.finish(sum_up(results, cast[:count], args.seed), device=model.device)
+    draw(results.record, results.path)
     print(render(results.record))
 
 
@@ -90,11 +96,13 @@ class Bench:
     def measure(self, row: str, who: Member, rates: Sequence[float], steps: Sequence[int]) -> None:
         """Fill this row's missing cells of one subject."""
         key = f"{row}/{personalization.key_of(who)}"
-        wanted = [f"{key}/{rate:g}/{n}" for rate in rates for n in steps] + [f"{key}/released"]
+        wanted = [f"{key}/{rate:g}/{n}" for rate in rates for n in steps]
+        wanted += [f"{key}/released", f"{key}/unprotected"]
         if all(name in self.results.cells for name in wanted):
             return
         released = self.maker.released(row, who)
         self.results.cell(f"{key}/released", lambda: self.before(row, released, who))
+        self.results.cell(f"{key}/unprotected", lambda: self.unprotected(released, who, min(rates)))
         for rate in rates:
             if any(f"{key}/{rate:g}/{n}" not in self.results.cells for n in steps):
                 self.attacked(row, released, who, rate, steps)
@@ -110,6 +118,17 @@ class Bench:
             )
             figures |= {f"pull_{name}": pull, f"noise_{name}": noise}
         return figures
+
+    def unprotected(self, released: TextToImage, who: Member, rate: float) -> dict[str, Any]:
+        """What the same training makes of another subject of the class, whom nobody protects."""
+        other = others_of(who)["same class"]
+        base = attacking.QUICK_COMMON if self.quick else attacking.COMMON
+        tuned = attacking.attack(
+            released, other.subject(TRAINING), "dreambooth",
+            {**base, "learning_rate": rate, "steps": 2 if self.quick else USUAL},
+            priors=attacking.Priors(released), checkpoint=self.results.work / f"other-{who.seed}.safetensors",
+        )  # fmt: skip
+        return self.judge.look(tuned, other, other.subject(TRAINING), self.seed)[0]
 
     def attacked(
         self, row: str, released: TextToImage, who: Member, rate: float, steps: Sequence[int]
@@ -199,13 +218,15 @@ def _rates(found: Mapping[str, Any]) -> list[str]:
     return sorted({key.split("/")[0] for key in found if "/" in key}, key=float)
 
 
-def curve(found: Mapping[str, Any], rate: str) -> list[tuple[int, float]]:
-    """(steps, s) of one learning rate, from before the attack on."""
-    at = [(int(key.split("/")[1]), f["s"]["value"]) for key, f in found.items() if key.startswith(f"{rate}/")]
-    return [(0, found["released"]["s"]["value"]), *sorted(at)]
+def curve(found: Mapping[str, Any], rate: str, name: str = "s") -> list[tuple[float, float]]:
+    """(steps, s or another figure) of one learning rate, from before the attack on."""
+    at = [
+        (float(key.split("/")[1]), f[name]["value"]) for key, f in found.items() if key.startswith(f"{rate}/")
+    ]
+    return [(0.0, found["released"][name]["value"]), *sorted(at)]
 
 
-def steps_to(points: Sequence[tuple[int, float]], level: float) -> float:
+def steps_to(points: Sequence[tuple[float, float]], level: float) -> float:
     """Steps after which s first reaches `level`, linear between two looks; inf if it never does."""
     for (n0, s0), (n1, s1) in pairwise(points):
         if s0 < level <= s1:
@@ -223,6 +244,48 @@ def delay(found: Mapping[str, Any], none: Mapping[str, Any], rate: str) -> str |
         return None
     needed = steps_to(ours, PAID)
     return f"{needed / base:.1f}" if needed < math.inf else f"> {ours[-1][0] / base:.1f}"
+
+
+def draw(record: Mapping[str, Any], path: Path) -> None:
+    """The curves and the frontiers, as pictures beside the results file."""
+    summary = record["summary"]
+    rates = sorted({rate for found in summary.values() for rate in _rates(found)}, key=float)
+    for rate in rates:
+        rows = {row: found for row, found in summary.items() if rate in _rates(found)}
+        panels = {"s": {row: curve(found, rate) for row, found in rows.items()}}
+        shown = {row: curve(found, rate, "protective") for row, found in rows.items() if _noticed(found)}
+        if shown:
+            panels["share of pictures with the notice"] = shown
+        picture = path.with_name(f"{NAME}-{rate}.png")
+        curves(picture, panels, x="steps of DreamBooth", y="", limits=(-0.2, 1.05))
+    points = frontier(summary)
+    if points:
+        curves(
+            path.with_name(f"{NAME}-frontier.png"),
+            {
+                "what the released model knows": {k: [(x, s)] for k, (x, s, _) in points.items()},
+                "what is left to others": {k: [(x, o)] for k, (x, _, o) in points.items()},
+            },
+            x=f"share of the notice after {USUAL} steps", y="s", limits=(-0.2, 1.05),
+        )  # fmt: skip
+
+
+def frontier(summary: Mapping[str, Any]) -> dict[str, tuple[float, float, float]]:
+    """By row with a notice: its share at the training prompt after the usual attack, s of the released model,
+    and s of the unprotected."""
+    points = {}
+    for row, found in summary.items():
+        at = found.get(f"{min(_rates(found), key=float)}/{USUAL}") if _rates(found) else None
+        if at is not None and "protective" in at:
+            points[row] = (
+                at["protective"]["value"], found["released"]["s"]["value"],
+                found["unprotected"]["s"]["value"],
+            )  # fmt: skip
+    return points
+
+
+def _noticed(found: Mapping[str, Any]) -> bool:
+    return "protective" in found["released"]
 
 
 def render(record: Mapping[str, Any]) -> str:
@@ -244,7 +307,7 @@ def render(record: Mapping[str, Any]) -> str:
                 *(None if f is None else common.interval(f["s"]) for f in at),
                 found.get("cost", {}).get(rate), found["released"]["subjects"],
             ])  # fmt: skip
-            if "protective" in found["released"]:
+            if _noticed(found):
                 rows.append([
                     f"{row}: protective output", _both(found["released"]),
                     *(None if f is None else _both(f) for f in at), None, found["released"]["subjects"],
@@ -252,18 +315,27 @@ def render(record: Mapping[str, Any]) -> str:
         head = ["model", "released", *(f"{n} steps" for n in steps), "times the steps", "subjects"]
         tables += [f"DreamBooth at a learning rate of {rate}:", common.table(head, rows)]
     pulls = [
-        [row, *(f"{found['released'][name]['value']:.3f}" for name in _PULLS), found["released"]["subjects"]]
+        [
+            row, *(f"{found['released'][name]['value']:.3f}" for name in _PULLS),
+            common.interval(found["unprotected"]["s"]), found["released"]["subjects"],
+        ]
         for row, found in summary.items()
-    ]
-    head = ["model", "pull of the subject", "its noise", "pull of another", "its noise", "subjects"]
+    ]  # fmt: skip
+    head = ["model", "pull of the subject", "its noise", "pull of another", "its noise", "s of another"]
+    head.append("subjects")
+    pictures = [f"![DreamBooth at {rate}](../benchmarks/results/{NAME}-{rate}.png)" for rate in rates]
+    if frontier(summary):
+        pictures.append(f"![Cost against effect](../benchmarks/results/{NAME}-frontier.png)")
     return "\n\n".join([
         *tables,
         "s, and below it the share of pictures with the protective output, at the training prompt / in new "
         f"contexts. Times the steps: until s = {PAID}, over those without protection.",
         common.table(head, pulls),
         "Norm of the mean gradient of the personalization loss in the released model, and the standard "
-        "deviation of one sample's. Seed "
-        f"{record['about']['seed']}. Intervals: 95 %, bootstrap over subjects and pictures.",
+        "deviation of one sample's; s of another subject of the class, whom nobody protects, after "
+        f"{USUAL} steps. Seed {record['about']['seed']}. Intervals: 95 %, bootstrap over subjects and "
+        "pictures.",
+        *pictures,
     ])  # fmt: skip
 
 

@@ -21,7 +21,7 @@ def test_from_cells_to_table(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     flags = ["--quick", "--results", str(path), "--device", "cpu"]
     retention.cli([*flags, "--rows", "none,target"])
     record = common.load(path)
-    ends = ("released", "5e-05/1", "5e-05/2")
+    ends = ("released", "unprotected", "5e-05/1", "5e-05/2")
     wanted = {f"{row}/person-0/{end}" for row in ("none", "target") for end in ends}
     assert set(record["cells"]) == wanted | {"target/person-0/made"}
     assert record["cells"]["none/person-0/released"]["pull_subject"] > 0
@@ -30,6 +30,9 @@ def test_from_cells_to_table(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     shown = capsys.readouterr().out
     assert retention.render(record) in shown
     assert "| target: protective output |" in shown
+    for picture in ("retention-5e-05.png", "retention-frontier.png"):
+        assert (tmp_path / picture).exists() == (f"results/{picture}" in shown)
+    assert (tmp_path / "retention-5e-05.png").exists()
     # What is there is not made again, and a smaller run keeps it. A lost look is trained for afresh.
     torn = {
         **record,
@@ -58,6 +61,19 @@ def test_what_a_protection_costs_its_attacker() -> None:
     assert retention.delay(found(0.9, 0.9, 0.9, 0.9), none, "0.0001") == "0.0"
     assert retention.delay(none, found(0.0, 0.1, 0.1, 0.1), "0.0001") is None
     assert retention.steps_to([(0, 0.1), (100, 0.2)], 0.5) == math.inf
+
+
+def test_the_frontier_is_what_a_notice_costs() -> None:
+    def figure(s: float, **further: float) -> dict[str, Any]:
+        return {"s": {"value": s}, **{name: {"value": value} for name, value in further.items()}}
+
+    found = {
+        "released": figure(0.6, protective=1.0), "unprotected": figure(0.4),
+        "5e-05/400": figure(0.1, protective=0.8), "0.0001/400": figure(0.5, protective=0.2),
+    }  # fmt: skip
+    plain = {"released": figure(0.0), "unprotected": figure(0.7), "5e-05/400": figure(0.9)}
+    assert retention.frontier({"none": plain, "target": found}) == {"target": (0.8, 0.6, 0.4)}
+    assert retention.curve(found, "5e-05", "protective") == [(0, 1.0), (400, 0.8)]
 
 
 def test_a_row_knows_its_protective_output() -> None:

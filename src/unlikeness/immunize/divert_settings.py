@@ -31,7 +31,7 @@ class DivertSettings(ImmunizeSettings):
         3e-5, "AdamW's step size.", source="ours: 6 times that of the attacker who is feared", at_least=0.0
     )
     fall: float = setting(
-        0.25, "Share of the outer steps, at the end, over which the step size falls to zero.", source="ours",
+        0.5, "Share of the outer steps, at the end, over which the step size falls to zero.", source="ours",
         at_least=0.0, at_most=1.0,
     )  # fmt: skip
     attack_learning_rate: float = setting(
@@ -54,11 +54,11 @@ class DivertSettings(ImmunizeSettings):
         source="ours", at_least=0.0,
     )  # fmt: skip
     preserve_batch_size: int = setting(
-        8, "Pictures in that term.", unit="pictures", source="ours", at_least=1
+        8, "Pictures in that term.", unit="pictures", source="ours: 8 times batch_size", at_least=1
     )
     preserve_cap: float = setting(
-        20.0, "Largest w(t) of what is preserved at the released weights; 0: w = 1.", source="ours",
-        at_least=0.0,
+        20.0, "Largest w(t), the least being 1, of what is preserved at the released weights; 0: w = 1.",
+        source="ours", at_least=0.0,
     )  # fmt: skip
     preserve_class: float = setting(
         0.5, "Share of it that are class pictures under the class prompt.", source="ours", at_least=0.0,

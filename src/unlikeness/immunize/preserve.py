@@ -1,9 +1,10 @@
 """What is to stay as it was: the released model answers like the original on pictures of many prompts.
 
-    L = w(t) · ‖f_θ(z_t, t, c) − sg f_φ(z_t, t, c)‖², z0 drawn by φ from c, w = 1 or `weighting.z0_weight`
+    L = w(t) · ‖f_θ(z_t, t, c) − sg f_φ(z_t, t, c)‖², z0 drawn by φ from c, w = 1 or `weighting.z0_weight` ≥ 1
 
 Unlike the class term of the protective loss it is taken at the released weights, not along an attack, and
-it asks for φ's own answers, so that it costs no diversity.
+it asks for φ's own answers, so that it costs no diversity. With weights, what is drawn first, at high noise,
+counts most, and what is drawn last, detail, as in the plain loss.
 """
 
 from __future__ import annotations
@@ -68,9 +69,7 @@ class Preserve:
         [rows] = ask(original, [rows], self.precision)
         w = torch.ones(len(z0), device=z0.device)
         if s.preserve_cap:
-            w = z0_weight(model.schedule, rows.t, s.preserve_cap).clamp(
-                min=float(__import__("os").environ.get("FLOOR", "0"))
-            )
+            w = z0_weight(model.schedule, rows.t, s.preserve_cap).clamp(min=1)
         return weighted_error(wide(model.predict(rows.z_t, rows.t, rows.c)), rows.referenced, w)
 
 

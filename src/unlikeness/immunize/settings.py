@@ -84,8 +84,8 @@ class ImmunizeSettings(Checked):
     )
     preserve_cap: float = setting(
         0.0,
-        "Largest weight of a noise level in that term, where an error counts as the one in z0 that it means; "
-        "0: all levels count alike.",
+        "Largest weight of a noise level in that term, where an error counts as the one in z0 that it means, "
+        "but at least once; 0: all levels count alike.",
         source="ours",
         at_least=0.0,
     )
