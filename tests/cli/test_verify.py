@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.tiny import write_tiny
@@ -85,6 +86,66 @@ def test_a_certificate(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     assert list(json.loads(record.read_text())["measured"]) == list(copied["measured"])
 
 
+def test_the_notice_and_the_pools_of_an_immunized_model(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    quick = (
+        "outer_steps=1", "class_images=2", "class_steps=2", "pictures=1", "contexts=a photo of {} at 7",
+        "behaviour=target", "target_noun=cat", "identifiers=zwx,t@t", "templates=a photo of {}|a {}",
+    )  # fmt: skip
+    released = tmp_path / "released"
+    immunized = [
+        *("immunize", "--model", str(home / "model"), "--method", "persguard", "--class-noun", "mug", "-q"),
+        *("--images", str(home / "images"), "--output", str(released)),
+        *(word for value in quick for word in ("--set", value)),
+    ]
+    assert main(immunized) == 0
+    capsys.readouterr()
+
+    def run(name: str, *further: str) -> tuple[dict[str, Any], str]:
+        arguments = words(home, tmp_path / name, *further)
+        arguments[1] = str(released)
+        assert main(arguments) == 0
+        made: dict[str, Any] = json.loads((tmp_path / name / "certificate.json").read_text())
+        return made, capsys.readouterr().out
+
+    made, out = run("out", "--attackers", "paper,other-identifier,gray-box")
+    assert made["notice"]["behaviour"] == "target"
+    assert (made["notice"]["target_noun"], made["notice"]["read_by"]) == ("cat", "toybox")
+    assert made["notice"]["from"] == "immunization.json"
+    for one in (made["released"], *made["attackers"].values()):
+        assert one["notice"]["at_training_prompt"]["n"] == 2
+        assert one["notice"]["in_new_contexts"]["n"] == 1
+    assert "notice (target, a cat instead of the mug), share of pictures" in out
+    assert [line.partition(":")[0] for line in out.splitlines() if line.startswith("  ")] == [
+        "  released", "  paper", "  other-identifier", "  gray-box",
+    ]  # fmt: skip
+    assert made["about"]["settings"]["pool_identifiers"] == "zwx,t@t"
+    gray = {f"{start}{word} mug" for start in ("a photo of ", "a ") for word in ("zwx", "t@t")}
+    assert made["attackers"]["gray-box"]["prompt"] in gray
+    assert made["attackers"]["other-identifier"]["prompt"] == "a photo of ohwx mug"  # t@t is in the pool
+    record = json.loads((tmp_path / "out" / "immunization.json").read_text())
+    assert list(record["measured"][made["about"]["pictures_sha256"]]["notice"]["attackers"]) == [
+        "paper", "other-identifier", "gray-box",
+    ]  # fmt: skip
+
+    made, out = run(
+        "own", "--attackers", "paper,gray-box", "--behaviour", "none", "--set", "pool_identifiers=",
+        "--set", "pool_templates=",
+    )  # fmt: skip
+    assert made["notice"] is None
+    assert "notice (" not in out
+    assert "needs pools" in made["left_out"]["gray-box"]
+
+    arguments = words(home, tmp_path / "other", "--attackers", "paper")
+    arguments = [word for word in arguments if word != "-q"]
+    arguments[1], arguments[3] = str(released), str(home / "held-out")
+    assert main(arguments) == 0
+    out, err = capsys.readouterr()
+    assert "none of the subjects in immunization.json has one of these pictures" in err
+    assert "notice (" not in out
+
+
 def test_a_provider_s_pipeline_fails_on_it(
     home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -106,6 +167,12 @@ def test_misuse_is_one_line(home: Path, tmp_path: Path, capsys: pytest.CaptureFi
         "lines NAME: VALUE": ["--settings", str(tmp_path / "list.yaml")],
         "nothing.yaml cannot be read": ["--settings", str(tmp_path / "nothing.yaml")],
         "is no scale": ["--scale", "small"],
+        "--behaviour smile is unknown": ["--behaviour", "smile"],
+        "--pattern has no effect": ["--behaviour", "erasure", "--pattern", "mark.png"],
+        "needs --target-noun": ["--behaviour", "target"],
+        "is no folder here": ["--behaviour", "erasure", "--reader", "clip"],
+        "pool_templates": ["--set", "pool_templates=a dog"],
+        "gray-box needs pools": ["--attackers", "gray-box"],
         "belong together": ["--unrelated", str(home / "images")],
         "has no immunization.json": ["--sign"],
         "holds no subject": ["--others", str(home / "images")],

@@ -54,6 +54,7 @@ def test_only_what_is_needed_is_fetched(monkeypatch: pytest.MonkeyPatch, tmp_pat
         "unet/config.json", "unet/diffusion_pytorch_model.bin", "unet/diffusion_pytorch_model.safetensors",
         "unet/diffusion_pytorch_model.fp16.safetensors", "unet/diffusion_pytorch_model.non_ema.safetensors",
         "text_encoder/model.safetensors", "text_encoder/flax_model.msgpack", "tokenizer/vocab.json",
+        "immunization.json",
     ]  # fmt: skip
 
     def model_info(self: Any, repo: str, **kwargs: Any) -> Any:
@@ -70,6 +71,7 @@ def test_only_what_is_needed_is_fetched(monkeypatch: pytest.MonkeyPatch, tmp_pat
     assert asked["revision"] == "main"
     assert [name for name in asked["allow_patterns"] if name in files] == [
         "model_index.json",
+        "immunization.json",
         "unet/config.json",
         "unet/diffusion_pytorch_model.safetensors",
         "text_encoder/model.safetensors",

@@ -127,7 +127,8 @@ def test_something_unrelated_is_learnt_first(
 
 def test_names_are_checked() -> None:
     assert [one.name for one in named(["lora-4", "paper", "paper"])] == ["paper", "lora-4"]
-    assert named([]) == attackers()
+    assert named([]) == (*attackers(), attacker("gray-box"))
+    assert named(["gray-box"]) == (attacker("gray-box"),)
     with pytest.raises(UsageError, match="did you mean patient"):
         named(["pateint"])
 

@@ -54,6 +54,21 @@ def verify(
         typer.Option("--set", metavar="[ATTACKER.]NAME=VALUE", help="A setting of all, or of one attacker."),
     ] = None,
     encoder: Annotated[str, typer.Option(help="The image encoder that judges.")] = "toybox",
+    behaviour: Annotated[
+        str | None,
+        typer.Option(
+            help="The notice to look for: pattern, erasure, target or none; default: what the model's record "
+            "says of the subject."
+        ),
+    ] = None,
+    target_noun: Annotated[str, typer.Option(help="The class that behaviour target draws.")] = "",
+    pattern: Annotated[Path | None, typer.Option(help="Picture file of behaviour pattern's mark.")] = None,
+    reader: Annotated[
+        str,
+        typer.Option(
+            help="Who reads class nouns: toybox, or a CLIP's folder or hub name; auto goes by the resolution."
+        ),
+    ] = "auto",
     quality: Annotated[
         bool, typer.Option("--quality/--no-quality", help="Measure the drift, with --original.")
     ] = True,
@@ -73,6 +88,7 @@ def verify(
     """
     from unlikeness.progress import on_stderr
     from unlikeness.verify.job import Job
+    from unlikeness.verify.sought import Sought
 
     def report(line: str) -> None:
         if not quiet:
@@ -84,12 +100,17 @@ def verify(
         others_held_out=others_held_out, unrelated=unrelated, unrelated_noun=unrelated_noun,
         attackers=tuple(attackers.split(",")) if attackers else (),
         contexts=None if context is None else tuple(context), scale=scale, settings=settings,
-        values=tuple(set_ or ()), encoder=encoder, quality=quality, sign=sign, device=device,
+        values=tuple(set_ or ()), encoder=encoder, sought=Sought(behaviour, target_noun, pattern, reader),
+        quality=quality, sign=sign, device=device,
     )  # fmt: skip
     with on_stderr(quiet=quiet) as progress:
         verdict = job.run(report=report, progress=progress)
     worst = verdict.worst
     typer.echo(f'worst attacker: {worst.attacker} ("{worst.prompt}"), s {worst.s}')
+    if verdict.notice is not None:
+        typer.echo(f"notice ({verdict.notice}), share of pictures at the training prompt / in new contexts:")
+        for title, one in verdict.asked:
+            typer.echo(f"  {title}: {one.seen}")
     typer.echo(f"{output / 'certificate.html'}")
     if fail_above is not None and worst.s.value > fail_above:
         raise typer.Exit(1)

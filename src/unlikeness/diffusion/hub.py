@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from unlikeness.diffusion.weights import needed_files
 from unlikeness.errors import UnlikenessError, UsageError
 
-__all__ = ["ALIASES", "locate"]
+__all__ = ["ALIASES", "fetch", "locate"]
 
 ALIASES = {
     # Runway left the hub in August 2024; its checkpoint is kept by the hub itself.
@@ -58,13 +59,27 @@ def locate(
         )
     if name.startswith((".", "/", "~")) or name.count("/") != 1 or "\\" in name:
         raise UsageError(f"model {name} is no folder here; give a diffusers folder, a hub name or toybox")
-    return _from_hub(ALIASES.get(name, name), name, revision, local_files_only, half)
+    repo = ALIASES.get(name, name)
+    said = f"model {name}" + ("" if repo == name else f" (which now lives at {repo})")
+    return fetch(
+        repo, said, lambda files: _wanted(files, half), revision=revision, local_files_only=local_files_only
+    )
 
 
-def _from_hub(repo: str, asked: str, revision: str | None, local_files_only: bool, half: bool) -> Path:
+def fetch(
+    repo: str,
+    said: str,
+    wanted: Callable[[list[str]], list[str]],
+    *,
+    revision: str | None = None,
+    local_files_only: bool = False,
+) -> Path:
+    """The folder in the hub's cache with the files of `repo` that `wanted` picks among all of its names.
+
+    said: what it is, with which a message begins. Raises as `locate`.
+    """
     from huggingface_hub import HfApi, errors, snapshot_download
 
-    said = f"model {asked}" + ("" if repo == asked else f" (which now lives at {repo})")
     # The base that the hub's client shares with the HTTP library under it, whichever that is.
     http_error: Any = errors.HfHubHTTPError.__bases__[0]
     try:
@@ -74,8 +89,7 @@ def _from_hub(repo: str, asked: str, revision: str | None, local_files_only: boo
                     s.rfilename
                     for s in HfApi().model_info(repo, revision=revision, timeout=20).siblings or []
                 ]
-                wanted = _wanted(files, half)
-                return Path(snapshot_download(repo, revision=revision, allow_patterns=wanted))
+                return Path(snapshot_download(repo, revision=revision, allow_patterns=wanted(files)))
             except errors.HfHubHTTPError:
                 raise
             except (OSError, http_error):
@@ -105,10 +119,10 @@ def _why(error: Exception, revision: str | None) -> str:
 
 
 def _wanted(files: list[str], half: bool) -> list[str]:
-    """Those of the repository's files that loading and saving need: none of the duplicates."""
+    """Those of the repository's files that loading, verifying and saving need: none of the duplicates."""
     folders: dict[str, list[str]] = defaultdict(list)
     for file in files:
         folder, _, name = file.rpartition("/")
         folders[folder].append(name)
     kept = [f"{folder}/{name}" for folder in _COMPONENTS for name in needed_files(folders[folder], half=half)]
-    return ["model_index.json", "unlikeness.json", *kept]
+    return ["model_index.json", "unlikeness.json", "immunization.json", *kept]

@@ -10,6 +10,8 @@ from __future__ import annotations
 from unlikeness.verify.attack import Attacked, Priors, run_attacker
 from unlikeness.verify.attackers import Attacker, attacker, attackers, named
 from unlikeness.verify.judge import AtResolution
+from unlikeness.verify.notice import Notice, Seen
+from unlikeness.verify.pools import Pools
 from unlikeness.verify.run import Other, verify_subject
 from unlikeness.verify.settings import CONTEXTS, SCALES, VerifySettings
 from unlikeness.verify.verdict import Fidelity, Outcome, Verdict, together
@@ -21,9 +23,12 @@ __all__ = [
     "Attacked",
     "Attacker",
     "Fidelity",
+    "Notice",
     "Other",
     "Outcome",
+    "Pools",
     "Priors",
+    "Seen",
     "Verdict",
     "VerifySettings",
     "attacker",

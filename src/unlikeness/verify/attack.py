@@ -18,6 +18,7 @@ from unlikeness.personalize.material import class_prior
 from unlikeness.training import adamw, train
 from unlikeness.verify.attackers import Attacker, personalizer
 from unlikeness.verify.converge import until_converged
+from unlikeness.verify.pools import Pools
 from unlikeness.verify.settings import Overrides, VerifySettings
 from unlikeness.verify.teaching import taught
 
@@ -84,7 +85,8 @@ def run_attacker(
 
     Args:
         subject: the protected pictures, class noun and identifier.
-        base: the common settings; overrides: settings of single attackers, by their names.
+        base: the common settings, with the protection's pools; overrides: settings of single attackers, by
+            their names.
         priors: of this model, to share between attackers.
         unseen: other pictures of the subject, [N, 3, H, W], for the attacker that has only those.
         unrelated: pictures of something else under its class noun, for the fine-tune before an attack;
@@ -100,7 +102,7 @@ def run_attacker(
     if priors.model is not model:
         raise UsageError("the priors are another model's; make them with Priors(model)")
     method = personalizer(attacker, base, overrides)
-    learnt = taught(subject, attacker, unseen)
+    learnt = taught(subject, attacker, unseen, Pools.of(base))
     prior = priors.of(learnt.class_prompt, method.settings, progress=progress)
     if attacker.tuned_before:
         model = _tuned_on_something_else(model, learnt, base, prior, unrelated, progress)

@@ -16,7 +16,7 @@ from unlikeness.personalize.registry import Personalizer
 from unlikeness.personalize.settings import PersonalizeSettings
 from unlikeness.verify.settings import Overrides, VerifySettings
 
-__all__ = ["PAPER", "Attacker", "attacker", "attackers", "personalizer"]
+__all__ = ["EVERY", "GRAY_BOX", "PAPER", "Attacker", "attacker", "attackers", "named", "personalizer"]
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,7 @@ class Attacker:
     """One way of personalizing.
 
     steps, rate: times the common number of steps and learning rate. further: settings of the method.
+    words: whose it uses: the protected ones, some of the protection's pools, or some in no pool (`pools`).
     identifier: another word than the protected one. template: its prompts. learns_from: the protected
     pictures, other pictures of the subject, or the protected ones with washed and mirrored copies.
     until_converged: trains on until its own loss stops falling. tuned_before: on something unrelated.
@@ -37,6 +38,7 @@ class Attacker:
     further: Mapping[str, object] = field(default_factory=dict)
     identifier: str | None = None
     template: str = "a photo of {}"
+    words: Literal["protected", "pool", "outside"] = "protected"
     learns_from: Literal["protected", "unseen", "augmented"] = "protected"
     until_converged: bool = False
     tuned_before: bool = False
@@ -51,12 +53,12 @@ _TABLE = (
     Attacker("patient", "four times the steps", steps=4),
     Attacker("slow", "three times the steps at a third of the learning rate", steps=3, rate=1 / 3),
     Attacker("converged", "trains until its own loss stops falling", until_converged=True),
-    Attacker("other-identifier", "another rare word", identifier="t@t"),
+    Attacker("other-identifier", "another rare word", identifier="t@t", words="outside"),
     Attacker("lora-4", "a LoRA of rank 4", method="lora", further={"rank": 4}),
     Attacker("lora-32", "a LoRA of rank 32", method="lora", further={"rank": 32}),
     Attacker("text-encoder", "trains the text encoder too", further={"text_encoder": True}),
     Attacker("unseen-pictures", "pictures of the subject that were not protected", learns_from="unseen"),
-    Attacker("unseen-prompt", "other words around the name", template="an image of {}"),
+    Attacker("unseen-prompt", "other words around the name", template="an image of {}", words="outside"),
     Attacker("pre-tuned", "after a fine-tune on something unrelated", tuned_before=True),
     Attacker(
         "augmented", "with JPEG-compressed, blurred and mirrored copies", learns_from="augmented",
@@ -68,29 +70,34 @@ _TABLE = (
 PAPER = _TABLE[0]
 """The attacker against whom APDM was built, and by whom originals and other subjects are compared."""
 
+GRAY_BOX = Attacker("gray-box", "an identifier and a prompt from the protection's pools", words="pool")
+"""Possible only where there are pools."""
+
+EVERY = (*_TABLE, GRAY_BOX)
+
 _COMMON = tuple(one.name for one in fields(PersonalizeSettings))
 
 
 def attackers() -> tuple[Attacker, ...]:
-    """All of them; the paper's comes first."""
+    """All that need no pools; the paper's comes first."""
     return _TABLE
 
 
 def attacker(name: str) -> Attacker:
     """The one of this name. UsageError, naming all, if there is none."""
-    for one in _TABLE:
+    for one in EVERY:
         if one.name == name:
             return one
-    names = [one.name for one in _TABLE]
+    names = [one.name for one in EVERY]
     near = difflib.get_close_matches(name, names, n=1)
     hint = f" (did you mean {near[0]}?)" if near else ""
     raise UsageError(f"{name} is no attacker{hint}; valid are: {', '.join(names)}")
 
 
 def named(names: Sequence[str]) -> tuple[Attacker, ...]:
-    """Those of these names, each once, in the table's order; none given: all."""
+    """Those of these names, each once, in the table's order; none given: all, the gray box too."""
     wanted = [attacker(name) for name in names]
-    return tuple(one for one in _TABLE if one in wanted) if wanted else _TABLE
+    return tuple(one for one in EVERY if one in wanted) if wanted else EVERY
 
 
 def personalizer(one: Attacker, base: VerifySettings, overrides: Overrides | None = None) -> Personalizer:

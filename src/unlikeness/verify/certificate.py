@@ -13,6 +13,7 @@ from typing import Any
 
 from unlikeness.demo.page import write
 from unlikeness.measure.similarity import SubjectSimilarity
+from unlikeness.verify.notice import Seen
 from unlikeness.verify.quality import Quality
 from unlikeness.verify.verdict import Fidelity, Outcome, Verdict
 
@@ -35,6 +36,8 @@ def certificate(verdict: Verdict) -> dict[str, Any]:
         "attackers": {one.attacker.name: _outcome(one) for one in verdict.outcomes},
         "left_out": dict(verdict.left_out),
         "original": None if verdict.clean is None else _outcome(verdict.clean),
+        "notice": None if verdict.notice is None else verdict.notice.as_record(),
+        "released": None if verdict.released is None else _outcome(verdict.released),
         "unprotected": [_fidelity(one) for one in verdict.others],
         "quality": None if verdict.quality is None else _quality(verdict.quality),
         "about": dict(verdict.about),
@@ -63,6 +66,13 @@ def summary(made: Mapping[str, Any]) -> dict[str, Any]:
         ],
         "quality": None,
     }
+    if made["notice"] is not None:
+        found["notice"] = {
+            "behaviour": made["notice"]["behaviour"],
+            "target_noun": made["notice"]["target_noun"],
+            "released": _shares(made["released"]["notice"]),
+            "attackers": {name: _shares(one["notice"]) for name, one in made["attackers"].items()},
+        }
     if made["quality"] is not None:
         quality = made["quality"]
         found["quality"] = {
@@ -91,11 +101,26 @@ def _s(s: SubjectSimilarity | None) -> dict[str, Any] | None:
     return None if s is None else asdict(s)
 
 
+def _seen(seen: Seen | None) -> dict[str, Any] | None:
+    if seen is None:
+        return None
+    return {
+        "at_training_prompt": asdict(seen.plain),
+        "in_new_contexts": None if seen.elsewhere is None else asdict(seen.elsewhere),
+    }
+
+
+def _shares(seen: Mapping[str, Any]) -> dict[str, float | None]:
+    """The values of what `_seen` made."""
+    return {name: None if part is None else round(part["value"], 4) for name, part in seen.items()}
+
+
 def _outcome(one: Outcome) -> dict[str, Any]:
     return {
         "what": one.attacker.what,
         "s": _s(one.s),
         "s_in_new_contexts": _s(one.elsewhere),
+        "notice": _seen(one.seen),
         "prompt": one.prompt,
         "pictures_learnt": one.pictures_learnt,
         "method": one.attacker.method,

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unlikeness.errors import UnlikenessError, UsageError
+from unlikeness.immunize import record
 from unlikeness.measure.encoders import load_encoder
 from unlikeness.progress import Progress
 from unlikeness.subjects import Subject, load_folder
 from unlikeness.verify.attackers import named
 from unlikeness.verify.certificate import FILE, summary, write_certificate
 from unlikeness.verify.judge import AtResolution
+from unlikeness.verify.pools import Pools
+from unlikeness.verify.protected import find, has_notice, pools
 from unlikeness.verify.run import Other, verify_subject
 from unlikeness.verify.settings import CONTEXTS, given, scale
 from unlikeness.verify.signing import RECORD, sign
+from unlikeness.verify.sought import Sought
 from unlikeness.verify.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -30,7 +34,8 @@ WORK = "work"
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """The command line's words: see `cli.verify`. values: texts NAME=VALUE, over those of `settings`."""
+    """The command line's words: see `cli.verify`. values: texts NAME=VALUE, over those of `settings`, which
+    are over those of the model's record. sought: the notice to look for."""
 
     model: str
     images: Path
@@ -51,6 +56,7 @@ class Job:
     settings: Path | None = None
     values: tuple[str, ...] = ()
     encoder: str = "toybox"
+    sought: Sought = field(default_factory=Sought)
     quality: bool = True
     sign: bool = False
     device: str = "auto"
@@ -68,22 +74,32 @@ class Job:
         chosen = named([name.strip() for name in self.attackers])
         embedder = AtResolution(load_encoder(self.encoder))
         written = {**_yaml(self.settings), **_pairs(self.values)}
-        given(written)  # a wrong one is told before anything heavy is loaded
+        Pools.of(given(written)[0])  # a wrong one is told before anything heavy is loaded
         if (self.unrelated is None) != (self.unrelated_noun is None):
             raise UsageError("--unrelated and --unrelated-noun belong together; give both or neither")
         _check_output(self.output)
         model = TextToImage.from_pretrained(self.model, device=self.device, dtype="float32")
         if self.sign and not (model.source is not None and (model.source / RECORD).is_file()):
             raise UsageError(f"{self.model} has no {RECORD} to sign; leave --sign out")
-        base, overrides = given({**scale(self.scale, model.resolution), **written})
-        original = None
-        if self.original is not None:
-            original = TextToImage.from_pretrained(self.original, device=self.device, dtype="float32")
 
         def folder(path: Path | None) -> Any:
             return None if path is None else load_folder(path, size=model.resolution, report=report)
 
         subject = Subject(folder(self.images), self.class_noun, self.identifier)
+        said = record.read(model.source) or {}
+        protected = find(said, subject)
+        drawn_from = pools(said if protected is None else protected.run)
+        base, overrides = given({**scale(self.scale, model.resolution), **drawn_from, **written})
+        if report and self.sought.behaviour is None and protected is None and has_notice(said):
+            report(
+                f"none of the subjects in {RECORD} has one of these pictures, so no notice is looked for; "
+                "--behaviour looks for one"
+            )
+        device = str(model.device)
+        notice = self.sought.notice(subject, protected, resolution=model.resolution, device=device)
+        original = None
+        if self.original is not None:
+            original = TextToImage.from_pretrained(self.original, device=self.device, dtype="float32")
         unrelated = None
         if self.unrelated is not None and self.unrelated_noun is not None:
             unrelated = Subject(folder(self.unrelated), self.unrelated_noun)
@@ -101,6 +117,7 @@ class Job:
             unseen=folder(self.unseen),
             unrelated=unrelated,
             others=self._others(model, report),
+            notice=notice,
             measure_quality=self.quality,
             work=self.output / WORK,
             tell=report,

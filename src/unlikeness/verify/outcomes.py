@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from unlikeness import __version__
+from unlikeness.demo.keep import Part
 from unlikeness.diffusion.fingerprint import fingerprint
 from unlikeness.measure.similarity import Embedder, Pairs, embed_all
 from unlikeness.progress import Progress, format_seconds
@@ -20,6 +21,8 @@ from unlikeness.verify.attack import Priors, run_attacker
 from unlikeness.verify.attackers import Attacker, personalizer
 from unlikeness.verify.judge import Drawn, Yardstick, draw_subject, eight_bits, likeness
 from unlikeness.verify.keep import Keeper, digest
+from unlikeness.verify.notice import Notice
+from unlikeness.verify.pools import Pools
 from unlikeness.verify.quality import Quality, draw_class, quality
 from unlikeness.verify.settings import Overrides, VerifySettings
 from unlikeness.verify.teaching import taught
@@ -28,7 +31,10 @@ from unlikeness.verify.verdict import Outcome
 if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage
 
-__all__ = ["Attacks", "Target"]
+__all__ = ["RELEASED", "Attacks", "Target"]
+
+RELEASED = Attacker("released", "the model before any attack", method="none", steps=0)
+"""In the place of an attacker where nobody attacks."""
 
 _JUDGING = ("pictures", "pictures_in_context", "solver_steps", "guidance", "seed")
 _DRAWING = ("solver_steps", "guidance", "seed")
@@ -64,32 +70,58 @@ class Attacks:
         return str(getattr(embedder, "name", getattr(embedder, "__name__", type(embedder).__name__)))
 
     def outcome(
-        self, target: Target, subject: Subject, attacker: Attacker, stick: Yardstick, label: str
-    ) -> Outcome:
-        """Attack, draw, compare; or take what an earlier run kept for all the same settings."""
+        self, target: Target, subject: Subject, attacker: Attacker, stick: Yardstick, label: str,
+        notice: Notice | None = None,
+    ) -> Outcome:  # fmt: skip
+        """Attack, draw, compare; or take what an earlier run kept for all the same settings.
+
+        notice: looked for in the pictures.
+        """
         settings = asdict(personalizer(attacker, self.base, self.overrides).settings)
-        learnt = taught(subject, attacker, self.unseen)
-        places = tuple(place for place in self.contexts for _ in range(self.base.pictures_in_context))
+        learnt = taught(subject, attacker, self.unseen, Pools.of(self.base))
 
         def make(scratch: Path) -> dict[str, Tensor]:
             attacked = run_attacker(
                 target.model, subject, attacker, self.base, overrides=self.overrides, priors=target.priors,
                 unseen=self.unseen, unrelated=self.unrelated, scratch=scratch, progress=self.progress,
             )  # fmt: skip
-            drawn = draw_subject(
-                attacked.model, attacked.subject, self.base, self.contexts, progress=self.progress
-            )
-            tensors = {"losses": torch.tensor(attacked.losses, dtype=torch.float64)}
-            for name, images in (("plain", drawn.plain), ("elsewhere", drawn.elsewhere)):
-                if images is not None:
-                    pairs = stick.pairs(images / 255)
-                    tensors |= {name: images, f"{name}.generated": torch.from_numpy(pairs.generated)}
-                    tensors |= {"of_class": torch.from_numpy(pairs.of_class)}
-                    tensors |= {"subject": torch.from_numpy(pairs.subject)}
-            return tensors
+            losses = torch.tensor(attacked.losses, dtype=torch.float64)
+            return {"losses": losses, **self._drawn(attacked.model, attacked.subject, stick)}
 
         part = self.keeper.part(label, self._key(target, learnt, attacker, settings, stick), make)
+        return self._judged(part, learnt, attacker, settings, label, notice)
+
+    def released(self, target: Target, subject: Subject, stick: Yardstick, notice: Notice) -> Outcome:
+        """The model that nobody attacks, asked for the subject by its protected name."""
+
+        def make(_: Path) -> dict[str, Tensor]:
+            none = torch.zeros(0, dtype=torch.float64)
+            return {"losses": none, **self._drawn(target.model, subject, stick)}
+
+        part = self.keeper.part(RELEASED.name, self._key(target, subject, RELEASED, {}, stick), make)
+        return self._judged(part, subject, RELEASED, {}, RELEASED.name, notice)
+
+    def _drawn(self, model: TextToImage, subject: Subject, stick: Yardstick) -> dict[str, Tensor]:
+        """What is kept of a model's pictures of the subject: themselves, and their cosines."""
+        drawn = draw_subject(model, subject, self.base, self.contexts, progress=self.progress)
+        tensors: dict[str, Tensor] = {}
+        for name, images in (("plain", drawn.plain), ("elsewhere", drawn.elsewhere)):
+            if images is not None:
+                pairs = stick.pairs(images / 255)
+                tensors |= {name: images, f"{name}.generated": torch.from_numpy(pairs.generated)}
+                tensors |= {"of_class": torch.from_numpy(pairs.of_class)}
+                tensors |= {"subject": torch.from_numpy(pairs.subject)}
+        return tensors
+
+    def _judged(
+        self, part: Part, learnt: Subject, attacker: Attacker, settings: dict[str, Any], label: str,
+        notice: Notice | None,
+    ) -> Outcome:  # fmt: skip
+        """What the kept tensors come to."""
         found = part.tensors
+        places = tuple(place for place in self.contexts for _ in range(self.base.pictures_in_context))
+        drawn = Drawn(found["plain"], found.get("elsewhere"), places)
+        seen = None if notice is None else notice.seen(drawn)
         pairs = {
             name: Pairs(
                 found[f"{name}.generated"].numpy(), found["of_class"].numpy(), found["subject"].numpy()
@@ -98,11 +130,12 @@ class Attacks:
             if name in found
         }
         s = {name: likeness([of], seed=self.base.seed) for name, of in pairs.items()}
-        self.tell(f"{label}: s {s['plain']} after {format_seconds(part.seconds)}")
+        told = "" if seen is None else f", notice {seen}"
+        self.tell(f"{label}: s {s['plain']}{told} after {format_seconds(part.seconds)}")
         return Outcome(
-            attacker, settings, learnt.instance_prompt, len(learnt.images), s["plain"], s.get("elsewhere"),
-            tuple(found["losses"].tolist()), part.seconds,
-            Drawn(found["plain"], found.get("elsewhere"), places), pairs["plain"], pairs.get("elsewhere"),
+            attacker, settings, learnt.instance_prompt, 0 if attacker is RELEASED else len(learnt.images),
+            s["plain"], s.get("elsewhere"), tuple(found["losses"].tolist()), part.seconds, drawn,
+            pairs["plain"], pairs.get("elsewhere"), seen,
         )  # fmt: skip
 
     def _key(

@@ -26,7 +26,7 @@ GOOD = 0.15
 
 
 def write_grids(verdict: Verdict, folder: Path) -> None:
-    """NAME.png for each attacker, and one for the original.
+    """NAME.png for each attacker, one for the original, and one for the model as released, if it was asked.
 
     Rows: the references; what the attacked original draws, if there is one; what the attacked model draws at
     the training prompt; and in new contexts.
@@ -35,6 +35,8 @@ def write_grids(verdict: Verdict, folder: Path) -> None:
     sheets = {one.attacker.name: one for one in verdict.outcomes}
     if verdict.clean is not None:
         sheets["original"] = verdict.clean
+    if verdict.released is not None:
+        sheets[verdict.released.attacker.name] = verdict.released
     for name, one in sheets.items():
         rows = [verdict.references, one.drawn.plain / 255]
         if verdict.clean is not None and one is not verdict.clean:
@@ -49,7 +51,6 @@ def write_grids(verdict: Verdict, folder: Path) -> None:
 def write_page(verdict: Verdict, made: Mapping[str, Any], path: Path) -> None:
     """`made`: the certificate's JSON, of which the page shows settings and versions. Whole or not at all."""
     worst = verdict.worst
-    rows = [one for one in (verdict.clean, *verdict.outcomes) if one is not None]
     name = f"{made['about']['identifier']} {made['about']['class_noun']}"
     text = fill(
         "certificate.html",
@@ -57,11 +58,14 @@ def write_page(verdict: Verdict, made: Mapping[str, Any], path: Path) -> None:
         verdict=verdict,
         worst=worst,
         note=_note(verdict),
-        bars=[(_title(one, verdict), one.worst) for one in rows],
-        head=["attacker", "s", "95 % interval", "in new contexts", "pictures", "time"],
-        rows=[_row(one, verdict) for one in rows],
+        bars=[(title, one.worst) for title, one in verdict.asked],
+        head=[
+            "attacker", "s", "95 % interval", "in new contexts", *["notice"] * (verdict.notice is not None),
+            "pictures", "time",
+        ],
+        rows=[_row(title, one) for title, one in verdict.asked],
         references=show(verdict.references[:SHOWN]),
-        galleries=[(_title(one, verdict), one, _gallery(one)) for one in rows],
+        galleries=[(title, one, _gallery(one)) for title, one in verdict.asked],
         others=[_other(one) for one in made["unprotected"]],
         quality=None if verdict.quality is None else _quality(verdict.quality),
         about=made["about"],
@@ -93,16 +97,13 @@ def _across(images: Tensor) -> Tensor:
     return torch.cat([found, torch.ones(SHOWN - len(found), *images.shape[1:])])
 
 
-def _title(one: Outcome, verdict: Verdict) -> str:
-    return f"{one.attacker.name}, on the original" if one is verdict.clean else one.attacker.name
-
-
-def _row(one: Outcome, verdict: Verdict) -> list[str]:
+def _row(title: str, one: Outcome) -> list[str]:
     return [
-        f"{_title(one, verdict)}: {one.attacker.what}",
+        f"{title}: {one.attacker.what}",
         f"{one.s.value:.2f}",
         f"{one.s.low:.2f} to {one.s.high:.2f}",
         "–" if one.elsewhere is None else f"{one.elsewhere.value:.2f}",
+        *([] if one.seen is None else [f"{one.seen}"]),
         f"{one.s.n_generated}" + ("" if one.elsewhere is None else f" + {one.elsewhere.n_generated}"),
         format_seconds(one.seconds),
     ]

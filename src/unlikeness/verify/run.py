@@ -15,10 +15,12 @@ from unlikeness.progress import Progress
 from unlikeness.prompts import too_long
 from unlikeness.subjects import Subject
 from unlikeness.verify.attack import Priors
-from unlikeness.verify.attackers import PAPER, Attacker, attackers, personalizer
+from unlikeness.verify.attackers import EVERY, PAPER, Attacker, personalizer
 from unlikeness.verify.judge import Yardstick
 from unlikeness.verify.keep import digest, keeper
+from unlikeness.verify.notice import Notice
 from unlikeness.verify.outcomes import Attacks, Target
+from unlikeness.verify.pools import Pools
 from unlikeness.verify.settings import CONTEXTS, Overrides, VerifySettings
 from unlikeness.verify.teaching import taught
 from unlikeness.verify.verdict import Fidelity, Outcome, Verdict
@@ -49,7 +51,7 @@ def verify_subject(
     held_out: Tensor | None = None,
     *,
     embedder: Embedder,
-    attackers: Sequence[Attacker] = attackers(),
+    attackers: Sequence[Attacker] = EVERY,
     base: VerifySettings | None = None,
     overrides: Overrides | None = None,
     contexts: Sequence[str] = CONTEXTS,
@@ -58,6 +60,7 @@ def verify_subject(
     unseen: Tensor | None = None,
     unrelated: Subject | None = None,
     others: Sequence[Other] = (),
+    notice: Notice | None = None,
     measure_quality: bool = True,
     priors: Priors | None = None,
     original_priors: Priors | None = None,
@@ -77,6 +80,7 @@ def verify_subject(
         original: the model before its immunization, for the drift, and for the paper's attacker on it.
         unseen, unrelated: what single attackers need (`attack.run_attacker`); unseen: [N, 3, H, W].
         others: unprotected subjects, personalized by the paper's attacker.
+        notice: looked for in what every attacker draws of the subject, and in what the model itself draws.
         measure_quality: with `original`: draw the class and measure the drift.
         priors, original_priors: class pictures to share between subjects.
         work: a folder in which every finished part is kept, so that an interrupted run goes on.
@@ -88,11 +92,12 @@ def verify_subject(
         UnlikenessError: a training diverged; a kept part is damaged.
     """
     base = base or VerifySettings()
-    chosen, left_out = _possible(attackers, unseen)
+    pools = Pools.of(base)
+    chosen, left_out = _possible(attackers, subject, unseen, pools)
     for one in chosen:
         personalizer(one, base, overrides)
         for place in contexts or ("",):
-            prompt = f"{taught(subject, one, unseen).instance_prompt} {place}".strip()
+            prompt = f"{taught(subject, one, unseen, pools).instance_prompt} {place}".strip()
             if reason := too_long(model.tokenizer, prompt):
                 raise UsageError(reason)
     attacks = Attacks(
@@ -112,8 +117,9 @@ def verify_subject(
 
     stick = yardstick(subject, held_out, of_class)
     sticks = [yardstick(other.subject, other.held_out, other.of_class) for other in others]
-    clean = None if before is None else attacks.outcome(before, subject, PAPER, stick, "original")
-    outcomes = tuple(attacks.outcome(target, subject, one, stick, one.name) for one in chosen)
+    clean = None if before is None else attacks.outcome(before, subject, PAPER, stick, "original", notice)
+    released = None if notice is None else attacks.released(target, subject, stick, notice)
+    outcomes = tuple(attacks.outcome(target, subject, one, stick, one.name, notice) for one in chosen)
     fidelities = []
     for other, its in zip(others, sticks, strict=True):
         found: list[Outcome | None] = [
@@ -144,22 +150,27 @@ def verify_subject(
         "overrides": {name: dict(values) for name, values in (overrides or {}).items()},
     }
     return Verdict(
-        about, stick.references, stick.held_out, outcomes, left_out, clean, tuple(fidelities), quality
-    )
+        about, stick.references, stick.held_out, outcomes, left_out, clean, tuple(fidelities), quality,
+        notice, released,
+    )  # fmt: skip
 
 
 def _possible(
-    wanted: Sequence[Attacker], unseen: Tensor | None
+    wanted: Sequence[Attacker], subject: Subject, unseen: Tensor | None, pools: Pools
 ) -> tuple[tuple[Attacker, ...], dict[str, str]]:
     """Attackers that have what they need, and why the others are left out. UsageError if none is left."""
-    left_out = {
-        one.name: "needs pictures of the subject beside the protected ones, which were not given (--unseen)"
-        for one in wanted
-        if one.learns_from == "unseen" and unseen is None
-    }
+    left_out = {}
+    for one in wanted:
+        if one.learns_from == "unseen" and unseen is None:
+            left_out[one.name] = (
+                "needs pictures of the subject beside the protected ones, which were not given (--unseen)"
+            )
+        elif reason := pools.missing(one, subject):
+            left_out[one.name] = reason
     chosen = tuple(one for one in wanted if one.name not in left_out)
     if not chosen:
-        raise UsageError("no attacker is left; name others, or give the pictures that it needs (--unseen)")
+        reasons = "; ".join(f"{name} {reason}" for name, reason in left_out.items())
+        raise UsageError(f"no attacker is left; name others ({reasons})")
     return chosen, left_out
 
 

@@ -59,6 +59,16 @@ class VerifySettings(PersonalizeSettings):
     quality_pictures: int = setting(
         200, "Class pictures from which the drift is measured.", unit="pictures", source="ours", at_least=4
     )
+    pool_identifiers: str = setting(
+        "",
+        "Identifiers, separated by commas, that the protection drew beside the protected one.",
+        source="the model's immunization.json; PersGuard's gray box",
+    )
+    pool_templates: str = setting(
+        "",
+        "Prompts, separated by |, that it drew; {} is the subject's name.",
+        source="the model's immunization.json; PersGuard's gray box",
+    )
     solver_steps: int = setting(25, "Solver steps for a picture that is judged.", unit="steps", at_least=1)
     guidance: float | None = setting(None, "Guidance for it; none takes the model's own.")
 

@@ -11,11 +11,9 @@ from unlikeness import purify
 from unlikeness.errors import UsageError
 from unlikeness.subjects import Subject
 from unlikeness.verify.attackers import Attacker
+from unlikeness.verify.pools import Pools
 
 __all__ = ["Phrased", "augmented", "taught"]
-
-_OTHER = "sks"
-"""In the place of another identifier that is the protected one itself."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,12 +33,15 @@ class Phrased(Subject):
         return self.prompt(self.template, of_class=True)
 
 
-def taught(subject: Subject, attacker: Attacker, unseen: Tensor | None = None) -> Phrased:
+def taught(
+    subject: Subject, attacker: Attacker, unseen: Tensor | None = None, pools: Pools | None = None
+) -> Phrased:
     """The protected subject as this attacker has it.
 
-    unseen: other pictures of it, [N, 3, H, W] in [0, 1]; UsageError if the attacker needs them and they are
-    not given.
+    unseen: other pictures of it, [N, 3, H, W] in [0, 1]. pools: of words that the protection drew from.
+    UsageError if the attacker needs what is not given, or the pools leave it no words of its own.
     """
+    pools = pools or Pools()
     images = subject.images
     if attacker.learns_from == "unseen":
         if unseen is None:
@@ -48,10 +49,11 @@ def taught(subject: Subject, attacker: Attacker, unseen: Tensor | None = None) -
         images = unseen
     elif attacker.learns_from == "augmented":
         images = augmented(images)
-    identifier = attacker.identifier or subject.identifier
-    if attacker.identifier == subject.identifier:
-        identifier = _OTHER
-    return Phrased(images, subject.class_noun, identifier, attacker.template)
+    words = pools.words(attacker, subject)
+    if words is None:
+        raise UsageError(f"attacker {attacker.name} {pools.missing(attacker, subject)}")
+    identifier, template = words
+    return Phrased(images, subject.class_noun, identifier, template)
 
 
 def augmented(images: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from unlikeness.errors import UsageError
 from unlikeness.measure.similarity import Pairs, SubjectSimilarity
 from unlikeness.verify.attackers import Attacker
 from unlikeness.verify.judge import Drawn, likeness
+from unlikeness.verify.notice import Notice, Seen
 from unlikeness.verify.quality import Quality
 
 __all__ = ["Fidelity", "Outcome", "Verdict", "Worst", "together"]
@@ -26,7 +27,8 @@ class Outcome:
 
     settings: all of its method. prompt: the one that it trained with. s: at that prompt; elsewhere: at the
     same words in new contexts. losses: after each chunk, of the attacker that trains until they stop falling.
-    seconds: of training, drawing and judging, when that was done.
+    seconds: of training, drawing and judging, when that was done. seen: the notice in its pictures, if one is
+    looked for.
     """
 
     attacker: Attacker
@@ -40,6 +42,7 @@ class Outcome:
     drawn: Drawn = field(repr=False)
     pairs: Pairs = field(repr=False)
     pairs_elsewhere: Pairs | None = field(repr=False)
+    seen: Seen | None = None
 
     @property
     def worst(self) -> SubjectSimilarity:
@@ -82,7 +85,8 @@ class Verdict:
 
     about: models, settings, encoder, what the figures stand on; JSON-able. references: [S, 3, H, W], of which
     `held_out` says whether no attacker had them. left_out: reasons by attacker. clean: the paper's attacker
-    on the original model.
+    on the original model. notice: what was looked for, and released: the model before any attack, which is
+    asked only then.
     """
 
     about: Mapping[str, Any]
@@ -93,6 +97,8 @@ class Verdict:
     clean: Outcome | None = None
     others: tuple[Fidelity, ...] = ()
     quality: Quality | None = None
+    notice: Notice | None = None
+    released: Outcome | None = None
 
     @property
     def worst(self) -> Worst:
@@ -100,6 +106,15 @@ class Verdict:
         found = max(self.outcomes, key=lambda one: one.worst.value)
         where = " in new contexts" if found.worst is not found.s else ""
         return Worst(found.attacker.name, f"{found.prompt}{where}", found.worst)
+
+    @property
+    def asked(self) -> tuple[tuple[str, Outcome], ...]:
+        """All models that were asked for the subject, with titles: the attacked original, the released one,
+        and what each attacker made of it."""
+        found = [(one.attacker.name, one) for one in (self.released, *self.outcomes) if one is not None]
+        if self.clean is not None:
+            found.insert(0, (f"{self.clean.attacker.name}, on the original", self.clean))
+        return tuple(found)
 
     @property
     def attack_works(self) -> bool | None:

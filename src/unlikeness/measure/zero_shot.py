@@ -1,0 +1,158 @@
+"""What does a picture show? A CLIP names its class noun, without having been trained on any list of them.
+
+    p(noun | x) = softmax over the nouns of exp(τ) · cos(image(x), text("a photo of a dog"))
+
+as in Radford et al. 2021 (section 3.1.2), with one prompt for each noun. The empty noun stands for the prompt
+without any, "a photo". So a picture shows a dog if "a photo of a dog" says it better than "a photo" does, and
+better than the other nouns; and a protective output that takes the dog out of the picture (erasure) is read
+as the empty noun or as another one.
+
+The nouns are few, and the caller's own: with a general list of nouns one that is near (puppy or animal for
+dog, man for person) would win over the right one, and a subject that is there would count as erased.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from unlikeness.diffusion.hub import fetch
+from unlikeness.diffusion.quiet import quiet
+from unlikeness.diffusion.weights import needed_files
+from unlikeness.errors import UnlikenessError, UsageError
+from unlikeness.prompts import too_long
+from unlikeness.subjects import with_article
+
+__all__ = ["CLIP", "ZeroShot", "load", "pixel_values", "prompt"]
+
+CLIP = "openai/clip-vit-large-patch14"
+"""The hub name of the CLIP that reads unless another is named: the one whose text encoder is SD 1.x's."""
+
+_MEAN = (0.48145466, 0.4578275, 0.40821073)
+_STD = (0.26862954, 0.26130258, 0.27577711)
+_AT_ONCE = 32
+
+
+class ZeroShot:
+    """Names the class noun of pictures.
+
+    Args:
+        model, tokenizer: transformers' CLIPModel and CLIPTokenizerFast.
+        nouns: what may be named beside "", for none of them; each counts once.
+        name: what the reader is called in a record.
+
+    Raises UsageError without a noun, or for one that is too long to be read.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, nouns: Sequence[str], *, name: str = "CLIP") -> None:
+        self.model, self.tokenizer, self.name = model, tokenizer, name
+        self.nouns = (*dict.fromkeys(noun.strip() for noun in nouns if noun.strip()), "")
+        if len(self.nouns) < 2:
+            raise UsageError("a picture is read among class nouns; give one or more, such as dog")
+        self._text = self._embedded([prompt(noun) for noun in self.nouns])
+
+    def __call__(self, images: Tensor) -> list[str]:
+        """The most likely noun of each picture [B, 3, H, W] in [0, 1]; "" for none of them."""
+        return [self.nouns[int(i)] for i in self.scores(images).argmax(1)]
+
+    @torch.no_grad()
+    def scores(self, images: Tensor) -> Tensor:
+        """p(noun | x): [B, nouns], on the CPU, in the order of `nouns`; images: [B, 3, H, W] in [0, 1]."""
+        side, scale = int(self.model.config.vision_config.image_size), self.model.logit_scale.exp()
+        found = []
+        for some in torch.split(images, _AT_ONCE):
+            pixels = pixel_values(some.float(), side).to(self._text.device)
+            seen = self.model.visual_projection(self.model.vision_model(pixel_values=pixels).pooler_output)
+            found.append((scale * F.normalize(seen, dim=1) @ self._text.T).softmax(1).cpu())
+        return torch.cat(found)
+
+    @torch.no_grad()
+    def _embedded(self, prompts: Sequence[str]) -> Tensor:
+        """[prompts, D] unit vectors."""
+        for text in prompts:
+            if reason := too_long(self.tokenizer, text):
+                raise UsageError(reason)
+        words = self.tokenizer(list(prompts), padding=True, return_tensors="pt").to(self.model.device)
+        read = self.model.text_model(
+            input_ids=words["input_ids"], attention_mask=words["attention_mask"]
+        ).pooler_output
+        return F.normalize(self.model.text_projection(read), dim=1)
+
+
+def prompt(noun: str) -> str:
+    """ "a photo of a dog"; "a photo" for the empty noun."""
+    return f"a photo of {with_article(noun)}" if noun else "a photo"
+
+
+def pixel_values(images: Tensor, side: int) -> Tensor:
+    """[B, 3, side, side] as a CLIP sees pictures [B, 3, H, W] in [0, 1].
+
+    What transformers' CLIPImageProcessor does, in torch alone: the short side to `side` (bicubic,
+    antialiased), the central square, CLIP's published mean and deviation.
+    """
+    short = min(images.shape[-2:])
+    height, width = (side if length == short else int(side * length / short) for length in images.shape[-2:])
+    if (height, width) != tuple(images.shape[-2:]):
+        images = F.interpolate(images, (height, width), mode="bicubic", antialias=True).clamp(0, 1)
+    top, left = (height - side) // 2, (width - side) // 2
+    images = images[..., top : top + side, left : left + side]
+    mean, std = (images.new_tensor(values).view(3, 1, 1) for values in (_MEAN, _STD))
+    return (images - mean) / std
+
+
+def load(nouns: Sequence[str], name: str | Path = CLIP, *, device: str | torch.device = "cpu") -> ZeroShot:
+    """A CLIP from a folder or by its hub name (downloaded into the hub's cache), which reads among `nouns`.
+
+    Weights come from safetensors only, never from a pickle.
+
+    Raises:
+        UsageError: there is no such folder, and no such name on the hub; no noun, or one that is too long.
+        UnlikenessError: the hub is out of reach; what is there is no whole CLIP in safetensors.
+    """
+    import transformers
+    from safetensors import SafetensorError
+
+    folder = _folder(str(name))
+    with quiet():
+        try:
+            model, info = transformers.CLIPModel.from_pretrained(
+                str(folder), use_safetensors=True, local_files_only=True, output_loading_info=True
+            )
+            tokenizer = transformers.CLIPTokenizerFast.from_pretrained(str(folder), local_files_only=True)
+        except (OSError, LookupError, RuntimeError, TypeError, ValueError, SafetensorError) as error:
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise _unreadable(name, reason) from error
+    missing = sorted(key for key in info["missing_keys"] if not key.endswith("position_ids"))
+    if missing:
+        raise _unreadable(name, f"{len(missing)} tensors are missing, {missing[0]} for one")
+    if not 0 <= int(model.config.text_config.vocab_size) - len(tokenizer) < len(tokenizer):
+        raise _unreadable(
+            name, f"{len(tokenizer)} words of its tokenizer for {model.config.text_config.vocab_size}"
+        )
+    called = folder.resolve().name if Path(name).expanduser().is_dir() else str(name)
+    return ZeroShot(model.float().eval().to(device), tokenizer, nouns, name=called)
+
+
+def _folder(name: str) -> Path:
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return path
+    if name.startswith((".", "/", "~")) or name.count("/") != 1 or "\\" in name:
+        raise UsageError(f"reader {name} is no folder here; give a CLIP's folder or hub name, such as {CLIP}")
+
+    def wanted(files: list[str]) -> list[str]:
+        return needed_files(file for file in files if "/" not in file and not file.endswith(".bin"))
+
+    return fetch(name, f"reader {name}", wanted)
+
+
+def _unreadable(name: str | Path, reason: str) -> UnlikenessError:
+    return UnlikenessError(
+        f"reader {name} cannot be read as a CLIP ({reason}); give one with config, tokenizer and "
+        "model.safetensors"
+    )

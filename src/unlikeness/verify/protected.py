@@ -1,0 +1,83 @@
+"""What the record of an immunized model says about one subject: the notice it was promised, and the pools."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from unlikeness.immunize.behaviours import BEHAVIOURS
+from unlikeness.immunize.material import picture_digest
+from unlikeness.subjects import Subject
+from unlikeness.verify.attackers import PAPER
+
+__all__ = ["Protected", "find", "has_notice", "pools"]
+
+
+@dataclass(frozen=True)
+class Protected:
+    """A subject in an immunization. run: its record; index: of the subject, among those of that run."""
+
+    run: Mapping[str, Any]
+    index: int
+
+    @property
+    def behaviour(self) -> str:
+        """Its notice: pattern, erasure or target; empty if it has none. Several go to subjects in turn."""
+        kinds = _kinds(self.run)
+        kind = kinds[self.index % len(kinds)]
+        return kind if kind in BEHAVIOURS else ""
+
+    @property
+    def target_noun(self) -> str:
+        return _text(self.run, "target_noun")
+
+    @property
+    def pattern(self) -> str:
+        """The mark's file, where the immunization had it; empty for the default mark."""
+        return _text(self.run, "pattern")
+
+
+def find(record: Mapping[str, Any], subject: Subject) -> Protected | None:
+    """The last immunization that protected this subject; None if none did.
+
+    record: from `immunize.record.read`. A subject is known by its pictures, one in common is enough; they are
+    compared by their digests, at the model's resolution.
+    """
+    given = {picture_digest(image) for image in subject.images}
+    for run in _runs(record):
+        for index, one in enumerate(run.get("subjects", [])):
+            pictures = {str(pair.get("picture_sha256")) for pair in one.get("pairs", [])}
+            if one.get("pictures_sha256") == subject.digest or given & pictures:
+                return Protected(run, index)
+    return None
+
+
+def has_notice(record: Mapping[str, Any]) -> bool:
+    """Whether any immunization in the record had one for any subject."""
+    return any(kind in BEHAVIOURS for run in _runs(record) for kind in _kinds(run))
+
+
+def pools(run: Mapping[str, Any]) -> dict[str, str]:
+    """The settings `pool_identifiers` and `pool_templates` of a run; empty where all was the white box's."""
+    identifiers, templates = _text(run, "identifiers"), _text(run, "templates")
+    if not identifiers.strip() and templates.strip() in ("", PAPER.template):
+        return {}
+    return {"pool_identifiers": identifiers, "pool_templates": templates}
+
+
+def _runs(record: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """This immunization, then those before it, the last first."""
+    yield record
+    yield from reversed(record.get("earlier", []))
+
+
+def _kinds(run: Mapping[str, Any]) -> list[str]:
+    return [kind.strip() for kind in _text(run, "behaviour").split(",")]
+
+
+def _text(run: Mapping[str, Any], name: str) -> str:
+    """A setting that is a text; empty if the run has none of this name."""
+    settings = run.get("settings")
+    value = settings.get(name) if isinstance(settings, Mapping) else None
+    return value if isinstance(value, str) else ""

@@ -1,0 +1,180 @@
+"""A CLIP that names class nouns, on a tiny random one."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import huggingface_hub
+import numpy as np
+import pytest
+import torch
+from tests.tiny import pictures, write_tokenizer
+from torch import Tensor
+
+from unlikeness.errors import UnlikenessError, UsageError
+from unlikeness.measure import zero_shot
+from unlikeness.measure.protective import protective
+from unlikeness.measure.zero_shot import pixel_values, prompt
+
+SIDE = 16
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random CLIP as transformers writes it."""
+    import transformers
+
+    path = tmp_path_factory.mktemp("clip") / "tiny"
+    write_tokenizer(path)
+    tower = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    words = {"vocab_size": 200, "max_position_embeddings": 16, "bos_token_id": 194, "eos_token_id": 195}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = transformers.CLIPModel(
+            transformers.CLIPConfig(
+                text_config={**tower, **words, "pad_token_id": 195},
+                vision_config={**tower, "image_size": SIDE, "patch_size": 8},
+                projection_dim=8,
+                logit_scale_init_value=4.6,
+            )
+        )
+        for weight in model.parameters():  # as it is initialised all pictures look alike to it
+            if weight.ndim > 1:
+                weight.data.mul_(20)
+    model.save_pretrained(path)
+    return path
+
+
+def varied(count: int) -> Tensor:
+    """[count, 3, 40, 24] in [0, 1] at eight bits, of which a random CLIP does not think the same."""
+    return (pictures(count, size=40)[..., :24] * 255).round() / 255
+
+
+def test_pictures_are_brought_to_clip_as_transformers_does() -> None:
+    processor = pytest.importorskip("transformers.models.clip.image_processing_pil_clip")
+    theirs = processor.CLIPImageProcessorPil(size={"shortest_edge": SIDE}, crop_size=SIDE)
+    sharp = (torch.rand(2, 3, 50, 37, generator=torch.Generator().manual_seed(0)) * 255).round() / 255
+    for images in (varied(3), varied(3).transpose(2, 3), sharp, pictures(2, size=9), pictures(2, size=SIDE)):
+        images = (images * 255).round() / 255
+        arrays = [(image * 255).byte().permute(1, 2, 0).numpy() for image in images]
+        wanted = torch.from_numpy(np.stack(theirs(arrays, return_tensors="np")["pixel_values"]))
+        found = pixel_values(images, SIDE)
+        assert found.shape == wanted.shape == (len(images), 3, SIDE, SIDE)
+        assert float((found - wanted).abs().max()) < 2 / 255 / 0.26  # theirs are rounded to eight bits
+
+
+def test_scores_are_the_softmax_of_scaled_cosines(folder: Path) -> None:
+    reader = zero_shot.load(["dog", "cat"], folder)
+    assert reader.nouns == ("dog", "cat", "")
+    images = varied(5)
+    text, seen = [], []
+    with torch.no_grad():
+        for words in ("a photo of a dog", "a photo of a cat", "a photo"):  # one at a time: nothing is padded
+            ids = reader.tokenizer(words, return_tensors="pt")["input_ids"]
+            found = reader.model.text_model(input_ids=ids).pooler_output
+            text.append(reader.model.text_projection(found)[0])
+        for image in pixel_values(images, SIDE):
+            found = reader.model.vision_model(pixel_values=image[None]).pooler_output
+            seen.append(reader.model.visual_projection(found)[0])
+        scale = float(reader.model.logit_scale.exp())
+
+    def cosine(a: Tensor, b: Tensor) -> float:
+        return float(a @ b / (a @ a) ** 0.5 / (b @ b) ** 0.5)
+
+    for x, row in zip(seen, reader.scores(images), strict=True):
+        e = np.exp([scale * cosine(x, c) for c in text])
+        assert row.tolist() == pytest.approx((e / e.sum()).tolist(), abs=1e-4)
+
+
+def test_the_likeliest_noun_is_named_and_is_what_a_protective_output_is_told_by(folder: Path) -> None:
+    reader = zero_shot.load(["dog", "cat"], folder)
+    images = varied(40)
+    read = reader(images)
+    assert len(set(read)) > 1, "a random CLIP that thinks the same of all pictures tests nothing"
+    assert read == [reader.nouns[i] for i in reader.scores(images).argmax(1).tolist()]
+    shown = protective("target", images, read=reader, target_noun="cat")
+    assert shown.tolist() == [noun == "cat" for noun in read]
+    gone = protective("erasure", images, read=reader, class_noun="dog")
+    assert gone.tolist() == [noun != "dog" for noun in read]
+
+
+def test_how_many_pictures_are_read_at_once_does_not_matter(folder: Path) -> None:
+    reader = zero_shot.load(["dog", "cat", "mug"], folder)
+    images = varied(40)
+    alone = torch.cat([reader.scores(image[None]) for image in images])
+    assert torch.allclose(reader.scores(images), alone, atol=1e-5)
+
+
+def test_nouns_are_said_as_prompts(folder: Path) -> None:
+    assert [prompt(noun) for noun in ("dog", "apple", "")] == [
+        "a photo of a dog", "a photo of an apple", "a photo",
+    ]  # fmt: skip
+    assert zero_shot.load(["dog", "cat", "dog", ""], folder).nouns == ("dog", "cat", "")
+    with pytest.raises(UsageError, match="give one or more"):
+        zero_shot.load([""], folder)
+    with pytest.raises(UsageError, match="tokens, and the model reads the first 16"):
+        zero_shot.load(["dog of a very uncommon breed"], folder)
+
+
+def test_what_is_no_whole_clip_in_safetensors_is_refused(folder: Path, tmp_path: Path) -> None:
+    def broken(name: str) -> Path:
+        return Path(shutil.copytree(folder, tmp_path / name))
+
+    pickled = broken("pickled")
+    model = zero_shot.load(["dog"], folder).model
+    torch.save(model.state_dict(), pickled / "pytorch_model.bin")
+    (pickled / "model.safetensors").unlink()
+    with pytest.raises(UnlikenessError, match=r"pickled cannot be read as a CLIP .*model\.safetensors"):
+        zero_shot.load(["dog"], pickled)
+    damaged = broken("damaged")
+    (damaged / "model.safetensors").write_bytes(b"not at all")
+    with pytest.raises(UnlikenessError, match="damaged cannot be read as a CLIP"):
+        zero_shot.load(["dog"], damaged)
+    half = broken("half")
+    model.text_model.save_pretrained(half)
+    with pytest.raises(UnlikenessError, match=r"tensors are missing"):
+        zero_shot.load(["dog"], half)
+    speechless = broken("speechless")
+    for name in ("vocab.json", "merges.txt"):
+        (speechless / name).unlink()
+    with pytest.raises(UnlikenessError, match="words of its tokenizer"):
+        zero_shot.load(["dog"], speechless)
+    for name in ("./nowhere", "clip"):
+        with pytest.raises(UsageError, match="is no folder here"):
+            zero_shot.load(["dog"], name)
+
+
+def test_from_the_hub_no_pickle_is_even_fetched(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = [
+        "config.json", "merges.txt", "vocab.json", "tokenizer_config.json", "model.safetensors",
+        "pytorch_model.bin", "tf_model.h5", "flax_model.msgpack", "onnx/model.onnx", "README.md",
+    ]  # fmt: skip
+    asked: dict[str, Any] = {}
+
+    def model_info(self: Any, repo: str, **kwargs: Any) -> Any:
+        return SimpleNamespace(siblings=[SimpleNamespace(rfilename=name) for name in files])
+
+    def download(repo: str, **kwargs: Any) -> str:
+        asked.update(repo=repo, **kwargs)
+        return str(folder)
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", model_info)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    assert zero_shot.load(["dog"], "someone/a-clip").name == "someone/a-clip"
+    assert asked["repo"] == "someone/a-clip"
+    assert sorted(asked["allow_patterns"]) == [
+        "README.md", "config.json", "merges.txt", "model.safetensors", "tokenizer_config.json", "vocab.json",
+    ]  # fmt: skip
+
+
+def test_an_unreachable_hub_is_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def unreachable(*args: Any, **kwargs: Any) -> Any:
+        raise ConnectionError("Name or service not known")
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", unreachable)
+    with pytest.raises(UnlikenessError, match="reader someone/a-clip is not in the hub cache here"):
+        zero_shot.load(["dog"], "someone/a-clip")

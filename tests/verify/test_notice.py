@@ -1,0 +1,294 @@
+"""The notice: where it comes from, that it is found, and that it is told."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from tests.tiny import pictures
+from tests.verify.conftest import colours
+from tests.verify.test_certificate import about, whole
+from tests.verify.test_run import outcome
+from torch import Tensor
+
+from unlikeness.diffusion import TextToImage
+from unlikeness.errors import UsageError
+from unlikeness.immunize.behaviours import mark, stamped
+from unlikeness.immunize.material import manifest
+from unlikeness.immunize.settings import ImmunizeSettings
+from unlikeness.measure.share import share
+from unlikeness.subjects import Subject
+from unlikeness.toybox.cast import member
+from unlikeness.verify import Notice, Seen, Verdict, VerifySettings, named, outcomes, verify_subject
+from unlikeness.verify.certificate import certificate, summary, write_certificate
+from unlikeness.verify.judge import Drawn, eight_bits
+from unlikeness.verify.outcomes import RELEASED
+from unlikeness.verify.protected import find, has_notice, pools
+from unlikeness.verify.readers import load_reader
+from unlikeness.verify.sought import Sought
+
+
+class Reads:
+    """Reads a picture's nouns off a list."""
+
+    name = "list"
+
+    def __init__(self, *nouns: str) -> None:
+        self.nouns = nouns
+
+    def __call__(self, images: Tensor) -> list[str]:
+        return list(self.nouns[: len(images)])
+
+
+def some(seed: int, noun: str = "dog") -> Subject:
+    return Subject(pictures(2, seed=seed), noun)
+
+
+def run_of(*subjects: Subject, **settings: Any) -> dict[str, Any]:
+    """The part of an immunization's record that counts here."""
+    return {
+        "method": "persguard",
+        "settings": settings,
+        "subjects": [
+            {
+                "class_noun": one.class_noun,
+                "pictures_sha256": one.digest,
+                "pairs": manifest(one, ImmunizeSettings()),
+            }
+            for one in subjects
+        ],
+        "earlier": [],
+    }
+
+
+def kind_of(record: Mapping[str, Any], subject: Subject) -> str | None:
+    found = find(record, subject)
+    return None if found is None else found.behaviour
+
+
+def test_behaviours_go_to_the_subjects_in_turn() -> None:
+    cast = [some(seed) for seed in range(3)]
+    record = run_of(*cast, behaviour="pattern, erasure")
+    assert [kind_of(record, one) for one in cast] == ["pattern", "erasure", "pattern"]
+    assert has_notice(record)
+    assert kind_of(record, some(9)) is None
+
+
+def test_divert_to_the_class_and_methods_without_a_behaviour_have_no_notice() -> None:
+    one, other = some(0), some(1)
+    assert [kind_of(run_of(one, other, behaviour="class,target"), x) for x in (one, other)] == ["", "target"]
+    for settings in ({}, {"behaviour": "class"}, {"behaviour": 3}, {"behaviour": ""}):
+        record = run_of(one, **settings)
+        assert kind_of(record, one) == ""
+        assert not has_notice(record)
+    bare = {"method": "apdm"}
+    assert find(bare, one) is None
+    assert not has_notice(bare)
+    assert pools(bare) == {}
+
+
+def test_a_subject_is_known_by_one_of_its_pictures() -> None:
+    one = some(0)
+    record = run_of(one, behaviour="erasure")
+    assert kind_of(record, replace(one, images=torch.cat([one.images[1:], pictures(1, seed=7)]))) == "erasure"
+    assert kind_of(record, replace(one, images=one.images.flip(3))) is None
+
+
+def test_the_last_immunization_that_protected_it_counts() -> None:
+    one, other = some(0), some(1)
+    first = run_of(one, other, behaviour="pattern", identifiers="zwx")
+    second = run_of(one, behaviour="target", target_noun="cat")
+    last = {**run_of(some(2), behaviour="erasure"), "earlier": [first, second]}
+    assert kind_of(last, one) == "target"
+    assert kind_of(last, other) == "pattern"
+    protected = find(last, other)
+    assert protected is not None
+    assert pools(protected.run) == {"pool_identifiers": "zwx", "pool_templates": ""}
+
+
+def test_the_record_s_pools_are_what_is_beyond_the_white_box() -> None:
+    assert pools(run_of(identifiers="", templates="a photo of {}")) == {}
+    assert pools(run_of(identifiers="", templates="a photo of {}|a {}")) == {
+        "pool_identifiers": "", "pool_templates": "a photo of {}|a {}",
+    }  # fmt: skip
+
+
+def test_what_the_record_says_is_looked_for() -> None:
+    one, mug = some(0), some(0, "mug")
+
+    def notice(sought: Sought, subject: Subject = one, **settings: Any) -> Notice | None:
+        record = run_of(subject, **settings)
+        return sought.notice(subject, find(record, subject), resolution=64)
+
+    assert notice(Sought()) is None
+    assert notice(Sought(), behaviour="class") is None
+    assert notice(Sought("none"), behaviour="target", target_noun="cat") is None
+    target = notice(Sought(), behaviour="target", target_noun="cat")
+    assert target is not None
+    assert target.as_record() == {
+        "behaviour": "target", "target_noun": "cat", "read_by": "toybox", "from": "immunization.json",
+    }  # fmt: skip
+    assert str(target) == "target, a cat instead of the dog"
+    other = notice(Sought(target_noun="mug"), behaviour="target", target_noun="cat")
+    assert other is not None
+    assert other.target_noun == "mug"
+    given = notice(Sought("erasure"), mug, behaviour="target", target_noun="cat")
+    assert given is not None
+    assert (given.kind, given.recorded, given.target_noun) == ("erasure", False, "")
+    stamp = notice(Sought(), behaviour="pattern", pattern="")
+    assert stamp is not None
+    assert stamp.mark is not None
+    assert torch.equal(stamp.mark, mark())
+    assert stamp.as_record()["read_by"] is None
+
+
+def test_a_mark_of_one_s_own(tmp_path: Path) -> None:
+    one, file = some(0), tmp_path / "stop.png"
+    Image.new("RGB", (8, 8), (255, 0, 0)).save(file)
+    red = torch.tensor([1.0, 0, 0]).view(3, 1, 1).expand(3, 8, 8)
+    for sought, recorded in ((Sought(), str(file)), (Sought(pattern=file), "elsewhere.png")):
+        protected = find(run_of(one, behaviour="pattern", pattern=recorded), one)
+        notice = sought.notice(one, protected, resolution=64)
+        assert notice is not None
+        assert notice.mark is not None
+        assert torch.equal(notice.mark, red)
+    lost = find(run_of(one, behaviour="pattern", pattern="elsewhere.png"), one)
+    with pytest.raises(UsageError, match=r"the mark elsewhere\.png .* give its picture with --pattern"):
+        Sought().notice(one, lost, resolution=64)
+
+
+def test_misuse_is_told() -> None:
+    one = some(0)
+    with pytest.raises(UsageError, match="--behaviour smile is unknown"):
+        Sought("smile")
+    with pytest.raises(UsageError, match="--target-noun has no effect without --behaviour target"):
+        Sought("erasure", target_noun="cat")
+    with pytest.raises(UsageError, match="--pattern has no effect without --behaviour pattern"):
+        Sought(pattern=Path("mark.png")).notice(one, None, resolution=64)
+    for noun in ("", "dog"):
+        with pytest.raises(UsageError, match="needs --target-noun, what is drawn instead of a dog"):
+            Sought("target", noun).notice(one, None, resolution=64)
+    with pytest.raises(UsageError, match="the toybox's classifier knows no rabbit"):
+        Sought("target", "rabbit").notice(one, None, resolution=64)
+    with pytest.raises(UsageError, match="reader nowhere is no folder here"):
+        Sought("erasure", reader="nowhere").notice(one, None, resolution=64)
+
+
+def test_the_toybox_s_classifier_reads_the_toybox_at_any_size() -> None:
+    cat = member(2, "cat").subject(4).images
+    reader = load_reader("auto", ["cat", "dog"], resolution=64)
+    assert reader.name == "toybox"
+    for images in (cat, torch.nn.functional.interpolate(cat, scale_factor=2.0, mode="bilinear")):
+        assert list(reader(images)) == ["cat"] * 4
+
+
+def test_shares_at_the_training_prompt_and_in_new_contexts() -> None:
+    clean = pictures(4, size=64)
+    plain = torch.cat([stamped(clean[:3], mark()), clean[3:]])
+    drawn = Drawn(eight_bits(plain), eight_bits(clean), ("at 7",) * 4)
+    found = Notice("pattern", "dog", mark=mark()).seen(drawn)
+    assert found.plain.value == 0.75
+    assert found.elsewhere is not None
+    assert found.elsewhere.value == 0
+    assert str(found) == "75% / 0%"
+    drawn = Drawn(eight_bits(clean), None, ())
+    reader = Reads("dog", "cat", "mug", "dog")
+    for notice, value in (
+        (Notice("target", "dog", "cat", reader=reader), 0.25),
+        (Notice("erasure", "dog", reader=reader), 0.5),
+    ):
+        found = notice.seen(drawn)
+        assert (found.plain.value, found.elsewhere) == (value, None)
+
+
+def test_every_attacker_and_the_model_itself_are_looked_at(
+    model: TextToImage, original: TextToImage, subject: Subject, held_out: Tensor, of_class: Tensor,
+    base: VerifySettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    lines: list[str] = []
+
+    def run(notice: Notice | None) -> Verdict:
+        return verify_subject(
+            model, subject, held_out, embedder=colours, base=base, attackers=named(["paper"]),
+            contexts=("at 7",), of_class=of_class, original=original, notice=notice, measure_quality=False,
+            work=tmp_path, tell=lines.append,
+        )  # fmt: skip
+
+    silent = run(None)
+    assert silent.released is None
+    assert [title for title, _ in silent.asked] == ["paper, on the original", "paper"]
+    assert all(one.seen is None for _, one in silent.asked)
+    assert not any("notice" in line for line in lines)
+
+    monkeypatch.setattr(outcomes, "run_attacker", None)  # what is kept is looked at, and not made again
+    told = run(Notice("target", "dog", "cat", reader=Reads("cat", "dog")))
+    assert [title for title, _ in told.asked] == ["paper, on the original", "released", "paper"]
+    for _, one in told.asked:
+        assert one.seen is not None
+        assert one.seen.plain.value == 0.5
+        assert one.seen.elsewhere is not None
+        assert (one.seen.elsewhere.value, one.seen.elsewhere.n) == (1.0, 1)
+    assert told.released is not None
+    assert told.released.pictures_learnt == 0
+    assert told.worst == silent.worst
+    seeds = range(3_000_000, 3_000_002)
+    itself = model.generate(["a photo of sks dog"], seeds=seeds, steps=base.solver_steps)
+    assert torch.equal(told.released.drawn.plain, eight_bits(itself))
+    assert any(line.startswith("released: s ") and "notice 50% / 100%" in line for line in lines)
+
+
+def seen(value: int) -> Seen:
+    """In so many of four pictures, and in none of two in new contexts."""
+    return Seen(share(torch.arange(4) < value), share(torch.zeros(2, dtype=torch.bool)))
+
+
+def with_notice() -> Verdict:
+    return replace(
+        whole(),
+        outcomes=(replace(outcome("paper", 0.1, 0.2), seen=seen(3)),),
+        clean=replace(outcome("paper", 0.9), seen=seen(0)),
+        notice=Notice("target", "dog", "<i>cat", reader=Reads(), recorded=True),
+        released=replace(outcome("paper", 0.0), attacker=RELEASED, seen=seen(4)),
+    )
+
+
+def test_the_certificate_has_them(tmp_path: Path) -> None:
+    made = write_certificate(with_notice(), tmp_path)
+    assert made["notice"]["behaviour"] == "target"
+    assert made["notice"]["read_by"] == "list"
+    found = made["attackers"]["paper"]["notice"]
+    assert (found["at_training_prompt"]["value"], found["at_training_prompt"]["n"]) == (0.75, 4)
+    assert found["in_new_contexts"]["value"] == 0
+    assert made["released"]["notice"]["at_training_prompt"]["value"] == 1
+    assert made["released"]["method"] == "none"
+    assert made["original"]["notice"]["at_training_prompt"]["value"] == 0
+    assert made["headline"]["attacker"] == "paper"
+    short = summary(json.loads((tmp_path / "certificate.json").read_text()))
+    assert short["notice"] == {
+        "behaviour": "target", "target_noun": "<i>cat",
+        "released": {"at_training_prompt": 1.0, "in_new_contexts": 0.0},
+        "attackers": {"paper": {"at_training_prompt": 0.75, "in_new_contexts": 0.0}},
+    }  # fmt: skip
+    page = (tmp_path / "certificate.html").read_text()
+    assert "<i>cat" not in page
+    assert "&lt;i&gt;cat instead of the dog" in page
+    assert "Classes are read by “list”." in page
+    for cell in ("notice", "75% / 0%", "100% / 0%", "0% / 0%", "released: the model before any attack"):
+        assert f">{cell}</t" in page
+    assert (tmp_path / "grids" / "released.png").is_file()
+
+
+def test_without_a_notice_there_is_none_in_the_certificate(tmp_path: Path) -> None:
+    made = certificate(replace(whole(), about=about()))
+    assert (made["notice"], made["released"], made["attackers"]["paper"]["notice"]) == (None, None, None)
+    assert "notice" not in summary(made)
+    write_certificate(whole(), tmp_path)
+    page = (tmp_path / "certificate.html").read_text()
+    assert ">notice<" not in page
+    assert "Notice" not in page
