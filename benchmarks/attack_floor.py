@@ -1,10 +1,12 @@
 """How much of s is the model's knowledge, and how much is the attack's own strength?
 
     python -m benchmarks.attack_floor
+    python -m benchmarks.attack_floor --rates 5e-5 --times 4
 
-DreamBooth at several learning rates on the model as it is, and on one whose U-Net is drawn at random and
-knows nothing. What an attack gets out of the latter it learns from the pictures alone: no change of a model's
-weights can be expected to go below that. The subjects are those on which DreamBooth's settings were tuned.
+DreamBooth at several learning rates, and for several times as long, on the model as it is, and on one whose
+U-Net is drawn at random and knows nothing. What an attack gets out of the latter it learns from the pictures
+alone: no change of a model's weights can be expected to go below that. The subjects are those on which
+DreamBooth's settings were tuned.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import torch
 from benchmarks import attacking, common, personalization
 from benchmarks.judging import TRAINING, Counts, summarize, toybox_judge
 from unlikeness.diffusion import TextToImage
+from unlikeness.errors import UsageError
 from unlikeness.toybox.cast import Member, unseen
 from unlikeness.toybox.recipes.model import new_unet
 
@@ -31,6 +34,8 @@ def cli(argv: Sequence[str] | None) -> None:
     parser = common.parser(__doc__.split("\n")[0] if __doc__ else "")
     parser.add_argument("--subjects", type=int, default=3)
     parser.add_argument("--rates", default=",".join(f"{rate:g}" for rate in RATES))
+    parser.add_argument("--times", type=int, default=1, help=f"so many times {STEPS} steps")
+    parser.add_argument("--models", default=",".join(MODELS))
     args = parser.parse_args(argv)
     counts = Counts.few() if args.quick else Counts()
     judge, judges = toybox_judge(counts)
@@ -41,30 +46,33 @@ def cli(argv: Sequence[str] | None) -> None:
         fresh=args.fresh, keep=args.keep, code=common.code_digest(*CODE),
     )  # fmt: skip
     models = {"trained": trained, "random": untrained(trained, args.seed)}
+    if unknown := set(args.models.split(",")) - set(models):
+        raise UsageError(f"--models {', '.join(sorted(unknown))}: there are {', '.join(MODELS)}")
     priors = {name: attacking.Priors(model) for name, model in models.items()}
     base = attacking.QUICK_COMMON if args.quick else attacking.COMMON
     cast = unseen(1 if args.quick else args.subjects, personalization.TUNING_SEED + args.seed)
     rates = [float(text) for text in args.rates.split(",")][: 1 if args.quick else None]
     summary: dict[str, Any] = dict(results.record["summary"])
     for rate in rates:
-        settings = {**base, "learning_rate": rate, "steps": about["steps"]}
-        for name in MODELS:
+        settings = {**base, "learning_rate": rate, "steps": about["steps"] * args.times}
+        at = f"{rate:g}" if args.times == 1 else f"{rate:g} x {args.times}"
+        for name in args.models.split(","):
 
             def compute(
-                who: Member, name: str = name, settings: Mapping[str, Any] = settings
+                who: Member, name: str = name, settings: Mapping[str, Any] = settings, at: str = at
             ) -> dict[str, Any]:
                 subject = who.subject(TRAINING)
-                checkpoint = results.work / f"{name}-{settings['learning_rate']:g}-{who.seed}.safetensors"
+                checkpoint = results.work / f"{name}-{at.replace(' ', '')}-{who.seed}.safetensors"
                 tuned = attacking.attack(
                     models[name], subject, "dreambooth", settings, priors=priors[name], checkpoint=checkpoint
                 )
                 return judge.look(tuned, who, subject, args.seed)[0]
 
             cells = [
-                results.cell(f"{name}/{rate:g}/{personalization.key_of(who)}", lambda who=who: compute(who))  # type: ignore[misc]
+                results.cell(f"{name}/{at}/{personalization.key_of(who)}", lambda who=who: compute(who))  # type: ignore[misc]
                 for who in cast
             ]
-            summary[f"{name}/{rate:g}"] = summarize(cells, seed=args.seed)
+            summary[f"{name}/{at}"] = summarize(cells, seed=args.seed)
             results.finish(summary, device=trained.device)
     print(render(results.record))
 
@@ -81,19 +89,26 @@ def untrained(model: TextToImage, seed: int) -> TextToImage:
 def render(record: Mapping[str, Any]) -> str:
     """The table of docs/results.md."""
     summary = record["summary"]
-    rates = sorted({key.partition("/")[2] for key in summary}, key=float)
-    rows = []
-    for rate in rates:
-        both = [summary.get(f"{name}/{rate}") for name in MODELS]
-        rows.append([rate, *[None if f is None else common.interval(f["s"]) for f in both]])
-    count = next(iter(summary.values()), {"subjects": 0, "pictures": 0})
     about = record["about"]
+    rows = []
+    for at in sorted({key.partition("/")[2] for key in summary}, key=_place):
+        both = [summary.get(f"{name}/{at}") for name in MODELS]
+        rate, times = _place(at)
+        s = [None if f is None else common.interval(f["s"]) for f in both]
+        rows.append([f"{rate:g}", times * about["steps"], *s])
+    count = next(iter(summary.values()), {"subjects": 0, "pictures": 0})
     return "\n\n".join([
-        common.table(["learning rate", "s on the model", "s on random weights (the floor)"], rows),
+        common.table(["learning rate", "steps", "s on the model", "s on random weights (the floor)"], rows),
         f"DreamBooth on {count['subjects']} tuning subjects, {count['pictures']} pictures a cell, "
-        f"{about['steps']} steps of {about['common']['batch_size']}, seed {about['seed']}. "
+        f"steps of {about['common']['batch_size']}, seed {about['seed']}. "
         "Intervals: 95 %, bootstrap.",
     ])  # fmt: skip
+
+
+def _place(at: str) -> tuple[float, int]:
+    """(learning rate, times the steps) of "5e-05" or "5e-05 x 4"."""
+    rate, _, times = at.partition(" x ")
+    return float(rate), int(times or 1)
 
 
 if __name__ == "__main__":

@@ -293,6 +293,9 @@ def render(record: Mapping[str, Any]) -> str:
                         f["subjects"],
                     ])  # fmt: skip
     head = ["model", "attack", "attacker", "s", "s, new context", "class read", "notice", "subjects"]
+    noticed = any(line[-2] for line in rows)
+    if not noticed:
+        head, rows = _without_notice(head), [_without_notice(line) for line in rows]
     kinds = [
         (strength, kind)
         for strength in STRENGTHS
@@ -314,7 +317,8 @@ def render(record: Mapping[str, Any]) -> str:
     about = record["about"]
     return "\n\n".join([
         common.table(head, rows),
-        "Notice: share of pictures with the protective output, at the training prompt / in new contexts.",
+        *(["Notice: share of pictures with the protective output, at the training prompt / in new contexts."]
+          if noticed else []),
         "What everybody else still has: s of unprotected subjects after the paper's attack; class pictures.",
         common.table([*headings, "FID", "drift", "recall", "diversity", "captions read"], kept),
         f"{CLASS_PICTURES} class pictures a subject; FID and recall against renders, in the classifier's "
@@ -327,6 +331,10 @@ def render(record: Mapping[str, Any]) -> str:
             for row in record.get("sheets", ())
         ),
     ])  # fmt: skip
+
+
+def _without_notice(line: list[Any]) -> list[Any]:
+    return [*line[:-2], line[-1]]
 
 
 if __name__ == "__main__":

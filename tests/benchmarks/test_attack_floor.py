@@ -32,3 +32,12 @@ def test_from_cells_to_table(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     record = common.load(path)
     assert set(record["cells"]) == {f"{name}/2e-05/person-1000" for name in ("trained", "random")}
     assert attack_floor.render(record) in capsys.readouterr().out
+    assert "| 2e-05 | 2 |" in attack_floor.render(record)
+    # A longer attack adds its cells to those that are there.
+    attack_floor.cli(["--quick", "--results", str(path), "--device", "cpu", "--times", "2"])
+    again = common.load(path)
+    assert {key: again["cells"][key] for key in record["cells"]} == record["cells"]
+    assert set(again["cells"]) - set(record["cells"]) == {
+        f"{name}/2e-05 x 2/person-1000" for name in ("trained", "random")
+    }
+    assert "| 2e-05 | 4 |" in attack_floor.render(again)
