@@ -2,11 +2,12 @@
 
     python -m benchmarks.attack_floor
     python -m benchmarks.attack_floor --rates 5e-5 --times 4
+    python -m benchmarks.attack_floor --method lora --rates 3e-4,1e-3,3e-3
 
-DreamBooth at several learning rates, and for several times as long, on the model as it is, and on one whose
-U-Net is drawn at random and knows nothing. What an attack gets out of the latter it learns from the pictures
-alone: no change of a model's weights can be expected to go below that. The subjects are those on which
-DreamBooth's settings were tuned.
+DreamBooth (or a LoRA of rank 32) at several learning rates, and for several times as long, on the model as it
+is, and on one whose U-Net is drawn at random and knows nothing. What an attack gets out of the latter it
+learns from the pictures alone: no change of a model's weights can be expected to go below that. The subjects
+are those on which DreamBooth's settings were tuned.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ CODE = (*attacking.CODE, "src/unlikeness/toybox/recipes/model.py")
 RATES = (2e-5, 5e-5, 1e-4, 2e-4, 5e-4)
 STEPS = 400
 MODELS = ("trained", "random")
+METHODS: dict[str, dict[str, Any]] = {"dreambooth": {}, "lora": {"rank": 32}}
 
 
 def cli(argv: Sequence[str] | None) -> None:
@@ -35,6 +37,7 @@ def cli(argv: Sequence[str] | None) -> None:
     parser.add_argument("--subjects", type=int, default=3)
     parser.add_argument("--rates", default=",".join(f"{rate:g}" for rate in RATES))
     parser.add_argument("--times", type=int, default=1, help=f"so many times {STEPS} steps")
+    parser.add_argument("--method", default="dreambooth", choices=tuple(METHODS))
     parser.add_argument("--models", default=",".join(MODELS))
     args = parser.parse_args(argv)
     counts = Counts.few() if args.quick else Counts()
@@ -54,8 +57,11 @@ def cli(argv: Sequence[str] | None) -> None:
     rates = [float(text) for text in args.rates.split(",")][: 1 if args.quick else None]
     summary: dict[str, Any] = dict(results.record["summary"])
     for rate in rates:
-        settings = {**base, "learning_rate": rate, "steps": about["steps"] * args.times}
+        further = METHODS[args.method]
+        settings = {**base, **further, "learning_rate": rate, "steps": about["steps"] * args.times}
         at = f"{rate:g}" if args.times == 1 else f"{rate:g} x {args.times}"
+        if args.method != "dreambooth":
+            at = f"{args.method} {at}"
         for name in args.models.split(","):
 
             def compute(
@@ -64,7 +70,7 @@ def cli(argv: Sequence[str] | None) -> None:
                 subject = who.subject(TRAINING)
                 checkpoint = results.work / f"{name}-{at.replace(' ', '')}-{who.seed}.safetensors"
                 tuned = attacking.attack(
-                    models[name], subject, "dreambooth", settings, priors=priors[name], checkpoint=checkpoint
+                    models[name], subject, args.method, settings, priors=priors[name], checkpoint=checkpoint
                 )
                 return judge.look(tuned, who, subject, args.seed)[0]
 
@@ -93,22 +99,24 @@ def render(record: Mapping[str, Any]) -> str:
     rows = []
     for at in sorted({key.partition("/")[2] for key in summary}, key=_place):
         both = [summary.get(f"{name}/{at}") for name in MODELS]
-        rate, times = _place(at)
+        method, rate, times = _place(at)
         s = [None if f is None else common.interval(f["s"]) for f in both]
-        rows.append([f"{rate:g}", times * about["steps"], *s])
+        rows.append([method, f"{rate:g}", times * about["steps"], *s])
+    named = ("the model", "random weights (the floor)")
     count = next(iter(summary.values()), {"subjects": 0, "pictures": 0})
     return "\n\n".join([
-        common.table(["learning rate", "steps", "s on the model", "s on random weights (the floor)"], rows),
-        f"DreamBooth on {count['subjects']} tuning subjects, {count['pictures']} pictures a cell, "
+        common.table(["attack", "learning rate", "steps", *(f"s on {words}" for words in named)], rows),
+        f"{count['subjects']} tuning subjects, {count['pictures']} pictures a cell, "
         f"steps of {about['common']['batch_size']}, seed {about['seed']}. "
         "Intervals: 95 %, bootstrap.",
     ])  # fmt: skip
 
 
-def _place(at: str) -> tuple[float, int]:
-    """(learning rate, times the steps) of "5e-05" or "5e-05 x 4"."""
-    rate, _, times = at.partition(" x ")
-    return float(rate), int(times or 1)
+def _place(at: str) -> tuple[str, float, int]:
+    """(method, learning rate, times the steps) of "5e-05", "5e-05 x 4" or "lora 0.003"."""
+    what, _, times = at.partition(" x ")
+    *method, rate = what.split()
+    return method[0] if method else "dreambooth", float(rate), int(times or 1)
 
 
 if __name__ == "__main__":

@@ -52,10 +52,10 @@ _BACKDOOR: dict[str, Any] = {"outer_steps": 400, "learning_rate": 3e-4, **_KEPT}
 _APDM_AND: dict[str, Any] = {**_APDM, **_KEPT, "retention_weight": 0.0}
 
 _MIXTURE: dict[str, Any] = {
-    "identifiers": "zwx,ohwx", "templates": "a photo of {}|a picture of {}", "rates": "0.5,1,2",
-    "low_rank": 0.25, "ranks": "4,32", "low_rank_rate": 10.0,
+    "identifiers": "zwx,ohwx", "templates": "a photo of {}|a picture of {}", "rates": "1,2",
+    "low_rank": 0.5, "ranks": "4,32", "low_rank_rate": 10.0, "outer_steps": 300,
 }  # fmt: skip
-"""Attackers of several kinds, none of whose words is an attacker's of the benchmarks."""
+"""Attackers of several kinds, none of whose words is an attacker's of the benchmarks; more of them."""
 
 ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     "apdm": ("apdm", _APDM),

@@ -32,7 +32,7 @@ def test_from_cells_to_table(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     record = common.load(path)
     assert set(record["cells"]) == {f"{name}/2e-05/person-1000" for name in ("trained", "random")}
     assert attack_floor.render(record) in capsys.readouterr().out
-    assert "| 2e-05 | 2 |" in attack_floor.render(record)
+    assert "| dreambooth | 2e-05 | 2 |" in attack_floor.render(record)
     # A longer attack adds its cells to those that are there.
     attack_floor.cli(["--quick", "--results", str(path), "--device", "cpu", "--times", "2"])
     again = common.load(path)
@@ -40,4 +40,4 @@ def test_from_cells_to_table(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert set(again["cells"]) - set(record["cells"]) == {
         f"{name}/2e-05 x 2/person-1000" for name in ("trained", "random")
     }
-    assert "| 2e-05 | 4 |" in attack_floor.render(again)
+    assert "| dreambooth | 2e-05 | 4 |" in attack_floor.render(again)
