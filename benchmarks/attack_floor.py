@@ -101,13 +101,13 @@ def render(record: Mapping[str, Any]) -> str:
         both = [summary.get(f"{name}/{at}") for name in MODELS]
         method, rate, times = _place(at)
         s = [None if f is None else common.interval(f["s"]) for f in both]
-        rows.append([method, f"{rate:g}", times * about["steps"], *s])
-    named = ("the model", "random weights (the floor)")
-    count = next(iter(summary.values()), {"subjects": 0, "pictures": 0})
+        subjects = max(f["subjects"] for f in both if f is not None)
+        rows.append([method, f"{rate:g}", times * about["steps"], *s, subjects])
+    head = ["attack", "learning rate", "steps", "s on the model", "s on random weights (the floor)", "subjects"]
     return "\n\n".join([
-        common.table(["attack", "learning rate", "steps", *(f"s on {words}" for words in named)], rows),
-        f"{count['subjects']} tuning subjects, {count['pictures']} pictures a cell, "
-        f"steps of {about['common']['batch_size']}, seed {about['seed']}. "
+        common.table(head, rows),
+        f"Tuning subjects, {about['counts']['generated']} pictures of each, "
+        f"steps of {about['common']['batch_size']} pictures, seed {about['seed']}. "
         "Intervals: 95 %, bootstrap.",
     ])  # fmt: skip
 
