@@ -103,7 +103,7 @@ def render(record: Mapping[str, Any]) -> str:
         s = [None if f is None else common.interval(f["s"]) for f in both]
         subjects = max(f["subjects"] for f in both if f is not None)
         rows.append([method, f"{rate:g}", times * about["steps"], *s, subjects])
-    head = ["attack", "learning rate", "steps", "s on the model", "s on random weights (the floor)", "subjects"]
+    head = ["attack", "learning rate", "steps", "s on the model", "s on random weights (floor)", "subjects"]
     return "\n\n".join([
         common.table(head, rows),
         f"Tuning subjects, {about['counts']['generated']} pictures of each, "
