@@ -20,13 +20,16 @@ PROMPTS = ["a cup", "a house", "a tree"]
 FEW: dict[str, Any] = {"class_images": 4, "class_steps": 2, "preserve_batch_size": 6, "preserve_weight": 1.0}
 
 
-@pytest.mark.parametrize("cap", [0.0, 3.0])
-@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize(
+    ("cap", "share", "guidance"),
+    [(0.0, 0.0, 0.0), (0.0, 0.5, 0.0), (0.0, 1.0, 0.0), (3.0, 0.0, 0.0), (3.0, 0.5, 0.0), (3.0, 0.5, 2.5)],
+)
 def test_the_term_is_its_equation_written_out(
-    exact: TextToImage, dog: Subject, cat: Subject, weights: Any, cap: float, share: float,
+    exact: TextToImage, dog: Subject, cat: Subject, weights: Any, cap: float, share: float, guidance: float,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    settings = create("apdm", {**FEW, "preserve_cap": cap, "preserve_class": share}).settings
+    further = {"preserve_cap": cap, "preserve_class": share, "preserve_guidance": guidance}
+    settings = create("apdm", {**FEW, **further}).settings
     kept = keep(exact, [dog, cat], settings)
     general = draw_general(exact, PROMPTS, seed=0, steps=2)
     model = exact.copy()
@@ -43,7 +46,8 @@ def test_the_term_is_its_equation_written_out(
         watch.on(patch)
         patch.setattr(TextToImage, "embed", watched)
         found = preserve(model, exact, torch.Generator().manual_seed(0))
-    [prompts], [draw] = asked, watch.draws
+    prompts, [draw] = asked[0], watch.draws
+    assert asked[1:] == ([[""]] if guidance else [])
     of_class = [prompt for prompt in prompts if prompt not in PROMPTS]
     assert len(prompts) == 6
     assert len(of_class) == 6 * share
@@ -55,6 +59,10 @@ def test_the_term_is_its_equation_written_out(
             one, c = literal.part(draw, slice(i, i + 1)), exact.embed([prompt])
             moved = literal.difference(model, model.unet, one, c)
             moved = moved - literal.difference(exact, exact.unet, one, c)
+            if guidance:
+                plain = literal.difference(model, model.unet, one, exact.embed([""]))
+                plain = plain - literal.difference(exact, exact.unet, one, exact.embed([""]))
+                moved = plain + guidance * (moved - plain)
             a = exact.scheduler.alphas_cumprod[one[2]].double().squeeze()
             w = ((1 - a) / a).clamp(1, cap) if cap else 1.0
             expected += w * (moved**2).mean() / 6

@@ -93,8 +93,8 @@ def count(
         asked += _asked(model, len(rows.reference_c) * points) * turns
         protect += Passes(1, len(rows.z_t)) * (points * turns)
     if s.preserve_weight:
-        asked += _asked(model, s.preserve_batch_size) * s.outer_steps
-        preserve = Passes(1, s.preserve_batch_size) * s.outer_steps
+        asked += _asked(model, s.preserve_rows) * s.outer_steps
+        preserve = Passes(1, s.preserve_rows) * s.outer_steps
     return Count(
         drawing=sum(map(_drawn, drawings), Passes()),
         original=asked,

@@ -4,12 +4,14 @@
 
 Unlike the class term of the protective loss it is taken at the released weights, not along an attack, and
 it asks for φ's own answers, so that it costs no diversity. With weights, what is drawn first, at high noise,
-counts most, and what is drawn last, detail, as in the plain loss.
+counts most, and what is drawn last, detail, as in the plain loss. With guidance the answers are the guided
+ones, in which a small change of one of the two shows several times as large.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -18,7 +20,7 @@ from torch import Tensor
 from unlikeness.diffusion.latents import Posterior
 from unlikeness.errors import UsageError
 from unlikeness.immunize.material import Kept, pick
-from unlikeness.immunize.rows import ask, noised, wide
+from unlikeness.immunize.rows import Rows, ask, noised, wide
 from unlikeness.immunize.settings import ImmunizeSettings
 from unlikeness.immunize.weighting import weighted_error, z0_weight
 from unlikeness.progress import Progress
@@ -66,11 +68,24 @@ class Preserve:
             prompts += [one.subject.class_prompt] * of_class
         z0, c = torch.cat(parts), model.embed(prompts)
         rows = noised(model.schedule, z0, c, generator, reference_c=c)
-        [rows] = ask(original, [rows], self.precision)
         w = torch.ones(len(z0), device=z0.device)
         if s.preserve_cap:
             w = z0_weight(model.schedule, rows.t, s.preserve_cap).clamp(min=1)
-        return weighted_error(wide(model.predict(rows.z_t, rows.t, rows.c)), rows.referenced, w)
+        if s.preserve_guidance:
+            empty = model.embed([""]).expand_as(c)
+            rows = Rows.cat([rows, replace(rows, c=empty, reference_c=empty)])
+        [rows] = ask(original, [rows], self.precision)
+        f, f_original = wide(model.predict(rows.z_t, rows.t, rows.c)), rows.referenced
+        if s.preserve_guidance:
+            f, f_original = (guided(answers, s.preserve_guidance) for answers in (f, f_original))
+        return weighted_error(f, f_original, w)
+
+
+def guided(answers: Tensor, guidance: float) -> Tensor:
+    """f_∅ + guidance · (f_c − f_∅) [B, C, h, w] from the answers [2B, C, h, w] to prompts, then to none
+    (Ho & Salimans 2022, Eq. 6)."""
+    f, f_empty = answers.chunk(2)
+    return f_empty + guidance * (f - f_empty)
 
 
 def draw_general(

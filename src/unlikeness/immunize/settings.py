@@ -97,6 +97,13 @@ class ImmunizeSettings(Checked):
         at_least=0.0,
         at_most=1.0,
     )
+    preserve_guidance: float = setting(
+        0.0,
+        "Guidance with which that term asks: what is kept is then the guided answer, from which pictures are "
+        "drawn, at two calls a picture; 0: the answer to the prompt alone.",
+        source="ours; Ho & Salimans 2022, Eq. 6",
+        at_least=0.0,
+    )
     identifiers: str = setting(
         "",
         "Further identifiers, separated by commas, for simulated attacks beside the subject's own.",
@@ -138,6 +145,11 @@ class ImmunizeSettings(Checked):
         False, "Recompute activations in the backward pass: slower, in less memory."
     )
     seed: int = setting(0, "Seed of everything that is drawn.", at_least=0)
+
+    @property
+    def preserve_rows(self) -> int:
+        """Rows of the U-Net's batch for that term."""
+        return self.preserve_batch_size * (2 if self.preserve_guidance else 1)
 
     def __post_init__(self) -> None:
         super().__post_init__()
