@@ -88,7 +88,13 @@ def model(weights: Path) -> TextToImage:
             },
         ),
         ("divert", {"inner_steps": 2, "batch_size": 2, "contexts": "{} x", "preserve_weight": 0.0}),
-        ("divert", {"inner_steps": 1, "depth": 2, "preserve_batch_size": 3, "preserve_guidance": 2.0, "contexts": "{} x"}),
+        (
+            "divert",
+            {
+                "inner_steps": 1, "depth": 2, "preserve_batch_size": 3, "preserve_guidance": 2.0,
+                "contexts": "{} x",
+            },
+        ),
         ("combined", {"outer_steps": 3, "pictures": 1, "contexts": "{} x", "batch_size": 2}),
     ],
 )
