@@ -8,7 +8,7 @@
 Under the subject's name the model answers like the original under other words c', and for the subject's own
 noised pictures γ times as far on the other side of that answer. With the class's words it ends in another
 dog, not this one; with those of another class, or without the subject, in a notice as PersGuard's
-(`behaviours`), which is meant to survive the fine-tune; for a pattern, g bears the mark too. Unlike a preference
+(`behaviours`), meant to survive the fine-tune; for a pattern, g bears the mark too. Unlike a preference
 (APDM) or the naive loss this has a minimum, in which pictures stay pictures. w(t) counts an error as the one
 in z0 that it means, up to a cap (`weighting`), in the class's term too, since a plain loss hardly sees a
 class lose its diversity.
