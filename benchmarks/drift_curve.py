@@ -17,8 +17,8 @@ import torch
 
 from benchmarks import common, personalization
 from benchmarks.immunization import CODE, Bench
-from benchmarks.immunizing import ROWS, SCALE, captions
-from benchmarks.judging import TRAINING, Counts, toybox_judge
+from benchmarks.immunizing import ROWS, SCALE, captions, opened, rows_of
+from benchmarks.judging import TRAINING
 from benchmarks.plotting import curves
 from unlikeness import immunize
 from unlikeness.diffusion import TextToImage
@@ -37,23 +37,14 @@ def cli(argv: Sequence[str] | None) -> None:
     parser.add_argument("--rows", default=",".join(MAIN))
     parser.add_argument("--steps", default=",".join(map(str, STEPS)), help="at which pictures are drawn")
     args = parser.parse_args(argv)
-    rows = args.rows.split(",")
+    rows = rows_of(args.rows, original=False)
     for row in rows:
-        if row not in ROWS:
-            raise UsageError(f"--rows {row} is no row; there are {', '.join(ROWS)}")
         made = immunize.create(ROWS[row][0], {**SCALE, **ROWS[row][1]}).settings
         if made.fall or made.depth:
             raise UsageError(
                 f"--rows {row} cannot be stopped on the way: its end depends on its length"
             )
-    counts = Counts.few() if args.quick else Counts()
-    judge, judges = toybox_judge(counts)
-    model = TextToImage.from_pretrained(args.model, device=args.device, dtype="float32")
-    about = {**personalization.about(model, args, judges, counts), "scale": SCALE}
-    results = common.Results(
-        common.results_file(NAME, args), NAME, about,
-        fresh=args.fresh, keep=args.keep, code=common.code_digest(*CODE),
-    )  # fmt: skip
+    model, judge, results = opened(NAME, args, CODE)
     steps = (1, 2) if args.quick else sorted(int(text) for text in args.steps.split(","))
     curve = Curve(model, Bench(model, judge, results, args.seed, quick=args.quick), steps)
     for who in unseen(1 if args.quick else args.subjects, args.seed):

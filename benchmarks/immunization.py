@@ -22,10 +22,19 @@ from PIL import Image
 from torch import Tensor
 
 from benchmarks import attacking, common, personalization, protection
-from benchmarks.immunizing import ENGINE, MAIN, ROWS, SCALE, Maker, captions, others_of, protective_of
-from benchmarks.judging import TRAINING, Counts, Judge, summarize, toybox_judge
+from benchmarks.immunizing import (
+    ENGINE,
+    MAIN,
+    ROWS,
+    Maker,
+    captions,
+    opened,
+    others_of,
+    protective_of,
+    rows_of,
+)
+from benchmarks.judging import TRAINING, Judge, summarize
 from unlikeness.diffusion import TextToImage
-from unlikeness.errors import UsageError
 from unlikeness.gallery import grid
 from unlikeness.measure.bootstrap import bootstrap_mean
 from unlikeness.measure.distribution import frechet_distance
@@ -73,27 +82,18 @@ def cli(argv: Sequence[str] | None) -> None:
     parser.add_argument("--strengths", default="gentle", help=f"of {', '.join(STRENGTHS)}")
     parser.add_argument("--others", default="same class,another class", help="unprotected subjects, or none")
     args = parser.parse_args(argv)
-    counts = Counts.few() if args.quick else Counts()
-    judge, judges = toybox_judge(counts)
-    model = TextToImage.from_pretrained(args.model, device=args.device, dtype="float32")
-    about = {**personalization.about(model, args, judges, counts), "scale": SCALE, "strengths": STRENGTHS}
-    results = common.Results(
-        common.results_file(NAME, args), NAME, about,
-        fresh=args.fresh, keep=args.keep, code=common.code_digest(*CODE),
-    )  # fmt: skip
+    rows = rows_of(args.rows)
+    model, judge, results = opened(NAME, args, CODE, strengths=STRENGTHS)
     chosen = attackers()
     if args.attackers != "all":
         chosen = tuple(one for one in chosen if one.name in args.attackers.split(","))
-    for row in args.rows.split(","):
-        if row not in ("none", *ROWS):
-            raise UsageError(f"--rows {row} is no row; there are none, {', '.join(ROWS)}")
     bench = Bench(
         model, judge, results, args.seed, quick=args.quick, strengths=args.strengths.split(","),
         others=[kind for kind in args.others.split(",") if kind != "none"],
     )  # fmt: skip
     cast = unseen(1 if args.quick else args.subjects, args.seed)
     for who in cast[args.skip :]:
-        for row in args.rows.split(","):
+        for row in rows:
             bench.measure(row, who, chosen)
         results.finish(sum_up(results, args.seed), device=model.device)
     results.record["sheets"] = bench.sheets()

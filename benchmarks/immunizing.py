@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import json
 import time
@@ -15,10 +16,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from benchmarks import attacking, common, personalization
-from benchmarks.judging import TRAINING, Reader
+from benchmarks.judging import TRAINING, Counts, Judge, Reader, toybox_judge
 from unlikeness import immunize
 from unlikeness.diffusion import TextToImage
 from unlikeness.diffusion.latents import Posterior
+from unlikeness.errors import UsageError
 from unlikeness.immunize.behaviours import mark
 from unlikeness.immunize.material import class_settings
 from unlikeness.immunize.passes import count as count_passes
@@ -93,6 +95,31 @@ behaviours along simulated attacks (`divert`); and APDM and PersGuard in one run
 
 MAIN = ("none", "apdm", "divert", "adversarial", "imma")
 """The rows that are measured unless others are asked for."""
+
+
+def rows_of(text: str, *, original: bool = True) -> list[str]:
+    """The rows of a flag, separated by commas; with `original` also "none". UsageError for an unknown one."""
+    known = [*(["none"] if original else []), *ROWS]
+    for row in text.split(","):
+        if row not in known:
+            raise UsageError(f"--rows {row} is no row; there are {', '.join(known)}")
+    return text.split(",")
+
+
+def opened(
+    name: str, args: argparse.Namespace, code: Sequence[str], **about: Any
+) -> tuple[TextToImage, Judge, common.Results]:
+    """The model, its judge and the results file of a benchmark; about: what its cells have in common besides
+    the usual."""
+    counts = Counts.few() if args.quick else Counts()
+    judge, judges = toybox_judge(counts)
+    model = TextToImage.from_pretrained(args.model, device=args.device, dtype="float32")
+    results = common.Results(
+        common.results_file(name, args), name,
+        {**personalization.about(model, args, judges, counts), "scale": SCALE, **about},
+        fresh=args.fresh, keep=args.keep, code=common.code_digest(*code),
+    )  # fmt: skip
+    return model, judge, results
 
 
 def captions() -> list[str]:

@@ -23,12 +23,11 @@ import torch
 from torch import Tensor
 
 from benchmarks import attacking, common, personalization
-from benchmarks.immunizing import ENGINE, ROWS, SCALE, Maker, others_of, protective_of
-from benchmarks.judging import TRAINING, Counts, Judge, summarize, toybox_judge
+from benchmarks.immunizing import ENGINE, ROWS, Maker, opened, others_of, protective_of, rows_of
+from benchmarks.judging import TRAINING, Judge, summarize
 from benchmarks.plotting import curves
 from unlikeness import personalize
 from unlikeness.diffusion import TextToImage
-from unlikeness.errors import UsageError
 from unlikeness.gallery import grid
 from unlikeness.measure.bootstrap import bootstrap_mean
 from unlikeness.measure.gradient import gradient_norm
@@ -56,18 +55,8 @@ def cli(argv: Sequence[str] | None) -> None:
     parser.add_argument("--rates", default=",".join(f"{rate:g}" for rate in RATES))
     parser.add_argument("--steps", default=",".join(map(str, STEPS)), help="at which the attack is looked at")
     args = parser.parse_args(argv)
-    rows = args.rows.split(",")
-    for row in rows:
-        if row not in ("none", *ROWS):
-            raise UsageError(f"--rows {row} is no row; there are none, {', '.join(ROWS)}")
-    counts = Counts.few() if args.quick else Counts()
-    judge, judges = toybox_judge(counts)
-    model = TextToImage.from_pretrained(args.model, device=args.device, dtype="float32")
-    about = {**personalization.about(model, args, judges, counts), "scale": SCALE}
-    results = common.Results(
-        common.results_file(NAME, args), NAME, about,
-        fresh=args.fresh, keep=args.keep, code=common.code_digest(*CODE),
-    )  # fmt: skip
+    rows = rows_of(args.rows)
+    model, judge, results = opened(NAME, args, CODE)
     bench = Bench(model, judge, results, args.seed, quick=args.quick)
     steps = (1, 2) if args.quick else sorted(int(text) for text in args.steps.split(","))
     rates = [float(text) for text in args.rates.split(",")][: 1 if args.quick else None]
