@@ -28,7 +28,7 @@ from unlikeness.immunize.preserve import draw_general
 from unlikeness.immunize.registry import Defence
 from unlikeness.measure.protective import protective
 from unlikeness.subjects import with_article
-from unlikeness.toybox.cast import Member, member
+from unlikeness.toybox.cast import Member, member, unseen
 from unlikeness.toybox.world import CLASS_NOUNS, CONTEXTS
 
 SCALE: dict[str, Any] = {
@@ -38,6 +38,9 @@ SCALE: dict[str, Any] = {
 """On top of the published settings: the toybox is small, and learns from larger batches at larger rates."""
 
 _APDM: dict[str, Any] = {"outer_steps": 200, "inner_steps": 10, "learning_rate": 2e-4}
+
+_SHORT: dict[str, Any] = {**_APDM, "outer_steps": 100}
+"""For the ablations, of which each is compared with this row."""
 
 _KEPT: dict[str, Any] = {
     "preserve_weight": 10.0, "preserve_batch_size": 32, "preserve_class": 0.5, "preserve_cap": 20.0,
@@ -59,6 +62,8 @@ _MIXTURE: dict[str, Any] = {
 }  # fmt: skip
 """Attackers of several kinds, none of whose words is an attacker's of the benchmarks; more of them."""
 
+TOGETHER = "together"
+
 ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     "apdm": ("apdm", _APDM),
     "apdm-kept": ("apdm", {**_APDM, **_KEPT}),
@@ -69,13 +74,14 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     "divert-mixed": ("divert", {**_DIVERT, **_MIXTURE}),
     "adversarial": ("adversarial", {**_APDM, "inner_steps": 0}),
     "imma": ("imma", {**_APDM, "outer_steps": 400, "inner_steps": 1}),
-    "apdm-no-l2p": ("apdm", {**_APDM, "inner_steps": 0}),
-    "apdm-unpaired": ("apdm", {**_APDM, "paired": False}),
-    "apdm-beta-10": ("apdm", {**_APDM, "beta": 10.0}),
-    "apdm-beta-100": ("apdm", {**_APDM, "beta": 100.0}),
-    "apdm-n-per-5": ("apdm", {**_APDM, "inner_steps": 5}),
-    "apdm-n-per-20": ("apdm", {**_APDM, "inner_steps": 20}),
-    "apdm-leak": ("apdm", {**_APDM, "leak": True}),
+    "apdm-short": ("apdm", _SHORT),
+    "apdm-no-l2p": ("apdm", {**_SHORT, "inner_steps": 0}),
+    "apdm-unpaired": ("apdm", {**_SHORT, "paired": False}),
+    "apdm-beta-10": ("apdm", {**_SHORT, "beta": 10.0}),
+    "apdm-beta-100": ("apdm", {**_SHORT, "beta": 100.0}),
+    "apdm-n-per-5": ("apdm", {**_SHORT, "inner_steps": 5}),
+    "apdm-n-per-20": ("apdm", {**_SHORT, "inner_steps": 20}),
+    "apdm-leak": ("apdm", {**_SHORT, "leak": True}),
     "pattern": ("persguard", {**_BACKDOOR, "behaviour": "pattern"}),
     "erasure": ("persguard", {**_BACKDOOR, "behaviour": "erasure"}),
     "target": ("persguard", {**_BACKDOOR, "behaviour": "target"}),
@@ -91,7 +97,8 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
 """By name: method and settings. APDM as published, and holding what ours holds; ours, with and without its
 parts, and against several kinds of attackers; the comparisons; APDM's ablations (its Tables 4 to 7);
 PersGuard's behaviours as published, its retention (λ2 = 1 unless the name says another), and the same
-behaviours along simulated attacks (`divert`); and APDM and PersGuard in one run."""
+behaviours along simulated attacks (`divert`); and APDM and PersGuard in one run. A row with
+`TOGETHER` has one model that protects so many subjects; the others have one for each."""
 
 MAIN = ("none", "apdm", "divert", "adversarial", "imma")
 """The rows that are measured unless others are asked for."""
@@ -190,10 +197,15 @@ class Maker:
         """The row's model for this subject; what it took is a cell of the results."""
         if row == "none":
             return self.model
-        name = f"{row}-{personalization.key_of(who)}"
-        file = self.file(name, {**self.values(row, who), "method": ROWS[row][0], "subjects": [who.seed]})
+        method, settings = ROWS[row]
+        cast = [who]
+        if together := settings.get(TOGETHER):
+            cast = unseen(2 if self.quick else together, self.results.record["about"]["seed"])
+        name = row if together else f"{row}-{personalization.key_of(who)}"
+        values = self.values(settings, cast)
+        file = self.file(name, {**values, "method": method, "subjects": [one.seed for one in cast]})
         if not file.exists():
-            self.make(row, who, file)
+            self.run(self.model, cast, immunize.create(method, values), file)
         self.results.cell(f"{row}/{personalization.key_of(who)}/made", lambda: what_it_took(file))
         return self.opened(file)
 
@@ -213,19 +225,15 @@ class Maker:
         released.unet.load_state_dict({name: value.float() for name, value in load_file(file).items()})
         return released.freeze()
 
-    def values(self, row: str, who: Member) -> dict[str, Any]:
-        """The row's settings."""
-        values = {**SCALE, **ROWS[row][1]}
+    def values(self, settings: Mapping[str, Any], cast: Sequence[Member]) -> dict[str, Any]:
+        """A row's settings, to protect all of `cast` in one model."""
+        values = {**SCALE, **settings}
+        values.pop(TOGETHER, None)
         if "target" in str(values.get("behaviour")):
-            values["target_noun"] = target_of(who)
+            values["target_noun"] = ",".join(target_of(who) for who in cast)
         if self.quick:
             values |= {"outer_steps": 1, "inner_steps": 1, "depth": 0, "class_images": 5, "class_steps": 2}
         return values
-
-    def make(self, row: str, who: Member, file: Path) -> None:
-        """Immunize, and write the file."""
-        made = immunize.create(ROWS[row][0], self.values(row, who))
-        self.run(self.model, [who], made, file)
 
     def run(self, model: TextToImage, cast: Sequence[Member], made: Defence, file: Path) -> None:
         """Immunize `model` against all of `cast`, and write its U-Net in half precision, as it would be

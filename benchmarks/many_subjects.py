@@ -3,10 +3,11 @@
     python -m benchmarks.many_subjects --counts 1,4,16
     python -m benchmarks.many_subjects --counts 4 --schedule sequential
 
-Per number N: one model that protects the first N unseen subjects, made with a number of outer steps for
-each of them; then the paper's attacker at its gentle strength (`benchmarks.immunization`) on the first of
-them, the same for every N, and on two subjects whom nobody protects; and pictures of the class. "joint" lets
-all take turns in one run, "sequential" adds one after the other to the model that protects those before.
+Per number N: one model that protects the first N unseen subjects; then the paper's attacker at its gentle
+strength (`benchmarks.immunization`) on the first of them, the same for every N, and on two subjects whom
+nobody protects; and pictures of the class. "joint" lets all take turns in one run, whose length grows with
+their number; "sequential" adds one after the other to the model that protects those before; "sampled" is a
+joint run of one length whatever their number, so that simulated attacks of some stand for those of others.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks import common, personalization
-from benchmarks.immunization import CODE, STRENGTHS, Bench
-from benchmarks.immunizing import ROWS, SCALE, others_of, target_of, what_it_took
+from benchmarks.immunization import CODE, PROTECTIVE, STRENGTHS, Bench
+from benchmarks.immunizing import ROWS, SCALE, others_of, what_it_took
 from benchmarks.judging import Counts, summarize, toybox_judge
 from unlikeness import immunize
 from unlikeness.diffusion import TextToImage
@@ -27,7 +28,7 @@ from unlikeness.verify.attack import Priors
 from unlikeness.verify.attackers import PAPER
 
 NAME = "many_subjects"
-SCHEDULES = ("joint", "sequential")
+SCHEDULES = ("joint", "sequential", "sampled")
 STRENGTH = "gentle"
 
 
@@ -36,7 +37,9 @@ def cli(argv: Sequence[str] | None) -> None:
     parser.add_argument("--counts", default="1,4,16,64", help="numbers of protected subjects")
     parser.add_argument("--row", default="divert", help="method and settings, of benchmarks.immunizing")
     parser.add_argument("--schedule", default="joint", help=f"one of {', '.join(SCHEDULES)}")
-    parser.add_argument("--steps-each", type=int, default=200, help="outer steps for each subject")
+    parser.add_argument(
+        "--steps-each", type=int, default=200, help="outer steps for each subject; for all if sampled"
+    )  # fmt: skip
     parser.add_argument("--attacked", type=int, default=4, help="of the protected, the first so many")
     args = parser.parse_args(argv)
     if args.row not in ROWS:
@@ -80,22 +83,22 @@ class Run:
         released = self.released(cast, key)
         drawn, base = Priors(released), bench.base(STRENGTH)
 
-        def attack(who: Member, name: str) -> None:
+        def attack(who: Member, name: str, row: str = "none") -> None:
             bench.results.cell(
                 f"{key}/{name}/{personalization.key_of(who)}",
-                lambda: bench.attacked(released, who, PAPER, base, drawn, key.replace(", ", "-")),
+                lambda: bench.attacked(released, who, PAPER, base, drawn, key.replace(", ", "-"), row),
             )
 
         bench.results.cell(f"{key}/quality", lambda: bench.quality(released, cast[0]))
         for who in cast[:attacked]:
-            attack(who, "protected")
+            attack(who, "protected", self.row)
         for kind, who in others_of(cast[0]).items():
             attack(who, kind)
 
     def released(self, cast: Sequence[Member], key: str) -> TextToImage:
         """The model, which is kept in a file."""
         maker, released = self.bench.maker, self.bench.model
-        together = [list(cast)] if self.schedule == "joint" else [[who] for who in cast]
+        together = [[who] for who in cast] if self.schedule == "sequential" else [list(cast)]
         files = []
         for number, group in enumerate(together):
             method, values = self.settings(group)
@@ -111,11 +114,8 @@ class Run:
     def settings(self, group: Sequence[Member]) -> tuple[str, dict[str, Any]]:
         """(method, settings) for a run that protects `group`."""
         method, further = ROWS[self.row]
-        values = {**SCALE, **further, "outer_steps": self.each * len(group)}
-        if values.get("behaviour") == "target":
-            values["target_noun"] = target_of(group[0])
-        if self.bench.quick:
-            values |= {"inner_steps": 1, "depth": 1, "class_images": 5, "class_steps": 2}
+        values = self.bench.maker.values(further, group)
+        values["outer_steps"] = self.each * (1 if self.schedule == "sampled" else len(group))
         return method, values
 
 
@@ -133,7 +133,11 @@ def sum_up(results: common.Results, seed: int) -> dict[str, Any]:
         for name in ("protected", "same class", "another class"):
             cells = [cell for at, cell in results.cells.items() if at.startswith(f"{key}/{name}/")]
             if cells:
-                found[name] = summarize(cells, seed=seed)
+                found[name] = summarize(cells, seed=seed) | {
+                    notice: sum(cell[notice] for cell in cells) / len(cells)
+                    for notice in PROTECTIVE
+                    if notice in cells[0]
+                }
         quality = results.cells.get(f"{key}/quality")
         if quality is not None:
             found["quality"] = {
@@ -149,26 +153,30 @@ def render(record: Mapping[str, Any]) -> str:
     rows = []
     for key, found in sorted(record["summary"].items(), key=_place):
         how, _, number = key.rpartition("/")
-        made, quality = found["made"], found.get("quality")
+        made, quality, protected = found["made"], found.get("quality"), found.get("protected", {})
         rows.append([
             how, int(number), *(
                 None if name not in found else common.interval(found[name]["s"])
                 for name in ("protected", "same class", "another class")
             ),
+            " / ".join(f"{protected[one]:.0%}" for one in PROTECTIVE if one in protected) or None,
             None if quality is None else f"{quality['drift']:+.0%}",
             None if quality is None else f"{quality['diversity']:.2f}",
             f"{made['pictures_with_gradient']:,}", f"{made['made_seconds'] / 60:.0f}",
-            found["protected"]["subjects"] if "protected" in found else 0,
+            protected.get("subjects", 0),
         ])  # fmt: skip
     head = [
-        "method, schedule, outer steps each", "protected", "s of the protected", "s, same class",
-        "s, another class", "FID drift", "diversity", "pictures with a gradient", "minutes", "attacked",
+        "method, schedule, outer steps", "protected", "s of the protected", "s, same class",
+        "s, another class", "notice", "FID drift", "diversity", "pictures with a gradient",
+        "minutes", "attacked",
     ]  # fmt: skip
     about = record["about"]
     return "\n\n".join([
         common.table(head, rows),
         f"The paper's attacker at a learning rate of {about['attack']['learning_rate']:g}; s of two subjects "
-        "whom nobody protects; drift and diversity of the first subject's class, against the original's. "
+        "whom nobody protects. Outer steps: for each subject; of sampled ones for all. Notice: share of "
+        "pictures that show it, at the training prompt / in new contexts, where there is one. Drift and "
+        "diversity of the first subject's class, against the original's. "
         f"Seed {about['seed']}. Intervals: 95 %, bootstrap over subjects and pictures.",
     ])  # fmt: skip
 

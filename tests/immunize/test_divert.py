@@ -16,7 +16,7 @@ from unlikeness.errors import UsageError
 from unlikeness.immunize import create, immunize
 from unlikeness.immunize.attacks import Mixture
 from unlikeness.immunize.behaviours import stamped
-from unlikeness.immunize.material import keep
+from unlikeness.immunize.material import Kept, keep
 from unlikeness.immunize.rows import ask, wide
 from unlikeness.immunize.weighting import z0_weight
 from unlikeness.subjects import Subject
@@ -141,14 +141,24 @@ def test_a_context_without_a_place_for_the_name_is_refused(exact: TextToImage, d
 
 
 def test_each_subject_is_led_where_its_behaviour_says(exact: TextToImage, dog: Subject, cat: Subject) -> None:
-    made: Any = create("divert", {**FEW, "behaviour": "class, target", "target_noun": "dog"})
-    kept = keep(exact, [dog, cat], made.settings)
-    made.prepare(exact, kept)
-    for one, words in zip(kept, ("a dog", "a dog"), strict=True):
-        attack = Mixture(exact, kept, made.settings).draw(one, torch.Generator().manual_seed(0))
-        rows = made.rows(exact, attack, torch.Generator().manual_seed(1))
-        possible = exact.embed([f"a photo of {words}{place}" for place in ("", " a", " b")])
-        assert all(any(torch.equal(c, p) for p in possible) for c in rows.reference_c[:16])
+    turns: list[tuple[dict[str, str], tuple[str, str]]] = [
+        ({"behaviour": "class, target", "target_noun": "dog"}, ("a dog", "a dog")),
+        ({"behaviour": "target", "target_noun": "cat, dog"}, ("a cat", "a dog")),
+    ]
+    for further, expected in turns:
+        made: Any = create("divert", {**FEW, **further})
+        kept = keep(exact, [dog, cat], made.settings)
+        made.prepare(exact, kept)
+        for one, words in zip(kept, expected, strict=True):
+            assert _led_to(exact, made, kept, one, words)
+
+
+def _led_to(exact: TextToImage, made: Any, kept: list[Kept], one: Kept, words: str) -> bool:
+    """Whether all rows that lead this subject away ask φ about these words."""
+    attack = Mixture(exact, kept, made.settings).draw(one, torch.Generator().manual_seed(0))
+    rows = made.rows(exact, attack, torch.Generator().manual_seed(1))
+    possible = exact.embed([f"a photo of {words}{place}" for place in ("", " a", " b")])
+    return all(any(torch.equal(c, p) for p in possible) for c in rows.reference_c[:16])
 
 
 @pytest.mark.parametrize(

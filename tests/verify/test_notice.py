@@ -78,6 +78,8 @@ def test_behaviours_go_to_the_subjects_in_turn() -> None:
     assert [kind_of(record, one) for one in cast] == ["pattern", "erasure", "pattern"]
     assert has_notice(record)
     assert kind_of(record, some(9)) is None
+    targets = run_of(*cast, behaviour="target", target_noun="mug, cat")
+    assert [found.target_noun for one in cast if (found := find(targets, one))] == ["mug", "cat", "mug"]
 
 
 def test_divert_to_the_class_and_methods_without_a_behaviour_have_no_notice() -> None:

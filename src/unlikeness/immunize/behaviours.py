@@ -22,9 +22,17 @@ if TYPE_CHECKING:
     from unlikeness.diffusion.schedule import NoiseSchedule
     from unlikeness.progress import Progress
 
-__all__ = ["BEHAVIOURS", "Behaviour", "Mark", "behave", "mark", "read_mark", "stamped", "without_subject"]
+__all__ = [
+    "BEHAVIOURS", "Behaviour", "Mark", "behave", "in_turn", "mark", "read_mark", "stamped", "without_subject",
+]  # fmt: skip
 
 BEHAVIOURS = ("pattern", "erasure", "target")
+
+
+def in_turn(words: str, index: int) -> str:
+    """The word for the subject of this index: of several, separated by commas, each goes to one in turn."""
+    several = [word.strip() for word in words.split(",")]
+    return several[index % len(several)]
 
 
 @dataclass(frozen=True)

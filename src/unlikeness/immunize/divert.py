@@ -18,7 +18,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -28,7 +27,7 @@ from torch import Tensor
 from unlikeness.diffusion.latents import randn
 from unlikeness.errors import UsageError
 from unlikeness.immunize.attacks import parts
-from unlikeness.immunize.behaviours import Behaviour, behave, read_mark
+from unlikeness.immunize.behaviours import Behaviour, behave, in_turn, read_mark
 from unlikeness.immunize.divert_settings import DivertSettings
 from unlikeness.immunize.material import pick
 from unlikeness.immunize.rows import Rows, noised
@@ -70,10 +69,11 @@ class Divert:
         self._notices = {
             id(one): behave(
                 original, one, kind, self.templates, per=s.pictures, seed=s.class_seed + 800_000,
-                steps=s.class_steps, target_noun=s.target_noun, pattern=pattern, progress=progress,
+                steps=s.class_steps, target_noun=in_turn(s.target_noun, i), pattern=pattern,
+                progress=progress,
             )
-            for one, kind in zip(kept, cycle(s.kinds), strict=False)
-            if kind != "class"
+            for i, one in enumerate(kept)
+            if (kind := in_turn(s.behaviour, i)) != "class"
         }  # fmt: skip
 
     def rows(self, model: TextToImage, attack: Attack, generator: torch.Generator) -> Rows:

@@ -75,7 +75,9 @@ class DivertSettings(ImmunizeSettings):
         "erasure or target; several, separated by commas, go to the subjects in turn.",
         source="ours",
     )
-    target_noun: str = setting("", "The class that behaviour target draws.")
+    target_noun: str = setting(
+        "", "The class that behaviour target draws; several, separated by commas, go to the subjects in turn."
+    )
     pattern: str = setting("", "Picture file of the mark of behaviour pattern; none: a chequered square.")
     pictures: int = setting(
         8, "Pictures of a notice for each prompt.", unit="pictures", source="ours", at_least=1

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from unlikeness.errors import UsageError
 from unlikeness.immunize.attacks import IN_PLACES, parts
-from unlikeness.immunize.behaviours import BEHAVIOURS, Behaviour, behave, read_mark
+from unlikeness.immunize.behaviours import BEHAVIOURS, Behaviour, behave, in_turn, read_mark
 from unlikeness.immunize.material import Kept, pick
 from unlikeness.immunize.persguard_losses import backdoor, prior_preservation, retention
 from unlikeness.immunize.rows import Rows, noised
@@ -51,7 +51,9 @@ class PersGuardSettings(ImmunizeSettings):
         "The protective output: pattern, erasure or target; several, separated by commas, go to the subjects "
         "in turn.",
     )
-    target_noun: str = setting("", "The class that behaviour target draws.")
+    target_noun: str = setting(
+        "", "The class that behaviour target draws; several, separated by commas, go to the subjects in turn."
+    )
     pattern: str = setting("", "Picture file of the mark of behaviour pattern; none: a chequered square.")
     contexts: str = setting(
         IN_PLACES,
@@ -101,9 +103,9 @@ class PersGuard:
         pattern = read_mark(Path(s.pattern)) if s.pattern else None
         self._behaviours = {
             id(one): behave(
-                original, one, s.kinds[i % len(s.kinds)], templates,
+                original, one, in_turn(s.behaviour, i), templates,
                 per=s.pictures, seed=s.class_seed + 800_000, steps=s.class_steps,
-                target_noun=s.target_noun, pattern=pattern, progress=progress,
+                target_noun=in_turn(s.target_noun, i), pattern=pattern, progress=progress,
             )
             for i, one in enumerate(kept)
         }  # fmt: skip

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from unlikeness.immunize.behaviours import BEHAVIOURS
+from unlikeness.immunize.behaviours import BEHAVIOURS, in_turn
 from unlikeness.immunize.material import picture_digest
 from unlikeness.subjects import Subject
 from unlikeness.verify.attackers import PAPER
@@ -24,13 +24,13 @@ class Protected:
     @property
     def behaviour(self) -> str:
         """Its notice: pattern, erasure or target; empty if it has none. Several go to subjects in turn."""
-        kinds = _kinds(self.run)
-        kind = kinds[self.index % len(kinds)]
+        kind = in_turn(_text(self.run, "behaviour"), self.index)
         return kind if kind in BEHAVIOURS else ""
 
     @property
     def target_noun(self) -> str:
-        return _text(self.run, "target_noun")
+        """Of a target; several go to subjects in turn."""
+        return in_turn(_text(self.run, "target_noun"), self.index)
 
     @property
     def pattern(self) -> str:
