@@ -21,7 +21,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from benchmarks import attacking, common, personalization, protection
+from benchmarks import apdm_ablation, attacking, common, personalization, protection
 from benchmarks.immunizing import (
     ENGINE,
     MAIN,
@@ -281,7 +281,8 @@ def sum_up(results: common.Results, seed: int) -> dict[str, Any]:
 def render(record: Mapping[str, Any]) -> str:
     """The tables of docs/results.md."""
     rows = []
-    for row, found in record["summary"].items():
+    summary = {k: found for k, found in record["summary"].items() if k not in apdm_ablation.ABLATIONS}
+    for row, found in summary.items():
         for strength in STRENGTHS:
             for one in attackers():
                 f = found["s"].get(f"{strength}/{one.name}")
@@ -300,10 +301,10 @@ def render(record: Mapping[str, Any]) -> str:
         (strength, kind)
         for strength in STRENGTHS
         for kind in ("same class", "another class")
-        if any(f"{strength}/{kind}" in found["s"] for found in record["summary"].values())
+        if any(f"{strength}/{kind}" in found["s"] for found in summary.values())
     ]
     kept = []
-    for row, found in record["summary"].items():
+    for row, found in summary.items():
         q = found["quality"]
         cells: list[Any] = [row]
         for strength, kind in kinds:
@@ -325,10 +326,12 @@ def render(record: Mapping[str, Any]) -> str:
         "features, drift against the original's own FID; diversity: mean distance in the identity encoder's "
         f"space, over the original's. Seed {about['seed']}. Intervals: 95 %, bootstrap over subjects and "
         "pictures.",
+        *apdm_ablation.render(record),
         *(
             f"A line a subject: its pictures, what the attacked original draws of it, and what the attacked "
             f"`{row}` draws.\n\n![{row}: {SHEET}](../benchmarks/results/{NAME}-{row}.png)"
             for row in record.get("sheets", ())
+            if row in summary
         ),
     ])  # fmt: skip
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from benchmarks import common, immunization, immunizing
+from benchmarks import apdm_ablation, common, immunization, immunizing
 from unlikeness.toybox.cast import unseen
 
 pytestmark = pytest.mark.usefixtures("apart")
@@ -39,6 +39,15 @@ def test_from_cells_to_table(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     # What is there is not made again, and a smaller run keeps it.
     immunization.cli([*flags, "--rows", "none", "--attackers", "paper"])
     assert common.load(path)["cells"] == record["cells"]
+    # Ablations have a table of their own, on the subjects that they have.
+    assert apdm_ablation.render(record) == []
+    cells = record["cells"]
+    cells |= {f"apdm-short/{k.split('/', 1)[1]}": cell for k, cell in cells.items() if k.startswith("apdm/")}
+    [_, table, told] = apdm_ablation.render(record)
+    s = cells["apdm/person-0/gentle/paper"]["s"]
+    assert f"| the method | 0.138 (N_per 20) | {s:.2f} [" in table
+    assert "| N_per 5 | 0.337 | – | – |" in table
+    assert "on person-0" in told
 
 
 def test_the_unprotected_are_of_both_kinds_and_in_no_cast() -> None:

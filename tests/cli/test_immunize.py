@@ -16,6 +16,7 @@ from unlikeness.gallery import to_pil
 from unlikeness.training import Trained, train
 
 FEW = [
+    "--method", "apdm",
     "--outer-steps", "3", "--inner-steps", "1", "--learning-rate", "1e-3", "--attack-learning-rate", "1e-3",
     "--set", "class-images=3", "--set", "class_steps=2", "--set", "precision=float32",
     "--device", "cpu", "-q",

@@ -37,8 +37,8 @@ def immunize(
         ),
     ] = None,
     method: Annotated[
-        str, typer.Option(help="apdm, divert, persguard, combined, adversarial or imma.")
-    ] = "apdm",
+        str, typer.Option(help="divert, apdm, persguard, combined, adversarial or imma.")
+    ] = "divert",
     outer_steps: Annotated[
         int | None, typer.Option(help="Steps of the model that is released (N_protect).")
     ] = None,

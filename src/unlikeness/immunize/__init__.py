@@ -1,7 +1,7 @@
 """Model + subjects -> model: what a provider does, so that named subjects cannot be personalized.
 
     subject = Subject.from_folder(folder, "dog", size=model.resolution)
-    released = immunize(model, [subject], "apdm")
+    released = immunize(model, [subject])
     released.save_pretrained("released")
 
 A new method is a file with a settings class and a class with `rows` and `loss`, and one `register` line.

@@ -45,7 +45,7 @@ class Job:
     model: str | None = None
     add_to: Path | None = None
     original: str | None = None
-    method: str = "apdm"
+    method: str = "divert"
     images: Path | None = None
     class_noun: str | None = None
     identifier: str = "sks"

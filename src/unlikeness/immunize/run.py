@@ -34,7 +34,7 @@ EVERY = 100
 def immunize(
     model: TextToImage,
     subjects: Sequence[Subject],
-    method: str | Defence = "apdm",
+    method: str | Defence = "divert",
     settings: ImmunizeSettings | Mapping[str, object] | None = None,
     *,
     original: TextToImage | None = None,
