@@ -66,6 +66,9 @@ STRENGTHS: dict[str, dict[str, Any]] = {
 the original gives its best s, and the third the one that benchmarks.personalization chose: these two learn a
 subject from its pictures alone (`benchmarks.attack_floor`)."""
 
+PUBLISHED = ("apdm", {"outer_steps": 800, "inner_steps": 20})
+"""APDM's own length, to count its passes: at our batch sizes it would take hours a subject."""
+
 PROTECTIVE = ("protective", "protective_new_context")
 CLASS_PICTURES = 200
 SHEET = "subjects, the attacked original, the attacked model"
@@ -97,6 +100,7 @@ def cli(argv: Sequence[str] | None) -> None:
             bench.measure(row, who, chosen)
         results.finish(sum_up(results, args.seed), device=model.device)
     results.record["sheets"] = bench.sheets()
+    results.record["published"] = bench.maker.passes(PUBLISHED, cast[:1])
     results.finish(sum_up(results, args.seed), device=model.device)
     print(render(results.record))
 
@@ -326,6 +330,7 @@ def render(record: Mapping[str, Any]) -> str:
         "features, drift against the original's own FID; diversity: mean distance in the identity encoder's "
         f"space, over the original's. Seed {about['seed']}. Intervals: 95 %, bootstrap over subjects and "
         "pictures.",
+        *_taken(record, summary),
         *apdm_ablation.render(record),
         *(
             f"A line a subject: its pictures, what the attacked original draws of it, and what the attacked "
@@ -334,6 +339,30 @@ def render(record: Mapping[str, Any]) -> str:
             if row in summary
         ),
     ])  # fmt: skip
+
+
+def _taken(record: Mapping[str, Any], summary: Mapping[str, Any]) -> list[str]:
+    """The table of what each row's models took to make."""
+    rows = []
+    for row in summary:
+        keys = [key for key in record["cells"] if key.startswith(f"{row}/") and key.endswith("/made")]
+        if keys:
+            took = [record["cells"][key] for key in keys]
+            mean = {
+                name: sum(one[name] for one in took) / len(took)
+                for name in ("outer_steps", "pictures_with_gradient", "pictures_without", "made_seconds")
+            }
+            rows.append([
+                row, round(mean["outer_steps"]), f"{mean['pictures_with_gradient']:,.0f}",
+                f"{mean['pictures_without']:,.0f}", f"{mean['made_seconds'] / 60:.0f}", len(took),
+            ])  # fmt: skip
+    if published := record.get("published"):
+        rows.append([
+            "apdm, its published length", published["outer_steps"],
+            f"{published['pictures_with_gradient']:,}", f"{published['pictures_without']:,}", None, 0,
+        ])  # fmt: skip
+    head = ["model", "outer steps", "pictures with a gradient", "without", "minutes on one core", "models"]
+    return ["What a model takes, in pictures through U-Nets:", common.table(head, rows)] if rows else []
 
 
 def _without_notice(line: list[Any]) -> list[Any]:

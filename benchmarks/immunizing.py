@@ -180,6 +180,18 @@ def what_it_took(file: Path) -> dict[str, Any]:
     return took
 
 
+def _passes(
+    model: TextToImage, made: Defence, cast: Sequence[Member], original: TextToImage
+) -> dict[str, int]:
+    """Outer steps, and pictures through U-Nets with and without a gradient."""
+    subjects = [who.subject(TRAINING) for who in cast]
+    passes = count_passes(model, made, subjects, captions(), original=original).as_record()
+    return {
+        "outer_steps": made.settings.outer_steps,
+        "pictures_with_gradient": passes["forward_with_gradient"]["pictures"],
+        "pictures_without": passes["forward"]["pictures"],
+    }
+
 
 @dataclass
 class Maker:
@@ -245,7 +257,7 @@ class Maker:
             assert prior is not None
             priors[noun] = prior
         losses: list[float] = []
-        passes = count_passes(model, made, subjects, captions(), original=self.model).as_record()
+        passes = _passes(model, made, cast, self.model)
         file.parent.mkdir(parents=True, exist_ok=True)
         state = file.with_suffix(".checkpoint")
         released = immunize.immunize(
@@ -253,16 +265,19 @@ class Maker:
             priors=priors, checkpoint=state, after=lambda _, loss: losses.append(loss),
         )  # fmt: skip
         took = {
-            "made_seconds": round(time.perf_counter() - began, 1), "outer_steps": made.settings.outer_steps,
-            "loss_last": losses[-1] if losses else None,
-            "pictures_with_gradient": passes["forward_with_gradient"]["pictures"],
-            "pictures_without": passes["forward"]["pictures"],
+            "made_seconds": round(time.perf_counter() - began, 1),
+            "loss_last": losses[-1] if losses else None, **passes,
         }  # fmt: skip
         weights = {name: p.half().contiguous() for name, p in released.unet.state_dict().items()}
         part = file.with_name(f".{file.name}.part")
         save_file(weights, part, metadata={"took": json.dumps(took)})
         part.replace(file)
         state.unlink(missing_ok=True)
+
+    def passes(self, row: tuple[str, Mapping[str, Any]], cast: Sequence[Member]) -> dict[str, int]:
+        """What a row, of `ROWS` or not, would take to protect `cast` in one model."""
+        made = immunize.create(row[0], self.values(row[1], cast))
+        return _passes(self.model, made, cast, self.model)
 
     def general(self) -> Posterior:
         """The original's pictures of `captions`, drawn once."""
