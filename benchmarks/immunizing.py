@@ -71,6 +71,7 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     "divert-gamma-0": ("divert", {**_DIVERT, "repulsion": 0.0}),
     "divert-no-l2p": ("divert", {**_DIVERT, "inner_steps": 0, "depth": 0}),
     "divert-not-kept": ("divert", {**_DIVERT, "preserve_weight": 0.0}),
+    "divert-guided": ("divert", {**_DIVERT, "preserve_guidance": 3.0, "preserve_batch_size": 16}),
     "divert-mixed": ("divert", {**_DIVERT, **_MIXTURE}),
     "adversarial": ("adversarial", {**_APDM, "inner_steps": 0}),
     "imma": ("imma", {**_APDM, "outer_steps": 400, "inner_steps": 1}),
@@ -95,7 +96,7 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     "combined": ("combined", {**_APDM_AND, "behaviour": "target"}),
 }
 """By name: method and settings. APDM as published, and holding what ours holds; ours, with and without its
-parts, and against several kinds of attackers; the comparisons; APDM's ablations (its Tables 4 to 7);
+parts, holding guided answers, and against several kinds of attackers; the comparisons; APDM's ablations (its Tables 4 to 7);
 PersGuard's behaviours as published, its retention (λ2 = 1 unless the name says another), and the same
 behaviours along simulated attacks (`divert`); and APDM and PersGuard in one run. A row with
 `TOGETHER` has one model that protects so many subjects; the others have one for each."""
