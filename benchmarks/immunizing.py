@@ -96,10 +96,10 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     "combined": ("combined", {**_APDM_AND, "behaviour": "target"}),
 }
 """By name: method and settings. APDM as published, and holding what ours holds; ours, with and without its
-parts, holding guided answers, and against several kinds of attackers; the comparisons; APDM's ablations (its Tables 4 to 7);
-PersGuard's behaviours as published, its retention (λ2 = 1 unless the name says another), and the same
-behaviours along simulated attacks (`divert`); and APDM and PersGuard in one run. A row with
-`TOGETHER` has one model that protects so many subjects; the others have one for each."""
+parts, holding guided answers, and against several kinds of attackers; the comparisons; APDM's ablations (its
+Tables 4 to 7), of half the length; PersGuard's behaviours as published, its retention (λ2 = 1 unless the name
+says another), and the same behaviours along simulated attacks (`divert`); and APDM and PersGuard in one run.
+A row with `TOGETHER` has one model that protects so many subjects; the others have one for each."""
 
 MAIN = ("none", "apdm", "divert", "adversarial", "imma")
 """The rows that are measured unless others are asked for."""
