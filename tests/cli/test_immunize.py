@@ -84,18 +84,8 @@ def test_several_subjects_from_a_file_or_a_folder(
             f"- images: {path}\n  class_noun: {noun}\n  identifier: {word}\n" for path, noun, word in entries
         ))  # fmt: skip
     out = tmp_path / "out"
-    command = [
-        "immunize",
-        "--model",
-        model,
-        "--subjects",
-        str(given),
-        "--method",
-        "imma",
-        "--output",
-        str(out),
-    ]
-    assert main([*command, *FEW]) == 0
+    command = ["immunize", "--model", model, *FEW, "--subjects", str(given), "--output", str(out)]
+    assert main([*command, "--method", "imma"]) == 0
     subjects = told(out)["subjects"]
     assert isinstance(subjects, list)
     names = [(one["identifier"], one["class_noun"]) for one in subjects]
