@@ -64,6 +64,11 @@ _MIXTURE: dict[str, Any] = {
 
 TOGETHER = "together"
 
+_LOW_RANK: dict[str, Any] = {
+    "low_rank": 0.75, "ranks": "4,32", "low_rank_rate": 20.0, "depth": 100, "outer_steps": 300,
+}  # fmt: skip
+"""Above all attackers with LoRAs, at twice their rate and for twice as long."""
+
 ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     "apdm": ("apdm", _APDM),
     "apdm-kept": ("apdm", {**_APDM, **_KEPT}),
@@ -73,6 +78,7 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     "divert-not-kept": ("divert", {**_DIVERT, "preserve_weight": 0.0}),
     "divert-guided": ("divert", {**_DIVERT, "preserve_guidance": 3.0, "preserve_batch_size": 16}),
     "divert-mixed": ("divert", {**_DIVERT, **_MIXTURE}),
+    "divert-low-rank": ("divert", {**_DIVERT, **_LOW_RANK}),
     "adversarial": ("adversarial", {**_APDM, "inner_steps": 0}),
     "imma": ("imma", {**_APDM, "outer_steps": 400, "inner_steps": 1}),
     "apdm-short": ("apdm", _SHORT),
