@@ -84,9 +84,12 @@ class Run:
         drawn, base = Priors(released), bench.base(STRENGTH)
 
         def attack(who: Member, name: str, row: str = "none") -> None:
+            called = personalization.key_of(who)
             bench.results.cell(
-                f"{key}/{name}/{personalization.key_of(who)}",
-                lambda: bench.attacked(released, who, PAPER, base, drawn, key.replace(", ", "-"), row),
+                f"{key}/{name}/{called}",
+                lambda: bench.attacked(
+                    released, who, PAPER, base, drawn, f"{key.replace(', ', '-')}-{called}", row
+                ),
             )
 
         bench.results.cell(f"{key}/quality", lambda: bench.quality(released, cast[0]))
