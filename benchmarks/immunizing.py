@@ -54,6 +54,9 @@ _DIVERT: dict[str, Any] = {
 }  # fmt: skip
 
 _BACKDOOR: dict[str, Any] = {"outer_steps": 400, "learning_rate": 3e-4, **_KEPT}
+_NOTICE: dict[str, Any] = {**_DIVERT, "outer_steps": 300, "depth": 100, "weight_cap": 100.0}
+"""A notice lasts if more and deeper attacks are met, and where pictures begin, at the highest noise, counts."""
+
 _APDM_AND: dict[str, Any] = {**_APDM, **_KEPT, "retention_weight": 0.0}
 
 _MIXTURE: dict[str, Any] = {
@@ -96,9 +99,9 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     "target-0.1": ("persguard", {**_BACKDOOR, "behaviour": "target", "retention_weight": 0.1}),
     "target-0.5": ("persguard", {**_BACKDOOR, "behaviour": "target", "retention_weight": 0.5}),
     "target-3": ("persguard", {**_BACKDOOR, "behaviour": "target", "retention_weight": 3.0}),
-    "pattern-aware": ("divert", {**_DIVERT, "behaviour": "pattern"}),
-    "erasure-aware": ("divert", {**_DIVERT, "behaviour": "erasure"}),
-    "target-aware": ("divert", {**_DIVERT, "behaviour": "target"}),
+    "pattern-aware": ("divert", {**_NOTICE, "behaviour": "pattern"}),
+    "erasure-aware": ("divert", {**_NOTICE, "behaviour": "erasure"}),
+    "target-aware": ("divert", {**_NOTICE, "behaviour": "target"}),
     "combined": ("combined", {**_APDM_AND, "behaviour": "target"}),
 }
 """By name: method and settings. APDM as published, and holding what ours holds; ours, with and without its
