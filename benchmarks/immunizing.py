@@ -55,7 +55,7 @@ _DIVERT: dict[str, Any] = {
 
 _BACKDOOR: dict[str, Any] = {"outer_steps": 400, "learning_rate": 3e-4, **_KEPT}
 _NOTICE: dict[str, Any] = {**_DIVERT, "outer_steps": 300, "depth": 100, "weight_cap": 100.0}
-"""A notice lasts if more and deeper attacks are met, and if the highest noise, where pictures begin, counts."""
+"""A notice lasts if more and deeper attacks are met, and the highest noise, where pictures begin, counts."""
 
 _APDM_AND: dict[str, Any] = {**_APDM, **_KEPT, "retention_weight": 0.0}
 
