@@ -130,7 +130,7 @@ def test_a_tiny_immunized_model_is_attacked_with_diffusers_alone(
     images = pictures(3)
     out = immunized(
         str(model), images, tmp_path, "--outer-steps", "2", "--inner-steps", "2", "--learning-rate", "1e-4",
-        "--set", "class_images=3", "--set", "class_steps=2",
+        "--set", "class_images=3", "--set", "class_steps=2", "--set", "contexts=a photo of {} a",
     )  # fmt: skip
     attacked(out, images, steps=40, learning_rate=3e-3)
 
