@@ -29,7 +29,7 @@ PUBLISHED: dict[str, tuple[str, str]] = {
 ABLATIONS = tuple(row for row in PUBLISHED if row != "none")
 
 
-def render(record: Mapping[str, Any], attack: str = "gentle/paper") -> list[str]:
+def render(record: Mapping[str, Any]) -> list[str]:
     """The table and what it says, as paragraphs; nothing where no row of it has been measured. All rows are
     of the subjects that the first ablation has."""
     names = sorted({key.split("/")[1] for key in record["cells"] if key.startswith(f"{ABLATIONS[0]}/")})
@@ -37,7 +37,7 @@ def render(record: Mapping[str, Any], attack: str = "gentle/paper") -> list[str]
         return []
     seed, rows = record["about"]["seed"], []
     for row, (what, published) in PUBLISHED.items():
-        cells = _cells(record, row, names, attack)
+        cells = _cells(record, row, names, "gentle/paper")
         quality = _cells(record, row, names, "quality")
         rows.append([
             what, published, common.interval(summarize(cells, seed=seed)["s"]) if cells else None,

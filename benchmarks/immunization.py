@@ -332,11 +332,11 @@ def render(record: Mapping[str, Any]) -> str:
         "pictures.",
         *_taken(record, summary),
         *apdm_ablation.render(record),
+        "A line a subject: its pictures, what the attacked original draws of it, and what the attacked model "
+        "of the row draws.",
         *(
-            f"A line a subject: its pictures, what the attacked original draws of it, and what the attacked "
-            f"`{row}` draws.\n\n![{row}: {SHEET}](../benchmarks/results/{NAME}-{row}.png)"
+            f"`{row}`:\n\n![{row}: {SHEET}](../benchmarks/results/{NAME}-{row}.png)"
             for row in record.get("sheets", ())
-            if row in summary
         ),
     ])  # fmt: skip
 

@@ -28,7 +28,7 @@ from unlikeness.immunize.preserve import draw_general
 from unlikeness.immunize.registry import Defence
 from unlikeness.measure.protective import protective
 from unlikeness.subjects import with_article
-from unlikeness.toybox.cast import Member, member, unseen
+from unlikeness.toybox.cast import Member, member
 from unlikeness.toybox.world import CLASS_NOUNS, CONTEXTS
 
 SCALE: dict[str, Any] = {
@@ -54,6 +54,7 @@ _DIVERT: dict[str, Any] = {
 }  # fmt: skip
 
 _BACKDOOR: dict[str, Any] = {"outer_steps": 400, "learning_rate": 3e-4, **_KEPT}
+
 _NOTICE: dict[str, Any] = {**_DIVERT, "outer_steps": 300, "depth": 100, "weight_cap": 100.0}
 """A notice lasts if more and deeper attacks are met, and the highest noise, where pictures begin, counts."""
 
@@ -64,8 +65,6 @@ _MIXTURE: dict[str, Any] = {
     "low_rank": 0.5, "ranks": "4,32", "low_rank_rate": 10.0, "outer_steps": 300,
 }  # fmt: skip
 """Attackers of several kinds, none of whose words is an attacker's of the benchmarks; more of them."""
-
-TOGETHER = "together"
 
 _LOW_RANK: dict[str, Any] = {
     "low_rank": 0.75, "ranks": "4,32", "low_rank_rate": 20.0, "depth": 100, "outer_steps": 300,
@@ -107,8 +106,7 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
 """By name: method and settings. APDM as published, and holding what ours holds; ours, with and without its
 parts, holding guided answers, and against several kinds of attackers; the comparisons; APDM's ablations (its
 Tables 4 to 7), of half the length; PersGuard's behaviours as published, its retention (λ2 = 1 unless the name
-says another), and the same behaviours along simulated attacks (`divert`); and APDM and PersGuard in one run.
-A row with `TOGETHER` has one model that protects so many subjects; the others have one for each."""
+says another), and the same behaviours along simulated attacks (`divert`); APDM and PersGuard in one run."""
 
 MAIN = ("none", "apdm", "divert", "adversarial", "imma")
 """The rows that are measured unless others are asked for."""
@@ -220,14 +218,11 @@ class Maker:
         if row == "none":
             return self.model
         method, settings = ROWS[row]
-        cast = [who]
-        if together := settings.get(TOGETHER):
-            cast = unseen(2 if self.quick else together, self.results.record["about"]["seed"])
-        name = row if together else f"{row}-{personalization.key_of(who)}"
-        values = self.values(settings, cast)
-        file = self.file(name, {**values, "method": method, "subjects": [one.seed for one in cast]})
+        values = self.values(settings, [who])
+        name = f"{row}-{personalization.key_of(who)}"
+        file = self.file(name, {**values, "method": method, "subjects": [who.seed]})
         if not file.exists():
-            self.run(self.model, cast, immunize.create(method, values), file)
+            self.run(self.model, [who], immunize.create(method, values), file)
         self.results.cell(f"{row}/{personalization.key_of(who)}/made", lambda: what_it_took(file))
         return self.opened(file)
 
@@ -250,7 +245,6 @@ class Maker:
     def values(self, settings: Mapping[str, Any], cast: Sequence[Member]) -> dict[str, Any]:
         """A row's settings, to protect all of `cast` in one model."""
         values = {**SCALE, **settings}
-        values.pop(TOGETHER, None)
         if "target" in str(values.get("behaviour")):
             values["target_noun"] = ",".join(target_of(who) for who in cast)
         if self.quick:

@@ -23,16 +23,22 @@ if TYPE_CHECKING:
     from unlikeness.progress import Progress
 
 __all__ = [
-    "BEHAVIOURS", "Behaviour", "Mark", "behave", "in_turn", "mark", "read_mark", "stamped", "without_subject",
+    "BEHAVIOURS", "Behaviour", "Mark", "behave", "in_turn", "mark", "read_mark", "several", "stamped",
+    "without_subject",
 ]  # fmt: skip
 
 BEHAVIOURS = ("pattern", "erasure", "target")
 
 
+def several(words: str) -> list[str]:
+    """The words of a setting that holds one or more, separated by commas, for the subjects in turn."""
+    return [word.strip() for word in words.split(",")]
+
+
 def in_turn(words: str, index: int) -> str:
-    """The word for the subject of this index: of several, separated by commas, each goes to one in turn."""
-    several = [word.strip() for word in words.split(",")]
-    return several[index % len(several)]
+    """The word for the subject of this index."""
+    every = several(words)
+    return every[index % len(every)]
 
 
 @dataclass(frozen=True)

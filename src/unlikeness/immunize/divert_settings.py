@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from unlikeness.errors import UsageError
 from unlikeness.immunize.attacks import IN_PLACES
-from unlikeness.immunize.behaviours import BEHAVIOURS
+from unlikeness.immunize.behaviours import BEHAVIOURS, several
 from unlikeness.immunize.settings import ImmunizeSettings
 from unlikeness.settings import setting
 
@@ -96,4 +96,4 @@ class DivertSettings(ImmunizeSettings):
     @property
     def kinds(self) -> list[str]:
         """The behaviours, one or more."""
-        return [kind.strip() for kind in self.behaviour.split(",")]
+        return several(self.behaviour)

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from unlikeness.errors import UsageError
 from unlikeness.immunize.attacks import IN_PLACES, parts
-from unlikeness.immunize.behaviours import BEHAVIOURS, Behaviour, behave, in_turn, read_mark
+from unlikeness.immunize.behaviours import BEHAVIOURS, Behaviour, behave, in_turn, read_mark, several
 from unlikeness.immunize.material import Kept, pick
 from unlikeness.immunize.persguard_losses import backdoor, prior_preservation, retention
 from unlikeness.immunize.rows import Rows, noised
@@ -82,7 +82,7 @@ class PersGuardSettings(ImmunizeSettings):
     @property
     def kinds(self) -> list[str]:
         """The behaviours, one or more."""
-        return [kind.strip() for kind in self.behaviour.split(",")]
+        return several(self.behaviour)
 
 
 class PersGuard:

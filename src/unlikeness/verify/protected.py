@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from unlikeness.immunize.behaviours import BEHAVIOURS, in_turn
+from unlikeness.immunize.behaviours import BEHAVIOURS, in_turn, several
 from unlikeness.immunize.material import picture_digest
 from unlikeness.subjects import Subject
 from unlikeness.verify.attackers import PAPER
@@ -73,7 +73,7 @@ def _runs(record: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 
 
 def _kinds(run: Mapping[str, Any]) -> list[str]:
-    return [kind.strip() for kind in _text(run, "behaviour").split(",")]
+    return several(_text(run, "behaviour"))
 
 
 def _text(run: Mapping[str, Any], name: str) -> str:
