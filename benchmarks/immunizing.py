@@ -79,6 +79,8 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     "divert-no-l2p": ("divert", {**_DIVERT, "inner_steps": 0, "depth": 0}),
     "divert-not-kept": ("divert", {**_DIVERT, "preserve_weight": 0.0}),
     "divert-guided": ("divert", {**_DIVERT, "preserve_guidance": 3.0, "preserve_batch_size": 16}),
+    "divert-bystanders": ("divert", {**_DIVERT, "bystanders": 3}),
+    "divert-text-encoder": ("divert", {**_DIVERT, "text_encoder": 0.5}),
     "divert-mixed": ("divert", {**_DIVERT, **_MIXTURE}),
     "divert-low-rank": ("divert", {**_DIVERT, **_LOW_RANK}),
     "adversarial": ("adversarial", {**_APDM, "inner_steps": 0}),
@@ -104,9 +106,10 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     "combined": ("combined", {**_APDM_AND, "behaviour": "target"}),
 }
 """By name: method and settings. APDM as published, and holding what ours holds; ours, with and without its
-parts, holding guided answers, and against several kinds of attackers; the comparisons; APDM's ablations (its
-Tables 4 to 7), of half the length; PersGuard's behaviours as published, its retention (λ2 = 1 unless the name
-says another), and the same behaviours along simulated attacks (`divert`); APDM and PersGuard in one run."""
+parts, holding guided answers, with every third attack one that is to succeed, against attackers of whom half
+train the text encoder too, and against several kinds of attackers; the comparisons; APDM's ablations (its Tables 4 to 7), of half the length; PersGuard's behaviours
+as published, its retention (λ2 = 1 unless the name says another), and the same behaviours along simulated
+attacks (`divert`); APDM and PersGuard in one run."""
 
 MAIN = ("none", "apdm", "divert", "adversarial", "imma")
 """The rows that are measured unless others are asked for."""

@@ -95,6 +95,9 @@ def model(weights: Path) -> TextToImage:
                 "contexts": "{} x",
             },
         ),
+        ("divert", {"inner_steps": 2, "outer_steps": 3, "text_encoder": 0.6, "contexts": "{} x"}),
+        ("divert", {"inner_steps": 1, "outer_steps": 7, "bystanders": 3, "contexts": "{} x"}),
+        ("apdm", {"inner_steps": 2, "depth": 4, "outer_steps": 9, "bystanders": 2, "prior_weight": 0.0}),
         ("combined", {"outer_steps": 3, "pictures": 1, "contexts": "{} x", "batch_size": 2}),
     ],
 )
@@ -154,3 +157,7 @@ def test_memory_is_that_of_what_the_settings_train(model: TextToImage) -> None:
     assert cross["their gradient"] == sum(p.numel() for name, p in named if ".attn2." in name) * 4
     assert cross["the attacker's AdamW states"] == 0
     assert cross["attacked U-Net"] == unet
+    read = memory(model, create("apdm", {**FEW, "text_encoder": 0.5}))
+    encoder = sum(p.numel() for p in model.text_encoder.parameters()) * 4
+    assert read["attacked text encoder"] == 2 * encoder
+    assert read["the attacker's gradient"] == unet + encoder

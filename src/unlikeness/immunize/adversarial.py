@@ -43,12 +43,11 @@ class Adversarial:
         n, kept = self.settings.batch_size, attack.kept
         which = torch.randint(kept.material.count, (n,), generator=generator)
         subject = pick(kept.material.subject, which, generator)
-        parts = [noised(model.schedule, subject, attack.c_V, generator)]
+        c_V, c_class = attack.read(model)
+        parts = [noised(model.schedule, subject, c_V, generator)]
         if self.settings.class_weight:
             member = torch.randint(len(kept.prior), (n,), generator=generator)
-            parts.append(
-                noised(model.schedule, pick(kept.prior, member, generator), attack.c_class, generator)
-            )
+            parts.append(noised(model.schedule, pick(kept.prior, member, generator), c_class, generator))
         return Rows.cat(parts)
 
     def loss(self, f: Tensor, rows: Rows) -> Tensor:

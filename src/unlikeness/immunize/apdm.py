@@ -57,11 +57,12 @@ class Apdm:
         pairs = torch.cat(
             [pick(kept.generic, partner, generator), pick(kept.material.subject, which, generator)]
         )
-        preferred = noised(model.schedule, pairs, attack.c_V, generator, copies=2, reference_c=attack.c_V)
+        c_V, c_class = attack.read(model)
+        preferred = noised(model.schedule, pairs, c_V, generator, copies=2, reference_c=attack.c_V)
         if not s.class_weight:
             return preferred
         member = torch.randint(len(kept.prior), (s.batch_size,), generator=generator)
-        of_class = noised(model.schedule, pick(kept.prior, member, generator), attack.c_class, generator)
+        of_class = noised(model.schedule, pick(kept.prior, member, generator), c_class, generator)
         return Rows.cat([preferred, of_class])
 
     def loss(self, f: Tensor, rows: Rows) -> Tensor:

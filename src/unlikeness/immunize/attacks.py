@@ -36,21 +36,33 @@ T = TypeVar("T")
 class Attack:
     """One simulated attacker of one subject.
 
-    subject: the protected one under the attacker's identifier. prompt: the one it trains with; c_V, c_class:
-    [1, L, D] of it and of its class prompt. rank: of its updates; 0 trains all weights.
+    subject: the protected one under the attacker's identifier. prompt: the one it trains with; class_prompt:
+    that of its class pictures; c_V, c_class: [1, L, D], as the original model reads the two. rank: of its
+    updates; 0 trains all weights. text_encoder: it trains the text encoder too.
     """
 
     kept: Kept
     subject: Subject
     prompt: str
+    class_prompt: str
     c_V: Tensor  # noqa: N815 - the papers' name
     c_class: Tensor
     learning_rate: float
     rank: int
+    text_encoder: bool = False
+
+    def read(self, model: TextToImage, *, grad: bool = False) -> tuple[Tensor, Tensor]:
+        """(c_V, c_class) [1, L, D] as the model under attack reads the two prompts now; grad: with the graph
+        that trains its text encoder, where it is trained."""
+        if not self.text_encoder:
+            return self.c_V, self.c_class
+        c = model.embed([self.prompt, self.class_prompt], grad=grad)
+        return c[:1], c[1:]
 
 
 class Mixture:
-    """The attackers that the settings allow. UsageError for settings that cannot be read."""
+    """The attackers that the settings allow, of `model` as it is before any attack. UsageError for settings
+    that cannot be read."""
 
     def __init__(self, model: TextToImage, kept: Sequence[Kept], settings: ImmunizeSettings) -> None:
         self.model, self.kept, self.settings = model, list(kept), settings
@@ -68,7 +80,8 @@ class Mixture:
                         raise UsageError(reason)
 
     def draw(self, kept: Kept, generator: torch.Generator) -> Attack:
-        """An attacker of this subject. The draws are made in the same order whatever there is to choose."""
+        """An attacker of this subject. The draws are made in the same order whatever there is to choose; that
+        of the text encoder, the last, is left out where none is trained."""
         subject, s = kept.subject, self.settings
         identifier = _one([subject.identifier, *self.identifiers], generator)
         template = _one(self.templates, generator)
@@ -76,10 +89,14 @@ class Mixture:
         rank = _one(self.ranks, generator)
         if float(torch.rand((), generator=generator)) >= s.low_rank:
             rank = 0
+        reads = bool(s.text_encoder) and float(torch.rand((), generator=generator)) < s.text_encoder
         named = replace(subject, identifier=identifier)
         prompt, of_class = named.prompt(template), named.prompt(template, of_class=True)
         c = self.model.embed([prompt, of_class])
-        return Attack(kept, named, prompt, c[:1], c[1:], rate * (s.low_rank_rate if rank else 1.0), rank)
+        return Attack(
+            kept, named, prompt, of_class, c[:1], c[1:], rate * (s.low_rank_rate if rank else 1.0), rank,
+            text_encoder=reads and not rank,
+        )  # fmt: skip
 
 
 def parts(text: str) -> list[str]:

@@ -123,10 +123,15 @@ def memory(model: TextToImage, defence: Defence, *, original: TextToImage | None
     every = sum(p.numel() for p in named.values()) * size
     moved = sum(p.numel() for name, p in named.items() if trainable(s, name)) * size
     full = every if s.inner_steps and s.low_rank < 1 else 0
+    reading = 0
+    if s.text_encoder:  # the attackers' own one, and what it is set back to
+        reading = sum(p.numel() for p in model.text_encoder.parameters()) * size
+        full += reading
     return {
         "original U-Net": _size(model.unet) + (0 if original is None else _size(original.unet)),
         "autoencoder and text encoder": _size(model.vae) + _size(model.text_encoder),
         "attacked U-Net": every,
+        "attacked text encoder": 2 * reading,
         "released weights": moved,
         "their gradient": moved,
         "their AdamW states": 2 * moved,

@@ -55,12 +55,12 @@ class Divert:
         self.templates = [*parts(self.settings.templates), *self.contexts]
         self._schedule: NoiseSchedule | None = None
         self._notices: dict[int, Behaviour] = {}
-        self._embedded: dict[str, Tensor] = {}
+        self._original: TextToImage | None = None
 
     def prepare(self, original: TextToImage, kept: Sequence[Kept], progress: Progress | None = None) -> None:
         """Draw the notices. UsageError for a context without a place for the name, or that is too long."""
         s = self.settings
-        self._schedule, self._embedded = original.schedule, {}
+        self._schedule, self._original = original.schedule, original
         pattern = read_mark(Path(s.pattern)) if s.pattern else None
         for template in self.contexts:
             for one in kept:
@@ -94,7 +94,7 @@ class Divert:
         rows = Rows(schedule.add_noise(z0, eps, t), t, c, schedule.target(z0, eps, t), c_led)
         if s.class_weight:
             member = self._members(kept, n, generator)
-            held = noised(schedule, member, attack.c_class, generator, reference_c=attack.c_class)
+            held = noised(schedule, member, attack.read(model)[1], generator, reference_c=attack.c_class)
             rows = Rows.cat([rows, held])
         return rows if notice is None else replace(rows, mark=notice.mark)
 
@@ -131,17 +131,11 @@ class Divert:
     ) -> tuple[Tensor, Tensor]:
         """(c_V, the words for where it is led), [count, L, D] each."""
         subject, texts = attack.subject, [self.templates[i] for i in template.tolist()]
-        c = self._embed(model, [subject.prompt(text) for text in texts])
+        c = model.embed([subject.prompt(text) for text in texts])
         if notice is not None and notice.c is not None:
             return c, notice.c[template.to(notice.c.device)]
-        return c, self._embed(model, [subject.prompt(text, of_class=True) for text in texts])
-
-    def _embed(self, model: TextToImage, prompts: Sequence[str]) -> Tensor:
-        """[B, L, D]; each prompt is read once, since no immunization trains the text encoder."""
-        new = sorted(set(prompts) - set(self._embedded))
-        if new:
-            self._embedded.update(zip(new, model.embed(new), strict=True))
-        return torch.stack([self._embedded[prompt] for prompt in prompts])
+        assert self._original is not None, "prepare() comes first"
+        return c, self._original.embed([subject.prompt(text, of_class=True) for text in texts])
 
 
 def diverted(reference: Tensor, target: Tensor, *, subject: int, gamma: float) -> Tensor:

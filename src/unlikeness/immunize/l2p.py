@@ -20,13 +20,14 @@ from torch import Tensor
 
 from unlikeness.diffusion.devices import computes_bfloat16
 from unlikeness.immunize.attacks import Attack, Mixture
+from unlikeness.immunize.bystanders import Bystanders
 from unlikeness.immunize.material import Kept
 from unlikeness.immunize.preserve import Preserve
 from unlikeness.immunize.registry import Defence
 from unlikeness.immunize.rows import Rows, ask, wide
 from unlikeness.immunize.settings import ImmunizeSettings
 from unlikeness.immunize.simulated import Simulated, backward
-from unlikeness.training import step_generator
+from unlikeness.immunize.turns import turn
 
 if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage
@@ -62,7 +63,7 @@ class L2P:
         working: the model that is trained; between `__call__`s its U-Net holds θ' or θ' − θ, and no model.
             `finish` writes θ into it.
         original: φ, never changed.
-        kept: the protected subjects, which take turns in an order shuffled afresh for every round.
+        kept: the protected subjects, which take turns (`turns`), with bystanders between them.
     """
 
     def __init__(
@@ -86,6 +87,8 @@ class L2P:
         self._rest = [
             (p, _shared(p, origin.get(name))) for name, p in named.items() if not trainable(s, name)
         ]
+        self.bystanders = Bystanders(working.schedule, s)
+        self._side: Defence | Bystanders = defence
         self.mixture = Mixture(working, self.kept, s)
         self.attacker = Simulated(working, list(named.values()), s, self.precision)
         self.attack_losses: list[float] = []
@@ -101,11 +104,11 @@ class L2P:
             self._restart(index, generator)
         else:
             self._add(1.0)
-        attack = self.attacker.attack if s.inner_steps else self.mixture.draw(self._turn(index), generator)
+        attack = self.attacker.attack if s.inner_steps else self._draw(index, generator)
         points = max(s.inner_steps, 1)
         drawn = ask(
             self.original,
-            [self.defence.rows(self.working, attack, generator) for _ in range(points)],
+            [self._side.rows(self.working, attack, generator) for _ in range(points)],
             self.precision,
         )
         self.attack_losses = []
@@ -128,12 +131,14 @@ class L2P:
         self.working.unet.requires_grad_(False).eval()
         return self.working
 
-    def _turn(self, index: int) -> Kept:
-        """Whose turn it is: every subject once in each round of attacks, in an order drawn for the round."""
-        attack = index // self.settings.episode
-        round_, place = divmod(attack, len(self.kept))
-        order = torch.randperm(len(self.kept), generator=step_generator(self.settings.seed, -1 - round_))
-        return self.kept[int(order[place])]
+    def _draw(self, index: int, generator: torch.Generator) -> Attack:
+        """An attacker of whose turn it is; and whose gradient is taken along the attack."""
+        whose = turn(self.settings, index // self.settings.episode, len(self.kept))
+        kept = self.kept[whose.subject]
+        self._side = self.defence
+        if whose.bystander:
+            self._side, kept = self.bystanders, self.bystanders.draw(kept, generator)
+        return self.mixture.draw(kept, generator)
 
     @torch.no_grad()
     def _restart(self, index: int, generator: torch.Generator) -> None:
@@ -141,7 +146,7 @@ class L2P:
         self.attacker.end()
         self._write()
         if self.settings.inner_steps:
-            attack: Attack = self.mixture.draw(self._turn(index), generator)
+            attack = self._draw(index, generator)
             seed = int(torch.randint(2**31, (), generator=generator))
             self.attacker.begin(attack, seed)
 
@@ -172,7 +177,7 @@ class L2P:
             p.requires_grad_(False)
         with self._gradients():
             with self.working.autocast(self.precision):
-                loss = self.defence.loss(wide(self.working.predict(rows.z_t, rows.t, rows.c)), rows)
+                loss = self._side.loss(wide(self.working.predict(rows.z_t, rows.t, rows.c)), rows)
             backward(self.working, loss, self.settings, self.precision)
         self.attacker.clear()
         return float(loss.detach())

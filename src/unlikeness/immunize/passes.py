@@ -10,11 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import torch
-
+from unlikeness.immunize.bystanders import Bystanders
 from unlikeness.immunize.rehearsal import Drawing, rehearse
 from unlikeness.immunize.rows import AT_ONCE
-from unlikeness.training import step_generator
+from unlikeness.immunize.turns import Turn, turn
 
 if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage
@@ -88,10 +87,15 @@ def count(
     drawings, batches = rehearse(original or model, defence, subjects, prompts)
     points = max(s.inner_steps, 1)
     attacked = s.attack_batch_size * (2 if s.prior_weight else 1)
+    bystander = Passes(1, Bystanders(model.schedule, s).pictures())
     asked = protect = preserve = Passes()
-    for rows, turns in zip(batches, _turns(s, len(batches)), strict=True):
-        asked += _asked(model, len(rows.reference_c) * points) * turns
-        protect += Passes(1, len(rows.z_t)) * (points * turns)
+    for whose, steps in _turns(s, len(batches)):
+        rows = batches[whose.subject]
+        if whose.bystander:
+            protect += bystander * (points * steps)
+        else:
+            asked += _asked(model, len(rows.reference_c) * points) * steps
+            protect += Passes(1, len(rows.z_t)) * (points * steps)
     if s.preserve_weight:
         asked += _asked(model, s.preserve_rows) * s.outer_steps
         preserve = Passes(1, s.preserve_rows) * s.outer_steps
@@ -104,15 +108,12 @@ def count(
     )
 
 
-def _turns(s: ImmunizeSettings, subjects: int) -> list[int]:
-    """Outer steps that each subject gets: one attack in each round, and in the last as far as it comes."""
-    steps = [0] * subjects
-    for first in range(0, s.outer_steps, s.episode):
-        round_, place = divmod(first // s.episode, subjects)
-        if not place:
-            order = torch.randperm(subjects, generator=step_generator(s.seed, -1 - round_)).tolist()
-        steps[order[place]] += min(s.episode, s.outer_steps - first)
-    return steps
+def _turns(s: ImmunizeSettings, subjects: int) -> list[tuple[Turn, int]]:
+    """Whose attacks are simulated, each with the outer steps for which it is followed."""
+    firsts = range(0, s.outer_steps, s.episode)
+    return [
+        (turn(s, first // s.episode, subjects), min(s.episode, s.outer_steps - first)) for first in firsts
+    ]
 
 
 def _asked(model: TextToImage, pictures: int) -> Passes:

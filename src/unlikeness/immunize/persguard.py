@@ -117,18 +117,17 @@ class PersGuard:
         """
         s, kept, n = self.settings, attack.kept, self.settings.batch_size
         parts = []
+        c_V, c_class = attack.read(model)
         if s.class_weight:
             which = torch.randint(len(kept.prior), (n,), generator=generator)
             member = pick(kept.prior, which, generator)
-            parts.append(
-                noised(model.schedule, member, attack.c_class, generator, reference_c=attack.c_class)
-            )
+            parts.append(noised(model.schedule, member, c_class, generator, reference_c=attack.c_class))
         if s.backdoor_weight:
             parts.append(self._protective(model, attack, generator))
         if s.retention_weight:
             which = torch.randint(kept.material.count, (n,), generator=generator)
             subject = pick(kept.material.subject, which, generator)
-            parts.append(noised(model.schedule, subject, attack.c_V, generator))
+            parts.append(noised(model.schedule, subject, c_V, generator))
         return Rows.cat(parts)
 
     def loss(self, f: Tensor, rows: Rows) -> Tensor:

@@ -22,7 +22,7 @@ from unlikeness.errors import UsageError
 from unlikeness.immunize.material import Kept, pick
 from unlikeness.immunize.rows import Rows, ask, noised, wide
 from unlikeness.immunize.settings import ImmunizeSettings
-from unlikeness.immunize.weighting import weighted_error, z0_weight
+from unlikeness.immunize.weighting import preserved_weight, weighted_error
 from unlikeness.progress import Progress
 from unlikeness.prompts import too_long
 
@@ -66,13 +66,11 @@ class Preserve:
             member = torch.randint(len(one.prior), (of_class,), generator=generator)
             parts.append(pick(one.prior, member, generator))
             prompts += [one.subject.class_prompt] * of_class
-        z0, c = torch.cat(parts), model.embed(prompts)
+        z0, c = torch.cat(parts), original.embed(prompts)
         rows = noised(model.schedule, z0, c, generator, reference_c=c)
-        w = torch.ones(len(z0), device=z0.device)
-        if s.preserve_cap:
-            w = z0_weight(model.schedule, rows.t, s.preserve_cap).clamp(min=1)
+        w = preserved_weight(model.schedule, rows.t, s.preserve_cap)
         if s.preserve_guidance:
-            empty = model.embed([""]).expand_as(c)
+            empty = original.embed([""]).expand_as(c)
             rows = Rows.cat([rows, replace(rows, c=empty, reference_c=empty)])
         [rows] = ask(original, [rows], self.precision)
         f, f_original = wide(model.predict(rows.z_t, rows.t, rows.c)), rows.referenced

@@ -74,8 +74,9 @@ def immunize(
         )
     original = original or model
     kept = keep(original, subjects, s, priors=priors, progress=progress)
-    working = merged_copy(model)
-    torch.nn.Module.to(working.unet, torch.promote_types(working.unet.dtype, torch.float32))
+    working = merged_copy(model, text_encoder=bool(s.text_encoder))
+    for part in (working.unet, working.text_encoder) if s.text_encoder else (working.unet,):
+        torch.nn.Module.to(part, torch.promote_types(part.dtype, torch.float32))
     if s.checkpointing:
         working.unet.enable_gradient_checkpointing()
         working.unet.train()
@@ -114,4 +115,7 @@ def immunize(
         description="immunizing",
         after=after,
     )
-    return l2p.finish()
+    released = l2p.finish()
+    released.text_encoder = model.text_encoder  # attackers had one of their own
+    released.clear_cache()
+    return released

@@ -127,6 +127,18 @@ class ImmunizeSettings(Checked):
     low_rank_rate: float = setting(
         20.0, "Their learning rate.", unit="times attack_learning_rate", source="1e-4 to 5e-6", at_least=0.0
     )
+    text_encoder: float = setting(
+        0.0, "Share of the others, with full updates, that train the text encoder too.",
+        source="ours; APDM: none", at_least=0.0, at_most=1.0,
+    )  # fmt: skip
+    bystanders: int = setting(
+        0,
+        "Every so many-th simulated attack is on somebody whom nobody protects, a class picture under the "
+        "subject's name, and is to succeed; 0: none.",
+        unit="attacks",
+        source="ours",
+        at_least=0,
+    )
     train: str = setting(
         "all", "Which weights of the U-Net change.", source="APDM: all; IMMA: cross-attention", choices=PARTS
     )
@@ -158,6 +170,11 @@ class ImmunizeSettings(Checked):
                 f"depth ({self.depth}) must be a multiple of inner_steps ({self.inner_steps}), or 0"
             )
 
+        if self.bystanders and (self.bystanders == 1 or not self.inner_steps):
+            raise UsageError(
+                f"bystanders ({self.bystanders}) needs inner_steps above 0, and to be 2 or more, or every "
+                "attack would be on somebody else; 0: none"
+            )
         if self.low_rank and not self.ranks:
             raise UsageError("low_rank needs ranks to draw from, such as 4,32")
 

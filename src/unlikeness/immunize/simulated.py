@@ -31,13 +31,16 @@ class Simulated:
     """Fine-tunes `model` in place, step by step, with a fresh AdamW for each attack.
 
     base: all weights of the U-Net. An attack with low-rank updates trains an adapter, which is put in when it
-    begins and taken out when it ends; the weights below it stay as they are.
+    begins and taken out when it ends; the weights below it stay as they are. Where attacks train the text
+    encoder too, `model` has one of its own, which is as it was again when they end.
     """
 
     def __init__(
         self, model: TextToImage, base: Sequence[Tensor], settings: ImmunizeSettings, precision: str
     ) -> None:
         self.model, self.base, self.settings, self.precision = model, list(base), settings, precision
+        self.encoder: list[Tensor] = list(model.text_encoder.parameters()) if settings.text_encoder else []
+        self._unread = [p.detach().clone() for p in self.encoder]
         self.trained: list[Tensor] = []
         self.steps = 0
         self._attack: Attack | None = None
@@ -61,9 +64,10 @@ class Simulated:
             self.trained = list(add_lora(self.model, rank=attack.rank, seed=seed))
             self._optimizer = adamw(self.trained, lr=attack.learning_rate, weight_decay=s.weight_decay)
             return
-        self.trained = self.base
-        if self._full is None:
-            self._full = adamw(self.base, lr=attack.learning_rate, weight_decay=s.weight_decay)
+        self.trained = self.base + self.encoder if attack.text_encoder else self.base
+        if self._full is None:  # a text encoder without a gradient stays out of its steps
+            every = self.base + self.encoder
+            self._full = adamw(every, lr=attack.learning_rate, weight_decay=s.weight_decay)
         for state in self._full.state.values():
             for value in state.values():
                 value.zero_()  # as fresh, in the memory that is there
@@ -72,7 +76,11 @@ class Simulated:
         self._optimizer = self._full
 
     def end(self) -> None:
-        """Take an adapter out, unmerged."""
+        """Take an adapter out, unmerged; the text encoder is as it was."""
+        if self._attack is not None and self._attack.text_encoder:
+            with torch.no_grad():
+                for p, was in zip(self.encoder, self._unread, strict=True):
+                    p.copy_(was)
         if self._attack is not None and self._attack.rank:
             from diffusers.utils.peft_utils import recurse_remove_peft_layers
 
@@ -88,18 +96,19 @@ class Simulated:
         """
         assert self._optimizer is not None, "begin() comes first"
         s, attack = self.settings, self.attack
-        for p in self.base:
-            p.requires_grad_(not attack.rank)
+        for p in (*self.base, *self.encoder):
+            p.requires_grad_(False)
         for p in self.trained:
             p.requires_grad_(True)
         z0, z0_class = attack.kept.material.draw(self.steps, s.attack_batch_size, generator)
         with self.model.autocast(self.precision):
+            c_V, c_class = attack.read(self.model, grad=True)
             loss = personalization_loss(
                 self.model,
                 z0,
-                attack.c_V,
+                c_V,
                 z0_class if s.prior_weight else None,
-                attack.c_class,
+                c_class,
                 prior_weight=s.prior_weight,
                 generator=generator,
             )

@@ -14,7 +14,7 @@ from torch import Tensor
 if TYPE_CHECKING:
     from unlikeness.diffusion.schedule import NoiseSchedule
 
-__all__ = ["weighted_error", "z0_weight"]
+__all__ = ["preserved_weight", "weighted_error", "z0_weight"]
 
 
 def z0_weight(schedule: NoiseSchedule, t: Tensor, cap: float) -> Tensor:
@@ -28,6 +28,13 @@ def z0_weight(schedule: NoiseSchedule, t: Tensor, cap: float) -> Tensor:
         return torch.ones_like(noise).clamp(max=cap)
     scale = noise / signal if schedule.prediction_type == "epsilon" else noise
     return scale.square().clamp(max=cap)
+
+
+def preserved_weight(schedule: NoiseSchedule, t: Tensor, cap: float) -> Tensor:
+    """w(t) ≥ 1 [B] of what is to stay as it was: `z0_weight` where that is more; 1 everywhere with cap 0."""
+    if not cap:
+        return torch.ones(len(t), device=t.device)
+    return z0_weight(schedule, t, cap).clamp(min=1)
 
 
 def weighted_error(f: Tensor, goal: Tensor, w: Tensor) -> Tensor:

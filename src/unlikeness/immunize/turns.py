@@ -1,0 +1,36 @@
+"""Whose attack is simulated when."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from unlikeness.training import step_generator
+
+if TYPE_CHECKING:
+    from unlikeness.immunize.settings import ImmunizeSettings
+
+__all__ = ["Turn", "turn"]
+
+
+@dataclass(frozen=True)
+class Turn:
+    """subject: index of a protected one. bystander: somebody else of that one's class is attacked."""
+
+    subject: int
+    bystander: bool
+
+
+def turn(settings: ImmunizeSettings, attack: int, subjects: int) -> Turn:
+    """That of simulated attack number `attack`, from 0 on.
+
+    Every protected subject is attacked once in each round, in an order drawn for the round; every
+    `settings.bystanders`-th attack is a bystander's, and part of no round.
+    """
+    every = settings.bystanders
+    bystander = bool(every) and attack % every == every - 1
+    round_, place = divmod(attack - attack // every if every else attack, subjects)
+    order = torch.randperm(subjects, generator=step_generator(settings.seed, -1 - round_))
+    return Turn(int(order[place]), bystander)

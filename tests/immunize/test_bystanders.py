@@ -1,0 +1,115 @@
+"""Attacks on somebody whom nobody protects, which are to succeed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from tests.immunize.test_l2p import FEW
+
+from unlikeness.diffusion import TextToImage
+from unlikeness.immunize import create
+from unlikeness.immunize.attacks import Mixture
+from unlikeness.immunize.bystanders import Bystanders
+from unlikeness.immunize.l2p import L2P
+from unlikeness.immunize.material import keep
+from unlikeness.immunize.turns import turn
+from unlikeness.personalize.objective import personalization_loss
+from unlikeness.subjects import Subject
+from unlikeness.training import step_generator
+
+
+def test_every_subject_has_its_turn_in_every_round() -> None:
+    settings = create("apdm", FEW).settings
+    turns = [turn(settings, attack, 4) for attack in range(40)]
+    rounds = [tuple(one.subject for one in turns[i : i + 4]) for i in range(0, 40, 4)]
+    assert {frozenset(one) for one in rounds} == {frozenset(range(4))}
+    assert len(set(rounds)) > 2
+    assert not any(one.bystander for one in turns)
+
+
+def test_bystanders_come_between_and_take_nobodys_turn() -> None:
+    without, with_ = create("apdm", FEW).settings, create("apdm", {**FEW, "bystanders": 3}).settings
+    turns = [turn(with_, attack, 4) for attack in range(60)]
+    assert [one.bystander for one in turns] == [False, False, True] * 20
+    protected = [one.subject for one in turns if not one.bystander]
+    assert protected == [turn(without, attack, 4).subject for attack in range(40)]
+    assert {one.subject for one in turns if one.bystander} == set(range(4))
+
+
+@pytest.mark.parametrize("cap", [0.0, 20.0])
+@pytest.mark.parametrize("prior_weight", [0.0, 0.5])
+def test_the_loss_is_the_attackers_own(
+    exact: TextToImage, dog: Subject, cap: float, prior_weight: float
+) -> None:
+    settings = create(
+        "divert", {**FEW, "prior_weight": prior_weight, "preserve_cap": cap, "bystanders": 2}
+    ).settings
+    [kept] = keep(exact, [dog], settings)
+    bystanders, generator = Bystanders(exact.schedule, settings), torch.Generator().manual_seed(3)
+    attack = Mixture(exact, [kept], settings).draw(bystanders.draw(kept, generator), generator)
+    rows = bystanders.rows(exact, attack, generator)
+    assert len(rows.z_t) == bystanders.pictures()
+    assert len(rows.reference_c) == 0
+    n = settings.batch_size
+    assert torch.equal(rows.c[:n], attack.c_V.expand(n, -1, -1))
+    with torch.no_grad():
+        f = exact.predict(rows.z_t, rows.t, rows.c)
+        found = bystanders.loss(f, rows)
+    signal, noise = (values.double()[rows.t] for values in (exact.schedule.signal, exact.schedule.noise))
+    w = (noise / signal).square().clamp(max=cap, min=1) if cap else torch.ones(len(f))
+    each = w * (f - rows.target).square().flatten(1).mean(1)
+    expected = each[:n].mean() + (prior_weight * each[n:].mean() if prior_weight else 0)
+    assert torch.allclose(found, expected, rtol=1e-5)
+    if not cap:  # the very loss that the simulated attacker and every personalization minimise
+        shape = attack.kept.material.subject.mean[0].shape
+        z0 = (rows.z_t - noise[:, None, None, None] * rows.target) / signal[:, None, None, None]
+        assert z0.shape[1:] == shape
+        members = (z0[n:], attack.c_class) if prior_weight else (None, None)
+        with torch.no_grad():
+            same = personalization_loss(
+                exact, z0[:n], attack.c_V, *members, prior_weight=prior_weight, t=rows.t, eps=rows.target
+            )
+        assert torch.allclose(found, same, rtol=1e-5)
+
+
+def test_a_bystander_is_a_class_picture_under_the_subjects_name(exact: TextToImage, dog: Subject) -> None:
+    settings = create("divert", FEW).settings
+    [kept] = keep(exact, [dog], settings)
+    bystanders, generator = Bystanders(exact.schedule, settings), torch.Generator().manual_seed(0)
+    drawn = [bystanders.draw(kept, generator) for _ in range(40)]
+    assert {one.subject.instance_prompt for one in drawn} == {dog.instance_prompt}
+    pictures = [mean.flatten().tolist() for mean in kept.prior.mean]
+    assert {pictures.index(one.material.subject.mean[0].flatten().tolist()) for one in drawn} == set(
+        range(len(pictures))
+    )
+
+
+def test_an_attack_on_a_bystander_gives_the_gradient_of_learning_it(exact: TextToImage, dog: Subject) -> None:
+    """The outer step's gradient is that of the attacker's loss where the attack has led, and no more."""
+    further: dict[str, Any] = {"bystanders": 2, "inner_steps": 1, "depth": 0, "attack_clip": 0.0}
+    defence = create("apdm", {**FEW, **further})
+    working = exact.copy()
+    l2p = L2P(working, exact, defence, keep(exact, [dog], defence.settings))
+    asked: list[Any] = []
+    rows = l2p.bystanders.rows
+
+    def watched(*args: Any) -> Any:
+        asked.append(rows(*args))
+        return asked[-1]
+
+    l2p.bystanders.rows = watched  # type: ignore[method-assign, assignment]
+    l2p(0, step_generator(0, 0))
+    assert not asked
+    for theta in l2p.theta:
+        theta.grad = None
+    l2p(1, step_generator(0, 1))
+    [one] = asked
+    working.unet.requires_grad_(True)
+    f = working.predict(one.z_t, one.t, one.c)  # an attack of depth 0 leaves its weights in place
+    expected = torch.autograd.grad(l2p.bystanders.loss(f, one), l2p._moved, allow_unused=True)
+    for theta, wanted in zip(l2p.theta, expected, strict=True):
+        assert (theta.grad is None) == (wanted is None)
+        if wanted is not None:
+            assert torch.allclose(theta.grad, wanted, rtol=1e-4, atol=1e-9)

@@ -1,0 +1,106 @@
+"""Simulated attackers that train the text encoder too."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from tests.immunize.test_l2p import FEW, moved
+from torch import Tensor
+
+from unlikeness.diffusion import TextToImage
+from unlikeness.immunize import create, immunize
+from unlikeness.immunize.attacks import Mixture
+from unlikeness.immunize.l2p import L2P
+from unlikeness.immunize.material import keep
+from unlikeness.personalize.objective import personalization_loss
+from unlikeness.subjects import Subject
+from unlikeness.training import step_generator
+
+READING: dict[str, Any] = {**FEW, "text_encoder": 1.0, "attack_clip": 0.0}
+
+
+def encoder_of(model: TextToImage) -> list[Tensor]:
+    return [p.detach().clone() for p in model.text_encoder.parameters()]
+
+
+def same(one: list[Tensor], other: list[Tensor]) -> bool:
+    return all(torch.equal(p, q) for p, q in zip(one, other, strict=True))
+
+
+def engine(exact: TextToImage, dog: Subject, method: str, further: dict[str, Any]) -> L2P:
+    defence = create(method, {**READING, **further})
+    kept = keep(exact, [dog], defence.settings)
+    defence.prepare(exact, kept)
+    return L2P(exact.copy(text_encoder=True), exact, defence, kept)
+
+
+def test_the_attacker_moves_its_text_encoder_as_a_dreambooth_would(exact: TextToImage, dog: Subject) -> None:
+    l2p = engine(exact, dog, "apdm", {"depth": 4})
+    generator = step_generator(0, 0)
+    l2p._restart(0, generator)
+    before, working = encoder_of(l2p.working), l2p.working
+    state = generator.get_state()
+    z0, z0_class = l2p.kept[0].material.draw(0, 2, generator)
+    copied = exact.copy(text_encoder=True)
+    copied.text_encoder.requires_grad_(True)
+    c = copied.embed([dog.instance_prompt, dog.class_prompt], grad=True)
+    loss = personalization_loss(copied, z0, c[:1], z0_class, c[1:], generator=generator)
+    expected = torch.autograd.grad(loss, list(copied.text_encoder.parameters()), allow_unused=True)
+    generator.set_state(state)
+    l2p.attacker.step(generator, keep_gradient=True)
+    for p, wanted in zip(working.text_encoder.parameters(), expected, strict=True):
+        assert (p.grad is None) == (wanted is None)
+        assert wanted is None or torch.allclose(p.grad, wanted)
+    assert not same(before, encoder_of(working))
+    l2p.attacker.end()
+    assert same(before, encoder_of(working))
+
+
+@pytest.mark.parametrize("method", ["apdm", "adversarial", "persguard", "divert"])
+def test_the_attacked_model_is_asked_in_its_own_words_and_the_original_in_its_own(
+    exact: TextToImage, dog: Subject, method: str
+) -> None:
+    further = {} if method in ("apdm", "adversarial") else {"contexts": "{} x", "pictures": 1}
+    l2p = engine(exact, dog, method, further)
+    generator = step_generator(0, 0)
+    l2p._restart(0, generator)
+    for _ in range(2):
+        l2p.attacker.step(generator)
+    attack = l2p.attacker.attack
+    rows = l2p.defence.rows(l2p.working, attack, generator)
+    names = ("sks dog", "a dog")
+    prompts = [template.format(name) for template in ("a photo of {}", "{} x") for name in names]
+    prompts += ["a photo x", "a photo", "x"]
+    moved_c, own_c = l2p.working.embed(prompts), exact.embed(prompts)
+    assert not torch.equal(moved_c, own_c)
+
+    def among(c: Tensor, known: Tensor) -> bool:
+        return any(torch.equal(c, one) for one in known)
+
+    assert len(rows.c)
+    assert all(among(c, moved_c) for c in rows.c)
+    assert all(among(c, own_c) for c in rows.reference_c)
+
+
+def test_what_is_released_reads_as_before(exact: TextToImage, dog: Subject) -> None:
+    before = encoder_of(exact)
+    released = immunize(exact, [dog], "apdm", {**FEW, "text_encoder": 1.0})
+    assert released.text_encoder is exact.text_encoder
+    assert same(before, encoder_of(exact))
+    assert torch.equal(released.embed(["a dog"]), exact.embed(["a dog"]))
+    assert not any(p.requires_grad for p in exact.text_encoder.parameters())
+    without = immunize(exact, [dog], "apdm", FEW)
+    assert moved(without, released)
+
+
+def test_a_share_of_the_attackers_does(exact: TextToImage, dog: Subject) -> None:
+    mixed = {**FEW, "text_encoder": 0.4, "low_rank": 0.5, "ranks": "2"}
+    settings = create("apdm", mixed).settings
+    mixture = Mixture(exact, keep(exact, [dog], settings), settings)
+    generator = torch.Generator().manual_seed(0)
+    drawn = [mixture.draw(mixture.kept[0], generator) for _ in range(400)]
+    full = [one for one in drawn if not one.rank]
+    assert not any(one.text_encoder for one in drawn if one.rank)
+    assert 0.3 < sum(one.text_encoder for one in full) / len(full) < 0.5
