@@ -107,9 +107,9 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 """By name: method and settings. APDM as published, and holding what ours holds; ours, with and without its
 parts, holding guided answers, with every third attack one that is to succeed, against attackers of whom half
-train the text encoder too, and against several kinds of attackers; the comparisons; APDM's ablations (its Tables 4 to 7), of half the length; PersGuard's behaviours
-as published, its retention (λ2 = 1 unless the name says another), and the same behaviours along simulated
-attacks (`divert`); APDM and PersGuard in one run."""
+train the text encoder too, and against several kinds of attackers; the comparisons; APDM's ablations (its
+Tables 4 to 7), of half the length; PersGuard's behaviours as published, its retention (λ2 = 1 unless the name
+says another), and the same behaviours along simulated attacks (`divert`); APDM and PersGuard in one run."""
 
 MAIN = ("none", "apdm", "divert", "adversarial", "imma")
 """The rows that are measured unless others are asked for."""
