@@ -35,6 +35,7 @@ from benchmarks.immunizing import (
 )
 from benchmarks.judging import TRAINING, Judge, summarize
 from unlikeness.diffusion import TextToImage
+from unlikeness.errors import UsageError
 from unlikeness.gallery import grid
 from unlikeness.measure.bootstrap import bootstrap_mean
 from unlikeness.measure.distribution import frechet_distance
@@ -88,6 +89,14 @@ def cli(argv: Sequence[str] | None) -> None:
     rows = rows_of(args.rows)
     model, judge, results = opened(NAME, args, CODE, strengths=STRENGTHS)
     chosen = attackers()
+    known = (
+        ("--strengths", args.strengths, STRENGTHS),
+        ("--others", args.others, ("same class", "another class", "none")),
+        ("--attackers", args.attackers, ("all", *(one.name for one in chosen))),
+    )
+    for flag, text, names in known:
+        if wrong := [word for word in text.split(",") if word not in names]:
+            raise UsageError(f"{flag} {wrong[0]} is none; there are {', '.join(names)}")
     if args.attackers != "all":
         chosen = tuple(one for one in chosen if one.name in args.attackers.split(","))
     bench = Bench(

@@ -176,9 +176,9 @@ def protective_of(row: str, who: Member, images: Tensor, reader: Reader) -> Tens
 ENGINE = tuple(
     f"src/unlikeness/immunize/{name}.py"
     for name in (
-        "adversarial", "apdm", "attacks", "behaviours", "combined", "divert", "imma", "l2p", "losses",
-        "material", "persguard", "persguard_losses", "preserve", "rows", "run", "settings", "simulated",
-        "weighting",
+        "adversarial", "apdm", "attacks", "behaviours", "bystanders", "combined", "divert", "divert_settings",
+        "imma", "l2p", "losses", "material", "persguard", "persguard_losses", "preserve", "rows", "run",
+        "settings", "simulated", "turns", "weighting",
     )
 )  # fmt: skip
 """The code that decides what an immunized model is."""
@@ -289,11 +289,11 @@ class Maker:
     def general(self) -> Posterior:
         """The original's pictures of `captions`, drawn once."""
         if self._general is None:
-            file = self.priors.folder / "general.safetensors"
+            file = self.priors.folder / f"general{'-quick' if self.quick else ''}.safetensors"
             if not file.exists():
                 drawn = draw_general(self.model, captions(), seed=2_500_000, steps=2 if self.quick else 25)
                 file.parent.mkdir(parents=True, exist_ok=True)
                 save_file({"mean": drawn.mean.contiguous(), "std": drawn.std.contiguous()}, file)
             kept = load_file(file)
-            self._general = Posterior(kept["mean"], kept["std"])
+            self._general = Posterior(*(kept[name].to(self.model.device) for name in ("mean", "std")))
         return self._general

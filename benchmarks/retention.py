@@ -91,7 +91,7 @@ class Bench:
             return
         released = self.maker.released(row, who)
         self.results.cell(f"{key}/released", lambda: self.before(row, released, who))
-        self.results.cell(f"{key}/unprotected", lambda: self.unprotected(released, who, min(rates)))
+        self.results.cell(f"{key}/unprotected", lambda: self.unprotected(row, released, who, min(rates)))
         for rate in rates:
             if any(f"{key}/{rate:g}/{n}" not in self.results.cells for n in steps):
                 self.attacked(row, released, who, rate, steps)
@@ -108,14 +108,15 @@ class Bench:
             figures |= {f"pull_{name}": pull, f"noise_{name}": noise}
         return figures
 
-    def unprotected(self, released: TextToImage, who: Member, rate: float) -> dict[str, Any]:
+    def unprotected(self, row: str, released: TextToImage, who: Member, rate: float) -> dict[str, Any]:
         """What the same training makes of another subject of the class, whom nobody protects."""
         other = others_of(who)["same class"]
         base = attacking.QUICK_COMMON if self.quick else attacking.COMMON
+        state = self.results.work / f"other-{row}-{rate:g}-{who.seed}.safetensors"
         tuned = attacking.attack(
             released, other.subject(TRAINING), "dreambooth",
             {**base, "learning_rate": rate, "steps": 2 if self.quick else USUAL},
-            priors=attacking.Priors(released), checkpoint=self.results.work / f"other-{who.seed}.safetensors",
+            priors=attacking.Priors(released), checkpoint=state,
         )  # fmt: skip
         return self.judge.look(tuned, other, other.subject(TRAINING), self.seed)[0]
 
@@ -217,10 +218,12 @@ def curve(found: Mapping[str, Any], rate: str, name: str = "s") -> list[tuple[fl
 
 def steps_to(points: Sequence[tuple[float, float]], level: float) -> float:
     """Steps after which s first reaches `level`, linear between two looks; inf if it never does."""
+    if points[0][1] >= level:
+        return 0.0
     for (n0, s0), (n1, s1) in pairwise(points):
         if s0 < level <= s1:
             return n0 + (n1 - n0) * (level - s0) / (s1 - s0)
-    return 0.0 if points[0][1] >= level else math.inf
+    return math.inf
 
 
 def delay(found: Mapping[str, Any], none: Mapping[str, Any], rate: str) -> str | None:
@@ -265,7 +268,7 @@ def frontier(summary: Mapping[str, Any]) -> dict[str, tuple[float, float, float]
     points = {}
     for row, found in summary.items():
         at = found.get(f"{min(_rates(found), key=float)}/{USUAL}") if _rates(found) else None
-        if at is not None and "protective" in at:
+        if at is not None and "protective" in at and "unprotected" in found:
             points[row] = (
                 at["protective"]["value"], found["released"]["s"]["value"],
                 found["unprotected"]["s"]["value"],
@@ -309,6 +312,7 @@ def render(record: Mapping[str, Any]) -> str:
             common.interval(found["unprotected"]["s"]), found["released"]["subjects"],
         ]
         for row, found in summary.items()
+        if "unprotected" in found
     ]  # fmt: skip
     head = ["model", "pull of the subject", "its noise", "pull of another", "its noise", "s of another"]
     head.append("subjects")

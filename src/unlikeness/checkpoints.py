@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from unlikeness.errors import UnlikenessError, UsageError
@@ -60,7 +61,7 @@ def save_checkpoint(
             {"training": json.dumps(header)},
         )
         work.replace(path)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise UnlikenessError(
             f"the checkpoint {path} cannot be written ({error}); free space there"
         ) from error

@@ -61,6 +61,7 @@ def test_what_a_protection_costs_its_attacker() -> None:
     assert retention.delay(found(0.9, 0.9, 0.9, 0.9), none, "0.0001") == "0.0"
     assert retention.delay(none, found(0.0, 0.1, 0.1, 0.1), "0.0001") is None
     assert retention.steps_to([(0, 0.1), (100, 0.2)], 0.5) == math.inf
+    assert retention.steps_to([(0, 0.6), (100, 0.4), (200, 0.6)], 0.5) == 0  # known from the start
 
 
 def test_the_frontier_is_what_a_notice_costs() -> None:

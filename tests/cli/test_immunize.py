@@ -128,6 +128,25 @@ def test_an_interrupted_run_goes_on_when_it_is_repeated(
     assert [cost["resumed_at"] for cost in costs if isinstance(cost, dict)] == [0, 2]
 
 
+def test_whoever_is_met_in_no_attack_is_told(
+    model: str, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["immunize", "--model", model, *FEW, "--subjects", str(photos), "--dry-run"]
+    assert main([*command, "--output", str(tmp_path / "out"), "--outer-steps", "1"]) == 0
+    assert "1 of 2 subjects have no turn" in "".join(capsys.readouterr())
+    assert main([*command, "--output", str(tmp_path / "out"), "--outer-steps", "2"]) == 0
+    assert "no turn" not in "".join(capsys.readouterr())
+
+
+def test_an_original_of_another_kind_is_refused(
+    model: str, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = str(write_tiny(tmp_path / "other", prediction_type="v_prediction"))
+    command = ["immunize", "--model", model, *one_subject(photos), *FEW, "--original", other]
+    assert main([*command, "--output", str(tmp_path / "out")]) == 2
+    assert "is of another size or kind" in capsys.readouterr().err
+
+
 def test_a_named_checkpoint_stays(model: str, photos: Path, tmp_path: Path) -> None:
     state = tmp_path / "mine.safetensors"
     command = ["immunize", "--model", model, *one_subject(photos), *FEW, "--checkpoint", str(state)]
@@ -201,6 +220,10 @@ def test_misuse_is_one_line(
         "preserve_weight needs --prompts": [*base, *new, *subject, "--set", "preserve_weight=1"],
         "has no effect without": [*base, *new, *subject, "--prompts", str(empty.with_name("bad.yaml"))],
         "holds no prompt": [*base, *new, *subject, "--prompts", str(empty)],
+        "has no effect with preserve_class 1": [
+            *base, *new, *subject, "--prompts", str(empty.with_name("bad.yaml")),
+            "--set", "preserve_weight=1", "--set", "preserve_class=1",
+        ],
         "give one of them": [*base, *new, *subject, "--add-to", model],
         "nothing can be added": ["immunize", *FEW, *new, *subject, "--add-to", model],
         "dtype 'tiny' is unknown": [*base, *new, *subject, "--dtype", "tiny"],

@@ -14,7 +14,7 @@ from unlikeness.immunize.attacks import Mixture
 from unlikeness.immunize.bystanders import Bystanders
 from unlikeness.immunize.l2p import L2P
 from unlikeness.immunize.material import keep
-from unlikeness.immunize.turns import turn
+from unlikeness.immunize.turns import attacks, turn
 from unlikeness.personalize.objective import personalization_loss
 from unlikeness.subjects import Subject
 from unlikeness.training import step_generator
@@ -27,6 +27,16 @@ def test_every_subject_has_its_turn_in_every_round() -> None:
     assert {frozenset(one) for one in rounds} == {frozenset(range(4))}
     assert len(set(rounds)) > 2
     assert not any(one.bystander for one in turns)
+
+
+def test_a_run_knows_whom_it_will_not_meet() -> None:
+    def met(subjects: int, **further: Any) -> list[int]:
+        return attacks(create("apdm", {**FEW, **further}).settings, subjects)
+
+    assert met(2, outer_steps=5) in ([2, 3], [3, 2])
+    assert sorted(met(4, outer_steps=6, depth=4)) == [0, 1, 1, 1]  # an attack lasts for two steps
+    assert sorted(met(4, outer_steps=4, bystanders=2)) == [0, 0, 1, 1]
+    assert met(1, outer_steps=7) == [7]
 
 
 def test_bystanders_come_between_and_take_nobodys_turn() -> None:

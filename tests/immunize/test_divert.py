@@ -114,6 +114,7 @@ def test_the_weight_is_what_an_error_means_for_z0(prediction_type: str) -> None:
     expected = (moved / 0.1).square().flatten(1).mean(1)
     assert torch.allclose(z0_weight(schedule, t, 1e9).double(), expected, rtol=1e-5)
     assert float(z0_weight(schedule, t, 0.5).max()) <= 0.5
+    assert z0_weight(schedule, t, 0.0).tolist() == [1, 1, 1, 1]
 
 
 def test_the_name_comes_to_mean_the_class(exact: TextToImage, dog: Subject) -> None:

@@ -158,6 +158,18 @@ def test_a_run_whose_end_is_its_own_cannot(
         immunize(exact, [dog], "apdm", {**settings, "outer_steps": 4}, checkpoint=checkpoint)
 
 
+def test_a_longer_run_is_no_shorter_one(exact: TextToImage, dog: Subject, tmp_path: Path) -> None:
+    checkpoint = tmp_path / "state.safetensors"
+    immunize(exact, [dog], "apdm", {**FEW, "outer_steps": 4}, checkpoint=checkpoint)
+    with pytest.raises(UsageError, match="has 4 outer steps already, more than the 2"):
+        immunize(exact, [dog], "apdm", {**FEW, "outer_steps": 2}, checkpoint=checkpoint)
+
+
+def test_what_is_released_recomputes_nothing(weights: Path, dog: Subject) -> None:
+    released = immunize(tiny_model(weights), [dog], "apdm", {**FEW, "outer_steps": 1, "checkpointing": True})
+    assert not released.unet.is_gradient_checkpointing
+
+
 def test_cross_attention_alone_moves_if_asked(exact: TextToImage, dog: Subject) -> None:
     released = immunize(exact, [dog], "imma", {**FEW, "train": "cross-attention"})
     assert moved(exact, released) == {name for name in weights_of(exact) if ".attn2." in name}
@@ -205,6 +217,13 @@ def test_preservation_keeps_the_answers_to_other_prompts(exact: TextToImage, dog
     [
         ({"depth": 3}, "multiple of inner_steps"),
         ({"low_rank": 0.5}, "needs ranks"),
+        ({"low_rank": 0.5, "ranks": "4", "inner_steps": 0}, r"low_rank \(0.5\) needs inner_steps"),
+        ({"text_encoder": 0.5, "inner_steps": 0}, r"text_encoder \(0.5\) needs inner_steps"),
+        ({"ranks": ","}, "ranks must each name at least one"),
+        ({"ranks": "4,0"}, "must be 1 or more"),
+        ({"ranks": "nan"}, "must be numbers"),
+        ({"rates": "inf"}, "must be numbers"),
+        ({"rates": "1,-1"}, "must be above 0"),
         ({"bystanders": 1}, "to be 2 or more"),
         ({"bystanders": 3, "inner_steps": 0}, "needs inner_steps"),
         ({"rates": "fast"}, "must be numbers"),

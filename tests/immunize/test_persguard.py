@@ -19,6 +19,7 @@ from unlikeness.immunize import create, immunize
 from unlikeness.immunize.attacks import Mixture
 from unlikeness.immunize.behaviours import Behaviour, behave, mark, read_mark, stamped, without_subject
 from unlikeness.immunize.material import keep
+from unlikeness.immunize.persguard import PersGuard, PersGuardSettings
 from unlikeness.immunize.rows import ask, wide
 from unlikeness.subjects import Subject
 
@@ -106,6 +107,21 @@ def test_each_subject_has_its_own_behaviour(exact: TextToImage, dog: Subject, ca
     kept = keep(exact, [dog, cat], made.settings)
     made.prepare(exact, kept)
     assert [made._behaviours[id(one)].kind for one in kept] == ["pattern", "erasure"]
+
+
+def test_it_is_set_off_by_the_prompts_that_attackers_train_with(exact: TextToImage, dog: Subject) -> None:
+    def about(**further: object) -> tuple[str, ...]:
+        settings = PersGuardSettings(
+            templates="a picture of {}|{} here", contexts="{} x", pictures=1, class_images=4,
+            class_steps=2, **further,  # type: ignore[arg-type]
+        )  # fmt: skip
+        persguard = PersGuard(settings)
+        persguard.prepare(exact, keep(exact, [dog], persguard.settings))
+        [behaviour] = persguard._behaviours.values()
+        return behaviour.templates
+
+    assert about() == ("a picture of {}", "{} here", "{} x")
+    assert about(at_training_prompt=False) == ("{} x",)
 
 
 def test_the_mark_lies_in_a_corner_and_nothing_else_changes() -> None:

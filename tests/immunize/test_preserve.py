@@ -13,9 +13,10 @@ from unlikeness.diffusion import TextToImage
 from unlikeness.errors import UsageError
 from unlikeness.immunize import create, immunize
 from unlikeness.immunize.material import keep
-from unlikeness.immunize.preserve import Preserve, draw_general
+from unlikeness.immunize.preserve import Preserve, draw_general, of_the_class
 from unlikeness.subjects import Subject
 
+ALL_OF_THE_CLASS = {"preserve_class": 1.0, "outer_steps": 1, "inner_steps": 0}
 PROMPTS = ["a cup", "a house", "a tree"]
 FEW: dict[str, Any] = {"class_images": 4, "class_steps": 2, "preserve_batch_size": 6, "preserve_weight": 1.0}
 
@@ -96,3 +97,21 @@ def test_the_step_size_falls_to_zero_at_the_end(exact: TextToImage, dog: Subject
         return max(float((p - q).abs().max()) for p, q in pairs)
 
     assert moved(1.0) == pytest.approx(moved(0.0) * 4.5 / 8, rel=0.1)
+
+
+def test_pictures_that_would_not_be_used_are_not_drawn(
+    exact: TextToImage, dog: Subject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("drawn")
+
+    monkeypatch.setattr("unlikeness.immunize.run.draw_general", refuse)
+    immunize(exact, [dog], "apdm", {**FEW, **ALL_OF_THE_CLASS}, prompts=PROMPTS)
+
+
+@pytest.mark.parametrize(
+    ("share", "batch", "expected"), [(0.0, 4, 0), (0.1, 4, 1), (0.5, 1, 1), (0.5, 8, 4), (1.0, 3, 3)]
+)
+def test_a_share_of_the_class_is_never_none(share: float, batch: int, expected: int) -> None:
+    settings = create("apdm", {**FEW, "preserve_class": share, "preserve_batch_size": batch}).settings
+    assert of_the_class(settings) == expected

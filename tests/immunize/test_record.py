@@ -11,6 +11,7 @@ import pytest
 import torch
 import yaml
 from diffusers import StableDiffusionPipeline
+from PIL import Image
 from safetensors.torch import load_file
 from tests.tiny import pictures, tiny_model, write_tiny
 
@@ -38,6 +39,14 @@ def made(
     model: TextToImage, subjects: list[Subject], called: str = "toybox", **further: Any
 ) -> dict[str, Any]:
     return record("apdm", create("apdm", FEW), subjects, model, called=called, **further)
+
+
+def test_of_a_mark_only_the_file_s_own_name_is_told(model: TextToImage, dog: Subject, tmp_path: Path) -> None:
+    defence = create("persguard", {"pattern": str(tmp_path / "stop.png"), "class_images": 4, "pictures": 1})
+    Image.new("RGB", (8, 8), (255, 0, 0)).save(tmp_path / "stop.png")
+    what = record("persguard", defence, [dog], model, called="toybox")
+    assert what["settings"]["pattern"] == "stop.png"
+    assert str(tmp_path) not in json.dumps(what)
 
 
 def test_the_record_tells_all_and_shows_nobody(model: TextToImage, dog: Subject, cat: Subject) -> None:

@@ -14,6 +14,7 @@ from unlikeness.immunize import create, immunize
 from unlikeness.immunize.attacks import Mixture
 from unlikeness.immunize.l2p import L2P
 from unlikeness.immunize.material import keep
+from unlikeness.immunize.rows import Rows
 from unlikeness.personalize.objective import personalization_loss
 from unlikeness.subjects import Subject
 from unlikeness.training import step_generator
@@ -58,30 +59,36 @@ def test_the_attacker_moves_its_text_encoder_as_a_dreambooth_would(exact: TextTo
     assert same(before, encoder_of(working))
 
 
-@pytest.mark.parametrize("method", ["apdm", "adversarial", "persguard", "divert"])
+@pytest.mark.parametrize("method", ["apdm", "adversarial", "persguard", "divert", "bystander"])
 def test_the_attacked_model_is_asked_in_its_own_words_and_the_original_in_its_own(
     exact: TextToImage, dog: Subject, method: str
 ) -> None:
-    further = {} if method in ("apdm", "adversarial") else {"contexts": "{} x", "pictures": 1}
-    l2p = engine(exact, dog, method, further)
-    generator = step_generator(0, 0)
-    l2p._restart(0, generator)
-    for _ in range(2):
-        l2p.attacker.step(generator)
-    attack = l2p.attacker.attack
-    rows = l2p.defence.rows(l2p.working, attack, generator)
+    """At every point, the first one included, the encoder has taken as many steps as the attacker."""
+    further: dict[str, Any] = {"inner_steps": 2, "depth": 0}
+    if method in ("persguard", "divert"):
+        further |= {"contexts": "{} x", "pictures": 1}
+    if method == "bystander":
+        further |= {"bystanders": 2}
+    l2p = engine(exact, dog, "apdm" if method == "bystander" else method, further)
     names = ("sks dog", "a dog")
     prompts = [template.format(name) for template in ("a photo of {}", "{} x") for name in names]
     prompts += ["a photo x", "a photo", "x"]
-    moved_c, own_c = l2p.working.embed(prompts), exact.embed(prompts)
-    assert not torch.equal(moved_c, own_c)
+    own = exact.embed(prompts)
+    asked: list[int] = []
+    protects = l2p._protects
 
-    def among(c: Tensor, known: Tensor) -> bool:
-        return any(torch.equal(c, one) for one in known)
+    def watched(rows: Rows) -> float:
+        now = l2p.working.embed(prompts)
+        assert not any(torch.equal(one, other) for one, other in zip(now, own, strict=True))
+        assert all(any(torch.equal(c, one) for one in now) for c in rows.c)
+        assert all(any(torch.equal(c, one) for one in own) for c in rows.reference_c)
+        asked.append(l2p.attacker.steps)
+        return protects(rows)
 
-    assert len(rows.c)
-    assert all(among(c, moved_c) for c in rows.c)
-    assert all(among(c, own_c) for c in rows.reference_c)
+    l2p._protects = watched  # type: ignore[method-assign]
+    for index in range(2):
+        l2p(index, step_generator(0, index))
+    assert asked == [1, 2, 1, 2]
 
 
 def test_what_is_released_reads_as_before(exact: TextToImage, dog: Subject) -> None:

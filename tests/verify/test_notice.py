@@ -154,15 +154,17 @@ def test_a_mark_of_one_s_own(tmp_path: Path) -> None:
     one, file = some(0), tmp_path / "stop.png"
     Image.new("RGB", (8, 8), (255, 0, 0)).save(file)
     red = torch.tensor([1.0, 0, 0]).view(3, 1, 1).expand(3, 8, 8)
-    for sought, recorded in ((Sought(), str(file)), (Sought(pattern=file), "elsewhere.png")):
-        protected = find(run_of(one, behaviour="pattern", pattern=recorded), one)
-        notice = sought.notice(one, protected, resolution=64)
-        assert notice is not None
-        assert notice.mark is not None
-        assert torch.equal(notice.mark, red)
-    lost = find(run_of(one, behaviour="pattern", pattern="elsewhere.png"), one)
-    with pytest.raises(UsageError, match=r"the mark elsewhere\.png .* give its picture with --pattern"):
-        Sought().notice(one, lost, resolution=64)
+    protected = find(run_of(one, behaviour="pattern", pattern="stop.png"), one)
+    notice = Sought(pattern=file).notice(one, protected, resolution=64)
+    assert notice is not None
+    assert notice.mark is not None
+    assert torch.equal(notice.mark, red)
+    with pytest.raises(UsageError, match=r"a mark of its own \(stop\.png\).*give it with --pattern"):
+        Sought().notice(one, protected, resolution=64)
+    # A record comes with a download: no file that it names is opened.
+    named = find(run_of(one, behaviour="pattern", pattern=str(file)), one)
+    with pytest.raises(UsageError, match="give it with --pattern"):
+        Sought().notice(one, named, resolution=64)
 
 
 def test_misuse_is_told() -> None:

@@ -48,8 +48,11 @@ class Kept:
             began = time.perf_counter()
             made = {name: value.cpu().contiguous() for name, value in make(checkpoint).items()}
             work = file.with_suffix(".part")
-            save_file(made, work, {"seconds": f"{time.perf_counter() - began:.3f}"})
-            work.replace(file)
+            try:
+                save_file(made, work, {"seconds": f"{time.perf_counter() - began:.3f}"})
+                work.replace(file)
+            except (OSError, SafetensorError) as error:
+                raise UnlikenessError(f"{file} cannot be written ({error}); free space there") from error
             checkpoint.unlink(missing_ok=True)
         try:
             with safe_open(file, "pt") as opened:

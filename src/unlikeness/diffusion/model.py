@@ -220,13 +220,14 @@ class TextToImage:
         """Prompts -> c [B, L, D].
 
         Computed once per prompt and kept until the text encoder changes; with `grad` computed afresh, with
-        the graph that trains the text encoder.
+        the graph that trains the text encoder, and all that is kept is forgotten.
         """
         if isinstance(prompts, str):
             prompts = [prompts]
         if grad:
+            self.clear_cache()  # a step will follow
             return self.family.embed(self.tokenizer, self.text_encoder, prompts)
-        # Every in-place change of a parameter, such as an optimizer's step, raises its version.
+        # In-place changes of a parameter raise its version, but not the steps of a fused optimizer.
         now = tuple(p._version for p in self.text_encoder.parameters())
         if now != self._embedded_at:
             self.clear_cache()

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import SafetensorError
 
 from unlikeness.diffusion.lora import merge
 from unlikeness.diffusion.quiet import quiet
@@ -47,7 +48,7 @@ def save_folder(model: TextToImage, folder: Path, dtype: torch.dtype | None = No
         if folder.exists():
             folder.rmdir()
         work.rename(folder)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise UnlikenessError(
             f"the model cannot be saved to {folder} ({error}); free space or give another folder"
         ) from error

@@ -6,6 +6,7 @@ to choose, so ours may differ in identifier, prompt, learning rate and in what t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
@@ -69,9 +70,13 @@ class Mixture:
         self.identifiers = [word.strip() for word in settings.identifiers.split(",") if word.strip()]
         self.templates = parts(settings.templates)
         self.rates = _numbers("rates", settings.rates)
-        self.ranks = [round(rank) for rank in _numbers("ranks", settings.ranks)] if settings.ranks else [0]
-        if not self.templates or not self.rates or min(self.rates) <= 0:
-            raise UsageError("templates and rates must each name at least one, and every rate be above 0")
+        self.ranks = [int(rank) for rank in _numbers("ranks", settings.ranks)] if settings.ranks else [0]
+        if not self.templates or not self.rates or not self.ranks:
+            raise UsageError("templates, rates and ranks must each name at least one, if they are given")
+        if min(self.rates) <= 0:
+            raise UsageError(f"rates ({settings.rates}) must be above 0")
+        if settings.ranks and min(self.ranks) < 1:
+            raise UsageError(f"ranks ({settings.ranks}) must be 1 or more")
         for one in self.kept:
             for identifier in (one.subject.identifier, *self.identifiers):
                 for template in self.templates:
@@ -110,6 +115,9 @@ def _one(choices: Sequence[T], generator: torch.Generator) -> T:
 
 def _numbers(name: str, text: str) -> list[float]:
     try:
-        return [float(part) for part in text.split(",") if part.strip()]
+        found = [float(part) for part in text.split(",") if part.strip()]
     except ValueError as error:
         raise UsageError(f"{name} ({text}) must be numbers separated by commas") from error
+    if not all(map(math.isfinite, found)):
+        raise UsageError(f"{name} ({text}) must be numbers separated by commas")
+    return found

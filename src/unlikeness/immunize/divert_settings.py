@@ -48,7 +48,7 @@ class DivertSettings(ImmunizeSettings):
         0.3, "Share of the noise levels, from the least on, that the loss leaves out.",
         source="ours", at_least=0.0, at_most=0.99,
     )  # fmt: skip
-    weight_cap: float = setting(20.0, "Largest w(t).", source="ours", at_least=0.0)
+    weight_cap: float = setting(20.0, "Largest w(t); 0: w = 1.", source="ours", at_least=0.0)
     preserve_weight: float = setting(
         10.0, "Weight of what is preserved at the released weights: the class, and further prompts if given.",
         source="ours", at_least=0.0,

@@ -17,6 +17,7 @@ from unlikeness.immunize.registry import Defence, create
 from unlikeness.immunize.run import immunize
 from unlikeness.immunize.saving import save
 from unlikeness.immunize.subject_list import Listed, listed, load
+from unlikeness.immunize.turns import attacks
 
 if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage
@@ -133,6 +134,8 @@ class Job:
             raise UsageError(
                 f"--prompts {self.prompts} has no effect without --set preserve_weight=..., such as 1"
             )
+        if prompts and defence.settings.preserve_class == 1:
+            raise UsageError(f"--prompts {self.prompts} has no effect with preserve_class 1; leave one out")
         device = pick_device(self.device)
         pick_dtype(self._dtype, device)
         _check_output(self.output)
@@ -147,11 +150,17 @@ class Job:
         original = None
         if self.original is not None:
             original = TextToImage.from_pretrained(self.original, device=device, dtype="float32")
-            if original.latent_shape != model.latent_shape:
+            if not alike(original, model):
                 raise UsageError(
-                    f"--original {self.original} is of another size; give the model's own original"
+                    f"--original {self.original} is of another size or kind; give the model's own original"
                 )
         subjects = load(named, size=model.resolution, report=tell)
+        attacked = attacks(defence.settings, len(subjects))
+        if 0 in attacked:
+            tell(
+                f"{attacked.count(0)} of {len(subjects)} subjects have no turn in a simulated attack, and "
+                f"what protects others must do for them; raise outer_steps ({defence.settings.outer_steps})"
+            )
         return _Ready(model, original, defence, subjects, prompts)
 
     def _listed(self) -> list[Listed]:
@@ -171,6 +180,16 @@ class _Ready:
     defence: Defence
     subjects: list[Subject]
     prompts: list[str]
+
+
+def alike(one: TextToImage, other: TextToImage) -> bool:
+    """Whether the two could have been trained from each other: of one form, predicting the same."""
+    form = [{name: p.shape for name, p in model.unet.named_parameters()} for model in (one, other)]
+    return (
+        form[0] == form[1]
+        and one.latent_shape == other.latent_shape
+        and one.schedule.prediction_type == other.schedule.prediction_type
+    )
 
 
 def _check_output(output: Path) -> None:

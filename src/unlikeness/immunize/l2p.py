@@ -106,28 +106,35 @@ class L2P:
             self._add(1.0)
         attack = self.attacker.attack if s.inner_steps else self._draw(index, generator)
         points = max(s.inner_steps, 1)
-        drawn = ask(
-            self.original,
-            [self._side.rows(self.working, attack, generator) for _ in range(points)],
-            self.precision,
-        )
+        drawn: list[Rows] = []
+        if not s.text_encoder:
+            drawn = self._rows(attack, points, generator)
         self.attack_losses = []
         total = 0.0
-        for rows in drawn:
+        for point in range(points):
             if s.inner_steps:
                 self._attacks(generator)
-            total += self._protects(rows)
+            if s.text_encoder:  # prompts are read by the encoder as the attack has made it
+                drawn += self._rows(attack, 1, generator)
+            total += self._protects(drawn[point])
         if self.preserve is not None:
             with self._at_theta():
                 total += points * self._preserves(generator)
         self._add(-1.0)
         return torch.tensor(total / points, requires_grad=True)
 
+    def _rows(self, attack: Attack, count: int, generator: torch.Generator) -> list[Rows]:
+        """So many batches, with what the original answers to all of them together."""
+        drawn = [self._side.rows(self.working, attack, generator) for _ in range(count)]
+        return ask(self.original, drawn, self.precision)
+
     @torch.no_grad()
     def finish(self) -> TextToImage:
         """θ, as a frozen model."""
         self.attacker.end()
         self._write()
+        if self.settings.checkpointing:
+            self.working.unet.disable_gradient_checkpointing()
         self.working.unet.requires_grad_(False).eval()
         return self.working
 

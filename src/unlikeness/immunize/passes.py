@@ -94,7 +94,8 @@ def count(
         if whose.bystander:
             protect += bystander * (points * steps)
         else:
-            asked += _asked(model, len(rows.reference_c) * points) * steps
+            at_once = 1 if s.text_encoder else points  # see L2P
+            asked += _asked(model, len(rows.reference_c) * at_once) * (steps * points // at_once)
             protect += Passes(1, len(rows.z_t)) * (points * steps)
     if s.preserve_weight:
         asked += _asked(model, s.preserve_rows) * s.outer_steps

@@ -76,6 +76,8 @@ class PersGuardSettings(ImmunizeSettings):
         for kind in self.kinds:
             if kind not in BEHAVIOURS:
                 raise UsageError(f"behaviour {kind!r} is unknown; it must be one of {', '.join(BEHAVIOURS)}")
+        if not (self.class_weight or self.backdoor_weight or self.retention_weight):
+            raise UsageError("one of class_weight, backdoor_weight and retention_weight must be above 0")
         if "target" in self.kinds and not self.target_noun:
             raise UsageError("behaviour target needs target_noun, the class that is to be drawn instead")
 
@@ -97,7 +99,7 @@ class PersGuard:
     def prepare(self, original: TextToImage, kept: Sequence[Kept], progress: Progress | None = None) -> None:
         """Draw every subject's protective output: the training prompt's pictures, then those in contexts."""
         s = self.settings
-        templates = ["a photo of {}"] * s.at_training_prompt + parts(s.contexts)
+        templates = (parts(s.templates) if s.at_training_prompt else []) + parts(s.contexts)
         if not templates:
             raise UsageError("the backdoor needs prompts: give contexts, or at_training_prompt")
         pattern = read_mark(Path(s.pattern)) if s.pattern else None

@@ -54,7 +54,7 @@ class Preserve:
     def __call__(self, model: TextToImage, original: TextToImage, generator: torch.Generator) -> Tensor:
         """The loss of one batch, with its graph through `model` alone."""
         s = self.settings
-        of_class = round(s.preserve_class * s.preserve_batch_size) if self.prompts else s.preserve_batch_size
+        of_class = of_the_class(s) if self.prompts else s.preserve_batch_size
         parts, prompts = [], []
         if self.pictures is not None:
             count = s.preserve_batch_size - of_class
@@ -77,6 +77,12 @@ class Preserve:
         if s.preserve_guidance:
             f, f_original = (guided(answers, s.preserve_guidance) for answers in (f, f_original))
         return weighted_error(f, f_original, w)
+
+
+def of_the_class(settings: ImmunizeSettings) -> int:
+    """How many of a batch are class pictures where there are prompts too: at least one, if a share is."""
+    share, batch = settings.preserve_class, settings.preserve_batch_size
+    return max(round(share * batch), 1) if share else 0
 
 
 def guided(answers: Tensor, guidance: float) -> Tensor:

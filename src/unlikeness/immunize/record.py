@@ -47,7 +47,7 @@ def record(
     Args:
         name: the method's, under which it is registered.
         model: as it was before the run. called: what the user called it, a hub name or a folder; of a
-            folder only its own name is kept. original: φ, where that was another model.
+            folder only its own name is kept, as of a pattern's file. original: φ, where it was another one.
         seconds: of the run, from outer step `resumed_at` on if it was interrupted before.
         earlier: the record that `model` itself carries, if it was immunized before (see `read`).
 
@@ -57,6 +57,8 @@ def record(
     before = dict(earlier or {})
     history = before.pop("earlier", [])
     values = asdict(s)
+    if values.get("pattern"):
+        values["pattern"] = Path(values["pattern"]).name
     return {
         "schema": SCHEMA,
         "method": name,

@@ -82,6 +82,8 @@ def immunize(
         working.unet.train()
     preserve = None
     if s.preserve_weight:
+        if s.preserve_class == 1:
+            prompts, general = (), None  # no picture of theirs would be used
         if general is None and prompts:
             general = draw_general(
                 original, prompts, seed=s.class_seed + 500_000, steps=s.class_steps, progress=progress
@@ -100,7 +102,7 @@ def immunize(
     if not s.fall and s.outer_steps % s.episode == 0:
         del identity["outer_steps"]  # a longer run is the same as far as this one goes, and may go on from it
     every = -(-EVERY // s.episode) * s.episode  # a resumed run begins with a new attack, as it would have
-    train(
+    done = train(
         l2p,
         steps=s.outer_steps,
         optimizer=adamw(l2p.theta, lr=s.learning_rate, weight_decay=s.weight_decay),
@@ -115,6 +117,11 @@ def immunize(
         description="immunizing",
         after=after,
     )
+    if done.steps > s.outer_steps:
+        raise UsageError(
+            f"the checkpoint {checkpoint} has {done.steps} outer steps already, more than the "
+            f"{s.outer_steps} asked for; raise outer_steps, or give another checkpoint"
+        )
     released = l2p.finish()
     released.text_encoder = model.text_encoder  # attackers had one of their own
     released.clear_cache()

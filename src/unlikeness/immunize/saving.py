@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from safetensors import SafetensorError
+
 from unlikeness.diffusion.devices import pick_dtype
 from unlikeness.diffusion.saving import check_empty
 from unlikeness.errors import UnlikenessError
@@ -61,7 +63,7 @@ def save(
             if folder.exists():
                 folder.rmdir()
             whole.rename(folder)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise UnlikenessError(
             f"the model cannot be saved to {folder} ({error}); free space or give another folder"
         ) from error

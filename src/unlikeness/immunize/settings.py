@@ -60,7 +60,9 @@ class ImmunizeSettings(Checked):
     attack_batch_size: int = setting(
         1, "Pictures of the subject in its step, and as many of the class.", source="APDM", at_least=1
     )
-    attack_clip: float = setting(1.0, "Largest norm of its gradient.", source="APDM's attacker", at_least=0.0)
+    attack_clip: float = setting(
+        1.0, "Largest norm of its gradient; 0: unbounded.", source="APDM's attacker", at_least=0.0
+    )
     prior_weight: float = setting(1.0, "Weight of its prior preservation.", source="APDM: 1", at_least=0.0)
     class_weight: float = setting(
         1.0,
@@ -177,6 +179,10 @@ class ImmunizeSettings(Checked):
             )
         if self.low_rank and not self.ranks:
             raise UsageError("low_rank needs ranks to draw from, such as 4,32")
+        if not self.inner_steps:
+            for name, value in (("low_rank", self.low_rank), ("text_encoder", self.text_encoder)):
+                if value:
+                    raise UsageError(f"{name} ({value:g}) needs inner_steps above 0, a share of attacks")
 
     @property
     def episode(self) -> int:

@@ -12,7 +12,7 @@ from unlikeness.training import step_generator
 if TYPE_CHECKING:
     from unlikeness.immunize.settings import ImmunizeSettings
 
-__all__ = ["Turn", "turn"]
+__all__ = ["Turn", "attacks", "turn"]
 
 
 @dataclass(frozen=True)
@@ -34,3 +34,12 @@ def turn(settings: ImmunizeSettings, attack: int, subjects: int) -> Turn:
     round_, place = divmod(attack - attack // every if every else attack, subjects)
     order = torch.randperm(subjects, generator=step_generator(settings.seed, -1 - round_))
     return Turn(int(order[place]), bystander)
+
+
+def attacks(settings: ImmunizeSettings, subjects: int) -> list[int]:
+    """How many simulated attacks a whole run has on each protected subject."""
+    met = [0] * subjects
+    for attack in range(-(-settings.outer_steps // settings.episode)):
+        whose = turn(settings, attack, subjects)
+        met[whose.subject] += not whose.bystander
+    return met

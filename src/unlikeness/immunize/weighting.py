@@ -18,11 +18,14 @@ __all__ = ["preserved_weight", "weighted_error", "z0_weight"]
 
 
 def z0_weight(schedule: NoiseSchedule, t: Tensor, cap: float) -> Tensor:
-    """w(t) = (∂z0/∂f)² [B], at most `cap`: the squared error in z0 that one in the network's answer means.
+    """w(t) = (∂z0/∂f)² [B], at most `cap`: the squared error in z0 that one in the network's answer means;
+    1 everywhere with cap 0.
 
     (1 − ᾱ)/ᾱ for an ε-prediction, 1 − ᾱ for v, σ² for a flow, 1 for z0 itself (`NoiseSchedule.predict_z0`).
     t: long [B].
     """
+    if not cap:
+        return torch.ones(len(t), device=t.device)
     signal, noise = schedule.signal.to(t.device)[t], schedule.noise.to(t.device)[t]
     if schedule.prediction_type == "sample":
         return torch.ones_like(noise).clamp(max=cap)
@@ -31,9 +34,7 @@ def z0_weight(schedule: NoiseSchedule, t: Tensor, cap: float) -> Tensor:
 
 
 def preserved_weight(schedule: NoiseSchedule, t: Tensor, cap: float) -> Tensor:
-    """w(t) ≥ 1 [B] of what is to stay as it was: `z0_weight` where that is more; 1 everywhere with cap 0."""
-    if not cap:
-        return torch.ones(len(t), device=t.device)
+    """w(t) ≥ 1 [B] of what is to stay as it was: `z0_weight` where that is more."""
     return z0_weight(schedule, t, cap).clamp(min=1)
 
 

@@ -122,7 +122,7 @@ def minimise(
         optimizer=adamw(parameters, lr=s.learning_rate, weight_decay=s.weight_decay),
         parameters=parameters,
         seed=s.seed,
-        clip=s.clip,
+        clip=s.clip or None,
         schedule=constant(warmup=s.warmup),
         checkpoint=checkpoint,
         settings=identity,

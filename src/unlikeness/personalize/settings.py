@@ -24,8 +24,9 @@ class PersonalizeSettings(Checked):
     warmup: int = setting(0, "Steps over which the learning rate rises.", unit="steps", at_least=0)
     weight_decay: float = setting(0.01, "AdamW's decoupled weight decay.", source="AdamW", at_least=0.0)
     clip: float = setting(
-        1.0, "Largest norm of the gradient.", source="DreamBooth in diffusers; APDM", at_least=0.0
-    )
+        1.0, "Largest norm of the gradient; 0: unbounded.", source="DreamBooth in diffusers; APDM",
+        at_least=0.0,
+    )  # fmt: skip
     prior_weight: float = setting(
         1.0,
         "Weight w of the prior-preservation loss; 0 leaves it out.",

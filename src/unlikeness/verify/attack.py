@@ -150,7 +150,7 @@ def _tuned_on_something_else(
         optimizer=adamw(parameters, lr=base.learning_rate, weight_decay=base.weight_decay),
         parameters=parameters,
         seed=base.seed,
-        clip=base.clip,
+        clip=base.clip or None,
         progress=progress,
         description="unrelated fine-tune",
     )

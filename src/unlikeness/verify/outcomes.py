@@ -37,6 +37,7 @@ RELEASED = Attacker("released", "the model before any attack", method="none", st
 """In the place of an attacker where nobody attacks."""
 
 _JUDGING = ("pictures", "pictures_in_context", "solver_steps", "guidance", "seed")
+_BEFORE = ("unrelated_steps", "batch_size", "learning_rate", "weight_decay", "clip", "precision", "seed")
 _DRAWING = ("solver_steps", "guidance", "seed")
 
 
@@ -159,7 +160,10 @@ class Attacks:
             key["until"] = [self.base.most_chunks, self.base.least_fall]
         if attacker.tuned_before:
             other = self.unrelated
-            key["before"] = [self.base.unrelated_steps, other and [other.digest, other.class_prompt]]
+            key["before"] = [
+                {name: getattr(self.base, name) for name in _BEFORE},
+                other and [other.digest, other.class_prompt],
+            ]
         return key
 
     def class_pictures(self, target: Target, prompt: str) -> Tensor:

@@ -85,10 +85,7 @@ class Sought:
             return read_mark(self.pattern)
         if known is None or not known.pattern:
             return mark()
-        file = Path(known.pattern)
-        if not file.is_file():
-            raise UsageError(
-                f"the mark {known.pattern} of the model's immunization.json is not here; give its picture "
-                f"with --pattern, or --behaviour {NONE} to look for no notice"
-            )
-        return read_mark(file)
+        raise UsageError(
+            f"the model's immunization.json names a mark of its own ({known.pattern}), whose picture it does "
+            f"not hold; give it with --pattern, or --behaviour {NONE} to look for no notice"
+        )
