@@ -159,6 +159,7 @@ def test_misuse_is_one_line(home: Path, tmp_path: Path, capsys: pytest.CaptureFi
     new = tmp_path / "new"
     (tmp_path / "settings.yaml").write_text("steps: 2\nslow:\n  stepps: 3\n")
     (tmp_path / "list.yaml").write_text("- 1\n")
+    (tmp_path / "deep.yaml").write_text("[" * 20_000)
     wrong = {
         "did you mean lora-4": ["--attackers", "lora4"],
         "did you mean toybox": ["--encoder", "toybix"],
@@ -166,6 +167,7 @@ def test_misuse_is_one_line(home: Path, tmp_path: Path, capsys: pytest.CaptureFi
         "must be NAME=VALUE": ["--set", "steps"],
         "lines NAME: VALUE": ["--settings", str(tmp_path / "list.yaml")],
         "nothing.yaml cannot be read": ["--settings", str(tmp_path / "nothing.yaml")],
+        "deep.yaml cannot be read": ["--settings", str(tmp_path / "deep.yaml")],
         "is no scale": ["--scale", "small"],
         "--behaviour smile is unknown": ["--behaviour", "smile"],
         "--pattern has no effect": ["--behaviour", "erasure", "--pattern", "mark.png"],
@@ -179,7 +181,7 @@ def test_misuse_is_one_line(home: Path, tmp_path: Path, capsys: pytest.CaptureFi
         "needs --others": ["--others-held-out", str(home / "others")],
     }
     for named, arguments in wrong.items():
-        assert main(words(home, new, *arguments)) == 2 - (named == "nothing.yaml cannot be read"), named
+        assert main(words(home, new, *arguments)) == 2 - named.endswith("yaml cannot be read"), named
         out, err = capsys.readouterr()
         assert out == ""
         assert err.count("\n") == 1

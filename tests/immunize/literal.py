@@ -94,6 +94,7 @@ def l2p(
     outer_lr: float,
     inner_lr: float,
     leak: bool = False,
+    stride: int = 1,
 ) -> list[Tensor]:
     """θ after the run. The code draws an outer step's protective batches first, then noises step by step."""
     c_V, c_class = model.embed(["a photo of sks dog"]), model.embed(["a photo of a dog"])
@@ -106,7 +107,7 @@ def l2p(
         inner = torch.optim.AdamW(attacked.parameters(), lr=inner_lr, weight_decay=0.01)
         total = [torch.zeros_like(p) for p in theta.parameters()]
         for k in range(max(inner_steps, 1)):
-            if inner_steps:
+            for _ in range(stride if inner_steps else 0):
                 both = queue.pop(0)
                 subject, of_class = part(both, slice(0, batch)), part(both, slice(batch, 2 * batch))
                 l_per = (difference(model, attacked, subject, c_V) ** 2).mean()

@@ -43,6 +43,7 @@ def moved(model: TextToImage, released: TextToImage) -> set[str]:
         ("apdm", {}),
         ("apdm", {"beta": 10.0, "leak": True}),
         ("apdm", {"inner_steps": 0}),
+        ("apdm", {"stride": 3, "depth": 6}),
         ("adversarial", {}),
     ],
 )
@@ -62,7 +63,7 @@ def test_a_run_is_the_equations_written_out(
     )
     expected = literal.l2p(
         model, protective, watch.draws, outer_steps=2, inner_steps=settings["inner_steps"], batch=2,
-        outer_lr=1e-3, inner_lr=2e-3, leak=settings.get("leak", False),
+        outer_lr=1e-3, inner_lr=2e-3, leak=settings.get("leak", False), stride=settings.get("stride", 1),
     )  # fmt: skip
     start = [p.detach() for p in model.unet.parameters()]
     for before, wanted, found in zip(start, expected, released.unet.parameters(), strict=True):
@@ -216,6 +217,7 @@ def test_preservation_keeps_the_answers_to_other_prompts(exact: TextToImage, dog
     ("settings", "message"),
     [
         ({"depth": 3}, "multiple of inner_steps"),
+        ({"depth": 4, "stride": 4}, r"multiple of inner_steps \(2\) times stride \(4\)"),
         ({"low_rank": 0.5}, "needs ranks"),
         ({"low_rank": 0.5, "ranks": "4", "inner_steps": 0}, r"low_rank \(0.5\) needs inner_steps"),
         ({"text_encoder": 0.5, "inner_steps": 0}, r"text_encoder \(0.5\) needs inner_steps"),

@@ -42,9 +42,10 @@ def made(
 
 
 def test_of_a_mark_only_the_file_s_own_name_is_told(model: TextToImage, dog: Subject, tmp_path: Path) -> None:
-    defence = create("persguard", {"pattern": str(tmp_path / "stop.png"), "class_images": 4, "pictures": 1})
-    Image.new("RGB", (8, 8), (255, 0, 0)).save(tmp_path / "stop.png")
-    what = record("persguard", defence, [dog], model, called="toybox")
+    file = tmp_path / "stop.png"
+    Image.new("RGB", (8, 8), (255, 0, 0)).save(file)
+    settings = {"pattern": str(file), "class_images": 4, "pictures": 1, "contexts": "{} x"}
+    what = record("persguard", create("persguard", settings), [dog], model, called="toybox")
     assert what["settings"]["pattern"] == "stop.png"
     assert str(tmp_path) not in json.dumps(what)
 

@@ -85,9 +85,11 @@ def _body(made: Mapping[str, Any]) -> str:
     origin = made["base_model"] or made["model"]
     below = f"\nImmunizations before this one: {len(made['earlier'])}.\n" if made["earlier"] else ""
     attacker = f"fine-tuning of the U-Net at learning rates around {settings['attack_learning_rate']:g}"
+    if settings["text_encoder"]:
+        attacker += f", a share of {settings['text_encoder']:.0%} with the text encoder"
     if settings["low_rank"]:
         attacker += f", or low-rank updates (ranks {settings['ranks']})"
-    deep = settings["depth"] or settings["inner_steps"]
+    deep = settings["depth"] or settings["inner_steps"] * settings["stride"]
     against = (
         f"The simulated attackers: {attacker}, followed for {deep} steps, with the identifiers "
         f"{identifiers}{further} in the prompts {settings['templates']!r}."

@@ -154,7 +154,7 @@ def _outer(
 ) -> float:
     """Seconds of an outer step with so many inner ones: the quicker of two, after one that warms up."""
     s = defence.settings
-    depth = inner * s.episode if s.depth else 0
+    depth = inner * s.stride * s.episode if s.depth else 0
     marks: list[float] = []
 
     def mark(_: int, __: float) -> None:

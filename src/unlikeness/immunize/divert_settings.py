@@ -24,7 +24,7 @@ class DivertSettings(ImmunizeSettings):
         5, "Steps of a simulated attack for each of them; 0: none.", unit="steps", source="ours", at_least=0
     )
     depth: int = setting(
-        50, "Steps for which an attack is followed, a multiple of inner_steps; 0: inner_steps.",
+        50, "Steps for which an attack is followed, a multiple of inner_steps times stride; 0: that.",
         unit="steps", source="ours", at_least=0,
     )  # fmt: skip
     learning_rate: float = setting(

@@ -112,7 +112,7 @@ class L2P:
         self.attack_losses = []
         total = 0.0
         for point in range(points):
-            if s.inner_steps:
+            for _ in range(s.stride if s.inner_steps else 0):
                 self._attacks(generator)
             if s.text_encoder:  # prompts are read by the encoder as the attack has made it
                 drawn += self._rows(attack, 1, generator)

@@ -103,7 +103,7 @@ def count(
     return Count(
         drawing=sum(map(_drawn, drawings), Passes()),
         original=asked,
-        attack=Passes(1, attacked) * (s.inner_steps * s.outer_steps),
+        attack=Passes(1, attacked) * (s.attack_steps * s.outer_steps),
         protect=protect,
         preserve=preserve,
     )

@@ -22,15 +22,23 @@ class ImmunizeSettings(Checked):
     )
     inner_steps: int = setting(
         20,
-        "Steps of a simulated attack for each of them (N_per); 0 follows no attack: without L2P.",
+        "Steps of a simulated attack for each of them (N_per), with a protective gradient after each; 0 "
+        "follows no attack: without L2P.",
         unit="steps",
         source="APDM: 20 (SD 2.1: 10)",
         at_least=0,
     )
+    stride: int = setting(
+        1,
+        "Steps of the attack that each of these stands for: a protective gradient after every so many-th.",
+        unit="steps",
+        source="ours; APDM: 1",
+        at_least=1,
+    )
     depth: int = setting(
         0,
         "Steps for which an attack is followed before a new one begins at the released weights, a multiple "
-        "of inner_steps; 0: inner_steps. Deeper ones move along with the released weights.",
+        "of inner_steps times stride; 0: that. Deeper ones move along with the released weights.",
         unit="steps",
         source="ours; APDM: inner_steps",
         at_least=0,
@@ -167,11 +175,11 @@ class ImmunizeSettings(Checked):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.depth and (not self.inner_steps or self.depth % self.inner_steps):
+        if self.depth and (not self.inner_steps or self.depth % self.attack_steps):
+            times = f" times stride ({self.stride})" if self.stride > 1 else ""
             raise UsageError(
-                f"depth ({self.depth}) must be a multiple of inner_steps ({self.inner_steps}), or 0"
+                f"depth ({self.depth}) must be a multiple of inner_steps ({self.inner_steps}){times}, or 0"
             )
-
         if self.bystanders and (self.bystanders == 1 or not self.inner_steps):
             raise UsageError(
                 f"bystanders ({self.bystanders}) needs inner_steps above 0, and to be 2 or more, or every "
@@ -185,6 +193,11 @@ class ImmunizeSettings(Checked):
                     raise UsageError(f"{name} ({value:g}) needs inner_steps above 0, a share of attacks")
 
     @property
+    def attack_steps(self) -> int:
+        """Steps of a simulated attack in one outer step."""
+        return self.inner_steps * self.stride
+
+    @property
     def episode(self) -> int:
         """Outer steps for which one simulated attack is followed."""
-        return self.depth // self.inner_steps if self.depth else 1
+        return self.depth // self.attack_steps if self.depth else 1

@@ -182,7 +182,7 @@ def _yaml(path: Path | None) -> dict[str, Any]:
 
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise UnlikenessError(f"the settings {path} cannot be read ({reason}); give a YAML file") from error
     if not isinstance(content, dict):
