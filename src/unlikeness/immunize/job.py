@@ -150,7 +150,7 @@ class Job:
         original = None
         if self.original is not None:
             original = TextToImage.from_pretrained(self.original, device=device, dtype="float32")
-            if not alike(original, model):
+            if not _alike(original, model):
                 raise UsageError(
                     f"--original {self.original} is of another size or kind; give the model's own original"
                 )
@@ -182,7 +182,7 @@ class _Ready:
     prompts: list[str]
 
 
-def alike(one: TextToImage, other: TextToImage) -> bool:
+def _alike(one: TextToImage, other: TextToImage) -> bool:
     """Whether the two could have been trained from each other: of one form, predicting the same."""
     form = [{name: p.shape for name, p in model.unet.named_parameters()} for model in (one, other)]
     return (
