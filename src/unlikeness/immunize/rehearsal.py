@@ -93,7 +93,7 @@ def rehearse(
     stage, acting = Rehearsal(original), anew(defence)
     s = acting.settings
     kept: list[Kept] = keep(stage, subjects, s)
-    if s.preserve_weight and s.preserve_class < 1 and prompts:
+    if s.uses_prompts and prompts:
         draw_general(stage, prompts, seed=0, steps=s.class_steps)
     acting.prepare(stage, kept)
     mixture, generator = Mixture(stage, kept, s), torch.Generator().manual_seed(0)

@@ -82,7 +82,7 @@ def immunize(
         working.unet.train()
     preserve = None
     if s.preserve_weight:
-        if s.preserve_class == 1:
+        if not s.uses_prompts:
             prompts, general = (), None  # no picture of theirs would be used
         if general is None and prompts:
             general = draw_general(

@@ -193,6 +193,11 @@ class ImmunizeSettings(Checked):
                     raise UsageError(f"{name} ({value:g}) needs inner_steps above 0, a share of attacks")
 
     @property
+    def uses_prompts(self) -> bool:
+        """Whether pictures of further prompts are preserved."""
+        return bool(self.preserve_weight) and self.preserve_class < 1
+
+    @property
     def attack_steps(self) -> int:
         """Steps of a simulated attack in one outer step."""
         return self.inner_steps * self.stride

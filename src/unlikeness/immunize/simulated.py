@@ -40,7 +40,7 @@ class Simulated:
     ) -> None:
         self.model, self.base, self.settings, self.precision = model, list(base), settings, precision
         self.encoder: list[Tensor] = list(model.text_encoder.parameters()) if settings.text_encoder else []
-        self._unread = [p.detach().clone() for p in self.encoder]
+        self._encoder_before = [p.detach().clone() for p in self.encoder]
         self.trained: list[Tensor] = []
         self.steps = 0
         self._attack: Attack | None = None
@@ -79,7 +79,7 @@ class Simulated:
         """Take an adapter out, unmerged; the text encoder is as it was."""
         if self._attack is not None and self._attack.text_encoder:
             with torch.no_grad():
-                for p, was in zip(self.encoder, self._unread, strict=True):
+                for p, was in zip(self.encoder, self._encoder_before, strict=True):
                     p.copy_(was)
         if self._attack is not None and self._attack.rank:
             from diffusers.utils.peft_utils import recurse_remove_peft_layers
