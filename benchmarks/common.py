@@ -167,6 +167,16 @@ def environment(device: torch.device | None = None) -> dict[str, Any]:
     return {"versions": versions, "device": on, "threads": torch.get_num_threads()}
 
 
+def on_gpu(device: torch.device) -> dict[str, str]:
+    """What a cell that a GPU made says of it, since a results file may hold others too; nothing on a CPU."""
+    import torch
+
+    if device.type != "cuda":
+        return {}
+    # Its own __version__ names the CUDA that it was built for, too.
+    return {"device": f"{torch.cuda.get_device_name(device)}, torch {torch.__version__.partition('+')[0]}"}
+
+
 def weights_digest(*modules: Any) -> str:
     """Twelve digits of the SHA-256 of all parameters and buffers: which weights the figures are about."""
     import torch

@@ -67,9 +67,6 @@ STRENGTHS: dict[str, dict[str, Any]] = {
 the original gives its best s, and the third the one that benchmarks.personalization chose: these two learn a
 subject from its pictures alone (`benchmarks.attack_floor`)."""
 
-PUBLISHED = ("apdm", {"outer_steps": 800, "inner_steps": 20})
-"""APDM's own length, to count its passes: at our batch sizes it would take hours a subject."""
-
 PROTECTIVE = ("protective", "protective_new_context")
 CLASS_PICTURES = 200
 SHEET = "subjects, the attacked original, the attacked model"
@@ -109,7 +106,7 @@ def cli(argv: Sequence[str] | None) -> None:
             bench.measure(row, who, chosen)
         results.finish(sum_up(results, args.seed), device=model.device)
     results.record["sheets"] = bench.sheets()
-    results.record["published"] = bench.maker.passes(PUBLISHED, cast[:1])
+    results.record["published"] = bench.maker.passes(ROWS["apdm-full"], cast[:1])
     results.finish(sum_up(results, args.seed), device=model.device)
     print(render(results.record))
 
@@ -185,7 +182,7 @@ class Bench:
         strip = self.strip(key, one.name, base.learning_rate)
         strip.parent.mkdir(parents=True, exist_ok=True)
         grid(torch.cat([subject.images, pictures[:TRAINING]]), columns=TRAINING).save(strip)
-        return figures
+        return figures | common.on_gpu(released.device)
 
     def quality(self, released: TextToImage, who: Member) -> dict[str, Any]:
         """Class pictures against renders of the class, beside the original's; captions read as asked."""
@@ -339,6 +336,7 @@ def render(record: Mapping[str, Any]) -> str:
         "features, drift against the original's own FID; diversity: mean distance in the identity encoder's "
         f"space, over the original's. Seed {about['seed']}. Intervals: 95 %, bootstrap over subjects and "
         "pictures.",
+        *_made_on(record["cells"]),
         *_taken(record, summary),
         *apdm_ablation.render(record),
         "A line a subject: its pictures, what the attacked original draws of it, and what the attacked model "
@@ -348,6 +346,19 @@ def render(record: Mapping[str, Any]) -> str:
             for row in record.get("sheets", ())
         ),
     ])  # fmt: skip
+
+
+def _made_on(cells: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Which figures a GPU made, if any."""
+    made: dict[str, list[str]] = {}
+    for key, cell in cells.items():
+        if "device" in cell:
+            made.setdefault(cell["device"], []).append(key.split("/")[0])
+    return [
+        f"Attacks made on a GPU ({device}): "
+        + ", ".join(f"{rows.count(row)} of `{row}`" for row in dict.fromkeys(rows)) + "."
+        for device, rows in made.items()
+    ]  # fmt: skip
 
 
 def _taken(record: Mapping[str, Any], summary: Mapping[str, Any]) -> list[str]:

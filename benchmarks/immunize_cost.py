@@ -3,13 +3,15 @@
     python -m benchmarks.immunize_cost                          the toybox
     python -m benchmarks.immunize_cost --size sd --device cuda  Stable Diffusion 1.5's size, random weights
 
-Each case runs in a process of its own, one after the other: seconds for an inner step (median over outer
+One case after the other, on a CPU in a process of its own: seconds for an inner step (median over outer
 steps, after one that warms up), the peak of memory over what the loaded model takes, and U-Net calls and
-pictures, counted by a hook. Both do APDM with batches of one and the same N_per.
+pictures, counted by a hook. Both do APDM with batches of one and the same N_per. float32 is without TF32;
+bfloat16 is autocast over weights in float32, of the published step too.
 """
 
 from __future__ import annotations
 
+import gc
 import json
 import resource
 import statistics
@@ -36,8 +38,8 @@ from unlikeness.training import adamw, step_generator
 NAME = "immunize_cost"
 MIB = 2**20
 CODE = (*ENGINE, "benchmarks/published_l2p.py", "src/unlikeness/training.py")
-CASES: dict[str, dict[str, object] | None] = {
-    "published, float32": None,
+PUBLISHED = {"published, float32": "float32", "published, bfloat16": "bfloat16"}
+OURS: dict[str, dict[str, object]] = {
     "ours, float32": {"precision": "float32"},
     "ours, bfloat16": {"precision": "bfloat16"},
     "ours, bfloat16, checkpointing": {"precision": "bfloat16", "checkpointing": True},
@@ -46,6 +48,7 @@ CASES: dict[str, dict[str, object] | None] = {
         "precision": "bfloat16", "train": "attention", "checkpointing": True,
     },
 }  # fmt: skip
+CASES = (*PUBLISHED, *OURS)
 
 
 def cli(argv: Sequence[str] | None) -> None:
@@ -53,7 +56,7 @@ def cli(argv: Sequence[str] | None) -> None:
     parser.add_argument("--size", default="toybox", choices=("toybox", "sd"))
     parser.add_argument("--inner-steps", type=int, default=20)
     parser.add_argument("--outer-steps", type=int, default=4, help="timed ones")
-    parser.add_argument("--one", choices=tuple(CASES), help="measure this case here, and print its JSON")
+    parser.add_argument("--one", choices=CASES, help="measure this case here, and print its JSON")
     args = parser.parse_args(argv)
     if args.quick:
         args.inner_steps, args.outer_steps = 2, 1
@@ -69,14 +72,21 @@ def cli(argv: Sequence[str] | None) -> None:
         common.results_file(name, args), NAME, about,
         fresh=args.fresh, keep=args.keep, code=common.code_digest(*CODE),
     )  # fmt: skip
+    device = pick_device(args.device)
     for case in CASES:
-        results.cell(case, lambda case=case: alone(case, sys.argv[1:] if argv is None else argv))  # type: ignore[misc]
-    results.finish(results.cells)
+        args.one = case
+        results.cell(
+            case,
+            lambda case=case: measure(args)  # type: ignore[misc]
+            if device.type == "cuda"
+            else alone(case, sys.argv[1:] if argv is None else argv),
+        )
+    results.finish(results.cells, device=device)
     print(render(results.record))
 
 
 def alone(case: str, flags: Sequence[str]) -> Mapping[str, Any]:
-    """The case in a process of its own, so that its peak of memory is its own."""
+    """The case in a process of its own: a CPU's peak of memory is the process's, and cannot be forgotten."""
     command = [sys.executable, "-m", "benchmarks.immunize_cost", *flags, "--one", case]
     done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=common.ROOT)
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
@@ -111,26 +121,32 @@ class Count:
 
 def measure(args: Any) -> dict[str, Any]:
     """One case: seconds, memory, counts."""
+    # Both are switches of the whole process, set as torch sets them by default for matrix products.
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = False
     model = opened(args)
     device = model.device
     generator = torch.Generator().manual_seed(args.seed)
     side = model.resolution
     subject = Subject(torch.rand(5, 3, side, side, generator=generator), "dog")
     members = torch.rand(20, 3, side, side, generator=generator)
-    settings = CASES[args.one]
     with torch.no_grad():
         prior = model.encode_all(members)
-    base = _peak(device)
+    base = _held(device)
     step: Any
-    if settings is None:
+    if args.one in PUBLISHED:
         published = PublishedL2P(
             model, subject.images, members[:5], members, (subject.instance_prompt, subject.class_prompt),
             inner_steps=args.inner_steps, learning_rate=5e-6, attack_learning_rate=5e-6, seed=args.seed,
         )  # fmt: skip
         unets = [published.original, published.theta]
-        step = published.step
+        # Without the cache: the weights change between the calls of a step.
+        lower = torch.autocast(
+            device.type, torch.bfloat16, enabled=PUBLISHED[args.one] == "bfloat16", cache_enabled=False
+        )
+        step = lower(published.step)
     else:
-        made = create("apdm", {**settings, "inner_steps": args.inner_steps})
+        made = create("apdm", {**OURS[args.one], "inner_steps": args.inner_steps})
         working = model.copy()
         working.unet.train()
         if made.settings.checkpointing:
@@ -168,6 +184,16 @@ def measure(args: Any) -> dict[str, Any]:
     }
 
 
+def _held(device: torch.device) -> int:
+    """What is held now; from now on `_peak` counts. A CPU's is the process's peak until now."""
+    if device.type == "cuda":
+        gc.collect()
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        return torch.cuda.memory_allocated()
+    return _peak(device)
+
+
 def _peak(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated()
@@ -192,7 +218,8 @@ def render(record: Mapping[str, Any]) -> str:
     return "\n\n".join([
         common.table(head, rows),
         f"N_per {about['inner_steps']}, batches of one, median of {about['outer_steps']} outer steps. "
-        f"Memory: peak over the loaded model, whose U-Net takes {base['unet_mib']:.0f} MiB.",
+        f"Memory: peak over the loaded model, whose U-Net takes {base['unet_mib']:.0f} MiB. "
+        f"{record['environment']['device']}.",
     ])  # fmt: skip
 
 

@@ -26,7 +26,10 @@ BENCHMARKS = (
     "toybox_quality", "personalization", "protection", "other_attackers", "frozen_loss", "photographs",
     "rid_ablation", "rid_ways", "rid_speed", "rid_int8", "sd_memory",
     "attack_floor", "immunization", "drift_curve", "many_subjects", "retention", "immunize_cost",
+    "immunize_cost_sd",
 )  # fmt: skip
+FLAGS = {"immunize_cost_sd": ("immunize_cost", " --size sd")}
+"""Of figures that a benchmark makes only with these flags: its name and they."""
 DOCS = Path(__file__).parents[1] / "docs"
 
 _PLACE = re.compile(r"(<!-- figures: (\w+) -->\n).*?(<!-- end of figures -->)", re.DOTALL)
@@ -65,14 +68,15 @@ def fill(text: str, results: Path) -> str:
 
 def section(name: str, results: Path) -> str:
     """One benchmark's tables and the command that made them."""
-    command = f"`python -m benchmarks.{name}`"
+    module, flags = FLAGS.get(name, (name, ""))
+    command = f"`python -m benchmarks.{module}{flags}`"
     path = results / f"{name}.json"
     if not path.exists():
         return f"Not measured yet: {command}."
     record = common.load(path)
     if "environment" not in record:
         return f"Not finished yet: {command}."
-    body: str = import_module(f"benchmarks.{name}").render(record)
+    body: str = import_module(f"benchmarks.{module}").render(record)
     versions = record.get("environment", {}).get("versions", {})
     shown = ", ".join(f"{package} {number}" for package, number in versions.items() if package != "python")
     figures = f"[{name}.json](../benchmarks/results/{name}.json)"
