@@ -44,7 +44,7 @@ from unlikeness.subjects import with_article
 from unlikeness.toybox import classifier
 from unlikeness.toybox.cast import Member, class_pictures, unseen
 from unlikeness.verify.attack import Priors, run_attacker
-from unlikeness.verify.attackers import Attacker, attackers
+from unlikeness.verify.attackers import EVERY, GRAY_BOX, PAPER, Attacker
 from unlikeness.verify.quality import diversity
 from unlikeness.verify.settings import SCALES, VerifySettings
 
@@ -85,17 +85,17 @@ def cli(argv: Sequence[str] | None) -> None:
     args = parser.parse_args(argv)
     rows = rows_of(args.rows)
     model, judge, results = opened(NAME, args, CODE, strengths=STRENGTHS)
-    chosen = attackers()
+    chosen: Sequence[Attacker] = EVERY
     known = (
         ("--strengths", args.strengths, STRENGTHS),
         ("--others", args.others, ("same class", "another class", "none")),
-        ("--attackers", args.attackers, ("all", *(one.name for one in chosen))),
+        ("--attackers", args.attackers, ("all", *(one.name for one in EVERY))),
     )
     for flag, text, names in known:
         if wrong := [word for word in text.split(",") if word not in names]:
             raise UsageError(f"{flag} {wrong[0]} is none; there are {', '.join(names)}")
     if args.attackers != "all":
-        chosen = tuple(one for one in chosen if one.name in args.attackers.split(","))
+        chosen = [one for one in EVERY if one.name in args.attackers.split(",")]
     bench = Bench(
         model, judge, results, args.seed, quick=args.quick, strengths=args.strengths.split(","),
         others=[kind for kind in args.others.split(",") if kind != "none"],
@@ -130,6 +130,7 @@ class Bench:
 
     def measure(self, row: str, who: Member, chosen: Sequence[Attacker]) -> None:
         """Fill this row's missing cells of one subject."""
+        chosen = [one for one in chosen if possible(one, row)]
         key = f"{row}/{personalization.key_of(who)}"
         wanted = [f"{key}/{strength}/{one.name}" for strength in self.strengths for one in chosen]
         wanted += [f"{key}/{strength}/{other}" for strength in self.strengths for other in self.others]
@@ -140,7 +141,7 @@ class Bench:
         drawn = Priors(released)
         self.results.cell(f"{key}/quality", lambda: self.quality(released, who))
         for strength in self.strengths:
-            base = self.base(strength)
+            base = self.base(strength, row)
             for one in chosen:
                 self.results.cell(
                     f"{key}/{strength}/{one.name}",
@@ -150,13 +151,13 @@ class Bench:
                 self.results.cell(
                     f"{key}/{strength}/{kind}",
                     lambda base=base, kind=kind: self.attacked(  # type: ignore[misc]
-                        released, others_of(who)[kind], attackers()[0], base, drawn, f"{key}-{kind}"
+                        released, others_of(who)[kind], PAPER, base, drawn, f"{key}-{kind}"
                     ),
                 )
 
-    def base(self, strength: str) -> VerifySettings:
-        """The attackers' common settings."""
-        values: dict[str, Any] = {**SCALES["toybox"], **STRENGTHS[strength]}
+    def base(self, strength: str, row: str = "none") -> VerifySettings:
+        """The attackers' common settings, and the words from which the row's simulated attackers draw."""
+        values: dict[str, Any] = {**SCALES["toybox"], **STRENGTHS[strength], **pools(row)}
         if self.quick:
             values |= {"steps": 2, "class_images": 4, "class_steps": 2, "batch_size": 1, "unrelated_steps": 2}
         return VerifySettings(**values)
@@ -240,6 +241,17 @@ class Bench:
         grid(torch.cat([x[:8] for x in pictures]), columns=8).save(strip)
 
 
+def pools(row: str) -> dict[str, str]:
+    """The row's pools of words, as settings of verify; empty for most."""
+    settings = ROWS.get(row, ("", {}))[1]
+    return {f"pool_{name}": settings[name] for name in ("identifiers", "templates") if name in settings}
+
+
+def possible(one: Attacker, row: str) -> bool:
+    """Whether the row leaves this attacker something to do: the gray box needs pools."""
+    return one is not GRAY_BOX or bool(pools(row))
+
+
 def _sheet(pairs: Sequence[Sequence[Path]], gap: int = 8) -> Image.Image:
     """Each pair of strips as one line: the first one's upper half, and the lower halves of both."""
     lines = []
@@ -294,7 +306,7 @@ def render(record: Mapping[str, Any]) -> str:
     summary = {k: found for k, found in record["summary"].items() if k not in apdm_ablation.ABLATIONS}
     for row, found in summary.items():
         for strength in STRENGTHS:
-            for one in attackers():
+            for one in EVERY:
                 f = found["s"].get(f"{strength}/{one.name}")
                 if f is not None:
                     rows.append([

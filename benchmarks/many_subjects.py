@@ -2,12 +2,14 @@
 
     python -m benchmarks.many_subjects --counts 1,4,16
     python -m benchmarks.many_subjects --counts 4 --schedule sequential
+    python -m benchmarks.many_subjects --row pattern-aware --counts 8 --attacked 8 --attackers paper,gray-box
 
 Per number N: one model that protects the first N unseen subjects; then the paper's attacker at its gentle
 strength (`benchmarks.immunization`) on the first of them, the same for every N, and on two subjects whom
-nobody protects; and pictures of the class. "joint" lets all take turns in one run, whose length grows with
-their number; "sequential" adds one after the other to the model that protects those before; "sampled" is a
-joint run of one length whatever their number, so that simulated attacks of some stand for those of others.
+nobody protects; other attackers on the protected, where they are asked for; and pictures of the class.
+"joint" lets all take turns in one run, whose length grows with their number; "sequential" adds one after the
+other to the model that protects those before; "sampled" is a joint run of one length whatever their number,
+so that simulated attacks of some stand for those of others.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks import common, personalization
-from benchmarks.immunization import CODE, PROTECTIVE, STRENGTHS, Bench
+from benchmarks.immunization import CODE, PROTECTIVE, STRENGTHS, Bench, possible
 from benchmarks.immunizing import ROWS, SCALE, others_of, what_it_took
 from benchmarks.judging import Counts, summarize, toybox_judge
 from unlikeness import immunize
@@ -25,11 +27,13 @@ from unlikeness.diffusion import TextToImage
 from unlikeness.errors import UsageError
 from unlikeness.toybox.cast import Member, unseen
 from unlikeness.verify.attack import Priors
-from unlikeness.verify.attackers import PAPER
+from unlikeness.verify.attackers import EVERY, PAPER, Attacker, named
 
 NAME = "many_subjects"
 SCHEDULES = ("joint", "sequential", "sampled")
 STRENGTH = "gentle"
+OTHERS = tuple(one.name for one in EVERY if one is not PAPER)
+"""Attackers of the protected; the paper's cells are called "protected"."""
 
 
 def cli(argv: Sequence[str] | None) -> None:
@@ -41,11 +45,13 @@ def cli(argv: Sequence[str] | None) -> None:
         "--steps-each", type=int, default=200, help="outer steps for each subject; for all if sampled"
     )  # fmt: skip
     parser.add_argument("--attacked", type=int, default=4, help="of the protected, the first so many")
+    parser.add_argument("--attackers", default=PAPER.name, help="on the protected: of unlikeness verify's")
     args = parser.parse_args(argv)
     if args.row not in ROWS:
         raise UsageError(f"--row {args.row} is none; there are {', '.join(ROWS)}")
     if args.schedule not in SCHEDULES:
         raise UsageError(f"--schedule {args.schedule} is none; there are {', '.join(SCHEDULES)}")
+    chosen = [one for one in named(args.attackers.split(",")) if possible(one, args.row)]
     numbers = sorted({int(text) for text in args.counts.split(",")})
     counts = Counts.few() if args.quick else Counts()
     judge, judges = toybox_judge(counts)
@@ -63,7 +69,7 @@ def cli(argv: Sequence[str] | None) -> None:
         args.row, args.schedule, 2 if args.quick else args.steps_each,
     )  # fmt: skip
     for number in numbers[: 1 if args.quick else None]:
-        run.measure(unseen(number, args.seed), args.attacked)
+        run.measure(unseen(number, args.seed), args.attacked, chosen)
         results.finish(sum_up(results, args.seed), device=model.device)
     print(render(results.record))
 
@@ -77,24 +83,25 @@ class Run:
     schedule: str
     each: int
 
-    def measure(self, cast: Sequence[Member], attacked: int) -> None:
+    def measure(self, cast: Sequence[Member], attacked: int, chosen: Sequence[Attacker] = (PAPER,)) -> None:
         """Fill the missing cells of a model that protects `cast`."""
         bench, key = self.bench, f"{self.row}, {self.schedule}, {self.each}/{len(cast)}"
         released = self.released(cast, key)
-        drawn, base = Priors(released), bench.base(STRENGTH)
+        drawn, base = Priors(released), bench.base(STRENGTH, self.row)
 
-        def attack(who: Member, name: str, row: str = "none") -> None:
+        def attack(who: Member, name: str, row: str = "none", one: Attacker = PAPER) -> None:
             called = personalization.key_of(who)
             bench.results.cell(
                 f"{key}/{name}/{called}",
                 lambda: bench.attacked(
-                    released, who, PAPER, base, drawn, f"{key.replace(', ', '-')}-{called}", row
+                    released, who, one, base, drawn, f"{key.replace(', ', '-')}-{called}", row
                 ),
             )
 
         bench.results.cell(f"{key}/quality", lambda: bench.quality(released, cast[0]))
-        for who in cast[:attacked]:
-            attack(who, "protected", self.row)
+        for one in chosen:
+            for who in cast[:attacked]:
+                attack(who, "protected" if one is PAPER else one.name, self.row, one)
         for kind, who in others_of(cast[0]).items():
             attack(who, kind)
 
@@ -133,7 +140,7 @@ def sum_up(results: common.Results, seed: int) -> dict[str, Any]:
     summary: dict[str, Any] = {}
     for key in sorted({name.rsplit("/made", 1)[0] for name in results.cells if name.endswith("/made")}):
         found: dict[str, Any] = {"made": results.cells[f"{key}/made"]}
-        for name in ("protected", "same class", "another class"):
+        for name in ("protected", "same class", "another class", *OTHERS):
             cells = [cell for at, cell in results.cells.items() if at.startswith(f"{key}/{name}/")]
             if cells:
                 found[name] = summarize(cells, seed=seed) | {
@@ -162,7 +169,7 @@ def render(record: Mapping[str, Any]) -> str:
                 None if name not in found else common.interval(found[name]["s"])
                 for name in ("protected", "same class", "another class")
             ),
-            " / ".join(f"{protected[one]:.0%}" for one in PROTECTIVE if one in protected) or None,
+            _notice(protected),
             None if quality is None else f"{quality['drift']:+.0%}",
             None if quality is None else f"{quality['diversity']:.2f}",
             f"{made['pictures_with_gradient']:,}", f"{made['made_seconds'] / 60:.0f}",
@@ -176,12 +183,35 @@ def render(record: Mapping[str, Any]) -> str:
     about = record["about"]
     return "\n\n".join([
         common.table(head, rows),
+        *_by_attacker(record["summary"]),
         f"The paper's attacker at a learning rate of {about['attack']['learning_rate']:g}; s of two subjects "
         "whom nobody protects. Outer steps: for each subject; of sampled ones for all. Notice: share of "
         "pictures that show it, at the training prompt / in new contexts, where there is one. Drift and "
         "diversity of the first subject's class, against the original's. "
         f"Seed {about['seed']}. Intervals: 95 %, bootstrap over subjects and pictures.",
     ])  # fmt: skip
+
+
+def _by_attacker(summary: Mapping[str, Any]) -> list[str]:
+    """The table of the protected under other attackers, of the models that have some."""
+    rows = []
+    for key, found in sorted(summary.items(), key=_place):
+        how, _, number = key.rpartition("/")
+        rows += [
+            [how, int(number), name, common.interval(f["s"]), f"{f['s_new_context']:.2f}", _notice(f),
+             f["subjects"]]
+            for name in OTHERS
+            if (f := found.get(name)) is not None
+        ]  # fmt: skip
+    head = [
+        "method, schedule, outer steps", "protected", "attacker", "s", "s, new context", "notice", "attacked",
+    ]  # fmt: skip
+    return ["Other attackers on the protected:", common.table(head, rows)] if rows else []
+
+
+def _notice(found: Mapping[str, Any]) -> str | None:
+    """ "40% / 75%": the notice's share at the training prompt and in new contexts; None if there is none."""
+    return " / ".join(f"{found[one]:.0%}" for one in PROTECTIVE if one in found) or None
 
 
 def _place(item: tuple[str, Any]) -> tuple[str, int]:

@@ -9,6 +9,7 @@ from PIL import Image
 
 from benchmarks import apdm_ablation, common, immunization, immunizing
 from unlikeness.toybox.cast import unseen
+from unlikeness.verify.attackers import GRAY_BOX
 
 pytestmark = pytest.mark.usefixtures("apart")
 
@@ -56,3 +57,13 @@ def test_the_unprotected_are_of_both_kinds_and_in_no_cast() -> None:
         assert others["same class"].class_noun == who.class_noun
         assert others["another class"].class_noun != who.class_noun
         assert all(other.seed >= 50_000 for other in others.values())
+
+
+def test_the_gray_box_draws_from_the_pools_of_the_row() -> None:
+    assert immunization.possible(GRAY_BOX, "divert-mixed")
+    assert not any(immunization.possible(GRAY_BOX, row) for row in ("none", "apdm"))
+    assert immunization.pools("divert-mixed") == {
+        "pool_identifiers": immunizing.ROWS["divert-mixed"][1]["identifiers"],
+        "pool_templates": immunizing.ROWS["divert-mixed"][1]["templates"],
+    }
+    assert immunization.pools("none") == {}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import common, many_subjects
+from benchmarks import common, immunizing, many_subjects
 
 pytestmark = pytest.mark.usefixtures("apart")
 
@@ -31,3 +31,23 @@ def test_from_cells_to_table(schedule: str, tmp_path: Path, capsys: pytest.Captu
     again = common.load(path)["cells"]
     assert {name: again[name] for name in record["cells"]} == record["cells"]
     assert set(again) - set(record["cells"]) == {f"{key}/protected/dog-1"}
+
+
+def test_other_attackers_have_a_table_of_their_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The gray box only of a row whose simulated attackers draw from pools."""
+    pooled = {"identifiers": "zwx", "templates": "a picture of {}", "behaviour": "pattern"}
+    monkeypatch.setitem(immunizing.ROWS, "pooled", ("divert", pooled))
+    path = tmp_path / "many_subjects.json"
+    flags = ["--quick", "--results", str(path), "--device", "cpu", "--counts", "1", "--attackers"]
+    many_subjects.cli([*flags, "paper,lora-4,gray-box", "--row", "pooled"])
+    many_subjects.cli([*flags, "gray-box,lora-4", "--row", "divert"])
+    cells = common.load(path)["cells"]
+    assert "pooled, joint, 2/1/lora-4/person-0" in cells
+    assert 0 <= cells["pooled, joint, 2/1/gray-box/person-0"]["protective"] <= 1
+    assert "divert, joint, 2/1/lora-4/person-0" in cells
+    assert not any(name.startswith("divert") and "gray-box" in name for name in cells)
+    shown = capsys.readouterr().out
+    assert "| pooled, joint, 2 | 1 | gray-box |" in shown
+    assert "| divert, joint, 2 | 1 | lora-4 |" in shown
