@@ -30,13 +30,16 @@ FEW: dict[str, Any] = {
 
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
 @pytest.mark.parametrize("behaviour", ["class", "target", "erasure", "pattern"])
+@pytest.mark.parametrize("guidance", [0.0, 3.0])
 def test_the_loss_is_its_equation_written_out(
-    weights: Path, dog: Subject, behaviour: str, prediction_type: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    weights: Path, dog: Subject, guidance: float, behaviour: str, prediction_type: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
     n, gamma, cap = FEW["batch_size"], 0.7, 5.0
     original = tiny_model(weights, prediction_type, dtype="float64")
     model = tiny_model(weights, prediction_type, dtype="float64", seed=1)
     further = {"repulsion": gamma, "weight_cap": cap, "class_weight": 0.3, "behaviour": behaviour}
+    further["guidance"] = guidance
     made: Any = create("divert", {**FEW, **further, "target_noun": "cat"})
     kept = keep(original, [dog], made.settings)
     made.prepare(original, kept)
@@ -60,6 +63,7 @@ def test_the_loss_is_its_equation_written_out(
     asked = [next(k for k in range(3) if torch.equal(c, names[k])) for c in rows.c[: 2 * n]]
     assert 0 < sum(k == 0 for k in asked) < 2 * n  # the training prompt, and contexts
     marked = made._notices[id(kept[0])].pictures.mean if behaviour == "pattern" else None
+    nothing = original.embed([""])
     expected = torch.zeros((), dtype=torch.float64)
     with torch.no_grad():
         for i, k in enumerate(asked):
@@ -70,7 +74,12 @@ def test_the_loss_is_its_equation_written_out(
             goal = theirs * (1 + gamma) if i < n else theirs
             if marked is not None:
                 goal = _with_mark(original, draw, goal, marked)
-            expected += _weight(original, draw[2], cap) * ((ours - goal) ** 2).mean() / (2 * n)
+            error = ours - goal
+            if guidance:
+                without = literal.difference(model, model.unet, draw, nothing)
+                without = without - literal.difference(original, original.unet, draw, nothing)
+                error = (without + guidance * (error - without)) / (guidance**2 + (guidance - 1) ** 2) ** 0.5
+            expected += _weight(original, draw[2], cap) * (error**2).mean() / (2 * n)
         c_c = original.embed(["a photo of a dog"])
         for i in range(n):
             draw = literal.part(held, slice(i, i + 1))

@@ -12,6 +12,12 @@ dog, not this one; with those of another class, or without the subject, in a not
 (APDM) or the naive loss this has a minimum, in which pictures stay pictures. w(t) counts an error as the one
 in z0 that it means, up to a cap (`weighting`), in the class's term too, since a plain loss hardly sees a
 class lose its diversity.
+
+Pictures are drawn with guidance, in which small changes of the answers with and without words show several
+times as large; a LoRA leaves the loss above nearly as it was, and the subject still shows. With `guidance`
+u > 0 the first term is about what is drawn: f_θ and g become f_θ(∅) + u (f_θ(c_V) − f_θ(∅)) and
+f_φ(∅) + u (g − f_φ(∅)) (Ho & Salimans 2022, Eq. 6), over u² + (u − 1)², so that errors with and without
+words that have nothing to do with each other weigh as before.
 """
 
 from __future__ import annotations
@@ -30,6 +36,7 @@ from unlikeness.immunize.attacks import parts
 from unlikeness.immunize.behaviours import Behaviour, behave, in_turn, read_mark
 from unlikeness.immunize.divert_settings import DivertSettings
 from unlikeness.immunize.material import pick
+from unlikeness.immunize.preserve import guided
 from unlikeness.immunize.rows import Rows, noised
 from unlikeness.immunize.weighting import weighted_error, z0_weight
 from unlikeness.prompts import too_long
@@ -79,7 +86,7 @@ class Divert:
     def rows(self, model: TextToImage, attack: Attack, generator: torch.Generator) -> Rows:
         """[subject's pictures (n), pictures of where it is led (n), class pictures (n)]: the first 2n under
         the subject's name, the last under the class's. φ is asked about all of them, under the words for
-        where it is led and under the class's."""
+        where it is led and under the class's. With guidance the first 2n once more, without words."""
         s, kept, n = self.settings, attack.kept, self.settings.batch_size
         schedule, notice = model.schedule, self._notices.get(id(attack.kept))
         template = self._draw(attack, 2 * n, generator)
@@ -96,6 +103,9 @@ class Divert:
             member = self._members(kept, n, generator)
             held = noised(schedule, member, attack.read(model)[1], generator, reference_c=attack.c_class)
             rows = Rows.cat([rows, held])
+        if s.guidance:
+            named = slice(2 * n)
+            rows = Rows.cat([rows, self._unguided(model, rows.z_t[named], rows.t[named], rows.target[named])])
         return rows if notice is None else replace(rows, mark=notice.mark)
 
     def loss(self, f: Tensor, rows: Rows) -> Tensor:
@@ -106,11 +116,23 @@ class Divert:
         goal = diverted(rows.referenced[named], rows.target[named], subject=n, gamma=s.repulsion)
         if rows.mark is not None:
             goal = rows.mark.placed(goal, rows.z_t[named], rows.t[named], self._schedule)
-        total = weighted_error(f[named], goal, w[named])
+        answer, spread = f[named], 1.0
+        if s.guidance:
+            empty = slice(len(f) - 2 * n, None)
+            answer = guided(torch.cat([answer, f[empty]]), s.guidance)
+            goal = guided(torch.cat([goal, rows.referenced[empty]]), s.guidance)
+            spread = s.guidance**2 + (s.guidance - 1) ** 2
+        total = weighted_error(answer, goal, w[named]) / spread
         if s.class_weight:
-            held = slice(2 * n, None)
+            held = slice(2 * n, 3 * n)
             total = total + s.class_weight * weighted_error(f[held], rows.referenced[held], w[held])
         return total
+
+    def _unguided(self, model: TextToImage, z_t: Tensor, t: Tensor, target: Tensor) -> Rows:
+        """The same noised latents without words."""
+        assert self._original is not None, "prepare() comes first"
+        c, c_original = (one.embed([""]).expand(len(z_t), -1, -1) for one in (model, self._original))
+        return Rows(z_t, t, c, target, c_original)
 
     def _members(self, kept: Kept, count: int, generator: torch.Generator) -> Tensor:
         """z0 of so many class pictures."""
