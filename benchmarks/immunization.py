@@ -2,12 +2,14 @@
 
     python -m benchmarks.immunization
     python -m benchmarks.immunization --rows none,apdm --attackers paper,lora-4 --subjects 2
+    python -m benchmarks.immunization --tuning --rows divert-lora,divert-lora-guided --skip 1 --subjects 2
 
 Per row (a method and its settings) and unseen subject: the model is immunized; every attacker of
 `unlikeness verify` personalizes it, and s is measured on held-out references; two unprotected subjects, one
 of the same class and one of another, are personalized too; class pictures are compared with renders of the
 class and with the original's. "none" is the model as it is. Attacks come in three strengths (`STRENGTHS`),
 of which the gentle one alone is run unless asked for: what the others get, no change of weights can withhold.
+With `--tuning` the subjects are those on which settings are chosen, and the figures go into another file.
 """
 
 from __future__ import annotations
@@ -49,6 +51,7 @@ from unlikeness.verify.quality import diversity
 from unlikeness.verify.settings import SCALES, VerifySettings
 
 NAME = "immunization"
+TUNING = f"{NAME}_tuning"
 CODE = (
     *attacking.CODE,
     *ENGINE,
@@ -82,9 +85,11 @@ def cli(argv: Sequence[str] | None) -> None:
     )
     parser.add_argument("--strengths", default="gentle", help=f"of {', '.join(STRENGTHS)}")
     parser.add_argument("--others", default="same class,another class", help="unprotected subjects, or none")
+    parser.add_argument("--tuning", action="store_true", help="tuning subjects, in a file of their own")
     args = parser.parse_args(argv)
     rows = rows_of(args.rows)
-    model, judge, results = opened(NAME, args, CODE, strengths=STRENGTHS)
+    name = TUNING if args.tuning else NAME
+    model, judge, results = opened(name, args, CODE, strengths=STRENGTHS)
     chosen: Sequence[Attacker] = EVERY
     known = (
         ("--strengths", args.strengths, STRENGTHS),
@@ -100,7 +105,8 @@ def cli(argv: Sequence[str] | None) -> None:
         model, judge, results, args.seed, quick=args.quick, strengths=args.strengths.split(","),
         others=[kind for kind in args.others.split(",") if kind != "none"],
     )  # fmt: skip
-    cast = unseen(1 if args.quick else args.subjects, args.seed)
+    seed = args.seed + personalization.TUNING_SEED if args.tuning else args.seed
+    cast = unseen(1 if args.quick else args.subjects, seed)
     for who in cast[args.skip :]:
         for row in rows:
             bench.measure(row, who, chosen)
@@ -231,7 +237,7 @@ class Bench:
             ]
             found = [pair for pair in pairs if all(file.exists() for file in pair)]
             if found:
-                _sheet(found).save(self.results.path.with_name(f"{NAME}-{row}.png"))
+                _sheet(found).save(self.results.path.with_name(f"{self.results.record['benchmark']}-{row}.png"))
                 made.append(row)
         return made
 
@@ -354,7 +360,7 @@ def render(record: Mapping[str, Any]) -> str:
         "A line a subject: its pictures, what the attacked original draws of it, and what the attacked model "
         "of the row draws.",
         *(
-            f"`{row}`:\n\n![{row}: {SHEET}](../benchmarks/results/{NAME}-{row}.png)"
+            f"`{row}`:\n\n![{row}: {SHEET}](../benchmarks/results/{record['benchmark']}-{row}.png)"
             for row in record.get("sheets", ())
         ),
     ])  # fmt: skip

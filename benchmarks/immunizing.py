@@ -74,6 +74,17 @@ _LOW_RANK: dict[str, Any] = {
 }  # fmt: skip
 """Above all attackers with LoRAs, at twice their rate and for twice as long."""
 
+_LORA: dict[str, Any] = {
+    "stride": 8, "depth": 400, "low_rank": 1.0, "ranks": "4,32", "low_rank_rate": 10.0,
+}  # fmt: skip
+"""Attackers with LoRAs alone, each as long as a real one."""
+
+_ROBUST: dict[str, Any] = {
+    "outer_steps": 300, "attack_learning_rate": 1e-4, "stride": 4, "depth": 200, "text_encoder": 0.5,
+    "low_rank": 0.5, "ranks": "4,32", "low_rank_rate": 30.0, "guidance": 3.0,
+}  # fmt: skip
+"""Half of the attackers with LoRAs, half of the others with the text encoder, all longer; guided answers."""
+
 ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     "apdm": ("apdm", _APDM),
     "apdm-full": ("apdm", _FULL),
@@ -87,6 +98,9 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     "divert-text-encoder": ("divert", {**_DIVERT, "text_encoder": 0.5}),
     "divert-mixed": ("divert", {**_DIVERT, **_MIXTURE}),
     "divert-low-rank": ("divert", {**_DIVERT, **_LOW_RANK}),
+    "divert-lora": ("divert", {**_DIVERT, **_LORA}),
+    "divert-lora-guided": ("divert", {**_DIVERT, **_LORA, "guidance": 3.0}),
+    "divert-robust": ("divert", {**_DIVERT, **_ROBUST}),
     "adversarial": ("adversarial", {**_APDM, "inner_steps": 0}),
     "imma": ("imma", {**_APDM, "outer_steps": 400, "inner_steps": 1}),
     "apdm-short": ("apdm", _SHORT),
@@ -111,10 +125,11 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 """By name: method and settings. APDM: shorter than published, as long as published, and holding what ours
 holds. Ours, with and without its parts, holding guided answers, with every third attack one that is to
-succeed, against attackers of whom half train the text encoder too, and against several kinds of attackers.
-The comparisons. APDM's ablations (its Tables 4 to 7), of half the length. PersGuard's behaviours as
-published, its retention (λ2 = 1 unless the name says another), and the same behaviours along simulated
-attacks (`divert`). APDM and PersGuard in one run."""
+succeed, against attackers of whom half train the text encoder too, against several kinds of attackers,
+against LoRAs alone, with plain and with guided answers, and against all of these. The comparisons. APDM's
+ablations (its Tables 4 to 7), of half the length. PersGuard's behaviours as published, its retention (λ2 = 1
+unless the name says another), and the same behaviours along simulated attacks (`divert`). APDM and PersGuard
+in one run."""
 
 MAIN = ("none", "apdm", "divert", "adversarial", "imma")
 """The rows that are measured unless others are asked for."""

@@ -26,9 +26,12 @@ BENCHMARKS = (
     "toybox_quality", "personalization", "protection", "other_attackers", "frozen_loss", "photographs",
     "rid_ablation", "rid_ways", "rid_speed", "rid_int8", "sd_memory",
     "attack_floor", "immunization", "drift_curve", "many_subjects", "retention", "immunize_cost",
-    "immunize_cost_sd",
+    "immunize_cost_sd", "immunization_tuning",
 )  # fmt: skip
-FLAGS = {"immunize_cost_sd": ("immunize_cost", " --size sd")}
+FLAGS = {
+    "immunize_cost_sd": ("immunize_cost", " --size sd"),
+    "immunization_tuning": ("immunization", " --tuning"),
+}
 """Of figures that a benchmark makes only with these flags: its name and they."""
 DOCS = Path(__file__).parents[1] / "docs"
 

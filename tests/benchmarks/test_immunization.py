@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from benchmarks import apdm_ablation, common, immunization, immunizing
+from benchmarks import apdm_ablation, common, immunization, immunizing, personalization
 from unlikeness.toybox.cast import unseen
 from unlikeness.verify.attackers import GRAY_BOX
 
@@ -67,3 +67,16 @@ def test_the_gray_box_draws_from_the_pools_of_the_row() -> None:
         "pool_templates": immunizing.ROWS["divert-mixed"][1]["templates"],
     }
     assert immunization.pools("none") == {}
+
+
+def test_tuning_subjects_have_a_file_of_their_own(tmp_path: Path) -> None:
+    """And its sheets are not those of the unseen subjects."""
+    path = tmp_path / "immunization_tuning.json"
+    flags = ["--quick", "--tuning", "--results", str(path), "--device", "cpu", "--others", "none"]
+    immunization.cli([*flags, "--rows", "none,divert", "--attackers", "paper"])
+    record = common.load(path)
+    [who] = unseen(1, personalization.TUNING_SEED)
+    assert f"divert/{personalization.key_of(who)}/gentle/paper" in record["cells"]
+    assert record["benchmark"] == "immunization_tuning"
+    assert [file.name for file in tmp_path.glob("*.png")] == ["immunization_tuning-divert.png"]
+    assert "immunization_tuning-divert.png" in immunization.render(record)
