@@ -97,6 +97,7 @@ def model(weights: Path) -> TextToImage:
         ),
         ("apdm", {"inner_steps": 2, "stride": 3, "depth": 12, "outer_steps": 5}),
         ("divert", {"inner_steps": 2, "outer_steps": 3, "text_encoder": 0.6, "contexts": "{} x"}),
+        ("divert", {"inner_steps": 2, "outer_steps": 2, "guidance": 3.0, "contexts": "{} x"}),
         ("divert", {"inner_steps": 1, "outer_steps": 7, "bystanders": 3, "contexts": "{} x"}),
         ("apdm", {"inner_steps": 2, "depth": 4, "outer_steps": 9, "bystanders": 2, "prior_weight": 0.0}),
         ("combined", {"outer_steps": 3, "pictures": 1, "contexts": "{} x", "batch_size": 2}),

@@ -184,3 +184,17 @@ def test_a_behaviour_that_cannot_be_is_refused(
 ) -> None:
     with pytest.raises(UsageError, match=message):
         immunize(exact, [dog], "divert", {**FEW, **settings})
+
+
+def test_an_answer_without_words_moves_the_guided_one(exact: TextToImage, dog: Subject) -> None:
+    """The answer to the words may be just what it should: the picture that is drawn would still differ."""
+    made: Any = create("divert", {**FEW, "guidance": 3.0, "repulsion": 0.0, "class_weight": 0.0})
+    kept = keep(exact, [dog], made.settings)
+    made.prepare(exact, kept)
+    attack = Mixture(exact, kept, made.settings).draw(kept[0], torch.Generator().manual_seed(0))
+    [rows] = ask(exact, [made.rows(exact, attack, torch.Generator().manual_seed(1))], "float32")
+    assert len(rows.z_t) == 4 * FEW["batch_size"]
+    f = rows.referenced.clone()
+    assert float(made.loss(f, rows)) == 0
+    f[2 * FEW["batch_size"] :] += 0.1
+    assert float(made.loss(f, rows)) > 0
