@@ -50,8 +50,8 @@ class DivertSettings(ImmunizeSettings):
     )  # fmt: skip
     weight_cap: float = setting(20.0, "Largest w(t); 0: w = 1.", source="ours", at_least=0.0)
     guidance: float = setting(
-        0.0, "Guidance of the pictures that the diversion is about; 0: the answers to the words alone, of "
-        "which there are fewer.", source="ours", at_least=0.0,
+        0.0, "Guidance of the pictures that are led elsewhere; 0: the plain answers are, in three fifths of "
+        "the rows.", source="ours", at_least=0.0,
     )  # fmt: skip
     preserve_weight: float = setting(
         10.0, "Weight of what is preserved at the released weights: the class, and further prompts if given.",
