@@ -19,7 +19,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks import common, personalization
-from benchmarks.immunization import CODE, PROTECTIVE, STRENGTHS, Bench, possible
+from benchmarks.immunization import CODE, Bench, possible
+from benchmarks.immunization_tables import PROTECTIVE, STRENGTHS
 from benchmarks.immunizing import ROWS, SCALE, others_of, what_it_took
 from benchmarks.judging import Counts, summarize, toybox_judge
 from unlikeness import immunize

@@ -1,0 +1,178 @@
+"""What `benchmarks.immunization` says of its cells: means over subjects, tables, sheets of pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from benchmarks import apdm_ablation, common, protection
+from benchmarks.immunizing import ROWS
+from benchmarks.judging import summarize
+from unlikeness.measure.bootstrap import bootstrap_mean
+from unlikeness.verify.attackers import EVERY
+
+STRENGTHS: dict[str, dict[str, Any]] = {
+    "gentle": {"learning_rate": 5e-5},
+    "best": {"learning_rate": 1e-4},
+    "strong": {"learning_rate": 5e-4},
+}
+"""Of the attackers, by the names that the tables use; LoRAs keep their rate. The first already gets s above
+0.6 out of the original, and nothing out of a U-Net that knows nothing; the second is the lowest rate at which
+the original gives its best s, and the third the one that benchmarks.personalization chose: these two learn a
+subject from its pictures alone (`benchmarks.attack_floor`)."""
+
+PROTECTIVE = ("protective", "protective_new_context")
+CLASS_PICTURES = 200
+SHEET = "subjects, the attacked original, the attacked model"
+
+
+def sheet(pairs: Sequence[Sequence[Path]], gap: int = 8) -> Image.Image:
+    """Each pair of strips as one line: the first one's upper half, and the lower halves of both."""
+    lines = []
+    for files in pairs:
+        plain, row = (Image.open(file) for file in files)
+        width, half = plain.width, plain.height // 2
+        line = Image.new("RGB", (3 * width + 2 * gap, half), (255, 255, 255))
+        line.paste(plain.crop((0, 0, width, half)), (0, 0))
+        for place, strip in enumerate((plain, row), start=1):
+            line.paste(strip.crop((0, strip.height - half, width, strip.height)), (place * (width + gap), 0))
+        lines.append(line)
+    height = sum(line.height + gap for line in lines) - gap
+    sheet = Image.new("RGB", (lines[0].width, height), (255, 255, 255))
+    for i, line in enumerate(lines):
+        sheet.paste(line, (0, i * (lines[0].height + gap)))
+    return sheet
+
+
+def sum_up(results: common.Results, seed: int) -> dict[str, Any]:
+    """Per row: s by strength and attacker, other subjects, quality; each over all subjects that have it."""
+    names = sorted({name.split("/")[1] for name in results.cells}, key=protection.number)
+    summary: dict[str, Any] = {}
+    for row in ("none", *ROWS):
+        found: dict[str, Any] = {"s": {}, "quality": None}
+        for key in sorted({name.split("/", 2)[2] for name in results.cells if name.startswith(f"{row}/")}):
+            cells = [
+                results.cells[f"{row}/{name}/{key}"]
+                for name in names
+                if f"{row}/{name}/{key}" in results.cells
+            ]
+            if not cells or key == "made":
+                continue
+            if key == "quality":
+                found["quality"] = {
+                    name: vars(bootstrap_mean([[cell[name]] for cell in cells], seed=seed))
+                    for name in cells[0] if isinstance(cells[0][name], float)
+                } | {"drift": float(sum(c["fid"] / c["fid_original"] for c in cells) / len(cells) - 1),
+                     "subjects": len(cells)}  # fmt: skip
+            else:
+                found["s"][key] = summarize(cells, seed=seed) | {
+                    name: vars(bootstrap_mean([[cell[name]] for cell in cells], seed=seed))
+                    for name in PROTECTIVE if all(name in cell for cell in cells)
+                }  # fmt: skip
+        if found["s"]:
+            summary[row] = found
+    return summary
+
+
+def render(record: Mapping[str, Any]) -> str:
+    """The tables of docs/results.md."""
+    rows = []
+    summary = {k: found for k, found in record["summary"].items() if k not in apdm_ablation.ABLATIONS}
+    for row, found in summary.items():
+        for strength in STRENGTHS:
+            for one in EVERY:
+                f = found["s"].get(f"{strength}/{one.name}")
+                if f is not None:
+                    rows.append([
+                        row, strength, one.name, common.interval(f["s"]), f"{f['s_new_context']:.2f}",
+                        f"{f['class_read']:.2f}",
+                        " / ".join(f"{f[name]['value']:.0%}" for name in PROTECTIVE if name in f) or None,
+                        f["subjects"],
+                    ])  # fmt: skip
+    head = ["model", "attack", "attacker", "s", "s, new context", "class read", "notice", "subjects"]
+    noticed = any(line[-2] for line in rows)
+    if not noticed:
+        head, rows = _without_notice(head), [_without_notice(line) for line in rows]
+    kinds = [
+        (strength, kind)
+        for strength in STRENGTHS
+        for kind in ("same class", "another class")
+        if any(f"{strength}/{kind}" in found["s"] for found in summary.values())
+    ]
+    kept = []
+    for row, found in summary.items():
+        q = found["quality"]
+        cells: list[Any] = [row]
+        for strength, kind in kinds:
+            f = found["s"].get(f"{strength}/{kind}")
+            cells.append(None if f is None else common.interval(f["s"]))
+        if q is not None:
+            cells += [f"{q['fid']['value']:.2f}", f"{q['drift']:+.0%}", f"{q['recall']['value']:.2f}",
+                      f"{q['diversity']['value']:.2f}", f"{q['captions_read']['value']:.2f}"]  # fmt: skip
+            kept.append(cells)
+    headings = ["model", *(f"s, {kind}, {strength}" for strength, kind in kinds)]
+    about = record["about"]
+    return "\n\n".join([
+        common.table(head, rows),
+        *(["Notice: share of pictures with the protective output, at the training prompt / in new contexts."]
+          if noticed else []),
+        "What everybody else still has: s of unprotected subjects after the paper's attack; class pictures.",
+        common.table([*headings, "FID", "drift", "recall", "diversity", "captions read"], kept),
+        f"{CLASS_PICTURES} class pictures a subject; FID and recall against renders, in the classifier's "
+        "features, drift against the original's own FID; diversity: mean distance in the identity encoder's "
+        f"space, over the original's. Seed {about['seed']}. Intervals: 95 %, bootstrap over subjects and "
+        "pictures.",
+        *_made_on(record["cells"]),
+        *_taken(record, summary),
+        *apdm_ablation.render(record),
+        "A line a subject: its pictures, what the attacked original draws of it, and what the attacked model "
+        "of the row draws.",
+        *(
+            f"`{row}`:\n\n![{row}: {SHEET}](../benchmarks/results/{record['benchmark']}-{row}.png)"
+            for row in record.get("sheets", ())
+        ),
+    ])  # fmt: skip
+
+
+def _made_on(cells: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Which figures a GPU made, if any."""
+    made: dict[str, list[str]] = {}
+    for key, cell in cells.items():
+        if "device" in cell:
+            made.setdefault(cell["device"], []).append(key.split("/")[0])
+    return [
+        f"Attacks made on a GPU ({device}): "
+        + ", ".join(f"{rows.count(row)} of `{row}`" for row in dict.fromkeys(rows)) + "."
+        for device, rows in made.items()
+    ]  # fmt: skip
+
+
+def _taken(record: Mapping[str, Any], summary: Mapping[str, Any]) -> list[str]:
+    """The table of what each row's models took to make."""
+    rows = []
+    for row in summary:
+        keys = [key for key in record["cells"] if key.startswith(f"{row}/") and key.endswith("/made")]
+        if keys:
+            took = [record["cells"][key] for key in keys]
+            mean = {
+                name: sum(one[name] for one in took) / len(took)
+                for name in ("outer_steps", "pictures_with_gradient", "pictures_without", "made_seconds")
+            }
+            rows.append([
+                row, round(mean["outer_steps"]), f"{mean['pictures_with_gradient']:,.0f}",
+                f"{mean['pictures_without']:,.0f}", f"{mean['made_seconds'] / 60:.0f}", len(took),
+            ])  # fmt: skip
+    if published := record.get("published"):
+        rows.append([
+            "apdm, its published length", published["outer_steps"],
+            f"{published['pictures_with_gradient']:,}", f"{published['pictures_without']:,}", None, 0,
+        ])  # fmt: skip
+    head = ["model", "outer steps", "pictures with a gradient", "without", "minutes on one core", "models"]
+    return ["What a model takes, in pictures through U-Nets:", common.table(head, rows)] if rows else []
+
+
+def _without_notice(line: list[Any]) -> list[Any]:
+    return [*line[:-2], line[-1]]
