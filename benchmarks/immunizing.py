@@ -56,10 +56,18 @@ _DIVERT: dict[str, Any] = {
     **_KEPT,
 }  # fmt: skip
 
+_UNET: dict[str, Any] = {**_DIVERT, "text_encoder": 0.0}
+"""Against attackers of whom none trains the text encoder."""
+
 _BACKDOOR: dict[str, Any] = {"outer_steps": 400, "learning_rate": 3e-4, **_KEPT}
 
-_NOTICE: dict[str, Any] = {**_DIVERT, "outer_steps": 300, "depth": 100, "weight_cap": 100.0}
-"""A notice lasts if more and deeper attacks are met, and the highest noise, where pictures begin, counts."""
+_NOTICE: dict[str, Any] = {
+    **_DIVERT, "outer_steps": 300, "depth": 100, "weight_cap": 100.0, "guidance": 3.0,
+}  # fmt: skip
+"""A notice lasts if more and deeper attacks are met, the highest noise, where pictures begin, counts, and the
+guided answers bear it."""
+
+_UNGUIDED: dict[str, Any] = {**_NOTICE, "guidance": 0.0, "text_encoder": 0.0}
 
 _APDM_AND: dict[str, Any] = {**_APDM, **_KEPT, "retention_weight": 0.0}
 
@@ -69,21 +77,10 @@ _MIXTURE: dict[str, Any] = {
 }  # fmt: skip
 """Attackers of several kinds, none of whose words is an attacker's of the benchmarks; more of them."""
 
-_LOW_RANK: dict[str, Any] = {
-    "low_rank": 0.75, "ranks": "4,32", "low_rank_rate": 20.0, "depth": 100, "outer_steps": 300,
-}  # fmt: skip
-"""Above all attackers with LoRAs, at twice their rate and for twice as long."""
-
 _LORA: dict[str, Any] = {
     "stride": 8, "depth": 400, "low_rank": 1.0, "ranks": "4,32", "low_rank_rate": 10.0,
 }  # fmt: skip
 """Attackers with LoRAs alone, each as long as a real one."""
-
-_ROBUST: dict[str, Any] = {
-    "outer_steps": 300, "attack_learning_rate": 1e-4, "stride": 4, "depth": 200, "text_encoder": 0.5,
-    "low_rank": 0.5, "ranks": "4,32", "low_rank_rate": 30.0, "guidance": 3.0,
-}  # fmt: skip
-"""Half of the attackers with LoRAs, half of the others with the text encoder, all longer; guided answers."""
 
 ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     "apdm": ("apdm", _APDM),
@@ -91,16 +88,13 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     "apdm-kept": ("apdm", {**_APDM, **_KEPT}),
     "divert": ("divert", _DIVERT),
     "divert-gamma-0": ("divert", {**_DIVERT, "repulsion": 0.0}),
-    "divert-no-l2p": ("divert", {**_DIVERT, "inner_steps": 0, "depth": 0}),
+    "divert-no-l2p": ("divert", {**_UNET, "inner_steps": 0, "depth": 0}),
     "divert-not-kept": ("divert", {**_DIVERT, "preserve_weight": 0.0}),
-    "divert-guided": ("divert", {**_DIVERT, "preserve_guidance": 3.0, "preserve_batch_size": 16}),
-    "divert-bystanders": ("divert", {**_DIVERT, "bystanders": 3}),
-    "divert-text-encoder": ("divert", {**_DIVERT, "text_encoder": 0.5}),
-    "divert-mixed": ("divert", {**_DIVERT, **_MIXTURE}),
-    "divert-low-rank": ("divert", {**_DIVERT, **_LOW_RANK}),
-    "divert-lora": ("divert", {**_DIVERT, **_LORA}),
-    "divert-lora-guided": ("divert", {**_DIVERT, **_LORA, "guidance": 3.0}),
-    "divert-robust": ("divert", {**_DIVERT, **_ROBUST}),
+    "divert-unet": ("divert", _UNET),
+    "divert-bystanders": ("divert", {**_UNET, "bystanders": 3}),
+    "divert-mixed": ("divert", {**_UNET, **_MIXTURE}),
+    "divert-lora": ("divert", {**_UNET, **_LORA}),
+    "divert-lora-guided": ("divert", {**_UNET, **_LORA, "guidance": 3.0}),
     "adversarial": ("adversarial", {**_APDM, "inner_steps": 0}),
     "imma": ("imma", {**_APDM, "outer_steps": 400, "inner_steps": 1}),
     "apdm-short": ("apdm", _SHORT),
@@ -121,15 +115,17 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     "pattern-aware": ("divert", {**_NOTICE, "behaviour": "pattern"}),
     "erasure-aware": ("divert", {**_NOTICE, "behaviour": "erasure"}),
     "target-aware": ("divert", {**_NOTICE, "behaviour": "target"}),
+    "pattern-unguided": ("divert", {**_UNGUIDED, "behaviour": "pattern"}),
+    "target-unguided": ("divert", {**_UNGUIDED, "behaviour": "target"}),
     "combined": ("combined", {**_APDM_AND, "behaviour": "target"}),
 }
 """By name: method and settings. APDM: shorter than published, as long as published, and holding what ours
-holds. Ours, with and without its parts, holding guided answers, with every third attack one that is to
-succeed, against attackers of whom half train the text encoder too, against several kinds of attackers,
-against LoRAs alone, with plain and with guided answers, and against all of these. The comparisons. APDM's
-ablations (its Tables 4 to 7), of half the length. PersGuard's behaviours as published, its retention (λ2 = 1
-unless the name says another), and the same behaviours along simulated attacks (`divert`). APDM and PersGuard
-in one run."""
+holds. Ours, with and without its parts, against attackers of whom none trains the text encoder, of these with
+every third attack one that is to succeed, against several kinds of attackers, and against LoRAs alone, with
+plain and with guided answers. The comparisons. APDM's ablations (its Tables 4 to 7), of half the length.
+PersGuard's behaviours as published, its retention (λ2 = 1 unless the name says another), and the same
+behaviours along simulated attacks (`divert`), with guided answers and without. APDM and PersGuard in one
+run."""
 
 MAIN = ("none", "apdm", "divert", "adversarial", "imma")
 """The rows that are measured unless others are asked for."""

@@ -38,6 +38,10 @@ class DivertSettings(ImmunizeSettings):
         3e-5, "The simulated attacker's step size, whose strides are long.",
         source="ours: 6 times that of the attacker who is feared", at_least=0.0,
     )  # fmt: skip
+    text_encoder: float = setting(
+        0.5, "Share of the simulated attackers with full updates who train the text encoder too; 0 without "
+        "inner_steps.", source="ours", at_least=0.0, at_most=1.0,
+    )  # fmt: skip
     repulsion: float = setting(
         1.0,
         "γ: how far beyond the class's answer the subject's own pictures are answered.",

@@ -190,7 +190,9 @@ class ImmunizeSettings(Checked):
         if not self.inner_steps:
             for name, value in (("low_rank", self.low_rank), ("text_encoder", self.text_encoder)):
                 if value:
-                    raise UsageError(f"{name} ({value:g}) needs inner_steps above 0, a share of attacks")
+                    raise UsageError(
+                        f"{name} ({value:g}), a share of attacks, needs inner_steps above 0; or set {name}=0"
+                    )
 
     @property
     def uses_prompts(self) -> bool:
