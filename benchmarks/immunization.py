@@ -140,7 +140,7 @@ class Bench:
             return
         released = self.maker.released(row, who)
         drawn = Priors(released)
-        self.results.cell(f"{key}/quality", lambda: self.quality(released, who))
+        self.results.cell(f"{key}/quality", lambda: self.quality(released, who, row))
         for strength in self.strengths:
             base = self.base(strength, row)
             for one in chosen:
@@ -152,7 +152,7 @@ class Bench:
                 self.results.cell(
                     f"{key}/{strength}/{kind}",
                     lambda base=base, kind=kind: self.attacked(  # type: ignore[misc]
-                        released, others_of(who)[kind], PAPER, base, drawn, f"{key}-{kind}"
+                        released, others_of(who)[kind], PAPER, base, drawn, f"{key}-{kind}", row
                     ),
                 )
 
@@ -186,8 +186,9 @@ class Bench:
         grid(torch.cat([subject.images, pictures[:TRAINING]]), columns=TRAINING).save(strip)
         return figures | common.on_gpu(released.device)
 
-    def quality(self, released: TextToImage, who: Member) -> dict[str, Any]:
-        """Class pictures against renders of the class, beside the original's; captions read as asked."""
+    def quality(self, released: TextToImage, who: Member, row: str = "none") -> dict[str, Any]:
+        """Class pictures against renders of the class, beside the original's; captions read as asked. Of a
+        row with a notice, the share of class pictures that show it, though nobody attacked."""
         count = 8 if self.quick else CLASS_PICTURES
         steps = 2 if self.quick else 25
         noun = who.class_noun
@@ -207,6 +208,7 @@ class Bench:
         identity = [self.judge.embedder(x) for x in pictures]
         varied = diversity(identity[0], identity[1], seed=self.seed)
         self._strip(pictures, noun, who)
+        shown = protective_of(row, who, now, self.judge.reader)
         return {
             "fid": frechet_distance(seen, renders),
             "fid_original": frechet_distance(seen_before, renders),
@@ -214,6 +216,7 @@ class Bench:
             "recall_original": precision_recall(renders, seen_before)[1],
             "diversity": varied.value, "class_pictures": count,
             "captions_read": sum(f" {n}" in p for n, p in zip(read, asked, strict=True)) / len(asked),
+            **({} if shown is None else {"protective": float(shown.float().mean())}),
         }  # fmt: skip
 
     def strip(self, key: str, attacker: str, rate: float) -> Path:

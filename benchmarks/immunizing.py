@@ -115,6 +115,7 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     "pattern-aware": ("divert", {**_NOTICE, "behaviour": "pattern"}),
     "erasure-aware": ("divert", {**_NOTICE, "behaviour": "erasure"}),
     "target-aware": ("divert", {**_NOTICE, "behaviour": "target"}),
+    "pattern-kept": ("divert", {**_NOTICE, "behaviour": "pattern", "preserve_cap": 100.0}),
     "pattern-unguided": ("divert", {**_UNGUIDED, "behaviour": "pattern"}),
     "target-unguided": ("divert", {**_UNGUIDED, "behaviour": "target"}),
     "combined": ("combined", {**_APDM_AND, "behaviour": "target"}),
@@ -124,8 +125,8 @@ holds. Ours, with and without its parts, against attackers of whom none trains t
 every third attack one that is to succeed, against several kinds of attackers, and against LoRAs alone, with
 plain and with guided answers. The comparisons. APDM's ablations (its Tables 4 to 7), of half the length.
 PersGuard's behaviours as published, its retention (λ2 = 1 unless the name says another), and the same
-behaviours along simulated attacks (`divert`), with guided answers and without. APDM and PersGuard in one
-run."""
+behaviours along simulated attacks (`divert`), with guided answers, with guided ones and the class held harder
+at high noise, and without. APDM and PersGuard in one run."""
 
 MAIN = ("none", "apdm", "divert", "adversarial", "imma")
 """The rows that are measured unless others are asked for."""
@@ -287,8 +288,9 @@ class Maker:
             model, subjects, made, original=self.model, prompts=captions(), general=self.general(),
             priors=priors, checkpoint=state, after=lambda _, loss: losses.append(loss),
         )  # fmt: skip
+        whole = made.settings.outer_steps / max(len(losses), 1)  # above 1 if an interrupted run went on
         took = {
-            "made_seconds": round(time.perf_counter() - began, 1),
+            "made_seconds": round((time.perf_counter() - began) * whole, 1),
             "loss_last": losses[-1] if losses else None, **passes,
         }  # fmt: skip
         weights = {name: p.half().contiguous() for name, p in released.unet.state_dict().items()}

@@ -90,19 +90,19 @@ class Run:
         released = self.released(cast, key)
         drawn, base = Priors(released), bench.base(STRENGTH, self.row)
 
-        def attack(who: Member, name: str, row: str = "none", one: Attacker = PAPER) -> None:
+        def attack(who: Member, name: str, one: Attacker = PAPER) -> None:
             called = personalization.key_of(who)
             bench.results.cell(
                 f"{key}/{name}/{called}",
                 lambda: bench.attacked(
-                    released, who, one, base, drawn, f"{key.replace(', ', '-')}-{called}", row
+                    released, who, one, base, drawn, f"{key.replace(', ', '-')}-{called}", self.row
                 ),
             )
 
-        bench.results.cell(f"{key}/quality", lambda: bench.quality(released, cast[0]))
+        bench.results.cell(f"{key}/quality", lambda: bench.quality(released, cast[0], self.row))
         for one in chosen:
             for who in cast[:attacked]:
-                attack(who, "protected" if one is PAPER else one.name, self.row, one)
+                attack(who, "protected" if one is PAPER else one.name, one)
         for kind, who in others_of(cast[0]).items():
             attack(who, kind)
 
@@ -147,13 +147,14 @@ def sum_up(results: common.Results, seed: int) -> dict[str, Any]:
                 found[name] = summarize(cells, seed=seed) | {
                     notice: sum(cell[notice] for cell in cells) / len(cells)
                     for notice in PROTECTIVE
-                    if notice in cells[0]
+                    if all(notice in cell for cell in cells)
                 }
         quality = results.cells.get(f"{key}/quality")
         if quality is not None:
             found["quality"] = {
                 "drift": quality["fid"] / quality["fid_original"] - 1,
                 "diversity": quality["diversity"],
+                **{name: quality[name] for name in PROTECTIVE if name in quality},
             }
         summary[key] = found
     return summary
@@ -171,6 +172,8 @@ def render(record: Mapping[str, Any]) -> str:
                 for name in ("protected", "same class", "another class")
             ),
             _notice(protected),
+            *(_notice(found.get(name, {})) for name in ("same class", "another class")),
+            _notice(quality or {}),
             None if quality is None else f"{quality['drift']:+.0%}",
             None if quality is None else f"{quality['diversity']:.2f}",
             f"{made['pictures_with_gradient']:,}", f"{made['made_seconds'] / 60:.0f}",
@@ -178,8 +181,8 @@ def render(record: Mapping[str, Any]) -> str:
         ])  # fmt: skip
     head = [
         "method, schedule, outer steps", "protected", "s of the protected", "s, same class",
-        "s, another class", "notice", "FID drift", "diversity", "pictures with a gradient",
-        "minutes", "attacked",
+        "s, another class", "notice", "same class", "another class", "class prompt", "FID drift", "diversity",
+        "pictures with a gradient", "minutes", "attacked",
     ]  # fmt: skip
     about = record["about"]
     return "\n\n".join([
@@ -187,8 +190,9 @@ def render(record: Mapping[str, Any]) -> str:
         *_by_attacker(record["summary"]),
         f"The paper's attacker at a learning rate of {about['attack']['learning_rate']:g}; s of two subjects "
         "whom nobody protects. Outer steps: for each subject; of sampled ones for all. Notice: share of "
-        "pictures that show it, at the training prompt / in new contexts, where there is one. Drift and "
-        "diversity of the first subject's class, against the original's. "
+        "pictures that show it, at the training prompt / in new contexts, where there is one; then that share of "
+        "others' pictures and of the class's, which should be none. Drift and diversity of the first subject's "
+        "class, against the original's. "
         f"Seed {about['seed']}. Intervals: 95 %, bootstrap over subjects and pictures.",
     ])  # fmt: skip
 

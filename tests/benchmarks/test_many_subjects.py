@@ -46,6 +46,9 @@ def test_other_attackers_have_a_table_of_their_own(
     cells = common.load(path)["cells"]
     assert "pooled, joint, 2/1/lora-4/person-0" in cells
     assert 0 <= cells["pooled, joint, 2/1/gray-box/person-0"]["protective"] <= 1
+    for end in ("same class/person-50000", "another class/dog-50000", "quality"):
+        assert 0 <= cells[f"pooled, joint, 2/1/{end}"]["protective"] <= 1  # who is shown it unasked
+        assert "protective" not in cells[f"divert, joint, 2/1/{end}"]
     assert "divert, joint, 2/1/lora-4/person-0" in cells
     assert not any(name.startswith("divert") and "gray-box" in name for name in cells)
     shown = capsys.readouterr().out
