@@ -190,9 +190,9 @@ def render(record: Mapping[str, Any]) -> str:
         *_by_attacker(record["summary"]),
         f"The paper's attacker at a learning rate of {about['attack']['learning_rate']:g}; s of two subjects "
         "whom nobody protects. Outer steps: for each subject; of sampled ones for all. Notice: share of "
-        "pictures that show it, at the training prompt / in new contexts, where there is one; then that share of "
-        "others' pictures and of the class's, which should be none. Drift and diversity of the first subject's "
-        "class, against the original's. "
+        "pictures that show it, at the training prompt / in new contexts, where there is one; then that "
+        "share of others' pictures and of the class's, which should be none. Drift and diversity of the "
+        "first subject's class, against the original's. "
         f"Seed {about['seed']}. Intervals: 95 %, bootstrap over subjects and pictures.",
     ])  # fmt: skip
 
