@@ -165,11 +165,6 @@ def _taken(record: Mapping[str, Any], summary: Mapping[str, Any]) -> list[str]:
                 row, round(mean["outer_steps"]), f"{mean['pictures_with_gradient']:,.0f}",
                 f"{mean['pictures_without']:,.0f}", f"{mean['made_seconds'] / 60:.0f}", len(took),
             ])  # fmt: skip
-    if published := record.get("published"):
-        rows.append([
-            "apdm, its published length", published["outer_steps"],
-            f"{published['pictures_with_gradient']:,}", f"{published['pictures_without']:,}", None, 0,
-        ])  # fmt: skip
     head = ["model", "outer steps", "pictures with a gradient", "without", "minutes on one core", "models"]
     return ["What a model takes, in pictures through U-Nets:", common.table(head, rows)] if rows else []
 

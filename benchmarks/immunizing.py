@@ -299,11 +299,6 @@ class Maker:
         part.replace(file)
         state.unlink(missing_ok=True)
 
-    def passes(self, row: tuple[str, Mapping[str, Any]], cast: Sequence[Member]) -> dict[str, int]:
-        """What a row, of `ROWS` or not, would take to protect `cast` in one model."""
-        made = immunize.create(row[0], self.values(row[1], cast))
-        return _passes(self.model, made, cast, self.model)
-
     def general(self) -> Posterior:
         """The original's pictures of `captions`, drawn once."""
         if self._general is None:
