@@ -181,8 +181,8 @@ def render(record: Mapping[str, Any]) -> str:
         ])  # fmt: skip
     head = [
         "method, schedule, outer steps", "protected", "s of the protected", "s, same class",
-        "s, another class", "notice", "same class", "another class", "class prompt", "FID drift", "diversity",
-        "pictures with a gradient", "minutes", "attacked",
+        "s, another class", "notice", "notice, same class", "notice, another class", "notice, class prompt",
+        "FID drift", "diversity", "pictures with a gradient", "minutes", "attacked",
     ]  # fmt: skip
     about = record["about"]
     return "\n\n".join([
