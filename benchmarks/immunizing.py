@@ -68,6 +68,7 @@ _NOTICE: dict[str, Any] = {
 guided answers bear it."""
 
 _UNGUIDED: dict[str, Any] = {**_NOTICE, "guidance": 0.0, "text_encoder": 0.0}
+"""The plain answers bear it, against attackers of whom none trains the text encoder."""
 
 _APDM_AND: dict[str, Any] = {**_APDM, **_KEPT, "retention_weight": 0.0}
 
