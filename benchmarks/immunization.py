@@ -151,7 +151,7 @@ class Bench:
                 self.results.cell(
                     f"{key}/{strength}/{kind}",
                     lambda base=base, kind=kind: self.attacked(  # type: ignore[misc]
-                        released, others_of(who)[kind], PAPER, base, drawn, f"{key}-{kind}", row
+                        released, others_of(who)[kind], PAPER, base, drawn, f"{key}-{kind}", row, who
                     ),
                 )
 
@@ -164,10 +164,10 @@ class Bench:
 
     def attacked(
         self, released: TextToImage, who: Member, one: Attacker, base: VerifySettings, drawn: Priors,
-        key: str, row: str = "none",
+        key: str, row: str = "none", protected: Member | None = None,
     ) -> dict[str, Any]:  # fmt: skip
         """What this attacker gets out of the model; of a row with a notice, the share of pictures that show
-        it, at the training prompt and in new contexts."""
+        it, at the training prompt and in new contexts: that of `protected`, if it is somebody else."""
         subject = who.subject(TRAINING)
         attacked = run_attacker(
             released, subject, one, base, priors=drawn,
@@ -175,7 +175,7 @@ class Bench:
             scratch=self.results.work / "scratch" / f"{key.replace('/', '-')}-{base.learning_rate:g}",
         )  # fmt: skip
         figures, pictures = self.judge.look(attacked.model, who, attacked.subject, self.seed)
-        shown = protective_of(row, who, pictures, self.judge.reader)
+        shown = protective_of(row, who, pictures, self.judge.reader, protected)
         if shown is not None:
             n = self.judge.counts.generated
             parts = shown.float()[:n], shown.float()[n:]

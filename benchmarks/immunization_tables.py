@@ -89,8 +89,7 @@ def render(record: Mapping[str, Any]) -> str:
                     rows.append([
                         row, strength, one.name, common.interval(f["s"]), f"{f['s_new_context']:.2f}",
                         f"{f['class_read']:.2f}",
-                        " / ".join(f"{f[name]['value']:.0%}" for name in PROTECTIVE if name in f) or None,
-                        f["subjects"],
+                        _notice(f), f["subjects"],
                     ])  # fmt: skip
     head = ["model", "attack", "attacker", "s", "s, new context", "class read", "notice", "subjects"]
     noticed = any(line[-2] for line in rows)
@@ -102,7 +101,7 @@ def render(record: Mapping[str, Any]) -> str:
         for kind in ("same class", "another class")
         if any(f"{strength}/{kind}" in found["s"] for found in summary.values())
     ]
-    kept = []
+    kept, unasked = [], []
     for row, found in summary.items():
         q = found["quality"]
         cells: list[Any] = [row]
@@ -113,6 +112,10 @@ def render(record: Mapping[str, Any]) -> str:
             cells += [f"{q['fid']['value']:.2f}", f"{q['drift']:+.0%}", f"{q['recall']['value']:.2f}",
                       f"{q['diversity']['value']:.2f}", f"{q['captions_read']['value']:.2f}"]  # fmt: skip
             kept.append(cells)
+            shown = [_notice(found["s"].get("/".join(kind), {})) for kind in kinds]
+            shown.append(f"{q['protective']['value']:.0%}" if "protective" in q else None)
+            if any(shown):
+                unasked.append([row, *shown, q["subjects"]])
     headings = ["model", *(f"s, {kind}, {strength}" for strength, kind in kinds)]
     about = record["about"]
     return "\n\n".join([
@@ -121,6 +124,7 @@ def render(record: Mapping[str, Any]) -> str:
           if noticed else []),
         "What everybody else still has: s of unprotected subjects after the paper's attack; class pictures.",
         common.table([*headings, "FID", "drift", "recall", "diversity", "captions read"], kept),
+        *_unasked(unasked, kinds),
         f"{CLASS_PICTURES} class pictures a subject; FID and recall against renders, in the classifier's "
         "features, drift against the original's own FID; diversity: mean distance in the identity encoder's "
         f"space, over the original's. Seed {about['seed']}. Intervals: 95 %, bootstrap over subjects and "
@@ -135,6 +139,23 @@ def render(record: Mapping[str, Any]) -> str:
             for row in record.get("sheets", ())
         ),
     ])  # fmt: skip
+
+
+def _notice(found: Mapping[str, Any]) -> str | None:
+    """ "40% / 75%": the notice's share at the training prompt and in new contexts; None if there is none."""
+    return " / ".join(f"{found[one]['value']:.0%}" for one in PROTECTIVE if one in found) or None
+
+
+def _unasked(rows: Sequence[Sequence[Any]], kinds: Sequence[tuple[str, str]]) -> list[str]:
+    """The table of who else is shown a notice, if a row has one."""
+    if not rows:
+        return []
+    head = ["model", *(f"{kind}, {strength}" for strength, kind in kinds), "class prompt", "subjects"]
+    return [
+        "Who else is shown the notice, which should be nobody: unprotected subjects after the paper's "
+        "attack; the class prompt, though nobody attacked.",
+        common.table(head, rows),
+    ]
 
 
 def _made_on(cells: Mapping[str, Mapping[str, Any]]) -> list[str]:

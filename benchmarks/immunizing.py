@@ -70,6 +70,10 @@ guided answers bear it."""
 _UNGUIDED: dict[str, Any] = {**_NOTICE, "guidance": 0.0, "text_encoder": 0.0}
 """The plain answers bear it, against attackers of whom none trains the text encoder."""
 
+_SHARED: dict[str, Any] = {**_NOTICE, "preserve_cap": 100.0, "stride": 4, "bystanders": 2}
+"""For several subjects in one model: of each more attacks, and between them those that are to succeed, or
+every fine-tune would end in the notice."""
+
 _APDM_AND: dict[str, Any] = {**_APDM, **_KEPT, "retention_weight": 0.0}
 
 _MIXTURE: dict[str, Any] = {
@@ -117,6 +121,7 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     "erasure-aware": ("divert", {**_NOTICE, "behaviour": "erasure"}),
     "target-aware": ("divert", {**_NOTICE, "behaviour": "target"}),
     "pattern-kept": ("divert", {**_NOTICE, "behaviour": "pattern", "preserve_cap": 100.0}),
+    "pattern-bystanders": ("divert", {**_SHARED, "behaviour": "pattern"}),
     "pattern-unguided": ("divert", {**_UNGUIDED, "behaviour": "pattern"}),
     "target-unguided": ("divert", {**_UNGUIDED, "behaviour": "target"}),
     "combined": ("combined", {**_APDM_AND, "behaviour": "target"}),
@@ -180,14 +185,17 @@ def target_of(who: Member) -> str:
     return CLASS_NOUNS[(CLASS_NOUNS.index(who.class_noun) + 2) % len(CLASS_NOUNS)]
 
 
-def protective_of(row: str, who: Member, images: Tensor, reader: Reader) -> Tensor | None:
-    """[B] of bool: which pictures show the row's protective output; None for a row that has none."""
+def protective_of(
+    row: str, who: Member, images: Tensor, reader: Reader, protected: Member | None = None
+) -> Tensor | None:
+    """[B] of bool: which pictures of `who` show the row's protective output, that of `protected` if the two
+    differ; None for a row that has none."""
     settings = ROWS.get(row, ("", {}))[1]
     if "behaviour" not in settings:
         return None
     return protective(
         settings["behaviour"], images, pattern=mark(), read=lambda x: reader.read(x)[0],
-        class_noun=who.class_noun, target_noun=target_of(who),
+        class_noun=who.class_noun, target_noun=target_of(protected or who),
     )  # fmt: skip
 
 

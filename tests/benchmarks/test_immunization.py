@@ -7,7 +7,14 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from benchmarks import apdm_ablation, common, immunization, immunizing, personalization
+from benchmarks import (
+    apdm_ablation,
+    common,
+    immunization,
+    immunization_tables,
+    immunizing,
+    personalization,
+)
 from unlikeness.toybox.cast import unseen
 from unlikeness.verify.attackers import GRAY_BOX
 
@@ -49,6 +56,28 @@ def test_from_cells_to_table(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert f"| the method | 0.138 (N_per 20) | {s:.2f} [" in table
     assert "| N_per 5 | 0.337 | – | – |" in table
     assert "on person-0" in told
+
+
+def test_notices_where_none_should_be_have_a_table(tmp_path: Path) -> None:
+    path = tmp_path / "immunization.json"
+    immunization.cli([
+        "--quick", "--results", str(path), "--device", "cpu", "--rows", "none,pattern",
+        "--attackers", "paper", "--others", "same class",
+    ])  # fmt: skip
+    record = common.load(path)
+    cells = record["cells"]
+    other, quality = cells["pattern/person-0/gentle/same class"], cells["pattern/person-0/quality"]
+    other["protective"], other["protective_new_context"], quality["protective"] = 0.5, 0.25, 0.125
+    results = common.Results(path, "immunization", record["about"], keep=True)
+    results.cells.update(cells)
+    record["summary"] = immunization_tables.sum_up(results, 0)
+    assert "| pattern | 50% / 25% | 12% | 1 |" in immunization_tables.render(record)
+    for cell in (other, quality):
+        for name in immunization_tables.PROTECTIVE:
+            cell.pop(name, None)
+    results.cells.update(cells)
+    record["summary"] = immunization_tables.sum_up(results, 0)
+    assert "Who else" not in immunization_tables.render(record)
 
 
 def test_the_unprotected_are_of_both_kinds_and_in_no_cast() -> None:

@@ -96,3 +96,7 @@ def test_a_row_knows_its_protective_output() -> None:
         shown = immunizing.protective_of(row, who, images, Reads())
         assert shown is not None
         assert shown.tolist() == expected
+    other = immunizing.others_of(who)["another class"]  # whose own target is another
+    shown = immunizing.protective_of("target", other, images, Reads(), who)
+    assert shown is not None
+    assert shown.tolist() == [True, False]
