@@ -48,6 +48,16 @@ def test_bystanders_come_between_and_take_nobodys_turn() -> None:
     assert {one.subject for one in turns if one.bystander} == set(range(4))
 
 
+def test_bystanders_may_begin_later() -> None:
+    further = {"bystanders": 2, "bystanders_from": 0.4, "outer_steps": 20}
+    without, later = create("apdm", FEW).settings, create("apdm", {**FEW, **further}).settings
+    turns = [turn(later, attack, 3) for attack in range(20)]
+    assert [one.bystander for one in turns] == [False] * 8 + [False, True] * 6
+    protected = [one.subject for one in turns if not one.bystander]
+    assert protected == [turn(without, attack, 3).subject for attack in range(14)]
+    assert sum(attacks(later, 3)) == 14
+
+
 @pytest.mark.parametrize("cap", [0.0, 20.0])
 @pytest.mark.parametrize("prior_weight", [0.0, 0.5])
 def test_the_loss_is_the_attackers_own(

@@ -228,6 +228,7 @@ def test_preservation_keeps_the_answers_to_other_prompts(exact: TextToImage, dog
         ({"rates": "1,-1"}, "must be above 0"),
         ({"bystanders": 1}, "to be 2 or more"),
         ({"bystanders": 3, "inner_steps": 0}, "needs inner_steps"),
+        ({"bystanders_from": 0.5}, "needs bystanders"),
         ({"rates": "fast"}, "must be numbers"),
         ({"class_images": 2}, "cannot be paired"),
         ({"preserve_weight": 1.0}, "needs prompts"),

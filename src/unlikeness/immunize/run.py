@@ -58,7 +58,8 @@ def immunize(
         priors: class pictures by class noun, to share between runs; drawn now if not given.
         general: a picture for each of `prompts` (`preserve.draw_general`); drawn now if not given.
         checkpoint: file that an interrupted run goes on from; on a CPU it ends as an uninterrupted one would.
-            So does a finished run that is given more outer steps, unless `fall` ties its end to their number.
+            So does a finished run that is given more outer steps, unless `fall` or `bystanders_from` tie what
+            is done to their number.
         after: called with (outer steps done, protective loss) after each.
 
     Raises:
@@ -99,7 +100,7 @@ def immunize(
         "subjects": [[one.digest, one.instance_prompt] for one in subjects],
         "prompts": list(prompts),
     }
-    if not s.fall and s.outer_steps % s.episode == 0:
+    if not s.fall and not s.bystanders_from and s.outer_steps % s.episode == 0:
         del identity["outer_steps"]  # a longer run is the same as far as this one goes, and may go on from it
     every = -(-EVERY // s.episode) * s.episode  # a resumed run begins with a new attack, as it would have
     done = train(

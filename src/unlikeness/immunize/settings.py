@@ -149,6 +149,14 @@ class ImmunizeSettings(Checked):
         source="ours",
         at_least=0,
     )
+    bystanders_from: float = setting(
+        0.0,
+        "Share of the simulated attacks that come first, without bystanders: the model learns to refuse, "
+        "then whom.",
+        source="ours",
+        at_least=0.0,
+        at_most=1.0,
+    )
     train: str = setting(
         "all", "Which weights of the U-Net change.", source="APDM: all; IMMA: cross-attention", choices=PARTS
     )
@@ -184,6 +192,11 @@ class ImmunizeSettings(Checked):
             raise UsageError(
                 f"bystanders ({self.bystanders}) needs inner_steps above 0, and to be 2 or more, or every "
                 "attack would be on somebody else; 0: none"
+            )
+        if self.bystanders_from and not self.bystanders:
+            raise UsageError(
+                f"bystanders_from ({self.bystanders_from:g}) needs bystanders, which begin there; set both, "
+                "or bystanders_from=0"
             )
         if self.low_rank and not self.ranks:
             raise UsageError("low_rank needs ranks to draw from, such as 4,32")
