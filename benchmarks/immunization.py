@@ -44,6 +44,7 @@ from benchmarks.immunizing import (
 )
 from benchmarks.judging import TRAINING, Judge
 from unlikeness.diffusion import TextToImage
+from unlikeness.diffusion.fingerprint import fingerprint
 from unlikeness.errors import UsageError
 from unlikeness.gallery import grid
 from unlikeness.measure.distribution import frechet_distance
@@ -172,7 +173,8 @@ class Bench:
         attacked = run_attacker(
             released, subject, one, base, priors=drawn,
             unseen=who.held_out(10 + TRAINING)[10:],  # the first ten are the references
-            scratch=self.results.work / "scratch" / f"{key.replace('/', '-')}-{base.learning_rate:g}",
+            scratch=self.results.work / "scratch"
+            / f"{key.replace('/', '-')}-{base.learning_rate:g}-{fingerprint(released)}",
         )  # fmt: skip
         figures, pictures = self.judge.look(attacked.model, who, attacked.subject, self.seed)
         shown = protective_of(row, who, pictures, self.judge.reader, protected)

@@ -28,6 +28,7 @@ from benchmarks.judging import TRAINING, Judge, summarize
 from benchmarks.plotting import curves
 from unlikeness import personalize
 from unlikeness.diffusion import TextToImage
+from unlikeness.diffusion.fingerprint import fingerprint
 from unlikeness.gallery import grid
 from unlikeness.measure.bootstrap import bootstrap_mean
 from unlikeness.measure.gradient import gradient_norm
@@ -112,13 +113,14 @@ class Bench:
         """What the same training makes of another subject of the class, whom nobody protects."""
         other = others_of(who)["same class"]
         base = attacking.QUICK_COMMON if self.quick else attacking.COMMON
-        state = self.results.work / f"other-{row}-{rate:g}-{who.seed}.safetensors"
+        state = self.results.work / f"other-{row}-{rate:g}-{who.seed}-{fingerprint(released)}.safetensors"
         tuned = attacking.attack(
             released, other.subject(TRAINING), "dreambooth",
             {**base, "learning_rate": rate, "steps": 2 if self.quick else USUAL},
             priors=attacking.Priors(released), checkpoint=state,
         )  # fmt: skip
-        return self.judge.look(tuned, other, other.subject(TRAINING), self.seed)[0]
+        figures, pictures = self.judge.look(tuned, other, other.subject(TRAINING), self.seed)
+        return figures | self.shown(protective_of(row, other, pictures, self.judge.reader, who))
 
     def attacked(
         self, row: str, released: TextToImage, who: Member, rate: float, steps: Sequence[int]
@@ -127,7 +129,8 @@ class Bench:
         key = f"{row}/{personalization.key_of(who)}/{rate:g}"
         base = attacking.QUICK_COMMON if self.quick else attacking.COMMON
         priors = attacking.Priors(released)
-        state = self.results.work / "retention" / f"{key.replace('/', '-')}.safetensors"
+        name = f"{key.replace('/', '-')}-{fingerprint(released)}.safetensors"
+        state = self.results.work / "retention" / name
         state.parent.mkdir(parents=True, exist_ok=True)
         for n in steps:
             if f"{key}/{n}" in self.results.cells:
@@ -148,15 +151,19 @@ class Bench:
     def looked_at(self, row: str, model: TextToImage, who: Member, name: str) -> dict[str, Any]:
         """s and, for a backdoor, the share of pictures that show the protective output."""
         figures, pictures = self.judge.look(model, who, who.subject(TRAINING), self.seed)
-        shown = protective_of(row, who, pictures, self.judge.reader)
-        if shown is not None:
-            n = self.judge.counts.generated
-            figures |= {"protective": share(shown[:n]), "protective_new_context": share(shown[n:])}
+        figures |= self.shown(protective_of(row, who, pictures, self.judge.reader))
         strip = self.strip(row, who, name)
         strip.parent.mkdir(parents=True, exist_ok=True)
         n = self.judge.counts.generated
         grid(torch.cat([pictures[:5], pictures[n : n + 5]]), columns=10).save(strip)
         return figures
+
+    def shown(self, protective: Tensor | None) -> dict[str, float]:
+        """The notice's share at the training prompt and in new contexts; empty where there is none."""
+        if protective is None:
+            return {}
+        n = self.judge.counts.generated
+        return {"protective": share(protective[:n]), "protective_new_context": share(protective[n:])}
 
     def strip(self, row: str, who: Member, name: str) -> Path:
         """Where the pictures of one look are kept."""
@@ -309,13 +316,15 @@ def render(record: Mapping[str, Any]) -> str:
     pulls = [
         [
             row, *(f"{found['released'][name]['value']:.3f}" for name in _PULLS),
-            common.interval(found["unprotected"]["s"]), found["released"]["subjects"],
+            common.interval(found["unprotected"]["s"]),
+            _both(found["unprotected"]) if "protective" in found["unprotected"] else None,
+            found["released"]["subjects"],
         ]
         for row, found in summary.items()
         if "unprotected" in found
     ]  # fmt: skip
-    head = ["model", "pull of the subject", "its noise", "pull of another", "its noise", "s of another"]
-    head.append("subjects")
+    head = ["model", "pull of the subject", "its noise", "pull of another", "its noise", "s of another",
+            "notice, another", "subjects"]  # fmt: skip
     pictures = [f"![DreamBooth at {rate}](../benchmarks/results/{NAME}-{rate}.png)" for rate in rates]
     if frontier(summary):
         pictures.append(f"![Cost against effect](../benchmarks/results/{NAME}-frontier.png)")
@@ -325,9 +334,9 @@ def render(record: Mapping[str, Any]) -> str:
         f"contexts. Times the steps: until s = {PAID}, over those without protection.",
         common.table(head, pulls),
         "Norm of the mean gradient of the personalization loss in the released model, and the standard "
-        "deviation of one sample's; s of another subject of the class, whom nobody protects, after "
-        f"{USUAL} steps. Seed {record['about']['seed']}. Intervals: 95 %, bootstrap over subjects and "
-        "pictures.",
+        "deviation of one sample's; s of another subject of the class, whom nobody protects, and the share "
+        f"of its pictures with the protective output, after {USUAL} steps. Seed {record['about']['seed']}. "
+        "Intervals: 95 %, bootstrap over subjects and pictures.",
         *pictures,
     ])  # fmt: skip
 

@@ -27,6 +27,8 @@ def test_from_cells_to_table(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert record["cells"]["none/person-0/released"]["pull_subject"] > 0
     assert "protective" not in record["cells"]["none/person-0/released"]
     assert 0 <= record["cells"]["target/person-0/5e-05/2"]["protective"] <= 1
+    assert 0 <= record["cells"]["target/person-0/unprotected"]["protective"] <= 1
+    assert "protective" not in record["cells"]["none/person-0/unprotected"]
     shown = capsys.readouterr().out
     assert retention.render(record) in shown
     assert "| target: protective output |" in shown

@@ -64,10 +64,11 @@ def test_the_loss_is_the_attackers_own(
     exact: TextToImage, dog: Subject, cap: float, prior_weight: float
 ) -> None:
     settings = create(
-        "divert", {**FEW, "prior_weight": prior_weight, "preserve_cap": cap, "bystanders": 2}
+        "divert",
+        {**FEW, "prior_weight": prior_weight, "preserve_cap": cap, "bystanders": 2, "contexts": ""},
     ).settings
     [kept] = keep(exact, [dog], settings)
-    bystanders, generator = Bystanders(exact.schedule, settings), torch.Generator().manual_seed(3)
+    bystanders, generator = Bystanders(exact, settings, "float32"), torch.Generator().manual_seed(3)
     attack = Mixture(exact, [kept], settings).draw(bystanders.draw(kept, generator), generator)
     rows = bystanders.rows(exact, attack, generator)
     assert len(rows.z_t) == bystanders.pictures()
@@ -94,10 +95,42 @@ def test_the_loss_is_the_attackers_own(
         assert torch.allclose(found, same, rtol=1e-5)
 
 
+def test_somewhere_else_the_place_is_added_to_what_the_picture_asks_for(
+    exact: TextToImage, dog: Subject
+) -> None:
+    place = "a photo of {} at night"
+    settings = create("divert", {**FEW, "bystanders": 2, "contexts": place, "batch_size": 12}).settings
+    [kept] = keep(exact, [dog], settings)
+    bystanders, generator = Bystanders(exact, settings, "float32"), torch.Generator().manual_seed(3)
+    attack = Mixture(exact, [kept], settings).draw(bystanders.draw(kept, generator), generator)
+    rows = bystanders.rows(exact, attack, generator)
+    n = settings.batch_size
+    subject = attack.subject
+    c_usual, c_there = exact.embed([attack.prompt]), exact.embed([subject.prompt(place)])
+    moved = [bool(torch.equal(c, c_there[0])) for c in rows.c[:n]]
+    assert 0 < sum(moved) < n
+    z0 = attack.kept.material.subject.mean
+    signal, noise = (values.double()[rows.t[:n]] for values in (exact.schedule.signal, exact.schedule.noise))
+    with torch.no_grad():
+        answers = [
+            exact.predict(rows.z_t[:n], rows.t[:n], exact.embed([prompt]).expand(n, -1, -1))
+            for prompt in (subject.prompt(place, of_class=True), attack.class_prompt)
+        ]
+    shift = (answers[0] - answers[1]) * torch.tensor(moved)[:, None, None, None]
+    eps = rows.target[:n] - shift
+    for i, there in enumerate(moved):
+        assert there or torch.equal(rows.c[i], c_usual[0])
+        own = (rows.z_t[i] - noise[i] * eps[i]) / signal[i]  # the picture, but for the autoencoder's noise
+        spread = 6 * attack.kept.material.subject.std.max() + 1e-4 * noise[i] / signal[i]
+        assert (own - z0[0]).abs().max() < spread
+    assert shift[moved].abs().max() > 0
+    assert torch.equal(rows.c[n:], attack.c_class.expand(n, -1, -1))
+
+
 def test_a_bystander_is_a_class_picture_under_the_subjects_name(exact: TextToImage, dog: Subject) -> None:
     settings = create("divert", FEW).settings
     [kept] = keep(exact, [dog], settings)
-    bystanders, generator = Bystanders(exact.schedule, settings), torch.Generator().manual_seed(0)
+    bystanders, generator = Bystanders(exact, settings, "float32"), torch.Generator().manual_seed(0)
     drawn = [bystanders.draw(kept, generator) for _ in range(40)]
     assert {one.subject.instance_prompt for one in drawn} == {dog.instance_prompt}
     pictures = [mean.flatten().tolist() for mean in kept.prior.mean]

@@ -1,28 +1,32 @@
 """Somebody else of a protected subject's class, who must stay learnable: a picture that φ drew, attacked like
 a subject, with the attack's own loss as the protective one.
 
-    L = w(t) · ‖f_θ'(z_t, t, c_V) − target‖² + prior_weight · w(t) · ‖f_θ'(z_t, t, c_class) − target‖²
+    L = w(t) · ‖f_θ'(z_t, t, c_V) − target − shift‖² + prior_weight · w(t) · ‖f_θ'(z_t, t, c_class) − target‖²
+    shift = f_φ(z_t, t, c_class in a place) − f_φ(z_t, t, c_class)
 
 Taken at the attacked weights θ', this is the first-order gradient of learning fast (FOMAML, Finn et al.
 2017). It tells a model that has met only attacks which must fail that others must not. The weights w ≥ 1 are
-those of what is preserved (`preserve`).
+those of what is preserved (`preserve`). Where the method leads prompts elsewhere that name a place, half of
+the bystander's rows name one too: no picture shows them there, so that what φ makes of the place, for the
+class, is added to what their own picture asks for (as answers compose: Liu et al. 2022, Eq. 11). Without a
+place shift = 0, and this is the attacker's loss.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from unlikeness.immunize.material import Kept, pick
-from unlikeness.immunize.rows import Rows, noised
+from unlikeness.immunize.rows import Rows, ask, noised
 from unlikeness.immunize.weighting import preserved_weight, weighted_error
 from unlikeness.personalize.material import Material
 
 if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage
-    from unlikeness.diffusion.schedule import NoiseSchedule
     from unlikeness.immunize.attacks import Attack
     from unlikeness.immunize.settings import ImmunizeSettings
 
@@ -32,8 +36,8 @@ __all__ = ["Bystanders"]
 class Bystanders:
     """What an attack on a bystander is, and what it asks of the U-Net."""
 
-    def __init__(self, schedule: NoiseSchedule, settings: ImmunizeSettings) -> None:
-        self.schedule, self.settings = schedule, settings
+    def __init__(self, original: TextToImage, settings: ImmunizeSettings, precision: str) -> None:
+        self.original, self.settings, self.precision = original, settings, precision
 
     def draw(self, protected: Kept, generator: torch.Generator) -> Kept:
         """One of the class pictures of `protected`, under its name, as all that an attacker has."""
@@ -45,12 +49,18 @@ class Bystanders:
         """Rows of one batch."""
         return self.settings.batch_size * (2 if self.settings.prior_weight else 1)
 
+    def asked(self) -> int:
+        """Rows of φ for one batch."""
+        return self.settings.batch_size * 2 if self.settings.places else 0
+
     def rows(self, model: TextToImage, attack: Attack, generator: torch.Generator) -> Rows:
-        """[the bystander's picture (n), class pictures (n)]; φ is not asked."""
+        """[the bystander's picture (n), class pictures (n)], with targets as the loss has them."""
         n, kept = self.settings.batch_size, attack.kept
         own = pick(kept.material.subject, torch.zeros(n, dtype=torch.long), generator)
         c_V, c_class = attack.read(model)
         parts = [noised(model.schedule, own, c_V, generator)]
+        if self.settings.places:
+            parts = [self._placed(parts[0], model, attack, generator)]
         if self.settings.prior_weight:
             which = torch.randint(len(kept.prior), (n,), generator=generator)
             member = pick(kept.prior, which, generator)
@@ -61,8 +71,27 @@ class Bystanders:
         """See the module."""
         s = self.settings
         own, members = slice(s.batch_size), slice(s.batch_size, None)
-        w = preserved_weight(self.schedule, rows.t, s.preserve_cap)
+        w = preserved_weight(self.original.schedule, rows.t, s.preserve_cap)
         total = weighted_error(f[own], rows.target[own], w[own])
         if s.prior_weight:
             total = total + s.prior_weight * weighted_error(f[members], rows.target[members], w[members])
         return total
+
+    def _placed(self, rows: Rows, model: TextToImage, attack: Attack, generator: torch.Generator) -> Rows:
+        """The same rows, in about half of them somewhere."""
+        subject, places, n = attack.subject, self.settings.places, len(rows.t)
+        which = torch.randint(len(places), (n,), generator=generator).tolist()
+        there = (torch.rand(n, generator=generator) < 0.5).tolist()
+        pairs = [
+            (subject.prompt(places[i]), subject.prompt(places[i], of_class=True))
+            if moved
+            else (attack.prompt, attack.class_prompt)
+            for i, moved in zip(which, there, strict=True)
+        ]
+        c, c_there = model.embed([own for own, _ in pairs]), self.original.embed([of for _, of in pairs])
+        c_plain = self.original.embed([attack.class_prompt]).expand_as(c_there)
+        both = ask(
+            self.original, [replace(rows, reference_c=each) for each in (c_there, c_plain)], self.precision
+        )
+        shift = both[0].referenced - both[1].referenced
+        return replace(rows, c=c, target=rows.target + shift.to(rows.target))

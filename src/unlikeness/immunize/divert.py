@@ -58,7 +58,7 @@ class Divert:
 
     def __init__(self, settings: DivertSettings | None = None) -> None:
         self.settings = settings or DivertSettings()
-        self.contexts = parts(self.settings.contexts)
+        self.contexts = self.settings.places
         self.templates = [*parts(self.settings.templates), *self.contexts]
         self._schedule: NoiseSchedule | None = None
         self._notices: dict[int, Behaviour] = {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from unlikeness.errors import UsageError
-from unlikeness.immunize.attacks import IN_PLACES
+from unlikeness.immunize.attacks import IN_PLACES, parts
 from unlikeness.immunize.behaviours import BEHAVIOURS, several
 from unlikeness.immunize.settings import ImmunizeSettings
 from unlikeness.settings import setting
@@ -105,3 +105,8 @@ class DivertSettings(ImmunizeSettings):
     def kinds(self) -> list[str]:
         """The behaviours, one or more."""
         return several(self.behaviour)
+
+    @property
+    def places(self) -> list[str]:
+        """The templates in `contexts`."""
+        return parts(self.contexts)

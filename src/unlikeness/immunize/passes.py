@@ -87,12 +87,13 @@ def count(
     drawings, batches = rehearse(original or model, defence, subjects, prompts)
     points = max(s.inner_steps, 1)
     attacked = s.attack_batch_size * (2 if s.prior_weight else 1)
-    bystander = Passes(1, Bystanders(model.schedule, s).pictures())
+    bystanders = Bystanders(original or model, s, "float32")
     asked = protect = preserve = Passes()
     for whose, steps in _turns(s, len(batches)):
         rows = batches[whose.subject]
         if whose.bystander:
-            protect += bystander * (points * steps)
+            asked += _asked(model, bystanders.asked()) * (points * steps)
+            protect += Passes(1, bystanders.pictures()) * (points * steps)
         else:
             at_once = 1 if s.text_encoder else points  # see L2P
             asked += _asked(model, len(rows.reference_c) * at_once) * (steps * points // at_once)

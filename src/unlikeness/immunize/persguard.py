@@ -86,6 +86,11 @@ class PersGuardSettings(ImmunizeSettings):
         """The behaviours, one or more."""
         return several(self.behaviour)
 
+    @property
+    def places(self) -> list[str]:
+        """The templates in `contexts`."""
+        return parts(self.contexts)
+
 
 class PersGuard:
     """L_BB, L_PP and L_BR, at the released weights or along simulated attacks."""
@@ -99,7 +104,7 @@ class PersGuard:
     def prepare(self, original: TextToImage, kept: Sequence[Kept], progress: Progress | None = None) -> None:
         """Draw every subject's protective output: the training prompt's pictures, then those in contexts."""
         s = self.settings
-        templates = (parts(s.templates) if s.at_training_prompt else []) + parts(s.contexts)
+        templates = (parts(s.templates) if s.at_training_prompt else []) + s.places
         if not templates:
             raise UsageError("the backdoor needs prompts: give contexts, or at_training_prompt")
         pattern = read_mark(Path(s.pattern)) if s.pattern else None

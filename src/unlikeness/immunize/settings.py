@@ -208,6 +208,11 @@ class ImmunizeSettings(Checked):
                     )
 
     @property
+    def places(self) -> list[str]:
+        """Templates of prompts that name a place, which the method leads elsewhere too; [] if it has none."""
+        return []
+
+    @property
     def uses_prompts(self) -> bool:
         """Whether pictures of further prompts are preserved."""
         return bool(self.preserve_weight) and self.preserve_class < 1
