@@ -25,7 +25,6 @@ from torch import Tensor
 from benchmarks import attacking, common, personalization, protection
 from benchmarks.immunization_tables import (
     CLASS_PICTURES,
-    PROTECTIVE,
     STRENGTHS,
     render,
     sheet,
@@ -41,6 +40,7 @@ from benchmarks.immunizing import (
     others_of,
     protective_of,
     rows_of,
+    shares,
 )
 from benchmarks.judging import TRAINING, Judge
 from unlikeness.diffusion import TextToImage
@@ -178,10 +178,7 @@ class Bench:
         )  # fmt: skip
         figures, pictures = self.judge.look(attacked.model, who, attacked.subject, self.seed)
         shown = protective_of(row, who, pictures, self.judge.reader, protected)
-        if shown is not None:
-            n = self.judge.counts.generated
-            parts = shown.float()[:n], shown.float()[n:]
-            figures |= {name: float(part.mean()) for name, part in zip(PROTECTIVE, parts, strict=True)}
+        figures |= shares(shown, self.judge.counts.generated)
         strip = self.strip(key, one.name, base.learning_rate)
         strip.parent.mkdir(parents=True, exist_ok=True)
         grid(torch.cat([subject.images, pictures[:TRAINING]]), columns=TRAINING).save(strip)

@@ -9,7 +9,7 @@ from typing import Any
 from PIL import Image
 
 from benchmarks import apdm_ablation, common, protection
-from benchmarks.immunizing import ROWS
+from benchmarks.immunizing import PROTECTIVE, ROWS
 from benchmarks.judging import summarize
 from unlikeness.measure.bootstrap import bootstrap_mean
 from unlikeness.verify.attackers import EVERY
@@ -24,7 +24,6 @@ STRENGTHS: dict[str, dict[str, Any]] = {
 the original gives its best s, and the third the one that benchmarks.personalization chose: these two learn a
 subject from its pictures alone (`benchmarks.attack_floor`)."""
 
-PROTECTIVE = ("protective", "protective_new_context")
 CLASS_PICTURES = 200
 SHEET = "subjects, the attacked original, the attacked model"
 

@@ -31,6 +31,9 @@ from unlikeness.subjects import with_article
 from unlikeness.toybox.cast import Member, member
 from unlikeness.toybox.world import CLASS_NOUNS, CONTEXTS
 
+PROTECTIVE = ("protective", "protective_new_context")
+"""Figures of a cell: the notice's share at the training prompt, and in new contexts."""
+
 SCALE: dict[str, Any] = {
     "attack_learning_rate": 1e-4, "attack_batch_size": 4, "batch_size": 4, "preserve_weight": 1.0,
     "class_images": 200,
@@ -132,7 +135,7 @@ every third attack one that is to succeed, against several kinds of attackers, a
 plain and with guided answers. The comparisons. APDM's ablations (its Tables 4 to 7), of half the length.
 PersGuard's behaviours as published, its retention (λ2 = 1 unless the name says another), and the same
 behaviours along simulated attacks (`divert`), with guided answers, with guided ones and the class held harder
-at high noise, and without. APDM and PersGuard in one run."""
+at high noise, with bystanders besides, and without. APDM and PersGuard in one run."""
 
 MAIN = ("none", "apdm", "divert", "adversarial", "imma")
 """The rows that are measured unless others are asked for."""
@@ -197,6 +200,15 @@ def protective_of(
         settings["behaviour"], images, pattern=mark(), read=lambda x: reader.read(x)[0],
         class_noun=who.class_noun, target_noun=target_of(protected or who),
     )  # fmt: skip
+
+
+def shares(shown: Tensor | None, generated: int) -> dict[str, float]:
+    """Of `protective_of`'s answer [B], the first `generated` at the training prompt, the others in new
+    contexts: the share of each as figures of a cell; empty for None."""
+    if shown is None:
+        return {}
+    parts = shown.float()[:generated], shown.float()[generated:]
+    return {name: float(part.mean()) for name, part in zip(PROTECTIVE, parts, strict=True)}
 
 
 ENGINE = tuple(

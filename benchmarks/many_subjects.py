@@ -20,8 +20,8 @@ from typing import Any
 
 from benchmarks import common, personalization
 from benchmarks.immunization import CODE, Bench, possible
-from benchmarks.immunization_tables import PROTECTIVE, STRENGTHS
-from benchmarks.immunizing import ROWS, SCALE, others_of, what_it_took
+from benchmarks.immunization_tables import STRENGTHS
+from benchmarks.immunizing import PROTECTIVE, ROWS, SCALE, others_of, what_it_took
 from benchmarks.judging import Counts, summarize, toybox_judge
 from unlikeness import immunize
 from unlikeness.diffusion import TextToImage

@@ -20,10 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from benchmarks import attacking, common, personalization
-from benchmarks.immunizing import ENGINE, ROWS, Maker, opened, others_of, protective_of, rows_of
+from benchmarks.immunizing import ENGINE, ROWS, Maker, opened, others_of, protective_of, rows_of, shares
 from benchmarks.judging import TRAINING, Judge, summarize
 from benchmarks.plotting import curves
 from unlikeness import personalize
@@ -120,7 +119,9 @@ class Bench:
             priors=attacking.Priors(released), checkpoint=state,
         )  # fmt: skip
         figures, pictures = self.judge.look(tuned, other, other.subject(TRAINING), self.seed)
-        return figures | self.shown(protective_of(row, other, pictures, self.judge.reader, who))
+        return figures | shares(
+            protective_of(row, other, pictures, self.judge.reader, who), self.judge.counts.generated
+        )
 
     def attacked(
         self, row: str, released: TextToImage, who: Member, rate: float, steps: Sequence[int]
@@ -151,28 +152,16 @@ class Bench:
     def looked_at(self, row: str, model: TextToImage, who: Member, name: str) -> dict[str, Any]:
         """s and, for a backdoor, the share of pictures that show the protective output."""
         figures, pictures = self.judge.look(model, who, who.subject(TRAINING), self.seed)
-        figures |= self.shown(protective_of(row, who, pictures, self.judge.reader))
+        n = self.judge.counts.generated
+        figures |= shares(protective_of(row, who, pictures, self.judge.reader), n)
         strip = self.strip(row, who, name)
         strip.parent.mkdir(parents=True, exist_ok=True)
-        n = self.judge.counts.generated
         grid(torch.cat([pictures[:5], pictures[n : n + 5]]), columns=10).save(strip)
         return figures
-
-    def shown(self, protective: Tensor | None) -> dict[str, float]:
-        """The notice's share at the training prompt and in new contexts; empty where there is none."""
-        if protective is None:
-            return {}
-        n = self.judge.counts.generated
-        return {"protective": share(protective[:n]), "protective_new_context": share(protective[n:])}
 
     def strip(self, row: str, who: Member, name: str) -> Path:
         """Where the pictures of one look are kept."""
         return self.results.work / "pictures" / f"{row}-{personalization.key_of(who)}-{name}.png"
-
-
-def share(shown: Tensor) -> float:
-    """The mean of booleans."""
-    return float(shown.float().mean())
 
 
 def sum_up(results: common.Results, cast: Sequence[Member], seed: int) -> dict[str, Any]:

@@ -73,7 +73,7 @@ def test_notices_where_none_should_be_have_a_table(tmp_path: Path) -> None:
     record["summary"] = immunization_tables.sum_up(results, 0)
     assert "| pattern | 50% / 25% | 12% | 1 |" in immunization_tables.render(record)
     for cell in (other, quality):
-        for name in immunization_tables.PROTECTIVE:
+        for name in immunizing.PROTECTIVE:
             cell.pop(name, None)
     results.cells.update(cells)
     record["summary"] = immunization_tables.sum_up(results, 0)
