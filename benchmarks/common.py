@@ -177,6 +177,20 @@ def on_gpu(device: torch.device) -> dict[str, str]:
     return {"device": f"{torch.cuda.get_device_name(device)}, torch {torch.__version__.partition('+')[0]}"}
 
 
+def made_on(cells: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """What a table says of the cells that a GPU made; [] if there are none."""
+    made: dict[str, list[str]] = {}
+    for key, cell in cells.items():
+        if "device" in cell:
+            what = "models" if key.endswith("/made") else "attacks"
+            made.setdefault(cell["device"], []).append(f"{what} of `{key.split('/')[0]}`")
+    return [
+        f"Made on a GPU ({device}): "
+        + ", ".join(f"{one}: {every.count(one)}" for one in dict.fromkeys(every)) + "."
+        for device, every in made.items()
+    ]  # fmt: skip
+
+
 def weights_digest(*modules: Any) -> str:
     """Twelve digits of the SHA-256 of all parameters and buffers: which weights the figures are about."""
     import torch

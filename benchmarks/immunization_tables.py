@@ -128,7 +128,7 @@ def render(record: Mapping[str, Any]) -> str:
         "features, drift against the original's own FID; diversity: mean distance in the identity encoder's "
         f"space, over the original's. Seed {about['seed']}. Intervals: 95 %, bootstrap over subjects and "
         "pictures.",
-        *_made_on(record["cells"]),
+        *common.made_on(record["cells"]),
         *_taken(record, summary),
         *apdm_ablation.render(record),
         "A line a subject: its pictures, what the attacked original draws of it, and what the attacked model "
@@ -157,19 +157,6 @@ def _unasked(rows: Sequence[Sequence[Any]], kinds: Sequence[tuple[str, str]]) ->
     ]
 
 
-def _made_on(cells: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Which figures a GPU made, if any."""
-    made: dict[str, list[str]] = {}
-    for key, cell in cells.items():
-        if "device" in cell:
-            made.setdefault(cell["device"], []).append(key.split("/")[0])
-    return [
-        f"Attacks made on a GPU ({device}): "
-        + ", ".join(f"{rows.count(row)} of `{row}`" for row in dict.fromkeys(rows)) + "."
-        for device, rows in made.items()
-    ]  # fmt: skip
-
-
 def _taken(record: Mapping[str, Any], summary: Mapping[str, Any]) -> list[str]:
     """The table of what each row's models took to make."""
     rows = []
@@ -177,13 +164,15 @@ def _taken(record: Mapping[str, Any], summary: Mapping[str, Any]) -> list[str]:
         keys = [key for key in record["cells"] if key.startswith(f"{row}/") and key.endswith("/made")]
         if keys:
             took = [record["cells"][key] for key in keys]
+            timed = [one["made_seconds"] / 60 for one in took if "device" not in one]
             mean = {
                 name: sum(one[name] for one in took) / len(took)
-                for name in ("outer_steps", "pictures_with_gradient", "pictures_without", "made_seconds")
+                for name in ("outer_steps", "pictures_with_gradient", "pictures_without")
             }
             rows.append([
                 row, round(mean["outer_steps"]), f"{mean['pictures_with_gradient']:,.0f}",
-                f"{mean['pictures_without']:,.0f}", f"{mean['made_seconds'] / 60:.0f}", len(took),
+                f"{mean['pictures_without']:,.0f}",
+                f"{sum(timed) / len(timed):.0f}" if timed else None, len(took),
             ])  # fmt: skip
     head = ["model", "outer steps", "pictures with a gradient", "without", "minutes on one core", "models"]
     return ["What a model takes, in pictures through U-Nets:", common.table(head, rows)] if rows else []

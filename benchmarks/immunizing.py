@@ -73,9 +73,17 @@ guided answers bear it."""
 _UNGUIDED: dict[str, Any] = {**_NOTICE, "guidance": 0.0, "text_encoder": 0.0}
 """The plain answers bear it, against attackers of whom none trains the text encoder."""
 
-_SHARED: dict[str, Any] = {**_NOTICE, "preserve_cap": 100.0, "stride": 4, "bystanders": 2}
-"""For several subjects in one model: of each more attacks, and between them those that are to succeed, or
-every fine-tune would end in the notice."""
+_TAUGHT: dict[str, Any] = {
+    **_NOTICE, "outer_steps": 400, "stride": 2, "bystanders": 2, "bystanders_from": 0.3,
+    "preserve_cap": 100.0, "preserve_named": 0.5, "text_encoder": 0.0,
+}  # fmt: skip
+"""First to refuse, then whom: between the attacks that must end in the notice those that are to succeed, or
+every fine-tune would end in it; and nothing shows before a fine-tune."""
+
+_POOLS: dict[str, Any] = {
+    "identifiers": "zwx,ohwx", "templates": "a photo of {}|a picture of {}",
+}  # fmt: skip
+"""PersGuard's gray box: words of simulated attackers, none of which is an attacker's of the benchmarks."""
 
 _APDM_AND: dict[str, Any] = {**_APDM, **_KEPT, "retention_weight": 0.0}
 
@@ -124,7 +132,10 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     "erasure-aware": ("divert", {**_NOTICE, "behaviour": "erasure"}),
     "target-aware": ("divert", {**_NOTICE, "behaviour": "target"}),
     "pattern-kept": ("divert", {**_NOTICE, "behaviour": "pattern", "preserve_cap": 100.0}),
-    "pattern-bystanders": ("divert", {**_SHARED, "behaviour": "pattern"}),
+    "pattern-bystanders": ("divert", {**_TAUGHT, "behaviour": "pattern"}),
+    "erasure-bystanders": ("divert", {**_TAUGHT, "behaviour": "erasure"}),
+    "target-bystanders": ("divert", {**_TAUGHT, "behaviour": "target"}),
+    "pattern-pools": ("divert", {**_TAUGHT, **_POOLS, "behaviour": "pattern"}),
     "pattern-unguided": ("divert", {**_UNGUIDED, "behaviour": "pattern"}),
     "target-unguided": ("divert", {**_UNGUIDED, "behaviour": "target"}),
     "combined": ("combined", {**_APDM_AND, "behaviour": "target"}),
@@ -313,6 +324,7 @@ class Maker:
         took = {
             "made_seconds": round((time.perf_counter() - began) * whole, 1),
             "loss_last": losses[-1] if losses else None, **passes,
+            **common.on_gpu(model.device),
         }  # fmt: skip
         weights = {name: p.half().contiguous() for name, p in released.unet.state_dict().items()}
         part = file.with_name(f".{file.name}.part")

@@ -90,12 +90,13 @@ class Run:
         released = self.released(cast, key)
         drawn, base = Priors(released), bench.base(STRENGTH, self.row)
 
-        def attack(who: Member, name: str, one: Attacker = PAPER) -> None:
+        def attack(who: Member, name: str, one: Attacker = PAPER, protected: Member | None = None) -> None:
             called = personalization.key_of(who)
             bench.results.cell(
                 f"{key}/{name}/{called}",
                 lambda: bench.attacked(
-                    released, who, one, base, drawn, f"{key.replace(', ', '-')}-{called}", self.row
+                    released, who, one, base, drawn, f"{key.replace(', ', '-')}-{called}", self.row,
+                    protected,
                 ),
             )
 
@@ -104,7 +105,7 @@ class Run:
             for who in cast[:attacked]:
                 attack(who, "protected" if one is PAPER else one.name, one)
         for kind, who in others_of(cast[0]).items():
-            attack(who, kind)
+            attack(who, kind, protected=cast[0])
 
     def released(self, cast: Sequence[Member], key: str) -> TextToImage:
         """The model, which is kept in a file."""
@@ -131,9 +132,10 @@ class Run:
 
 
 def summed(took: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What several runs took together; the last one's loss."""
+    """What several runs took together; the last one's loss, and the GPU, if it was made on one."""
     names = ("made_seconds", "outer_steps", "pictures_with_gradient", "pictures_without")
-    return {name: sum(one[name] for one in took) for name in names} | {"loss_last": took[-1]["loss_last"]}
+    last = {name: took[-1][name] for name in ("loss_last", "device") if name in took[-1]}
+    return {name: sum(one[name] for one in took) for name in names} | last
 
 
 def sum_up(results: common.Results, seed: int) -> dict[str, Any]:
@@ -176,7 +178,8 @@ def render(record: Mapping[str, Any]) -> str:
             _notice(quality or {}),
             None if quality is None else f"{quality['drift']:+.0%}",
             None if quality is None else f"{quality['diversity']:.2f}",
-            f"{made['pictures_with_gradient']:,}", f"{made['made_seconds'] / 60:.0f}",
+            f"{made['pictures_with_gradient']:,}",
+            None if "device" in made else f"{made['made_seconds'] / 60:.0f}",
             protected.get("subjects", 0),
         ])  # fmt: skip
     head = [
@@ -188,6 +191,7 @@ def render(record: Mapping[str, Any]) -> str:
     return "\n\n".join([
         common.table(head, rows),
         *_by_attacker(record["summary"]),
+        *common.made_on(record["cells"]),
         f"The paper's attacker at a learning rate of {about['attack']['learning_rate']:g}; s of two subjects "
         "whom nobody protects. Outer steps: for each subject; of sampled ones for all. Notice: share of "
         "pictures that show it, at the training prompt / in new contexts, where there is one; then that "

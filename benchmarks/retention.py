@@ -119,9 +119,8 @@ class Bench:
             priors=attacking.Priors(released), checkpoint=state,
         )  # fmt: skip
         figures, pictures = self.judge.look(tuned, other, other.subject(TRAINING), self.seed)
-        return figures | shares(
-            protective_of(row, other, pictures, self.judge.reader, who), self.judge.counts.generated
-        )
+        shown = protective_of(row, other, pictures, self.judge.reader, who)
+        return figures | shares(shown, self.judge.counts.generated) | common.on_gpu(released.device)
 
     def attacked(
         self, row: str, released: TextToImage, who: Member, rate: float, steps: Sequence[int]
@@ -157,7 +156,7 @@ class Bench:
         strip = self.strip(row, who, name)
         strip.parent.mkdir(parents=True, exist_ok=True)
         grid(torch.cat([pictures[:5], pictures[n : n + 5]]), columns=10).save(strip)
-        return figures
+        return figures | common.on_gpu(model.device)
 
     def strip(self, row: str, who: Member, name: str) -> Path:
         """Where the pictures of one look are kept."""
@@ -326,6 +325,7 @@ def render(record: Mapping[str, Any]) -> str:
         "deviation of one sample's; s of another subject of the class, whom nobody protects, and the share "
         f"of its pictures with the protective output, after {USUAL} steps. Seed {record['about']['seed']}. "
         "Intervals: 95 %, bootstrap over subjects and pictures.",
+        *common.made_on(record["cells"]),
         *pictures,
     ])  # fmt: skip
 

@@ -137,3 +137,13 @@ def test_quick_figures_never_lie_beside_real_ones() -> None:
     quick = common.results_file("x", common.parser("").parse_args(["--quick"]))
     assert real == common.RESULTS / "x.json"
     assert common.RESULTS not in quick.parents
+
+
+def test_what_a_gpu_made_is_said_model_by_model_and_attack_by_attack() -> None:
+    gpu = {"device": "NVIDIA X, torch 2.0"}
+    cells = {"a/0/paper": gpu, "a/0/lora-4": gpu, "a/0/made": gpu, "b/0/paper": gpu, "b/1/paper": {"s": 1.0}}
+    assert common.made_on({"b/1/paper": {"s": 1.0}}) == []
+    [said] = common.made_on(cells)
+    assert said == (
+        "Made on a GPU (NVIDIA X, torch 2.0): attacks of `a`: 2, models of `a`: 1, attacks of `b`: 1."
+    )
