@@ -17,27 +17,20 @@ from unlikeness.immunize.preserve import Preserve, draw_general, of_the_class
 from unlikeness.subjects import Subject
 
 ALL_OF_THE_CLASS = {"preserve_class": 1.0, "outer_steps": 1, "inner_steps": 0}
-IN_SNOW = "a photo of {} in the snow"
-PLACES = ("", " in the snow")
 PROMPTS = ["a cup", "a house", "a tree"]
 FEW: dict[str, Any] = {"class_images": 4, "class_steps": 2, "preserve_batch_size": 6, "preserve_weight": 1.0}
 
 
 @pytest.mark.parametrize(
-    ("cap", "share", "guidance", "named"),
-    [
-        (0.0, 0.0, 0.0, 0.0), (0.0, 0.5, 0.0, 0.0), (0.0, 1.0, 0.0, 0.0), (3.0, 0.0, 0.0, 0.0),
-        (3.0, 0.5, 0.0, 0.0), (3.0, 0.5, 2.5, 0.0), (0.0, 1.0, 0.0, 0.5), (3.0, 0.5, 2.5, 1.0),
-    ],
-)  # fmt: skip
+    ("cap", "share", "guidance"),
+    [(0.0, 0.0, 0.0), (0.0, 0.5, 0.0), (0.0, 1.0, 0.0), (3.0, 0.0, 0.0), (3.0, 0.5, 0.0), (3.0, 0.5, 2.5)],
+)
 def test_the_term_is_its_equation_written_out(
     exact: TextToImage, dog: Subject, cat: Subject, weights: Any, cap: float, share: float, guidance: float,
-    named: float, monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    further = {
-        "preserve_cap": cap, "preserve_class": share, "preserve_guidance": guidance, "preserve_named": named,
-    }  # fmt: skip
-    settings = create("divert", {**FEW, **further, "contexts": IN_SNOW}).settings
+    further = {"preserve_cap": cap, "preserve_class": share, "preserve_guidance": guidance}
+    settings = create("apdm", {**FEW, **further}).settings
     kept = keep(exact, [dog, cat], settings)
     general = draw_general(exact, PROMPTS, seed=0, steps=2)
     model = exact.copy()
@@ -54,24 +47,19 @@ def test_the_term_is_its_equation_written_out(
         watch.on(patch)
         patch.setattr(TextToImage, "embed", watched)
         found = preserve(model, exact, torch.Generator().manual_seed(0))
-    prompts, of_original, [draw] = asked[0], asked[1], watch.draws
-    assert asked[2:] == ([[""]] if guidance else [])
-    of_class = [prompt for prompt in of_original if prompt not in PROMPTS]
+    prompts, [draw] = asked[0], watch.draws
+    assert asked[1:] == ([[""]] if guidance else [])
+    of_class = [prompt for prompt in prompts if prompt not in PROMPTS]
     assert len(prompts) == 6
     assert len(of_class) == 6 * share
-    assert set(of_class) <= {f"a photo of a {noun}{place}" for noun in ("dog", "cat") for place in PLACES}
-    assert len({prompt.split(" in ")[0] for prompt in of_class}) == (share > 0)
-    differ = [(own, of) for own, of in zip(prompts, of_original, strict=True) if own != of]
-    assert len(differ) == 6 * share * named
-    assert all(own.replace("a photo of sks", "a photo of a") == of for own, of in differ)
-    if differ:  # alone and in a place
-        assert {" in " in own for own, _ in differ} == {False, True}
+    assert len(set(of_class)) == (share > 0)
+    assert set(of_class) <= {"a photo of a dog", "a photo of a cat"}
     expected = torch.zeros((), dtype=torch.float64)
     with torch.no_grad():
-        for i, (prompt, prompt_original) in enumerate(zip(prompts, of_original, strict=True)):
-            one = literal.part(draw, slice(i, i + 1))
-            moved = literal.difference(model, model.unet, one, exact.embed([prompt]))
-            moved = moved - literal.difference(exact, exact.unet, one, exact.embed([prompt_original]))
+        for i, prompt in enumerate(prompts):
+            one, c = literal.part(draw, slice(i, i + 1)), exact.embed([prompt])
+            moved = literal.difference(model, model.unet, one, c)
+            moved = moved - literal.difference(exact, exact.unet, one, c)
             if guidance:
                 plain = literal.difference(model, model.unet, one, exact.embed([""]))
                 plain = plain - literal.difference(exact, exact.unet, one, exact.embed([""]))

@@ -1,15 +1,11 @@
 """What is to stay as it was: the released model answers like the original on pictures of many prompts.
 
-    L = w(t) · ‖f_θ(z_t, t, c) − sg f_φ(z_t, t, c')‖², z0 drawn by φ, w = 1 or `weighting.z0_weight` ≥ 1
+    L = w(t) · ‖f_θ(z_t, t, c) − sg f_φ(z_t, t, c)‖², z0 drawn by φ from c, w = 1 or `weighting.z0_weight` ≥ 1
 
 Unlike the class term of the protective loss it is taken at the released weights, not along an attack, and
 it asks for φ's own answers, so that it costs no diversity. With weights, what is drawn first, at high noise,
 counts most, and what is drawn last, detail, as in the plain loss. With guidance the answers are the guided
 ones, in which a small change of one of the two shows several times as large.
-
-c' = c, but for the share of the class pictures that stands under a subject's name, where c' is the class's:
-what a model says under that name is to come with a fine-tune. What it says before, any fine-tune inherits,
-whoever is in its pictures.
 """
 
 from __future__ import annotations
@@ -35,9 +31,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Preserve", "draw_general"]
 
-TRAINING = "a photo of {}"
-"""The template of the instance prompt."""
-
 
 class Preserve:
     """The term's pictures and prompts.
@@ -62,23 +55,19 @@ class Preserve:
         """The loss of one batch, with its graph through `model` alone."""
         s = self.settings
         of_class = of_the_class(s) if self.prompts else s.preserve_batch_size
-        parts: list[Tensor] = []
-        prompts: list[tuple[str, str]] = []  # as the model is asked, as φ is
+        parts, prompts = [], []
         if self.pictures is not None:
             count = s.preserve_batch_size - of_class
             which = torch.randint(len(self.prompts), (count,), generator=generator)
             parts.append(pick(self.pictures, which, generator))
-            prompts += [(self.prompts[i], self.prompts[i]) for i in which.tolist()]
+            prompts += [self.prompts[i] for i in which.tolist()]
         if of_class:
             one = self.kept[int(torch.randint(len(self.kept), (), generator=generator))]
             member = torch.randint(len(one.prior), (of_class,), generator=generator)
             parts.append(pick(one.prior, member, generator))
-            named = round(s.preserve_named * of_class)
-            prompts += self._named(one, named, generator)
-            prompts += [(one.subject.class_prompt, one.subject.class_prompt)] * (of_class - named)
-        z0 = torch.cat(parts)
-        c, reference_c = (original.embed(list(asked)) for asked in zip(*prompts, strict=True))
-        rows = noised(model.schedule, z0, c, generator, reference_c=reference_c)
+            prompts += [one.subject.class_prompt] * of_class
+        z0, c = torch.cat(parts), original.embed(prompts)
+        rows = noised(model.schedule, z0, c, generator, reference_c=c)
         w = preserved_weight(model.schedule, rows.t, s.preserve_cap)
         if s.preserve_guidance:
             empty = original.embed([""]).expand_as(c)
@@ -88,14 +77,6 @@ class Preserve:
         if s.preserve_guidance:
             f, f_original = (guided(answers, s.preserve_guidance) for answers in (f, f_original))
         return weighted_error(f, f_original, w)
-
-    def _named(self, one: Kept, count: int, generator: torch.Generator) -> list[tuple[str, str]]:
-        """So many prompts about this subject, each with the class's words for it; about half of them name a
-        place, if the method knows any."""
-        subject, places = one.subject, self.settings.places
-        templates = [TRAINING] * max(len(places), 1) + places
-        which = torch.randint(len(templates), (count,), generator=generator).tolist()
-        return [(subject.prompt(templates[i]), subject.prompt(templates[i], of_class=True)) for i in which]
 
 
 def of_the_class(settings: ImmunizeSettings) -> int:

@@ -107,14 +107,6 @@ class ImmunizeSettings(Checked):
         at_least=0.0,
         at_most=1.0,
     )
-    preserve_named: float = setting(
-        0.0,
-        "Share of those class pictures that stand under the subject's name, alone or in a place, where the "
-        "original is asked with the class's words: nothing shows before a fine-tune.",
-        source="ours",
-        at_least=0.0,
-        at_most=1.0,
-    )
     preserve_guidance: float = setting(
         0.0,
         "Guidance with which that term asks: what is kept is then the guided answer, from which pictures are "
