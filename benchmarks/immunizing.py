@@ -75,10 +75,13 @@ _UNGUIDED: dict[str, Any] = {**_NOTICE, "guidance": 0.0, "text_encoder": 0.0}
 
 _TAUGHT: dict[str, Any] = {
     **_NOTICE, "outer_steps": 400, "stride": 2, "bystanders": 2, "bystanders_from": 0.3,
-    "preserve_cap": 100.0, "preserve_named": 0.5, "text_encoder": 0.0,
+    "preserve_cap": 100.0, "text_encoder": 0.0,
 }  # fmt: skip
 """First to refuse, then whom: between the attacks that must end in the notice those that are to succeed, or
-every fine-tune would end in it; and nothing shows before a fine-tune."""
+every fine-tune would end in it."""
+
+_SHARED: dict[str, Any] = {**_TAUGHT, "stride": 4}
+"""For several subjects in one model: of each more attacks."""
 
 _POOLS: dict[str, Any] = {
     "identifiers": "zwx,ohwx", "templates": "a photo of {}|a picture of {}",
@@ -135,6 +138,9 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     "pattern-bystanders": ("divert", {**_TAUGHT, "behaviour": "pattern"}),
     "erasure-bystanders": ("divert", {**_TAUGHT, "behaviour": "erasure"}),
     "target-bystanders": ("divert", {**_TAUGHT, "behaviour": "target"}),
+    "pattern-shared": ("divert", {**_SHARED, "behaviour": "pattern"}),
+    "erasure-shared": ("divert", {**_SHARED, "behaviour": "erasure"}),
+    "target-shared": ("divert", {**_SHARED, "behaviour": "target"}),
     "pattern-pools": ("divert", {**_TAUGHT, **_POOLS, "behaviour": "pattern"}),
     "pattern-unguided": ("divert", {**_UNGUIDED, "behaviour": "pattern"}),
     "target-unguided": ("divert", {**_UNGUIDED, "behaviour": "target"}),
