@@ -118,6 +118,7 @@ def render(record: Mapping[str, Any]) -> str:
     headings = ["model", *(f"s, {kind}, {strength}" for strength, kind in kinds)]
     about = record["about"]
     return "\n\n".join([
+        *_overview(record, summary),
         common.table(head, rows),
         *(["Notice: share of pictures with the protective output, at the training prompt / in new contexts."]
           if noticed else []),
@@ -140,6 +141,44 @@ def render(record: Mapping[str, Any]) -> str:
     ])  # fmt: skip
 
 
+IN_SHORT = ("paper", "text-encoder", "lora-4", "lora-32", "augmented")
+
+
+def _overview(record: Mapping[str, Any], summary: Mapping[str, Any]) -> list[str]:
+    """One line a model: s by attacker, with the number of subjects; what others keep; what it took."""
+    rows = []
+    for row, found in summary.items():
+        gentle = {
+            name: f for key, f in found["s"].items() for strength, _, name in [key.partition("/")]
+            if strength == "gentle"
+        }  # fmt: skip
+        known = {one.name: gentle[one.name] for one in EVERY if one.name in gentle}
+        if "paper" not in known:
+            continue
+        worst = max(known, key=lambda name: known[name]["s"]["value"])
+        quality, took = found["quality"], _took(record, row)
+        rows.append([
+            row,
+            *(_counted(known.get(name)) for name in IN_SHORT),
+            f"{known[worst]['s']['value']:.2f} ({worst})",
+            _notice(known["paper"]), _notice(gentle.get("same class", {})),
+            *(_counted(gentle.get(kind)) for kind in ("same class", "another class")),
+            None if quality is None else f"{quality['drift']:+.0%}",
+            None if took is None else f"{took['pictures_with_gradient']:,.0f}",
+            None if took is None else took["minutes"],
+        ])  # fmt: skip
+    head = [
+        "model", *IN_SHORT, "worst", "notice", "notice, same class", "same class", "another class",
+        "FID drift", "pictures with a gradient", "minutes",
+    ]  # fmt: skip
+    told = "In short: s (subjects) after a gentle attack, by attacker, and of others, whom nobody protects."
+    return [told, common.table(head, rows), "All attackers:"] if rows else []
+
+
+def _counted(found: Mapping[str, Any] | None) -> str | None:
+    return None if found is None else f"{found['s']['value']:.2f} ({found['subjects']})"
+
+
 def _notice(found: Mapping[str, Any]) -> str | None:
     """ "40% / 75%": the notice's share at the training prompt and in new contexts; None if there is none."""
     return " / ".join(f"{found[one]['value']:.0%}" for one in PROTECTIVE if one in found) or None
@@ -157,23 +196,33 @@ def _unasked(rows: Sequence[Sequence[Any]], kinds: Sequence[tuple[str, str]]) ->
     ]
 
 
+def _took(record: Mapping[str, Any], row: str) -> dict[str, Any] | None:
+    """What the row's models took in the mean; the minutes, in words, of those made on one core."""
+    keys = [key for key in record["cells"] if key.startswith(f"{row}/") and key.endswith("/made")]
+    if not keys:
+        return None
+    took = [record["cells"][key] for key in keys]
+    timed = [one["made_seconds"] / 60 for one in took if "device" not in one]
+    return {
+        **{
+            name: sum(one[name] for one in took) / len(took)
+            for name in ("outer_steps", "pictures_with_gradient", "pictures_without")
+        },
+        "minutes": f"{sum(timed) / len(timed):.0f}" if timed else None,
+        "models": len(took),
+    }
+
+
 def _taken(record: Mapping[str, Any], summary: Mapping[str, Any]) -> list[str]:
     """The table of what each row's models took to make."""
-    rows = []
-    for row in summary:
-        keys = [key for key in record["cells"] if key.startswith(f"{row}/") and key.endswith("/made")]
-        if keys:
-            took = [record["cells"][key] for key in keys]
-            timed = [one["made_seconds"] / 60 for one in took if "device" not in one]
-            mean = {
-                name: sum(one[name] for one in took) / len(took)
-                for name in ("outer_steps", "pictures_with_gradient", "pictures_without")
-            }
-            rows.append([
-                row, round(mean["outer_steps"]), f"{mean['pictures_with_gradient']:,.0f}",
-                f"{mean['pictures_without']:,.0f}",
-                f"{sum(timed) / len(timed):.0f}" if timed else None, len(took),
-            ])  # fmt: skip
+    rows = [
+        [
+            row, round(took["outer_steps"]), f"{took['pictures_with_gradient']:,.0f}",
+            f"{took['pictures_without']:,.0f}", took["minutes"], took["models"],
+        ]
+        for row in summary
+        if (took := _took(record, row)) is not None
+    ]  # fmt: skip
     head = ["model", "outer steps", "pictures with a gradient", "without", "minutes on one core", "models"]
     return ["What a model takes, in pictures through U-Nets:", common.table(head, rows)] if rows else []
 

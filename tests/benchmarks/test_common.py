@@ -140,7 +140,8 @@ def test_quick_figures_never_lie_beside_real_ones() -> None:
 
 
 def test_what_a_gpu_made_is_said_model_by_model_and_attack_by_attack() -> None:
-    gpu = {"device": "NVIDIA X, torch 2.0"}
+    gpu: dict[str, object] = {"device": "NVIDIA X, torch 2.0"}
+    cells: dict[str, dict[str, object]]
     cells = {"a/0/paper": gpu, "a/0/lora-4": gpu, "a/0/made": gpu, "b/0/paper": gpu, "b/1/paper": {"s": 1.0}}
     assert common.made_on({"b/1/paper": {"s": 1.0}}) == []
     [said] = common.made_on(cells)
