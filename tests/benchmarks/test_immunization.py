@@ -37,8 +37,8 @@ def test_from_cells_to_table(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert "| apdm | gentle | lora-4 |" in shown
     got = {name: record["cells"][f"apdm/person-0/gentle/{name}"]["s"] for name in ("paper", "lora-4")}
     worst = max(got, key=lambda name: got[name])
-    line = [f"{got['paper']:.2f} (1)", "–", f"{got['lora-4']:.2f} (1)", "–", "–", f"{got[worst]:.2f} ({worst})"]
-    assert f"| apdm | {' | '.join(line)} | – | – |" in shown
+    paper, lora = (f"{got[name]:.2f} (1)" for name in ("paper", "lora-4"))
+    assert f"| apdm | {paper} | – | {lora} | – | – | {got[worst]:.2f} ({worst}) | – | – |" in shown
     assert record["sheets"] == ["apdm"]
     assert "](../benchmarks/results/immunization-apdm.png)" in shown
     with Image.open(tmp_path / "immunization-apdm.png") as sheet, Image.open(
