@@ -141,7 +141,7 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     "pattern-shared": ("divert", {**_SHARED, "behaviour": "pattern"}),
     "erasure-shared": ("divert", {**_SHARED, "behaviour": "erasure"}),
     "target-shared": ("divert", {**_SHARED, "behaviour": "target"}),
-    "pattern-pools": ("divert", {**_TAUGHT, **_POOLS, "behaviour": "pattern"}),
+    "target-pools": ("divert", {**_SHARED, **_POOLS, "behaviour": "target"}),
     "pattern-unguided": ("divert", {**_UNGUIDED, "behaviour": "pattern"}),
     "target-unguided": ("divert", {**_UNGUIDED, "behaviour": "target"}),
     "combined": ("combined", {**_APDM_AND, "behaviour": "target"}),
@@ -151,8 +151,9 @@ holds. Ours, with and without its parts, against attackers of whom none trains t
 every third attack one that is to succeed, against several kinds of attackers, and against LoRAs alone, with
 plain and with guided answers. The comparisons. APDM's ablations (its Tables 4 to 7), of half the length.
 PersGuard's behaviours as published, its retention (λ2 = 1 unless the name says another), and the same
-behaviours along simulated attacks (`divert`), with guided answers, with guided ones and the class held harder
-at high noise, with bystanders besides, and without. APDM and PersGuard in one run."""
+behaviours along simulated attacks (`divert`): with guided answers, the class held harder at high noise, and
+bystanders besides, of one subject, of several, of several under words from pools; and without guidance. APDM
+and PersGuard in one run."""
 
 MAIN = ("none", "apdm", "divert", "adversarial", "imma")
 """The rows that are measured unless others are asked for."""
