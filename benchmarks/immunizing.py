@@ -141,7 +141,7 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     "pattern-shared": ("divert", {**_SHARED, "behaviour": "pattern"}),
     "erasure-shared": ("divert", {**_SHARED, "behaviour": "erasure"}),
     "target-shared": ("divert", {**_SHARED, "behaviour": "target"}),
-    "target-pools": ("divert", {**_SHARED, **_POOLS, "behaviour": "target"}),
+    "target-pools": ("divert", {**_TAUGHT, **_POOLS, "behaviour": "target"}),
     "pattern-unguided": ("divert", {**_UNGUIDED, "behaviour": "pattern"}),
     "target-unguided": ("divert", {**_UNGUIDED, "behaviour": "target"}),
     "combined": ("combined", {**_APDM_AND, "behaviour": "target"}),
@@ -152,7 +152,7 @@ every third attack one that is to succeed, against several kinds of attackers, a
 plain and with guided answers. The comparisons. APDM's ablations (its Tables 4 to 7), of half the length.
 PersGuard's behaviours as published, its retention (λ2 = 1 unless the name says another), and the same
 behaviours along simulated attacks (`divert`): with guided answers, the class held harder at high noise, and
-bystanders besides, of one subject, of several, of several under words from pools; and without guidance. APDM
+bystanders besides, of one subject, of one under words from pools, of several; and without guidance. APDM
 and PersGuard in one run."""
 
 MAIN = ("none", "apdm", "divert", "adversarial", "imma")
