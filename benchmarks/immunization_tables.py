@@ -142,6 +142,7 @@ def render(record: Mapping[str, Any]) -> str:
 
 
 IN_SHORT = ("paper", "text-encoder", "lora-4", "lora-32", "augmented")
+"""The attackers that have a column in the table of one line a model."""
 
 
 def _overview(record: Mapping[str, Any], summary: Mapping[str, Any]) -> list[str]:

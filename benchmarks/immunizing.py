@@ -86,15 +86,16 @@ _SHARED: dict[str, Any] = {**_TAUGHT, "stride": 4}
 _POOLS: dict[str, Any] = {
     "identifiers": "zwx,ohwx", "templates": "a photo of {}|a picture of {}",
 }  # fmt: skip
-"""PersGuard's gray box: words of simulated attackers, none of which is an attacker's of the benchmarks."""
+"""Words of simulated attackers beside the subject's own (PersGuard's gray box), none of which is an
+attacker's of the benchmarks outside the pools."""
 
 _APDM_AND: dict[str, Any] = {**_APDM, **_KEPT, "retention_weight": 0.0}
 
 _MIXTURE: dict[str, Any] = {
-    "identifiers": "zwx,ohwx", "templates": "a photo of {}|a picture of {}", "rates": "1,2",
+    **_POOLS, "rates": "1,2",
     "low_rank": 0.5, "ranks": "4,32", "low_rank_rate": 10.0, "outer_steps": 300,
 }  # fmt: skip
-"""Attackers of several kinds, none of whose words is an attacker's of the benchmarks; more of them."""
+"""Attackers of several kinds; more of them."""
 
 _LORA: dict[str, Any] = {
     "stride": 8, "depth": 400, "low_rank": 1.0, "ranks": "4,32", "low_rank_rate": 10.0,
