@@ -8,7 +8,7 @@ Per row (a method and its settings) and unseen subject: the model is immunized; 
 `unlikeness verify` personalizes it, and s is measured on held-out references; two unprotected subjects, one
 of the same class and one of another, are personalized too; class pictures are compared with renders of the
 class and with the original's. "none" is the model as it is. Attacks come in three strengths (`STRENGTHS`),
-of which the gentle one alone is run unless asked for: what the others get, no change of weights can withhold.
+of which the gentle one alone is run unless asked for: what the others get comes out of random weights too.
 With `--tuning` the subjects are those on which settings are chosen, and the figures go into another file.
 """
 
