@@ -26,6 +26,8 @@ subject from its pictures alone (`benchmarks.attack_floor`)."""
 
 CLASS_PICTURES = 200
 SHEET = "subjects, the attacked original, the attacked model"
+IN_SHORT = ("paper", "text-encoder", "lora-4", "lora-32", "augmented")
+"""The attackers that have a column in the table of one line a model."""
 
 
 def sheet(pairs: Sequence[Sequence[Path]], gap: int = 8) -> Image.Image:
@@ -139,10 +141,6 @@ def render(record: Mapping[str, Any]) -> str:
             for row in record.get("sheets", ())
         ),
     ])  # fmt: skip
-
-
-IN_SHORT = ("paper", "text-encoder", "lora-4", "lora-32", "augmented")
-"""The attackers that have a column in the table of one line a model."""
 
 
 def _overview(record: Mapping[str, Any], summary: Mapping[str, Any]) -> list[str]:
