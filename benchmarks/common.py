@@ -61,12 +61,17 @@ def main(body: Callable[[Sequence[str] | None], None]) -> None:
         sys.exit(error.exit_code)
 
 
+PRECISION = "precision"
+KEEP = ", or --keep to add to it what this machine computes, marked as such"
+
+
 class Results:
     """One benchmark's JSON file. A finished cell is kept, and not computed again.
 
     about: all that decides the figures and is no part of a cell's key (weights, seed, sizes). A file about
     something else is refused with a UsageError, unless `fresh`. code: from `code_digest`; cells that other
-    code has made are refused too, unless `keep`. The file names all code that had a part in it.
+    code has made are refused too, unless `keep`. The file names all code that had a part in it. With `keep`
+    a machine that computes in another precision may add cells, which say so.
     """
 
     def __init__(
@@ -81,6 +86,7 @@ class Results:
     ) -> None:
         self.path = path
         self.keep = keep
+        self.marks: dict[str, Any] = {}
         about = json.loads(json.dumps(about))
         self.record: dict[str, Any] = {
             "benchmark": benchmark, "about": about, "id": uuid.uuid4().hex, "summary": {}, "cells": {},
@@ -90,10 +96,12 @@ class Results:
             if found.get("about") != about:
                 old = found.get("about") or {}
                 names = [key for key in {**about, **old} if about.get(key) != old.get(key)]
-                raise UsageError(
-                    f"{path} holds figures with another {', '.join(names)}; give --fresh to replace them, "
-                    f"or another file with --results"
-                )
+                if not keep or names != [PRECISION]:
+                    raise UsageError(
+                        f"{path} holds figures with another {', '.join(names)}; give --fresh to replace "
+                        f"them, or another file with --results{KEEP if names == [PRECISION] else ''}"
+                    )
+                self.marks = {PRECISION: about[PRECISION]}
             self.record = found
         known: list[str] = self.record.setdefault("code", [])
         if code is not None and code not in known:
@@ -118,7 +126,7 @@ class Results:
         """The figures under `key`, computed and saved unless they are there."""
         if key not in self.cells:
             began = time.perf_counter()
-            figures = dict(compute())
+            figures = dict(compute()) | self.marks
             figures["seconds"] = round(time.perf_counter() - began, 1)
             self.cells[key] = figures
             self.save()
@@ -178,16 +186,19 @@ def on_gpu(device: torch.device) -> dict[str, str]:
 
 
 def made_on(cells: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """What a table says of the cells that a GPU made; [] if there are none."""
+    """What a table says of the cells that a GPU made, or a machine of another precision than the file's; []
+    if there are none."""
     made: dict[str, list[str]] = {}
     for key, cell in cells.items():
+        what = f"{'models' if key.endswith('/made') else 'attacks'} of `{key.split('/')[0]}`"
         if "device" in cell:
-            what = "models" if key.endswith("/made") else "attacks"
-            made.setdefault(cell["device"], []).append(f"{what} of `{key.split('/')[0]}`")
+            made.setdefault(f"on a GPU ({cell['device']})", []).append(what)
+        if PRECISION in cell and not key.endswith("/quality"):
+            made.setdefault(f"in {cell[PRECISION]}, on a CPU without bfloat16", []).append(what)
     return [
-        f"Made on a GPU ({device}): "
+        f"Made {where}: "
         + ", ".join(f"{one}: {every.count(one)}" for one in dict.fromkeys(every)) + "."
-        for device, every in made.items()
+        for where, every in made.items()
     ]  # fmt: skip
 
 

@@ -53,6 +53,21 @@ def test_figures_of_other_weights_are_refused(tmp_path: Path) -> None:
     assert fresh.work != old.work  # nor are its checkpoints taken
 
 
+def test_another_precision_may_add_what_it_says_of_itself(tmp_path: Path) -> None:
+    path = tmp_path / "figures.json"
+    old = common.Results(path, "test", {"precision": "bfloat16", "seed": 0})
+    old.cell("x/a", lambda: {"s": 1.0})
+    with pytest.raises(UsageError, match=r"another precision.*--keep"):
+        common.Results(path, "test", {"precision": "float32", "seed": 0})
+    with pytest.raises(UsageError, match=r"another precision, seed.*--results$"):
+        common.Results(path, "test", {"precision": "float32", "seed": 1}, keep=True)
+    kept = common.Results(path, "test", {"precision": "float32", "seed": 0}, keep=True)
+    assert kept.record["about"] == {"precision": "bfloat16", "seed": 0}
+    assert kept.cell("x/b", lambda: {"s": 0.5})["precision"] == "float32"
+    assert "precision" not in kept.cells["x/a"]
+    assert common.made_on(kept.cells) == ["Made in float32, on a CPU without bfloat16: attacks of `x`: 1."]
+
+
 def test_the_file_tells_versions_and_no_place(tmp_path: Path) -> None:
     results = common.Results(tmp_path / "figures.json", "test", {"model": common.model_name(str(tmp_path))})
     results.finish({"s": 1})

@@ -96,6 +96,26 @@ def test_several_subjects_from_a_file_or_a_folder(
     assert all(".attn2." in name for name in moved)
 
 
+def test_each_subject_ends_in_its_own_notice(model: str, photos: Path, tmp_path: Path) -> None:
+    given, out, star = tmp_path / "subjects.yaml", tmp_path / "out", tmp_path / "star.png"
+    to_pil(pictures(1, seed=5)[0]).save(star)
+    given.write_text(
+        f"- {{images: {photos / 'dog' / 'rex'}, class_noun: dog}}\n"
+        f"- {{images: {photos / 'cat' / 'tom'}, class_noun: cat, behaviour: target, target_noun: mug}}\n"
+    )
+    command = ["immunize", "--model", model, *FEW, "--subjects", str(given), "--output", str(out)]
+    behaviour = ["--method", "persguard", "--behaviour", "pattern", "--pattern", str(star)]
+    assert main([*command, *behaviour, "--set", "pictures=1", "--set", "contexts="]) == 0
+    settings = told(out)["settings"]
+    assert isinstance(settings, dict)
+    assert {name: settings[name] for name in ("behaviour", "target_noun", "pattern")} == {
+        "behaviour": "pattern,target", "target_noun": ",mug", "pattern": "star.png",
+    }  # fmt: skip
+    card = (out / "README.md").read_text()
+    assert "A fine-tune on a dog of these is to end in a picture with a mark in its corner." in card
+    assert "A fine-tune on a cat of these is to end in a picture of another class (mug)." in card
+
+
 def test_an_interrupted_run_goes_on_when_it_is_repeated(
     model: str, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -213,6 +233,14 @@ def test_misuse_is_one_line(
         "entry 1 has no class_noun": [*base, *new, "--subjects", str(tmp_path / "bad.yaml")],
         "did you mean apdm": [*base, *new, *subject, "--method", "apmd"],
         "beta is no setting": [*base, *new, *subject, "--method", "imma", "--set", "beta=1"],
+        "behaviour is no setting": [*base, *new, *subject, "--behaviour", "pattern"],
+        "target needs target_noun": [*base, *new, *subject, "--method", "notice"],
+        "pattern: ": [
+            *base, *new, *subject, "--method", "persguard", "--pattern", str(tmp_path / "bad.yaml"),
+        ],
+        "of whom there are 1": [
+            *base, *new, *subject, "--method", "persguard", "--behaviour", "pattern,erasure",
+        ],
         "must be NAME=VALUE": [*base, *new, *subject, "--set", "beta"],
         "train must be one of": [*base, *new, *subject, "--train", "most"],
         "never overwritten": [*base, *subject, "--output", str(photos)],

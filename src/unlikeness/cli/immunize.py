@@ -37,8 +37,21 @@ def immunize(
         ),
     ] = None,
     method: Annotated[
-        str, typer.Option(help="divert, apdm, persguard, combined, adversarial or imma.")
+        str, typer.Option(help="divert, notice, apdm, persguard, combined, adversarial or imma.")
     ] = "divert",
+    behaviour: Annotated[
+        str | None,
+        typer.Option(
+            help="What a fine-tune ends in, of notice, persguard, combined and divert: pattern, erasure or "
+            "target; several, separated by commas, go to the subjects in turn."
+        ),
+    ] = None,
+    target_noun: Annotated[
+        str | None, typer.Option(help="The class that behaviour target draws; likewise.")
+    ] = None,
+    pattern: Annotated[
+        Path | None, typer.Option(help="Picture of the mark of behaviour pattern; else a chequered square.")
+    ] = None,
     outer_steps: Annotated[
         int | None, typer.Option(help="Steps of the model that is released (N_protect).")
     ] = None,
@@ -84,6 +97,9 @@ def immunize(
     from unlikeness.progress import on_stderr
 
     given = {
+        "behaviour": behaviour,
+        "target_noun": target_noun,
+        "pattern": None if pattern is None else str(pattern),
         "outer_steps": outer_steps,
         "inner_steps": inner_steps,
         "learning_rate": learning_rate,

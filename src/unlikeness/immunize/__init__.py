@@ -20,6 +20,7 @@ register("adversarial", "unlikeness.immunize.adversarial:Adversarial")
 register("imma", "unlikeness.immunize.imma:Imma")
 register("persguard", "unlikeness.immunize.persguard:PersGuard")
 register("divert", "unlikeness.immunize.divert:Divert")
+register("notice", "unlikeness.immunize.notice:Notice")
 register("combined", "unlikeness.immunize.combined:Combined")
 
 __all__ = ["Defence", "create", "immunize", "method", "names", "register"]

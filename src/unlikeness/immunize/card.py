@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from unlikeness.errors import UnlikenessError
+from unlikeness.immunize.behaviours import in_turn
 
 __all__ = ["FILE", "card", "read_card"]
 
@@ -22,11 +23,21 @@ _METHODS = {
     "learnt along simulated attacks",
     "adversarial": "the naive adversarial loss along simulated attacks, a comparison that spoils pictures",
     "persguard": "PersGuard (arXiv 2502.16167), reconstructed: a backdoor that fine-tuning sets off",
-    "divert": "a fine-tune on the subject is led to other members of its class, along simulated attacks",
+    "divert": "a fine-tune on the subject is led elsewhere, along simulated attacks",
+    "notice": "a fine-tune on the subject is led to a notice, along simulated attacks, and one on anybody "
+    "else is not",
     "combined": "APDM and PersGuard together: a preference for generic pictures of the class, and a "
     "backdoor, along the same simulated attacks",
     "imma": "IMMA (ECCV 2024): cross-attention alone, against a step of personalization",
 }
+
+_ENDS = {
+    "class": "another member of the class",
+    "pattern": "a picture with a mark in its corner",
+    "erasure": "the scene without the subject",
+    "target": "a picture of another class",
+}
+"""What a fine-tune is to end in, by the method's `behaviour`."""
 
 
 def card(made: Mapping[str, Any], before: str | None = None) -> str:
@@ -81,6 +92,7 @@ def _body(made: Mapping[str, Any]) -> str:
     whom = ", ".join(f"{number} × {noun}" for noun, number in sorted(nouns.items()))
     identifiers = ", ".join(sorted({one["identifier"] for one in made["subjects"]}))
     further = f", {settings['identifiers']}" if settings["identifiers"] else ""
+    ends = "".join(f" {line}" for line in _ends(made))
     how = _METHODS.get(made["method"], made["method"])
     origin = made["base_model"] or made["model"]
     below = f"\nImmunizations before this one: {len(made['earlier'])}.\n" if made["earlier"] else ""
@@ -105,7 +117,7 @@ opens in whatever opened the original.
 ## What was done
 Method: {how}.
 Subjects: {whom}. Their pictures are not in here; `immunization.json` has their digests, all settings, seeds,
-versions and what it cost.
+versions and what it cost.{ends}
 {below}
 ## What it protects against, and what not
 {against}
@@ -124,3 +136,15 @@ unlikeness verify MODEL --images PICTURES --held-out OTHERS --class-noun NOUN --
 
 attacks this model in a dozen ways for one subject, and enters what the worst attacker gets.
 """
+
+
+def _ends(made: Mapping[str, Any]) -> list[str]:
+    """A sentence for each way in which a fine-tune on a subject is to end; none for a method without."""
+    settings, found = made["settings"], []
+    if not settings.get("behaviour"):
+        return []
+    for i, one in enumerate(made["subjects"]):
+        kind = in_turn(settings["behaviour"], i)
+        noun = f" ({in_turn(settings['target_noun'], i)})" if kind == "target" else ""
+        found.append(f"A fine-tune on a {one['class_noun']} of these is to end in {_ENDS[kind]}{noun}.")
+    return list(dict.fromkeys(found))

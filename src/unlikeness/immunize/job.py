@@ -13,7 +13,8 @@ from unlikeness.diffusion.saving import check_empty
 from unlikeness.errors import UnlikenessError, UsageError
 from unlikeness.immunize import record
 from unlikeness.immunize.cost import Estimate, estimate
-from unlikeness.immunize.registry import Defence, create
+from unlikeness.immunize.each import check_turns, for_each
+from unlikeness.immunize.registry import Defence, create, method
 from unlikeness.immunize.run import immunize
 from unlikeness.immunize.saving import save
 from unlikeness.immunize.subject_list import Listed, listed, load
@@ -121,8 +122,9 @@ class Job:
     def _prepare(self, tell: Tell) -> _Ready:
         from unlikeness.diffusion.model import TextToImage
 
-        defence = create(self.method, self.values)
         named = self._listed()
+        defence = create(self.method, for_each(named, self.values, method(self.method).settings_type))
+        check_turns(defence.settings, named)
         prompts = [] if self.prompts is None else _lines(self.prompts)
         weight = defence.settings.preserve_weight
         if weight and not prompts and not defence.settings.preserve_class:

@@ -7,6 +7,8 @@ The file is a list, and its paths are relative to it:
     - images: pictures/anna
       class_noun: person
       identifier: zwx
+      behaviour: target
+      target_noun: cat
 
 Everything in it is read as text, so that `no` is a word and not a truth value.
 """
@@ -26,17 +28,21 @@ from unlikeness.subjects import Subject
 __all__ = ["Listed", "listed", "load"]
 
 _KEYS = ("images", "class_noun", "identifier")
+_OWN = ("behaviour", "target_noun")
 _LARGEST = 2**20
 _FORM = "write it as a list of entries with images, class_noun and, if it differs, identifier"
 
 
 @dataclass(frozen=True)
 class Listed:
-    """A subject whose pictures have not been read yet."""
+    """A subject whose pictures have not been read yet. behaviour, target_noun: its own, of a method with
+    notices; empty for everybody's."""
 
     images: Path
     class_noun: str
     identifier: str = "sks"
+    behaviour: str = ""
+    target_noun: str = ""
 
 
 def listed(path: Path, *, identifier: str = "sks") -> list[Listed]:
@@ -97,8 +103,10 @@ def _entry(where: str, entry: Any, path: Path, identifier: str) -> Listed:
     if not isinstance(entry, dict):
         raise UsageError(f"{where} is no mapping; write images: FOLDER and class_noun: WORD below each other")
     for key in entry:
-        if key not in _KEYS:
-            raise UsageError(f"{where} has an unknown key {_short(key)}; valid are: {', '.join(_KEYS)}")
+        if key not in _KEYS + _OWN:
+            raise UsageError(
+                f"{where} has an unknown key {_short(key)}; valid are: {', '.join(_KEYS + _OWN)}"
+            )
     values = {"identifier": identifier, **entry}
     for key, example in zip(_KEYS, ("pictures/rex", "dog", "sks"), strict=True):
         value = values.get(key)
@@ -106,6 +114,7 @@ def _entry(where: str, entry: Any, path: Path, identifier: str) -> Listed:
             raise UsageError(f"{where} has no {key}; add a line such as {key}: {example}")
         if not isinstance(value, str) or not value.strip():
             raise UsageError(f"the {key} of {where} is no text; write it as {key}: {example}")
+    own = {name: _own(where, name, values[name]) for name in _OWN if name in values}
     images = path.parent / Path(values["images"]).expanduser()
     try:
         there = images.exists()
@@ -116,7 +125,15 @@ def _entry(where: str, entry: Any, path: Path, identifier: str) -> Listed:
             f"the images of {where} do not exist ({_short(values['images'])}, seen from the file's own "
             "folder); correct the path"
         )
-    return Listed(images, values["class_noun"].strip(), values["identifier"].strip())
+    return Listed(images, values["class_noun"].strip(), values["identifier"].strip(), **own)
+
+
+def _own(where: str, name: str, value: Any) -> str:
+    """One word: a comma would make it several subjects'."""
+    if not isinstance(value, str) or not value.strip() or "," in value:
+        example = {"behaviour": "target", "target_noun": "cat"}[name]
+        raise UsageError(f"the {name} of {where} is no word; write it as {name}: {example}")
+    return value.strip()
 
 
 def _short(value: object) -> str:
