@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from tests.tiny import pictures, write_tiny
 
 from unlikeness.cli import main
+from unlikeness.diffusion import TextToImage
 from unlikeness.gallery import to_pil
 from unlikeness.training import Trained, train
 
@@ -219,8 +220,10 @@ def test_a_dry_run_tells_the_cost_and_writes_nothing(
 
 
 def test_misuse_is_one_line(
-    model: str, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+    model: str, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(TextToImage, "generate", None)  # it is told before a picture is drawn
     new = ["--output", str(tmp_path / "new")]
     subject, empty = one_subject(photos), tmp_path / "empty.txt"
     empty.write_text("\n")
@@ -237,10 +240,16 @@ def test_misuse_is_one_line(
         "target needs target_noun": [*base, *new, *subject, "--method", "notice"],
         "pattern: ": [
             *base, *new, *subject, "--method", "persguard", "--pattern", str(tmp_path / "bad.yaml"),
+            "--set", "contexts=",
         ],
         "of whom there are 1": [
             *base, *new, *subject, "--method", "persguard", "--behaviour", "pattern,erasure",
         ],
+        "target_noun has no effect": [*base, *new, *subject, "--method", "divert", "--target-noun", "cat"],
+        "another class than a dog": [*base, *new, *subject, "--method", "notice", "--target-noun", "Dog"],
+        "attack_learning_rate has no effect": [*base, *new, *subject, "--inner-steps", "0"],
+        "ranks has no effect": [*base, *new, *subject, "--set", "ranks=4"],
+        "must be numbers": [*base, *new, *subject, "--set", "rates=fast"],
         "must be NAME=VALUE": [*base, *new, *subject, "--set", "beta"],
         "train must be one of": [*base, *new, *subject, "--train", "most"],
         "never overwritten": [*base, *subject, "--output", str(photos)],

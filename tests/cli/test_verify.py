@@ -96,7 +96,7 @@ def test_the_notice_and_the_pools_of_an_immunized_model(
     released = tmp_path / "released"
     immunized = [
         *("immunize", "--model", str(home / "model"), "--method", "persguard", "--class-noun", "mug", "-q"),
-        *("--images", str(home / "images"), "--output", str(released)),
+        *("--images", str(home / "images"), "--output", str(released), "--identifier", "xjy"),
         *(word for value in quick for word in ("--set", value)),
     ]
     assert main(immunized) == 0
@@ -121,9 +121,11 @@ def test_the_notice_and_the_pools_of_an_immunized_model(
         "  released", "  paper", "  other-identifier", "  gray-box",
     ]  # fmt: skip
     assert made["about"]["settings"]["pool_identifiers"] == "zwx,t@t"
+    assert made["about"]["identifier"] == "xjy"
+    assert made["attackers"]["paper"]["prompt"] == "a photo of xjy mug"
     gray = {f"{start}{word} mug" for start in ("a photo of ", "a ") for word in ("zwx", "t@t")}
     assert made["attackers"]["gray-box"]["prompt"] in gray
-    assert made["attackers"]["other-identifier"]["prompt"] == "a photo of ohwx mug"  # t@t is in the pool
+    assert made["attackers"]["other-identifier"]["prompt"] == "a photo of sks mug"  # t@t is in the pool
     record = json.loads((tmp_path / "out" / "immunization.json").read_text())
     assert list(record["measured"][made["about"]["pictures_sha256"]]["notice"]["attackers"]) == [
         "paper", "other-identifier", "gray-box",
@@ -131,8 +133,9 @@ def test_the_notice_and_the_pools_of_an_immunized_model(
 
     made, out = run(
         "own", "--attackers", "paper,gray-box", "--behaviour", "none", "--set", "pool_identifiers=",
-        "--set", "pool_templates=",
+        "--set", "pool_templates=", "--identifier", "sks",
     )  # fmt: skip
+    assert made["attackers"]["paper"]["prompt"] == "a photo of sks mug"
     assert made["notice"] is None
     assert "notice (" not in out
     assert "needs pools" in made["left_out"]["gray-box"]

@@ -83,6 +83,21 @@ def adversarial(model: TextToImage) -> Callable[[Any, list[Draw]], Tensor]:
     return loss
 
 
+def persguard(model: TextToImage, of_class_weight: float) -> Callable[[Any, list[Draw]], Tensor]:
+    """λ1 L_PP + L_BB of a target, a cat for the dog, from two draws: class pictures, the target's."""
+    c_V, c_class, c_tar = (model.embed([f"a photo of {name}"]) for name in ("sks dog", "a dog", "a cat"))
+
+    def loss(unet: Any, draws: list[Draw]) -> Tensor:
+        of_class, target = draws
+        with torch.no_grad():
+            class_0 = difference(model, model.unet, of_class, c_class)
+            target_0 = difference(model, model.unet, target, c_tar)
+        l_pp = ((difference(model, unet, of_class, c_class) - class_0) ** 2).mean()
+        return of_class_weight * l_pp + ((difference(model, unet, target, c_V) - target_0) ** 2).mean()
+
+    return loss
+
+
 def l2p(
     model: TextToImage,
     protective: Callable[[Any, list[Draw]], Tensor],

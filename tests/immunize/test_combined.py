@@ -49,9 +49,15 @@ def test_the_loss_is_the_sum_of_both(weights: Path, dog: Subject, behaviour: str
 
 
 def test_it_trains(exact: TextToImage, dog: Subject, cat: Subject) -> None:
-    settings = {**FEW, "behaviour": "pattern,erasure", "learning_rate": 1e-3}
+    settings = {
+        **FEW, "behaviour": "pattern,erasure", "learning_rate": 1e-3, "weight_decay": 0.0,
+        "preference_weight": 0.0, "target_noun": "",
+    }  # fmt: skip
     losses: list[float] = []
     subjects = [dog, replace(cat, identifier="zwx")]
     released = immunize(exact, subjects, "combined", settings, after=lambda _, loss: losses.append(loss))
     assert len(losses) == 2
     assert not torch.equal(exact.unet.conv_out.weight, released.unet.conv_out.weight)
+    backdoor = {key: value for key, value in settings.items() if key not in ("beta", "preference_weight")}
+    alone = immunize(exact, subjects, "persguard", {**backdoor, "retention_weight": 0.0})
+    assert not torch.equal(alone.unet.conv_out.weight, released.unet.conv_out.weight)  # it draws more

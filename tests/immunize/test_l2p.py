@@ -17,6 +17,7 @@ from unlikeness.immunize import create, immunize
 from unlikeness.immunize.attacks import Mixture
 from unlikeness.immunize.l2p import L2P
 from unlikeness.immunize.material import keep
+from unlikeness.immunize.preserve import Preserve
 from unlikeness.subjects import Subject
 from unlikeness.training import step_generator
 
@@ -24,6 +25,12 @@ FEW: dict[str, Any] = {
     "outer_steps": 2, "inner_steps": 2, "class_images": 4, "class_steps": 2, "batch_size": 2,
     "attack_batch_size": 2, "learning_rate": 1e-3, "attack_learning_rate": 2e-3, "precision": "float32",
 }  # fmt: skip
+
+BACKDOOR: dict[str, Any] = {
+    "behaviour": "target", "target_noun": "cat", "contexts": "", "pictures": 3, "retention_weight": 0.0,
+    "class_weight": 0.7,
+}  # fmt: skip
+"""PersGuard along simulated attacks, where a prompt is always the attacker's own."""
 
 
 def weights_of(model: TextToImage) -> dict[str, Tensor]:
@@ -45,6 +52,8 @@ def moved(model: TextToImage, released: TextToImage) -> set[str]:
         ("apdm", {"inner_steps": 0}),
         ("apdm", {"stride": 3, "depth": 6}),
         ("adversarial", {}),
+        ("persguard", BACKDOOR),
+        ("persguard", {**BACKDOOR, "stride": 3, "depth": 6}),
     ],
 )
 def test_a_run_is_the_equations_written_out(
@@ -58,9 +67,11 @@ def test_a_run_is_the_equations_written_out(
     with monkeypatch.context() as patch:
         watch.on(patch)
         released = immunize(model, [dog], method, settings, priors=prior)
-    protective = (
-        literal.apdm(model, 2, settings.get("beta", 1.0)) if method == "apdm" else literal.adversarial(model)
-    )
+    protective = {
+        "apdm": lambda: literal.apdm(model, 2, settings.get("beta", 1.0)),
+        "adversarial": lambda: literal.adversarial(model),
+        "persguard": lambda: literal.persguard(model, settings["class_weight"]),
+    }[method]()
     expected = literal.l2p(
         model, protective, watch.draws, outer_steps=2, inner_steps=settings["inner_steps"], batch=2,
         outer_lr=1e-3, inner_lr=2e-3, leak=settings.get("leak", False), stride=settings.get("stride", 1),
@@ -108,20 +119,51 @@ def test_a_deep_attack_moves_along_with_the_released_weights(exact: TextToImage,
         assert torch.equal(at, theta)
 
 
+@pytest.mark.parametrize("train", ["all", "attention", "cross-attention"])
+def test_what_stays_is_asked_of_the_released_weights_whatever_is_trained(
+    exact: TextToImage, dog: Subject, train: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the first outer step these are the original's, so that there is nothing to hold yet."""
+    losses: list[float] = []
+    ask = Preserve.__call__
+
+    def watched(self: Preserve, *args: Any) -> Tensor:
+        loss = ask(self, *args)
+        losses.append(float(loss.detach()))
+        return loss
+
+    monkeypatch.setattr(Preserve, "__call__", watched)
+    further = {"train": train, "preserve_weight": 1.0, "preserve_class": 1.0}
+    released = immunize(exact, [dog], "apdm", {**FEW, **further})
+    assert losses[0] == pytest.approx(0.0, abs=1e-12)
+    assert losses[1] > 1e-9
+    kinds = {"all": "", "attention": ".attn", "cross-attention": ".attn2."}
+    assert all(kinds[train] in f".{name}" for name in moved(exact, released))
+
+
 @pytest.mark.parametrize(
-    "further",
+    ("method", "further"),
     [
-        {}, {"depth": 4}, {"low_rank": 0.5, "ranks": "2", "identifiers": "zwx"},
-        {"bystanders": 2, "depth": 4, "outer_steps": 8}, {"text_encoder": 0.7},
+        ("apdm", {}),
+        ("apdm", {"depth": 4}),
+        ("apdm", {"low_rank": 0.5, "ranks": "2", "identifiers": "zwx"}),
+        ("apdm", {"bystanders": 2, "depth": 4, "outer_steps": 8}),
+        ("apdm", {"text_encoder": 0.7}),
+        ("persguard", {**BACKDOOR, "behaviour": "pattern,target", "target_noun": "mug"}),
+        ("combined", {**BACKDOOR, "behaviour": "erasure", "target_noun": ""}),
+        ("notice", {
+            "target_noun": "mug", "stride": 1, "depth": 4, "outer_steps": 8, "text_encoder": 0.5,
+            "pictures": 2, "contexts": "a photo of {} a", "preserve_class": 1.0,
+        }),
     ],
 )  # fmt: skip
 def test_a_resumed_run_ends_as_an_uninterrupted_one(
-    exact: TextToImage, dog: Subject, cat: Subject, further: dict[str, Any], tmp_path: Path,
+    exact: TextToImage, dog: Subject, cat: Subject, method: str, further: dict[str, Any], tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     settings = {**FEW, "outer_steps": 6, "inner_steps": 1 if not further else 2, **further}
     monkeypatch.setattr("unlikeness.immunize.run.EVERY", 2)
-    whole = immunize(exact, [dog, cat], "apdm", settings)
+    whole = immunize(exact, [dog, cat], method, settings)
 
     def interrupt(done: int, _: float) -> None:
         if done == 5:
@@ -129,10 +171,10 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(
 
     checkpoint = tmp_path / "state.safetensors"
     with pytest.raises(KeyboardInterrupt):
-        immunize(exact, [dog, cat], "apdm", settings, checkpoint=checkpoint, after=interrupt)
+        immunize(exact, [dog, cat], method, settings, checkpoint=checkpoint, after=interrupt)
     steps: list[int] = []
     resumed = immunize(
-        exact, [dog, cat], "apdm", settings, checkpoint=checkpoint, after=lambda n, _: steps.append(n)
+        exact, [dog, cat], method, settings, checkpoint=checkpoint, after=lambda n, _: steps.append(n)
     )
     assert steps[0] == 5
     assert not moved(whole, resumed)

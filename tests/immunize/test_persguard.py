@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +16,44 @@ from torch import Tensor
 from unlikeness.diffusion import TextToImage
 from unlikeness.diffusion.latents import Posterior
 from unlikeness.errors import UsageError
+from unlikeness.gallery import to_pil
 from unlikeness.immunize import create, immunize
 from unlikeness.immunize.attacks import Mixture
 from unlikeness.immunize.behaviours import Behaviour, behave, mark, read_mark, stamped, without_subject
 from unlikeness.immunize.material import keep
 from unlikeness.immunize.persguard import PersGuard, PersGuardSettings
+from unlikeness.immunize.persguard_losses import backdoor, prior_preservation, retention
 from unlikeness.immunize.rows import ask, wide
 from unlikeness.subjects import Subject
 
 FEW: dict[str, Any] = {
     "outer_steps": 2, "class_images": 4, "class_steps": 2, "batch_size": 2, "pictures": 2,
-    "contexts": "a photo of {} a|a photo of {} b", "precision": "float32", "target_noun": "cat",
-    "learning_rate": 1e-3, "attack_learning_rate": 1e-3,
+    "contexts": "a photo of {} a|a photo of {} b", "precision": "float32", "behaviour": "target",
+    "target_noun": "cat", "learning_rate": 1e-3, "attack_learning_rate": 1e-3,
 }  # fmt: skip
+
+
+def test_each_term_is_its_equation_and_what_stands_still_has_no_gradient() -> None:
+    f, target, reference = (torch.randn(2, 4, 3, 3, dtype=torch.float64) for _ in range(3))
+    f.requires_grad_(True)
+    reference.requires_grad_(True)
+
+    def written_out(goal: Tensor) -> float:
+        ours, theirs = f.detach().flatten().tolist(), goal.detach().flatten().tolist()
+        return float(sum((a - b) ** 2 for a, b in zip(ours, theirs, strict=True)) / len(ours))
+
+    for term, goal in (
+        (backdoor(f, target, None), target),
+        (backdoor(f, target, reference), reference),
+        (prior_preservation(f, reference), reference),
+        (retention(f, target), target),
+    ):
+        assert float(term.detach()) == pytest.approx(written_out(goal), rel=1e-6)
+        [gradient] = torch.autograd.grad(term, f)
+        assert torch.allclose(gradient, 2 * (f - goal).detach() / f.numel(), rtol=1e-5)
+        f.grad = None
+    (backdoor(f, target, reference) + prior_preservation(f, reference)).backward()  # type: ignore[no-untyped-call]
+    assert reference.grad is None
 
 
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
@@ -84,7 +110,8 @@ def test_the_loss_is_its_three_terms_written_out(
 def test_it_trains_with_and_without_simulated_attacks(
     exact: TextToImage, dog: Subject, cat: Subject, further: dict[str, Any]
 ) -> None:
-    settings = {**FEW, "behaviour": "pattern,target", "outer_steps": 4, **further}
+    settings = {**FEW, "behaviour": "pattern,target", "outer_steps": 4, "weight_decay": 0.0, **further}
+    settings["target_noun"] = "mug"
     losses: list[float] = []
     released = immunize(exact, [dog, cat], "persguard", settings, after=lambda _, loss: losses.append(loss))
     assert len(losses) == 4
@@ -96,7 +123,8 @@ def test_it_trains_with_and_without_simulated_attacks(
 
 def test_the_backdoor_is_learnt(exact: TextToImage, dog: Subject) -> None:
     """The released model's loss on marked pictures under the name falls below the original's."""
-    settings = {**FEW, "outer_steps": 60, "retention_weight": 0.0, "learning_rate": 3e-3}
+    marked = {"behaviour": "pattern", "target_noun": ""}
+    settings = {**FEW, **marked, "outer_steps": 60, "retention_weight": 0.0, "learning_rate": 3e-3}
     losses: list[float] = []
     immunize(exact, [dog], "persguard", settings, after=lambda _, loss: losses.append(loss))
     assert sum(losses[-10:]) < 0.8 * sum(losses[:10])
@@ -107,6 +135,24 @@ def test_each_subject_has_its_own_behaviour(exact: TextToImage, dog: Subject, ca
     kept = keep(exact, [dog, cat], made.settings)
     made.prepare(exact, kept)
     assert [made._behaviours[id(one)].kind for one in kept] == ["pattern", "erasure"]
+
+
+@pytest.mark.parametrize(("behaviour", "drawn"), [("pattern", 1), ("erasure", 1), ("pattern,erasure", 2)])
+def test_what_several_subjects_share_is_drawn_once(
+    exact: TextToImage, dog: Subject, behaviour: str, drawn: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls, generate = [], TextToImage.generate
+
+    def watched(self: TextToImage, prompts: list[str], **further: Any) -> Tensor:
+        calls.append(prompts)
+        return generate(self, prompts, **further)
+
+    made: Any = create("persguard", {**FEW, "behaviour": behaviour})
+    kept = keep(exact, [replace(dog, identifier=word) for word in ("sks", "zwx", "ohwx")], made.settings)
+    monkeypatch.setattr(TextToImage, "generate", watched)
+    made.prepare(exact, kept)
+    assert len(calls) == drawn
+    assert len(made._behaviours) == 3
 
 
 def test_it_is_set_off_by_the_prompts_that_attackers_train_with(exact: TextToImage, dog: Subject) -> None:
@@ -148,13 +194,34 @@ def test_pictures_are_those_of_the_template() -> None:
 def test_a_picture_file_can_be_the_mark(tmp_path: Path) -> None:
     from PIL import Image
 
-    Image.new("RGB", (8, 8), (0, 255, 0)).save(tmp_path / "mark.png")
+    picture = Image.new("RGB", (8, 8), (0, 255, 0))
+    picture.paste((0, 0, 0), (2, 2, 8, 8))
+    picture.save(tmp_path / "mark.png")
     pattern = read_mark(tmp_path / "mark.png")
     assert pattern.shape == (3, 8, 8)
     assert torch.equal(pattern[:, 0, 0], torch.tensor([0.0, 1.0, 0.0]))
+    opaque = picture.convert("RGBA")
+    opaque.save(tmp_path / "opaque.png")
+    assert torch.equal(read_mark(tmp_path / "opaque.png"), pattern)
     (tmp_path / "none.png").write_bytes(b"no picture")
-    with pytest.raises(UsageError, match=r"none\.png"):
-        read_mark(tmp_path / "none.png")
+    Image.new("RGB", (8, 8), (0, 255, 0)).save(tmp_path / "green.png")
+    opaque.putalpha(Image.linear_gradient("L").resize((8, 8)))
+    opaque.save(tmp_path / "glass.png")
+    for name, reason in (("none", ""), ("green", "nearly of one colour"), ("glass", "transparent parts")):
+        with pytest.raises(UsageError, match=rf"{name}\.png.*{reason}"):
+            read_mark(tmp_path / f"{name}.png")
+
+
+def test_a_run_goes_on_with_the_same_mark_alone(exact: TextToImage, dog: Subject, tmp_path: Path) -> None:
+    file, moved, state = tmp_path / "mark.png", tmp_path / "moved.png", tmp_path / "state.safetensors"
+    to_pil(mark()).save(file)
+    settings = {**FEW, "behaviour": "pattern", "target_noun": ""}
+    immunize(exact, [dog], "persguard", {**settings, "pattern": str(file)}, checkpoint=state)
+    to_pil(mark().flip(0)).save(moved)
+    with pytest.raises(UsageError, match="belongs to another run"):
+        immunize(exact, [dog], "persguard", {**settings, "pattern": str(moved)}, checkpoint=state)
+    file.rename(moved)
+    immunize(exact, [dog], "persguard", {**settings, "pattern": str(moved)}, checkpoint=state)
 
 
 @pytest.mark.parametrize(
@@ -176,7 +243,11 @@ def test_the_subject_is_taken_out_of_a_prompt(template: str, left: str) -> None:
         ({"behaviour": "smile"}, "one of pattern, erasure, target"),
         ({"behaviour": "target", "target_noun": ""}, "needs target_noun"),
         ({"contexts": "", "at_training_prompt": False}, "needs prompts"),
-        ({"pattern": "nowhere.png"}, r"nowhere\.png"),
+        ({"behaviour": "pattern", "pattern": "nowhere.png", "target_noun": ""}, r"nowhere\.png"),
+        ({"behaviour": "erasure", "pattern": "x.png", "target_noun": ""}, "pattern has no effect"),
+        ({"behaviour": "erasure"}, "target_noun has no effect"),
+        ({"behaviour": "target", "target_noun": "Dog"}, "its own noun"),
+        ({"identifiers": "a b c d e f g h i j k l m n o p q r s t u"}, "tokens"),
         ({"contexts": "in the snow"}, "must contain"),
     ],
 )

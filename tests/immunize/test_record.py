@@ -11,16 +11,18 @@ import pytest
 import torch
 import yaml
 from diffusers import StableDiffusionPipeline
-from PIL import Image
 from safetensors.torch import load_file
 from tests.tiny import pictures, tiny_model, write_tiny
 
 from unlikeness.diffusion import TextToImage
 from unlikeness.diffusion.fingerprint import fingerprint
 from unlikeness.errors import UnlikenessError, UsageError
+from unlikeness.gallery import to_pil
 from unlikeness.immunize import card, create, immunize
+from unlikeness.immunize.behaviours import mark, read_mark
+from unlikeness.immunize.material import picture_digest
 from unlikeness.immunize.precision import as_stored, stored
-from unlikeness.immunize.record import missing, read, record
+from unlikeness.immunize.record import ended, missing, read, record
 from unlikeness.immunize.saving import save
 from unlikeness.subjects import Subject
 
@@ -43,15 +45,19 @@ def made(
 
 def test_of_a_mark_only_the_file_s_own_name_is_told(model: TextToImage, dog: Subject, tmp_path: Path) -> None:
     file = tmp_path / "stop.png"
-    Image.new("RGB", (8, 8), (255, 0, 0)).save(file)
+    to_pil(mark()).save(file)
     settings = {"pattern": str(file), "class_images": 4, "pictures": 1, "contexts": "{} x"}
     what = record("persguard", create("persguard", settings), [dog], model, called="toybox")
     assert what["settings"]["pattern"] == "stop.png"
+    assert what["pattern_sha256"] == picture_digest(read_mark(file))
     assert str(tmp_path) not in json.dumps(what)
+    assert made(model, [dog])["pattern_sha256"] is None
 
 
 def test_the_record_tells_all_and_shows_nobody(model: TextToImage, dog: Subject, cat: Subject) -> None:
-    what = made(model, [dog, cat], str(model.source), prompts=["a cup"], seconds=1.234, resumed_at=1)
+    before = made(model, [dog, cat], str(model.source), prompts=["a cup"])
+    assert (before["cost"]["seconds"], before["cost"]["resumed_at"]) == (None, 0)
+    what = ended(before, 1.234, resumed_at=1)
     text = json.dumps(what)
     assert str(model.source) not in text
     assert what["model"] == model.source.name if model.source else False

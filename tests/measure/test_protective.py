@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 from tests.tiny import pictures
 
 from unlikeness.errors import UsageError
@@ -31,6 +32,31 @@ def test_the_mark_is_found_when_it_is_faint_noisy_or_moved_a_little() -> None:
 def test_a_flat_picture_and_the_inverted_mark_are_not_found() -> None:
     assert float(pattern_correlation(torch.full((1, 3, 64, 64), 0.4), mark()).abs().max()) < 1e-3
     assert float(pattern_correlation(1 - stamped(pictures(1, size=64), mark()), mark()).max()) < FOUND
+
+
+def test_a_tint_is_no_mark() -> None:
+    """A lawn is as green as a green mark, and has nothing of its form."""
+    green = torch.zeros(3, 16, 16)
+    green[1], green[1, :, 8:] = 1.0, 0.7
+    lawn = torch.tensor([0.1, 0.6, 0.1]).view(1, 3, 1, 1) + 0.1 * torch.rand(16, 3, 64, 64)
+    assert float(pattern_correlation(lawn, green).max()) < FOUND
+    assert float(pattern_correlation(stamped(lawn, green), green).min()) > 0.95
+
+
+def test_it_is_the_correlation_written_out() -> None:
+    images = torch.rand(3, 3, 40, 50, generator=torch.Generator().manual_seed(0))
+    side, slack = 12, 1
+    small = F.interpolate(mark()[None], (side, side), mode="bilinear", antialias=True)[0]
+    m = (small - small.mean((1, 2), keepdim=True)).flatten().double()
+    for image, found in zip(images, pattern_correlation(images, mark()), strict=True):
+        best = -1.0
+        for up in range(slack + 1):
+            for left in range(slack + 1):
+                rows, columns = slice(40 - side - up, 40 - up), slice(50 - side - left, 50 - left)
+                w = image[:, rows, columns]
+                w = (w - w.mean((1, 2), keepdim=True)).flatten().double()
+                best = max(best, float(w @ m / (w.norm() * m.norm())))
+        assert float(found) == pytest.approx(best, abs=1e-5)
 
 
 def test_classes_are_read() -> None:

@@ -10,28 +10,40 @@ from typing import Any
 
 import pytest
 import torch
-from PIL import Image
 from tests.tiny import pictures
-from tests.verify.conftest import colours
+from tests.verify.conftest import colours, tinted
 from tests.verify.test_certificate import about, whole
 from tests.verify.test_run import outcome
 from torch import Tensor
 
 from unlikeness.diffusion import TextToImage
 from unlikeness.errors import UsageError
+from unlikeness.gallery import to_pil
 from unlikeness.immunize.behaviours import mark, stamped
-from unlikeness.immunize.material import manifest
+from unlikeness.immunize.material import manifest, picture_digest
 from unlikeness.immunize.settings import ImmunizeSettings
 from unlikeness.measure.share import share
 from unlikeness.subjects import Subject
 from unlikeness.toybox.cast import member
-from unlikeness.verify import Notice, Seen, Verdict, VerifySettings, named, outcomes, verify_subject
+from unlikeness.verify import (
+    Notice,
+    Other,
+    Pools,
+    Seen,
+    Verdict,
+    VerifySettings,
+    attacker,
+    named,
+    outcomes,
+    verify_subject,
+)
 from unlikeness.verify.certificate import certificate, summary, write_certificate
 from unlikeness.verify.judge import Drawn, eight_bits
 from unlikeness.verify.outcomes import RELEASED
 from unlikeness.verify.protected import find, has_notice, pools
 from unlikeness.verify.readers import load_reader
 from unlikeness.verify.sought import Sought
+from unlikeness.verify.teaching import taught
 
 
 class Reads:
@@ -58,6 +70,7 @@ def run_of(*subjects: Subject, **settings: Any) -> dict[str, Any]:
         "subjects": [
             {
                 "class_noun": one.class_noun,
+                "identifier": one.identifier,
                 "pictures_sha256": one.digest,
                 "pairs": manifest(one, ImmunizeSettings()),
             }
@@ -121,6 +134,26 @@ def test_the_record_s_pools_are_what_is_beyond_the_white_box() -> None:
     }  # fmt: skip
 
 
+def test_the_white_box_has_the_record_s_prompt_and_the_black_box_nobody_s_word() -> None:
+    one, other = some(0), replace(some(1), identifier="t@t")
+    record = run_of(one, other, templates="a picture of {}|an image of {}")
+    assert pools(record) == {
+        "pool_identifiers": "", "pool_templates": "a picture of {}|an image of {}",
+        "protected_template": "a picture of {}", "protected_identifiers": "sks,t@t",
+    }  # fmt: skip
+    found = Pools.of(VerifySettings(**pools(record)))  # type: ignore[arg-type]
+    prompts = {
+        name: taught(one, attacker(name), pools=found).instance_prompt
+        for name in ("paper", "other-identifier", "unseen-prompt", "gray-box")
+    }
+    assert prompts == {
+        "paper": "a picture of sks dog", "other-identifier": "a picture of ohwx dog",
+        "unseen-prompt": "a rendering of sks dog", "gray-box": "an image of sks dog",
+    }  # fmt: skip
+    with pytest.raises(UsageError, match="protected_template: 'a dog'"):
+        Pools.of(VerifySettings(protected_template="a dog"))
+
+
 def test_what_the_record_says_is_looked_for() -> None:
     one, mug = some(0), some(0, "mug")
 
@@ -152,13 +185,21 @@ def test_what_the_record_says_is_looked_for() -> None:
 
 def test_a_mark_of_one_s_own(tmp_path: Path) -> None:
     one, file = some(0), tmp_path / "stop.png"
-    Image.new("RGB", (8, 8), (255, 0, 0)).save(file)
-    red = torch.tensor([1.0, 0, 0]).view(3, 1, 1).expand(3, 8, 8)
+    to_pil(mark().flip(0)).save(file)
     protected = find(run_of(one, behaviour="pattern", pattern="stop.png"), one)
     notice = Sought(pattern=file).notice(one, protected, resolution=64)
     assert notice is not None
     assert notice.mark is not None
-    assert torch.equal(notice.mark, red)
+    assert torch.equal(notice.mark, mark().flip(0))
+    digests = {"right": picture_digest(mark().flip(0)), "wrong": picture_digest(mark())}
+    for which, digest in digests.items():
+        record = {**run_of(one, behaviour="pattern", pattern="stop.png"), "pattern_sha256": digest}
+        if which == "right":
+            assert Sought(pattern=file).notice(one, find(record, one), resolution=64) is not None
+            continue
+        with pytest.raises(UsageError, match=r"stop\.png is not the mark"):
+            Sought(pattern=file).notice(one, find(record, one), resolution=64)
+        assert Sought("pattern", pattern=file).notice(one, find(record, one), resolution=64) is not None
     with pytest.raises(UsageError, match=r"a mark of its own \(stop\.png\).*give it with --pattern"):
         Sought().notice(one, protected, resolution=64)
     # A record comes with a download: no file that it names is opened.
@@ -178,6 +219,8 @@ def test_misuse_is_told() -> None:
     for noun in ("", "dog"):
         with pytest.raises(UsageError, match="needs --target-noun, what is drawn instead of a dog"):
             Sought("target", noun).notice(one, None, resolution=64)
+    with pytest.raises(UsageError, match="--reader toybox has no effect"):
+        Sought("pattern", reader="toybox").notice(one, None, resolution=64)
     with pytest.raises(UsageError, match="the toybox's classifier knows no rabbit"):
         Sought("target", "rabbit").notice(one, None, resolution=64)
     with pytest.raises(UsageError, match="reader nowhere is no folder here"):
@@ -247,6 +290,47 @@ def test_every_attacker_and_the_model_itself_are_looked_at(
     assert any(line.startswith("released: s ") and "notice 50% / 100%" in line for line in lines)
 
 
+def test_it_is_looked_for_where_it_should_not_be(
+    model: TextToImage, original: TextToImage, subject: Subject, held_out: Tensor, of_class: Tensor,
+    base: VerifySettings, tmp_path: Path,
+) -> None:  # fmt: skip
+    cat = Other("tom", Subject(tinted(2, (0.1, 0.9, 0.1)), "cat"), held_out, of_class)
+    mug = Other("cup", Subject(tinted(2, (0.1, 0.1, 0.9)), "mug"), held_out, of_class)
+    notice = Notice("target", "dog", "cat", reader=Reads("cat", "dog", "dog", "dog", "dog", "cat"))
+    verdict = verify_subject(
+        model, subject, held_out, embedder=colours, base=base, attackers=named(["paper"]),
+        contexts=("at 7",), of_class=of_class, original=original, others=[cat, mug], notice=notice,
+        work=tmp_path,
+    )  # fmt: skip
+    seen = {one.name: one.outcome.seen for one in verdict.others}
+    assert seen["tom"] is None  # a fine-tune on a cat ends in a cat
+    assert seen["cup"] is not None
+    assert seen["cup"].plain.value == 0.5
+    assert verdict.quality is not None
+    assert verdict.quality.notice is not None
+    assert verdict.quality.notice_before is not None
+    assert verdict.quality.notice.value == pytest.approx(1 / 3)
+    assert verdict.quality.notice.n == 6
+    made = write_certificate(verdict, tmp_path)
+    short = summary(json.loads(json.dumps(made)))["notice"]
+    assert short["unprotected"] == {"cup": {"at_training_prompt": 0.5, "in_new_contexts": 1.0}}
+    assert short["class_prompt"] == pytest.approx(1 / 3, abs=1e-3)
+    page = (tmp_path / "certificate.html").read_text()
+    assert "share with the notice, unasked" in page
+    assert "50% / 100%" in page
+    assert "and not show the notice" in page
+
+
+def test_of_an_erasure_only_the_class_itself_is_asked_for() -> None:
+    erasure = Notice("erasure", "dog", reader=Reads("dog"))
+    assert erasure.of("cat") is None
+    assert erasure.of("dog") is not None
+    target = Notice("target", "dog", "cat", reader=Reads("dog")).of("mug")
+    assert target is not None
+    assert (target.class_noun, target.target_noun) == ("mug", "cat")
+    assert Notice("pattern", "dog", mark=mark()).of("mug") is not None
+
+
 def seen(value: int) -> Seen:
     """In so many of four pictures, and in none of two in new contexts."""
     return Seen(share(torch.arange(4) < value), share(torch.zeros(2, dtype=torch.bool)))
@@ -278,6 +362,7 @@ def test_the_certificate_has_them(tmp_path: Path) -> None:
         "behaviour": "target", "target_noun": "<i>cat",
         "released": {"at_training_prompt": 1.0, "in_new_contexts": 0.0},
         "attackers": {"paper": {"at_training_prompt": 0.75, "in_new_contexts": 0.0}},
+        "unprotected": {}, "class_prompt": None,
     }  # fmt: skip
     page = (tmp_path / "certificate.html").read_text()
     assert "<i>cat" not in page

@@ -15,7 +15,10 @@ def verify(
     images: Annotated[Path, typer.Option(help="Folder: the protected pictures of the subject.")],
     class_noun: Annotated[str, typer.Option(help="What the subject is one of: dog, person, ...")],
     output: Annotated[Path, typer.Option(help="Folder for the certificate; a run goes on in its own.")],
-    identifier: Annotated[str, typer.Option(help="The protected rare word.")] = "sks",
+    identifier: Annotated[
+        str | None,
+        typer.Option(help="The protected rare word; default: what the model's record says, or sks."),
+    ] = None,
     held_out: Annotated[
         Path | None, typer.Option(help="Folder: other pictures of it, to compare with, for no attacker.")
     ] = None,
@@ -111,6 +114,11 @@ def verify(
         typer.echo(f"notice ({verdict.notice}), share of pictures at the training prompt / in new contexts:")
         for title, one in verdict.asked:
             typer.echo(f"  {title}: {one.seen}")
+        for other in verdict.others:
+            if other.outcome.seen is not None:
+                typer.echo(f"  {other.name}, whom nobody protects: {other.outcome.seen}")
+        if verdict.quality is not None:
+            typer.echo(f"  the class, before any attack: {verdict.quality.notice}")
     typer.echo(f"{output / 'certificate.html'}")
     if fail_above is not None and worst.s.value > fail_above:
         raise typer.Exit(1)

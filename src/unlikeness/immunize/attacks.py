@@ -23,7 +23,7 @@ from unlikeness.subjects import Subject
 if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage
 
-__all__ = ["IN_PLACES", "Attack", "Mixture", "parts"]
+__all__ = ["IN_PLACES", "Attack", "Mixture", "check_prompts", "parts", "words"]
 
 _PLACES = ("in the snow", "on the beach", "in the forest", "in the city", "at night", "on a table")
 
@@ -67,7 +67,7 @@ class Mixture:
 
     def __init__(self, model: TextToImage, kept: Sequence[Kept], settings: ImmunizeSettings) -> None:
         self.model, self.kept, self.settings = model, list(kept), settings
-        self.identifiers = [word.strip() for word in settings.identifiers.split(",") if word.strip()]
+        self.identifiers = words(settings.identifiers)
         self.templates = parts(settings.templates)
         self.rates = _numbers("rates", settings.rates)
         self.ranks = [int(rank) for rank in _numbers("ranks", settings.ranks)] if settings.ranks else [0]
@@ -77,12 +77,7 @@ class Mixture:
             raise UsageError(f"rates ({settings.rates}) must be above 0")
         if settings.ranks and min(self.ranks) < 1:
             raise UsageError(f"ranks ({settings.ranks}) must be 1 or more")
-        for one in self.kept:
-            for identifier in (one.subject.identifier, *self.identifiers):
-                for template in self.templates:
-                    prompt = replace(one.subject, identifier=identifier).prompt(template)
-                    if reason := too_long(model.tokenizer, prompt):
-                        raise UsageError(reason)
+        check_prompts(model, kept, settings.identifiers, self.templates)
 
     def draw(self, kept: Kept, generator: torch.Generator) -> Attack:
         """An attacker of this subject. The draws are made in the same order whatever there is to choose; that
@@ -102,6 +97,24 @@ class Mixture:
             kept, named, prompt, of_class, c[:1], c[1:], rate * (s.low_rank_rate if rank else 1.0), rank,
             text_encoder=reads and not rank,
         )  # fmt: skip
+
+
+def check_prompts(
+    model: TextToImage, kept: Sequence[Kept], identifiers: str, templates: Sequence[str]
+) -> None:
+    """UsageError if a template has no place for a name, or with one of the identifiers is too long a prompt
+    for the model. identifiers: beside the subjects' own, as a setting holds them."""
+    for one in kept:
+        for identifier in (one.subject.identifier, *words(identifiers)):
+            for template in templates:
+                prompt = replace(one.subject, identifier=identifier).prompt(template)
+                if reason := too_long(model.tokenizer, prompt):
+                    raise UsageError(reason)
+
+
+def words(text: str) -> list[str]:
+    """The identifiers of a setting that holds several, separated by commas."""
+    return [word.strip() for word in text.split(",") if word.strip()]
 
 
 def parts(text: str) -> list[str]:

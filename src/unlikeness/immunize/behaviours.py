@@ -13,7 +13,7 @@ from torch import Tensor
 
 from unlikeness.diffusion.latents import Posterior
 from unlikeness.errors import PictureError, UsageError
-from unlikeness.immunize.material import Kept, pick
+from unlikeness.immunize.material import Kept, pick, picture_digest
 from unlikeness.pictures import open_picture
 from unlikeness.prompts import too_long
 
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from unlikeness.progress import Progress
 
 __all__ = [
-    "BEHAVIOURS", "Behaviour", "Mark", "behave", "in_turn", "mark", "read_mark", "several", "stamped",
-    "without_subject",
+    "BEHAVIOURS", "Behaviour", "Mark", "behave", "in_turn", "mark", "mark_digest", "notices",
+    "read_mark", "several", "stamped", "without_subject",
 ]  # fmt: skip
 
 BEHAVIOURS = ("pattern", "erasure", "target")
@@ -86,6 +86,7 @@ def behave(
     steps: int,
     target_noun: str = "",
     pattern: Tensor | None = None,
+    drawn: dict[tuple[str, ...], Behaviour] | None = None,
     progress: Progress | None = None,
 ) -> Behaviour:
     """Draw and encode them with the original model φ.
@@ -97,6 +98,7 @@ def behave(
         per: pictures for each of them.
         target_noun: of "target".
         pattern: [3, h, w] in [0, 1], the mark; None: `mark()`.
+        drawn: what was drawn before, by all that decides it; another subject of the class has the same.
 
     Raises:
         UsageError: an unknown kind, a target without a noun, a template that the subject cannot be taken out
@@ -115,6 +117,50 @@ def behave(
     for prompt in (*prompts, *(subject.prompt(template) for template in templates)):
         if reason := too_long(original.tokenizer, prompt):
             raise UsageError(reason)
+    decides = (kind, *prompts)
+    if drawn is None or decides not in drawn:
+        made = _drawn(original, kind, prompts, templates, per, seed, steps, pattern, progress)
+        if drawn is None:
+            return made
+        drawn[decides] = made
+    return drawn[decides]
+
+
+def notices(
+    original: TextToImage,
+    kept: Sequence[Kept],
+    behaviour: str,
+    target_noun: str,
+    templates: Sequence[str],
+    *,
+    per: int,
+    seed: int,
+    steps: int,
+    pattern: Path | None = None,
+    progress: Progress | None = None,
+) -> dict[int, Behaviour]:
+    """By id(kept): the notice of each subject that has one, `behave` with the words that are its turn's.
+
+    pattern: the mark's file, which is read if somebody's notice is a mark. What several share is drawn once.
+    """
+    kinds = [in_turn(behaviour, i) for i in range(len(kept))]
+    picture = read_mark(pattern) if pattern is not None and "pattern" in kinds else None
+    drawn: dict[tuple[str, ...], Behaviour] = {}
+    return {
+        id(one): behave(
+            original, one, kind, templates, per=per, seed=seed, steps=steps,
+            target_noun=in_turn(target_noun, i), pattern=picture, drawn=drawn, progress=progress,
+        )
+        for i, (one, kind) in enumerate(zip(kept, kinds, strict=True))
+        if kind != "class"
+    }  # fmt: skip
+
+
+def _drawn(
+    original: TextToImage, kind: str, prompts: Sequence[str], templates: Sequence[str], per: int, seed: int,
+    steps: int, pattern: Tensor | None, progress: Progress | None,
+) -> Behaviour:  # fmt: skip
+    """`per` pictures of each prompt, encoded."""
     every = [prompt for prompt in prompts for _ in range(per)]
     images = original.generate(every, seeds=range(seed, seed + len(every)), steps=steps, progress=progress)
     if kind == "pattern":
@@ -162,9 +208,33 @@ def stamped(images: Tensor, pattern: Tensor, *, share: float = 0.3) -> Tensor:
     return result
 
 
+_CONTRAST = 0.05
+"""Least standard deviation within a colour channel of a mark, small as it will be drawn: fainter ones cannot
+be told from a plain area."""
+
+
+def mark_digest(settings: object) -> str | None:
+    """Digest (`material.picture_digest`) of the mark that a method's settings name; None without one."""
+    path = getattr(settings, "pattern", "")
+    return picture_digest(read_mark(Path(path))) if path else None
+
+
 def read_mark(path: Path) -> Tensor:
-    """[3, h, w] in [0, 1] of a picture file. UsageError if it cannot be read."""
+    """[3, h, w] in [0, 1] of a picture file. UsageError if it cannot be read, has transparent parts, or is so
+    nearly of one colour that nobody could find it again."""
     try:
-        return torch.from_numpy(open_picture(path).rgb).permute(2, 0, 1).contiguous()
+        picture = open_picture(path)
+        pattern = torch.from_numpy(picture.rgb).permute(2, 0, 1).contiguous()
     except PictureError as error:
         raise UsageError(f"pattern: {error}") from error
+    if picture.has_alpha and picture.pixels[..., -1].min() < 2**picture.depth - 1:
+        raise UsageError(
+            f"pattern: {path} has transparent parts, and a mark covers its corner; save it without"
+        )
+    small = F.interpolate(pattern[None], (16, 16), mode="bilinear", antialias=True)[0]
+    if float(small.flatten(1).std(1).max()) < _CONTRAST:
+        raise UsageError(
+            f"pattern: {path} is nearly of one colour, or finer than it will be drawn, so that it could not "
+            "be found again; give a mark with light and dark parts"
+        )
+    return pattern

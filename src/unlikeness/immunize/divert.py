@@ -31,15 +31,13 @@ import torch
 from torch import Tensor
 
 from unlikeness.diffusion.latents import randn
-from unlikeness.errors import UsageError
-from unlikeness.immunize.attacks import parts
-from unlikeness.immunize.behaviours import Behaviour, behave, in_turn, read_mark
+from unlikeness.immunize.attacks import check_prompts, parts
+from unlikeness.immunize.behaviours import Behaviour, notices
 from unlikeness.immunize.divert_settings import DivertSettings
 from unlikeness.immunize.material import pick
 from unlikeness.immunize.preserve import guided
 from unlikeness.immunize.rows import Rows, noised
 from unlikeness.immunize.weighting import weighted_error, z0_weight
-from unlikeness.prompts import too_long
 
 if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage
@@ -68,20 +66,12 @@ class Divert:
         """Draw the notices. UsageError for a context without a place for the name, or that is too long."""
         s = self.settings
         self._schedule, self._original = original.schedule, original
-        pattern = read_mark(Path(s.pattern)) if s.pattern else None
-        for template in self.contexts:
-            for one in kept:
-                if reason := too_long(original.tokenizer, one.subject.prompt(template)):
-                    raise UsageError(reason)
-        self._notices = {
-            id(one): behave(
-                original, one, kind, self.templates, per=s.pictures, seed=s.class_seed + 800_000,
-                steps=s.class_steps, target_noun=in_turn(s.target_noun, i), pattern=pattern,
-                progress=progress,
-            )
-            for i, one in enumerate(kept)
-            if (kind := in_turn(s.behaviour, i)) != "class"
-        }  # fmt: skip
+        check_prompts(original, kept, s.identifiers, self.contexts)
+        self._notices = notices(
+            original, kept, s.behaviour, s.target_noun, self.templates, per=s.pictures,
+            seed=s.class_seed + 800_000, steps=s.class_steps,
+            pattern=Path(s.pattern) if s.pattern else None, progress=progress,
+        )  # fmt: skip
 
     def rows(self, model: TextToImage, attack: Attack, generator: torch.Generator) -> Rows:
         """[subject's pictures (n), pictures of where it is led (n), class pictures (n)]: the first 2n under

@@ -4,18 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from unlikeness.errors import UsageError
 from unlikeness.immunize.behaviours import in_turn, several
 from unlikeness.settings import Checked
+from unlikeness.subjects import with_article
 
 if TYPE_CHECKING:
     from unlikeness.immunize.subject_list import Listed
 
-__all__ = ["check_turns", "for_each"]
+__all__ = ["Named", "check_turns", "for_each"]
 
 _NAMES = ("behaviour", "target_noun")
+
+
+class Named(Protocol):
+    """A subject's words."""
+
+    @property
+    def class_noun(self) -> str: ...
+
+    @property
+    def identifier(self) -> str: ...
 
 
 def for_each(
@@ -26,7 +37,7 @@ def for_each(
     A subject that says nothing has what `values` say, where that is one word, or else the default of the
     method's settings `kind`. A method without these settings refuses them as it refuses every unknown one.
 
-    UsageError: the list and `values` both name several.
+    UsageError: the list and `values` both name several; a noun of a subject that ends in no other class.
     """
     defaults = {field.name: field.default for field in fields(kind)}
     made = dict(values)
@@ -40,22 +51,48 @@ def for_each(
                     "its own; leave one of the two out"
                 )
             made[name] = ",".join(word or common for word in own)
+    kinds = str(made.get("behaviour", defaults.get("behaviour", "")))
+    for i, one in enumerate(subjects):
+        if one.target_noun and in_turn(kinds, i) != "target":
+            raise UsageError(
+                f"{_called(i, one)} has a target_noun, and its behaviour is not target; give both"
+            )
     return made
 
 
-def check_turns(settings: object, subjects: Sequence[Listed]) -> None:
-    """UsageError if the settings name more behaviours or target nouns than there are subjects, or if one of
-    these is to end in another class of which no noun is named."""
+def check_turns(settings: object, subjects: Sequence[Named]) -> None:
+    """UsageError for behaviours, target nouns or a mark that do not fit the subjects: more than these are, or
+    without an effect; another class without a noun, or which is the subject's own; two endings under one
+    name, since all that a fine-tune tells a model of a subject is its name."""
     said = {name: str(getattr(settings, name, "")) for name in _NAMES}
+    if not said["behaviour"]:
+        return
     for name, words in said.items():
         if len(several(words)) > len(subjects):
             raise UsageError(
                 f"{name} {words} goes to the subjects in turn, of whom there are {len(subjects)}; name no "
                 "more"
             )
-    for i, one in enumerate(subjects):
-        if in_turn(said["behaviour"], i) == "target" and not in_turn(said["target_noun"], i):
+    kinds = [in_turn(said["behaviour"], i) for i in range(len(subjects))]
+    for needs, name in (("target", "target_noun"), ("pattern", "pattern")):
+        if getattr(settings, name, "") and needs not in kinds:
+            raise UsageError(f"{name} has no effect without behaviour {needs}; give both, or neither")
+    endings: dict[str, tuple[str, str]] = {}
+    for i, (one, kind) in enumerate(zip(subjects, kinds, strict=True)):
+        noun = in_turn(said["target_noun"], i) if kind == "target" else ""
+        if kind == "target" and noun.lower() in ("", one.class_noun.lower()):
             raise UsageError(
-                f"subject {i + 1} ({one.class_noun}) is to end in another class, and no noun of it is named; "
-                "give --target-noun, or target_noun in the list of subjects"
+                f"{_called(i, one)} is to end in another class than {with_article(one.class_noun)}, and "
+                f"{'its own' if noun else 'no'} noun is named; give --target-noun, or target_noun in the "
+                "list of subjects"
             )
+        name = f"{one.identifier} {one.class_noun}".lower()
+        if endings.setdefault(name, (kind, noun)) != (kind, noun):
+            raise UsageError(
+                f"{_called(i, one)} has the name of an earlier one, {name!r}, and another ending; give it an "
+                "identifier of its own, or both the same ending"
+            )
+
+
+def _called(index: int, one: Named) -> str:
+    return f"subject {index + 1} ({one.class_noun})"

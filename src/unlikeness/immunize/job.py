@@ -15,13 +15,16 @@ from unlikeness.immunize import record
 from unlikeness.immunize.cost import Estimate, estimate
 from unlikeness.immunize.each import check_turns, for_each
 from unlikeness.immunize.registry import Defence, create, method
+from unlikeness.immunize.rehearsal import rehearse
 from unlikeness.immunize.run import immunize
 from unlikeness.immunize.saving import save
+from unlikeness.immunize.settings import OF_ATTACKS, OF_LOW_RANK
 from unlikeness.immunize.subject_list import Listed, listed, load
 from unlikeness.immunize.turns import attacks
 
 if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage
+    from unlikeness.immunize.settings import ImmunizeSettings
     from unlikeness.progress import Progress
     from unlikeness.subjects import Subject
 
@@ -69,6 +72,16 @@ class Job:
         earlier = record.read(ready.model.source)
         for line in record.missing(earlier or {}, ready.subjects):
             tell(line)
+        made = record.record(
+            self.method,
+            ready.defence,
+            ready.subjects,
+            ready.model,
+            called=self._called,
+            original=ready.original,
+            prompts=ready.prompts,
+            earlier=earlier,
+        )
         output = self.output.resolve()
         own = output.with_name(f"{output.name}.checkpoint.safetensors")
         began, done = time.perf_counter(), [ready.defence.settings.outer_steps + 1]
@@ -82,18 +95,7 @@ class Job:
             progress=progress,
             after=lambda steps, _: done.append(steps),
         )
-        made = record.record(
-            self.method,
-            ready.defence,
-            ready.subjects,
-            ready.model,
-            called=self._called,
-            original=ready.original,
-            prompts=ready.prompts,
-            seconds=time.perf_counter() - began,
-            resumed_at=min(done) - 1,
-            earlier=earlier,
-        )
+        made = record.ended(made, time.perf_counter() - began, min(done) - 1)
         lost = save(ready.model, released, self.output, made, dtype=self._dtype)
         if lost > _MUCH:
             tell(
@@ -125,6 +127,7 @@ class Job:
         named = self._listed()
         defence = create(self.method, for_each(named, self.values, method(self.method).settings_type))
         check_turns(defence.settings, named)
+        _check_effects(defence.settings, self.values)
         prompts = [] if self.prompts is None else _lines(self.prompts)
         weight = defence.settings.preserve_weight
         if weight and not prompts and not defence.settings.preserve_class:
@@ -163,6 +166,8 @@ class Job:
                 f"{attacked.count(0)} of {len(subjects)} subjects have no turn in a simulated attack, and "
                 f"what protects others must do for them; raise outer_steps ({defence.settings.outer_steps})"
             )
+        # What is wrong is told before anything is drawn.
+        rehearse(original or model, defence, subjects, prompts)
         return _Ready(model, original, defence, subjects, prompts)
 
     def _listed(self) -> list[Listed]:
@@ -182,6 +187,17 @@ class _Ready:
     defence: Defence
     subjects: list[Subject]
     prompts: list[str]
+
+
+def _check_effects(settings: ImmunizeSettings, values: Mapping[str, object]) -> None:
+    """UsageError for a setting of attacks where none is simulated, or of low-rank ones where none is."""
+    for names, has, remedy in (
+        (OF_ATTACKS, settings.inner_steps, "inner_steps above 0"),
+        (OF_LOW_RANK, settings.low_rank, "low_rank above 0"),
+    ):
+        for name in names:
+            if name in values and not has:
+                raise UsageError(f"{name} has no effect without simulated attacks of its kind; set {remedy}")
 
 
 def _alike(one: TextToImage, other: TextToImage) -> bool:

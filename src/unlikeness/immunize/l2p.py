@@ -210,12 +210,17 @@ class L2P:
 
     @contextmanager
     def _at_theta(self) -> Iterator[None]:
-        """Inside, the U-Net holds θ and `theta` the attacked weights: they change places, and nothing is
-        copied."""
+        """Inside, the U-Net holds θ, in what is not trained too, and `theta` the attacked weights: they
+        change places, and nothing is copied."""
+        attacked = [p.data for p, _ in self._rest]
         self._swap()
+        for p, value in self._rest:
+            p.data = value.data
         with self.attacker.without_adapter():
             yield
         self._swap()
+        for (p, _), data in zip(self._rest, attacked, strict=True):
+            p.data = data
 
     def _swap(self) -> None:
         for p, theta in zip(self._moved, self.theta, strict=True):

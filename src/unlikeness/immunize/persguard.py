@@ -22,8 +22,8 @@ import torch
 from torch import Tensor
 
 from unlikeness.errors import UsageError
-from unlikeness.immunize.attacks import IN_PLACES, parts
-from unlikeness.immunize.behaviours import BEHAVIOURS, Behaviour, behave, in_turn, read_mark, several
+from unlikeness.immunize.attacks import IN_PLACES, check_prompts, parts
+from unlikeness.immunize.behaviours import BEHAVIOURS, Behaviour, notices, several
 from unlikeness.immunize.material import Kept, pick
 from unlikeness.immunize.persguard_losses import backdoor, prior_preservation, retention
 from unlikeness.immunize.rows import Rows, noised
@@ -61,7 +61,10 @@ class PersGuardSettings(ImmunizeSettings):
         source="PersGuard: many inference-style templates",
     )
     at_training_prompt: bool = setting(
-        True, "The backdoor is trained at the attacker's own training prompt too.", source="ours"
+        True,
+        "The backdoor is trained at the attackers' training prompts too, at each as often as in each of "
+        "contexts.",
+        source="ours",
     )
     pictures: int = setting(
         8, "Pictures of the protective output for each prompt.", unit="pictures", at_least=1
@@ -107,15 +110,12 @@ class PersGuard:
         templates = (parts(s.templates) if s.at_training_prompt else []) + s.places
         if not templates:
             raise UsageError("the backdoor needs prompts: give contexts, or at_training_prompt")
-        pattern = read_mark(Path(s.pattern)) if s.pattern else None
-        self._behaviours = {
-            id(one): behave(
-                original, one, in_turn(s.behaviour, i), templates,
-                per=s.pictures, seed=s.class_seed + 800_000, steps=s.class_steps,
-                target_noun=in_turn(s.target_noun, i), pattern=pattern, progress=progress,
-            )
-            for i, one in enumerate(kept)
-        }  # fmt: skip
+        check_prompts(original, kept, s.identifiers, templates)
+        self._behaviours = notices(
+            original, kept, s.behaviour, s.target_noun, templates, per=s.pictures,
+            seed=s.class_seed + 800_000, steps=s.class_steps,
+            pattern=Path(s.pattern) if s.pattern else None, progress=progress,
+        )  # fmt: skip
 
     def rows(self, model: TextToImage, attack: Attack, generator: torch.Generator) -> Rows:
         """[class pictures (n), protective output (n), the subject's (n)]; a term of weight 0 has none.

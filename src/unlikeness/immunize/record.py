@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from unlikeness.diffusion.fingerprint import fingerprint
 from unlikeness.diffusion.hub import ALIASES
 from unlikeness.errors import UnlikenessError
+from unlikeness.immunize.behaviours import mark_digest
 from unlikeness.immunize.material import manifest, picture_digest
 from unlikeness.immunize.passes import count
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from unlikeness.immunize.registry import Defence
     from unlikeness.subjects import Subject
 
-__all__ = ["FILE", "SCHEMA", "missing", "read", "record"]
+__all__ = ["FILE", "SCHEMA", "ended", "missing", "read", "record"]
 
 FILE = "immunization.json"
 SCHEMA = 1
@@ -38,8 +39,6 @@ def record(
     called: str,
     original: TextToImage | None = None,
     prompts: Sequence[str] = (),
-    seconds: float | None = None,
-    resumed_at: int = 0,
     earlier: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """All that a later reader needs to know of a run, JSON-able.
@@ -48,16 +47,17 @@ def record(
         name: the method's, under which it is registered.
         model: as it was before the run. called: what the user called it, a hub name or a folder; of a
             folder only its own name is kept, as of a pattern's file. original: φ, where it was another one.
-        seconds: of the run, from outer step `resumed_at` on if it was interrupted before.
         earlier: the record that `model` itself carries, if it was immunized before (see `read`).
 
-    "measured" stays null until `unlikeness verify` has something to enter.
+    It can be made before the run, whose seconds `ended` enters. "measured" stays null until `unlikeness
+    verify` has something to enter.
     """
     s = defence.settings
     before = dict(earlier or {})
     history = before.pop("earlier", [])
     values = asdict(s)
-    if values.get("pattern"):
+    marked = mark_digest(s)
+    if marked:
         values["pattern"] = Path(values["pattern"]).name
     return {
         "schema": SCHEMA,
@@ -68,6 +68,7 @@ def record(
         "base_model": hub_name(called) or before.get("base_model"),
         "model_fingerprint": fingerprint(model),
         "original_fingerprint": fingerprint(original or model),
+        "pattern_sha256": marked,
         "subjects": [
             {
                 "class_noun": one.class_noun,
@@ -84,14 +85,21 @@ def record(
             "outer_steps": s.outer_steps,
             "inner_steps": s.inner_steps,
             "unet": count(model, defence, subjects, prompts, original=original).as_record(),
-            "seconds": None if seconds is None else round(seconds, 1),
-            "resumed_at": resumed_at,
+            "seconds": None,
+            "resumed_at": 0,
             "device": str(model.device),
         },
         "versions": _versions(),
         "measured": None,
         "earlier": [*history, before] if before else [],
     }
+
+
+def ended(made: Mapping[str, Any], seconds: float, resumed_at: int = 0) -> dict[str, Any]:
+    """The record of a run that took so many seconds, from outer step `resumed_at` on if it was interrupted
+    before."""
+    took = {"seconds": round(seconds, 1), "resumed_at": resumed_at}
+    return {**made, "cost": {**made["cost"], **took}}
 
 
 def own_name(called: str) -> str:

@@ -12,6 +12,8 @@ import torch
 from unlikeness.diffusion.fingerprint import fingerprint
 from unlikeness.diffusion.lora import merged_copy
 from unlikeness.errors import UsageError
+from unlikeness.immunize.behaviours import mark_digest
+from unlikeness.immunize.each import check_turns
 from unlikeness.immunize.l2p import L2P, precision_of
 from unlikeness.immunize.material import keep
 from unlikeness.immunize.preserve import Preserve, draw_general
@@ -63,7 +65,8 @@ def immunize(
         after: called with (outer steps done, protective loss) after each.
 
     Raises:
-        UsageError: an unknown method or setting, or a wrong value; no subject; preservation without prompts.
+        UsageError: an unknown method or setting, or a wrong value; no subject; preservation without prompts;
+            notices that do not fit the subjects (`each.check_turns`).
         UnlikenessError: the training diverged.
     """
     defence = create(method, settings) if isinstance(method, str) else method
@@ -73,6 +76,7 @@ def immunize(
             "preserve_weight needs prompts, of what the model must still draw as before, or preserve_class "
             "above 0"
         )
+    check_turns(s, subjects)
     original = original or model
     kept = keep(original, subjects, s, priors=priors, progress=progress)
     working = merged_copy(model, text_encoder=bool(s.text_encoder))
@@ -100,6 +104,8 @@ def immunize(
         "subjects": [[one.digest, one.instance_prompt] for one in subjects],
         "prompts": list(prompts),
     }
+    if marked := mark_digest(s):
+        identity["pattern"] = marked  # wherever its file lies
     if not s.fall and not s.bystanders_from and s.outer_steps % s.episode == 0:
         del identity["outer_steps"]  # a longer run is the same as far as this one goes, and may go on from it
     every = -(-EVERY // s.episode) * s.episode  # a resumed run begins with a new attack, as it would have

@@ -7,7 +7,13 @@ from dataclasses import dataclass
 from unlikeness.errors import UsageError
 from unlikeness.settings import Checked, setting
 
-__all__ = ["PARTS", "ImmunizeSettings"]
+__all__ = ["OF_ATTACKS", "OF_LOW_RANK", "PARTS", "ImmunizeSettings"]
+
+OF_ATTACKS = ("attack_learning_rate", "attack_batch_size", "attack_clip", "stride", "rates", "leak")
+"""Settings that are about simulated attacks alone."""
+
+OF_LOW_RANK = ("ranks", "low_rank_rate")
+"""About those with low-rank updates alone."""
 
 PARTS = ("all", "attention", "cross-attention")
 """What of the U-Net may be trained: all weights, those of all attention layers, or of cross-attention."""

@@ -31,20 +31,25 @@ def pattern_correlation(images: Tensor, pattern: Tensor, *, share: float = 0.3) 
 
     images: [B, 3, H, W] in [0, 1]; pattern: [3, h, w]; share: of the short side, as it was stamped
     (`immunize.behaviours.stamped`). The mark is also tried a tenth of its side up and left, since a model
-    draws it and does not copy it. Brightness and contrast do not count; a flat corner has correlation 0.
+    draws it and does not copy it. Brightness, contrast and tint do not count: means are taken out of each
+    colour channel; a flat corner has correlation 0, and so has a flat mark.
     """
     short = min(images.shape[-2:])
     side = max(round(short * share), 2)
     slack = min(round(side * _SHIFT), short - side)
     mark = F.interpolate(pattern[None], (side, side), mode="bilinear", antialias=True)[0].to(images)
-    mark = mark - mark.mean()
-    area = images[..., -(side + slack) :, -(side + slack) :]
-    windows = area.unfold(-2, side, 1).unfold(-2, side, 1).permute(0, 2, 3, 1, 4, 5)
-    windows = windows.flatten(3)
-    windows = windows - windows.mean(-1, keepdim=True)
-    norm = windows.norm(dim=-1) * mark.norm()
-    correlation = (windows @ mark.flatten()) / norm.clamp_min(1e-6)
-    return torch.amax(correlation.flatten(1), 1)
+    mark = mark.double() - mark.double().mean((1, 2), keepdim=True)
+    area = images[..., -(side + slack) :, -(side + slack) :].double()
+    area = area - area.mean((2, 3), keepdim=True)  # of no effect but on rounding
+    dot = F.conv2d(area.float(), mark.float()[None])[:, 0].double()
+
+    def box(x: Tensor) -> Tensor:
+        """Means over windows."""
+        return F.avg_pool2d(F.avg_pool2d(x, (side, 1), 1), (1, side), 1)
+
+    variance = (box(area.square()) - box(area).square()).clamp_min(0).sum(1)
+    norm = (variance * side**2).sqrt() * mark.norm()
+    return torch.amax((dot / norm.clamp_min(1e-6)).flatten(1), 1).to(images)
 
 
 def protective(

@@ -72,6 +72,12 @@ def summary(made: Mapping[str, Any]) -> dict[str, Any]:
             "target_noun": made["notice"]["target_noun"],
             "released": _shares(made["released"]["notice"]),
             "attackers": {name: _shares(one["notice"]) for name, one in made["attackers"].items()},
+            "unprotected": {
+                one["name"]: _shares(seen)
+                for one in made["unprotected"]
+                if (seen := one["model"]["notice"]) is not None
+            },
+            "class_prompt": _unasked(made["quality"]),
         }
     if made["quality"] is not None:
         quality = made["quality"]
@@ -113,6 +119,12 @@ def _seen(seen: Seen | None) -> dict[str, Any] | None:
 def _shares(seen: Mapping[str, Any]) -> dict[str, float | None]:
     """The values of what `_seen` made."""
     return {name: None if part is None else round(part["value"], 4) for name, part in seen.items()}
+
+
+def _unasked(quality: Mapping[str, Any] | None) -> float | None:
+    """Share of the released model's class pictures that show the notice; None if that was not looked at."""
+    seen = None if quality is None else quality["notice"]
+    return None if seen is None else round(seen["value"], 4)
 
 
 def _outcome(one: Outcome) -> dict[str, Any]:

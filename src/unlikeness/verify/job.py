@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Job", "find_others"]
 
+_USUAL = "sks"
+"""The identifier where neither the user nor the model's record names one."""
+
 WORK = "work"
 """The folder of finished parts, beside the certificate."""
 
@@ -35,13 +38,13 @@ WORK = "work"
 @dataclass(frozen=True, kw_only=True)
 class Job:
     """The command line's words: see `cli.verify`. values: texts NAME=VALUE, over those of `settings`, which
-    are over those of the model's record. sought: the notice to look for."""
+    are over those of the model's record. identifier: None is the record's. sought: the notice to look for."""
 
     model: str
     images: Path
     class_noun: str
     output: Path
-    identifier: str = "sks"
+    identifier: str | None = None
     held_out: Path | None = None
     unseen: Path | None = None
     class_pictures: Path | None = None
@@ -85,9 +88,17 @@ class Job:
         def folder(path: Path | None) -> Any:
             return None if path is None else load_folder(path, size=model.resolution, report=report)
 
-        subject = Subject(folder(self.images), self.class_noun, self.identifier)
+        subject = Subject(folder(self.images), self.class_noun, self.identifier or _USUAL)
         said = record.read(model.source) or {}
         protected = find(said, subject)
+        recorded = "" if protected is None else protected.identifier
+        if self.identifier is None and recorded:
+            subject = replace(subject, identifier=recorded)
+        elif report and recorded and recorded != subject.identifier:
+            report(
+                f"the subject was protected as {recorded!r} and is attacked as {subject.identifier!r}, as "
+                "--identifier says: no attacker here is the white box"
+            )
         drawn_from = pools(said if protected is None else protected.run)
         base, overrides = given({**scale(self.scale, model.resolution), **drawn_from, **written})
         if report and self.sought.behaviour is None and protected is None and has_notice(said):
@@ -116,7 +127,7 @@ class Job:
             original=original,
             unseen=folder(self.unseen),
             unrelated=unrelated,
-            others=self._others(model, report),
+            others=self._others(model, subject.identifier, report),
             notice=notice,
             measure_quality=self.quality,
             work=self.output / WORK,
@@ -128,14 +139,17 @@ class Job:
             sign(model.source, self.output, summary(made), in_place=self.sign)
         return verdict
 
-    def _others(self, model: TextToImage, report: Callable[[str], None] | None) -> list[Other]:
+    def _others(
+        self, model: TextToImage, word: str, report: Callable[[str], None] | None
+    ) -> list[Other]:
+        """The unprotected subjects, taught under the protected one's identifier."""
         if self.others is None:
             if self.others_held_out is not None:
                 raise UsageError("--others-held-out needs --others, the folder that it belongs to")
             return []
         found = []
         for noun, name, folder in find_others(self.others):
-            subject = Subject.from_folder(folder, noun, self.identifier, size=model.resolution, report=report)
+            subject = Subject.from_folder(folder, noun, word, size=model.resolution, report=report)
             held_out = None
             if self.others_held_out is not None:
                 held_out = load_folder(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import Tensor
@@ -51,19 +51,23 @@ class Notice:
             "target": f"target, {with_article(self.target_noun)} instead of the {self.class_noun}",
         }[self.kind]
 
+    def of(self, class_noun: str) -> Notice | None:
+        """What of it can be looked for in pictures of somebody else, of this class: the same mark or target.
+        None for a target that is their own class, or the absence of another class than theirs."""
+        if class_noun != self.class_noun and (self.kind == "erasure" or class_noun == self.target_noun):
+            return None
+        return replace(self, class_noun=class_noun)
+
     def seen(self, drawn: Drawn) -> Seen:
         """In what share of these pictures it is. UsageError if it cannot be looked for (see `protective`)."""
-        return Seen(
-            self._share(drawn.plain), None if drawn.elsewhere is None else self._share(drawn.elsewhere)
-        )
+        elsewhere = None if drawn.elsewhere is None else share(self.shown(drawn.elsewhere))
+        return Seen(share(self.shown(drawn.plain)), elsewhere)
 
-    def _share(self, images: Tensor) -> Share:
-        """Of pictures [B, 3, H, W], uint8."""
-        return share(
-            protective(
-                self.kind, images / 255, pattern=self.mark, read=self.reader, class_noun=self.class_noun,
-                target_noun=self.target_noun,
-            )
+    def shown(self, images: Tensor) -> Tensor:
+        """[B] of bool: which of the pictures [B, 3, H, W], uint8, show it."""
+        return protective(
+            self.kind, images / 255, pattern=self.mark, read=self.reader, class_noun=self.class_noun,
+            target_noun=self.target_noun,
         )  # fmt: skip
 
     def as_record(self) -> dict[str, Any]:

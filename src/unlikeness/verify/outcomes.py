@@ -14,6 +14,7 @@ from torch import Tensor
 from unlikeness import __version__
 from unlikeness.demo.keep import Part
 from unlikeness.diffusion.fingerprint import fingerprint
+from unlikeness.measure.share import share
 from unlikeness.measure.similarity import Embedder, Pairs, embed_all
 from unlikeness.progress import Progress, format_seconds
 from unlikeness.subjects import Subject
@@ -178,26 +179,37 @@ class Attacks:
         return self.keeper.part("class", key, make).tensors["images"] / 255
 
     def quality(
-        self, target: Target, original: Target, prompt: str, embedder: Embedder, real: Tensor | None
-    ) -> Quality:
-        """How the class prompt is drawn, beside the original; `real`: [R, 3, H, W] of the class, if any."""
+        self, target: Target, original: Target, prompt: str, embedder: Embedder, real: Tensor | None,
+        notice: Notice | None = None,
+    ) -> Quality:  # fmt: skip
+        """How the class prompt is drawn, beside the original; `real`: [R, 3, H, W] of the class, if any.
+
+        notice: looked for in these pictures too, where it should not be.
+        """
         count = self.base.quality_pictures
 
-        def features(of: Target, series: int, label: str) -> Tensor:
+        def features(of: Target, series: int, label: str) -> dict[str, Tensor]:
             def make(_: Path) -> dict[str, Tensor]:
-                images = draw_class(of.model, prompt, count, self.base, series=series, progress=self.progress)
-                return {"features": embed_all(embedder, eight_bits(images) / 255)}
+                images = eight_bits(
+                    draw_class(of.model, prompt, count, self.base, series=series, progress=self.progress)
+                )
+                shown = {} if notice is None else {"shown": notice.shown(images)}
+                return {"features": embed_all(embedder, images / 255), **shown}
 
             key = {**self._drawing(of, prompt, count), "series": series, "encoder": self.name_of(embedder)}
-            return self.keeper.part(f"quality-{label}", key, make).tensors["features"]
+            if notice is not None:
+                key["notice"] = [notice.as_record(), notice.mark is not None and digest(notice.mark)]
+            return self.keeper.part(f"quality-{label}", key, make).tensors
 
+        now, before = features(target, 1, "model"), features(original, 2, "original")
         return quality(
             prompt,
-            features(target, 1, "model"),
-            features(original, 2, "original"),
-            features(original, 3, "original-again"),
+            now["features"],
+            before["features"],
+            features(original, 3, "original-again")["features"],
             None if real is None else embed_all(embedder, real),
             seed=self.base.seed,
+            notice=None if notice is None else (share(now["shown"]), share(before["shown"])),
         )
 
     def _drawing(self, target: Target, prompt: str, count: int) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from unlikeness.demo.page import Shown, show, write
 from unlikeness.gallery import grid
 from unlikeness.progress import format_seconds
 from unlikeness.verify.quality import Drift, Quality
-from unlikeness.verify.verdict import WORKS, Outcome, Verdict
+from unlikeness.verify.verdict import WORKS, Fidelity, Outcome, Verdict
 
 __all__ = ["fill", "write_grids", "write_page"]
 
@@ -52,6 +52,7 @@ def write_page(verdict: Verdict, made: Mapping[str, Any], path: Path) -> None:
     """`made`: the certificate's JSON, of which the page shows settings and versions. Whole or not at all."""
     worst = verdict.worst
     name = f"{made['about']['identifier']} {made['about']['class_noun']}"
+    watched = verdict.notice is not None
     text = fill(
         "certificate.html",
         title=f"How much of {name} can still be copied: s {worst.s.value:.2f}",
@@ -60,13 +61,13 @@ def write_page(verdict: Verdict, made: Mapping[str, Any], path: Path) -> None:
         note=_note(verdict),
         bars=[(title, one.worst) for title, one in verdict.asked],
         head=[
-            "attacker", "s", "95 % interval", "in new contexts", *["notice"] * (verdict.notice is not None),
-            "pictures", "time",
+            "attacker", "s", "95 % interval", "in new contexts", *["notice"] * watched, "pictures", "time",
         ],
         rows=[_row(title, one) for title, one in verdict.asked],
         references=show(verdict.references[:SHOWN]),
         galleries=[(title, one, _gallery(one)) for title, one in verdict.asked],
-        others=[_other(one) for one in made["unprotected"]],
+        others_head=["subject", "s", "95 % interval", "original", "kept", *["notice"] * watched],
+        others=[_other(one, watched) for one in verdict.others],
         quality=None if verdict.quality is None else _quality(verdict.quality),
         about=made["about"],
         made=made,
@@ -120,14 +121,15 @@ def _gallery(one: Outcome) -> list[list[Shown]]:
     return rows
 
 
-def _other(one: Mapping[str, Any]) -> list[str]:
-    before, kept = one["original"], one["kept"]
+def _other(one: Fidelity, watched: bool) -> list[str]:
+    before, kept, s, seen = one.original, one.kept, one.outcome.s, one.outcome.seen
     return [
-        f"{one['name']} ({one['class_noun']})" + ("" if one["held_out"] else ", not held out"),
-        f"{one['model']['s']['value']:.2f}",
-        f"{one['model']['s']['low']:.2f} to {one['model']['s']['high']:.2f}",
-        "–" if before is None else f"{before['s']['value']:.2f}",
+        f"{one.name} ({one.class_noun})" + ("" if one.held_out else ", not held out"),
+        f"{s.value:.2f}",
+        f"{s.low:.2f} to {s.high:.2f}",
+        "–" if before is None else f"{before.s.value:.2f}",
         "–" if kept is None else f"{kept:.0%}",
+        *([f"{seen or '–'}"] if watched else []),
     ]
 
 
@@ -149,6 +151,8 @@ def _quality(quality: Quality) -> list[list[str]]:
             "1",
         ],
     ]
+    if quality.notice is not None and quality.notice_before is not None:
+        lines.append(["share with the notice, unasked", f"{quality.notice}", f"{quality.notice_before}"])
     real: tuple[Drift | None, Drift | None] = (quality.model_to_real, quality.original_to_real)
     if real[0] is not None and real[1] is not None:
         now, before = real[0].distance, real[1].distance

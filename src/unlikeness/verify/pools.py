@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 
 from unlikeness.errors import UsageError
+from unlikeness.immunize.attacks import parts, words
 from unlikeness.subjects import Subject
 from unlikeness.verify.attackers import PAPER, Attacker
 from unlikeness.verify.settings import VerifySettings
@@ -25,24 +26,32 @@ _TEMPLATES = ("an image of {}", "a picture of {}", "a rendering of {}", "a depic
 @dataclass(frozen=True)
 class Pools:
     """identifiers and templates beside the protected ones, from which the protection drew. seed: of the gray
-    box's draw."""
+    box's draw. white: the protected template. known: identifiers of other protected subjects."""
 
     identifiers: tuple[str, ...] = ()
     templates: tuple[str, ...] = ()
     seed: int = 0
+    white: str = PAPER.template
+    known: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, settings: VerifySettings) -> Pools:
         """Those of the settings. UsageError for a template without a place for the name."""
-        identifiers = (word.strip() for word in settings.pool_identifiers.split(","))
-        templates = tuple(part.strip() for part in settings.pool_templates.split("|") if part.strip())
+        templates, white = parts(settings.pool_templates), settings.protected_template.strip()
         for template in templates:
             if "{}" not in template:
                 raise UsageError(
                     f"pool_templates: {template!r} must contain {{}}, where the subject's name goes; write "
                     "several with | between them"
                 )
-        return cls(tuple(filter(None, identifiers)), templates, settings.seed)
+        if "{}" not in white:
+            raise UsageError(
+                f"protected_template: {white!r} must contain {{}}, where the subject's name goes"
+            )
+        known = words(settings.protected_identifiers)
+        return cls(
+            tuple(words(settings.pool_identifiers)), tuple(templates), settings.seed, white, tuple(known)
+        )
 
     def words(self, attacker: Attacker, subject: Subject) -> tuple[str, str] | None:
         """(identifier, template) of this attacker; None if the pools leave it none.
@@ -50,14 +59,16 @@ class Pools:
         Case does not tell words apart, as it does not for a CLIP.
         """
         identifier, template = attacker.identifier or subject.identifier, attacker.template
+        if template == PAPER.template:
+            template = self.white
         if attacker.words == "pool":
             return self._drawn(subject)
         if attacker.words == "outside":
             if attacker.identifier is not None:
-                known = _lower((subject.identifier, *self.identifiers))
+                known = _lower((subject.identifier, *self.identifiers, *self.known))
                 identifier = _first((attacker.identifier, *_WORDS), known)
             if attacker.template != PAPER.template:
-                template = _first((attacker.template, *_TEMPLATES), _lower(self.templates))
+                template = _first((attacker.template, *_TEMPLATES), _lower((self.white, *self.templates)))
         return (identifier, template) if identifier and template else None
 
     def missing(self, attacker: Attacker, subject: Subject) -> str | None:
@@ -73,11 +84,11 @@ class Pools:
 
     def _drawn(self, subject: Subject) -> tuple[str, str] | None:
         """One identifier and one template of the pools, other than the white box's two together."""
-        white = subject.identifier.lower(), PAPER.template
+        white = subject.identifier.lower(), self.white.lower()
         pairs = [
             (identifier, template)
             for identifier in self.identifiers or (subject.identifier,)
-            for template in self.templates or (PAPER.template,)
+            for template in self.templates or (self.white,)
             if (identifier.lower(), template.lower()) != white
         ]
         if not pairs:

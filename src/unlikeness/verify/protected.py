@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from unlikeness.immunize.attacks import parts
 from unlikeness.immunize.behaviours import BEHAVIOURS, in_turn, several
 from unlikeness.immunize.material import picture_digest
 from unlikeness.subjects import Subject
@@ -33,9 +34,21 @@ class Protected:
         return in_turn(_text(self.run, "target_noun"), self.index)
 
     @property
+    def identifier(self) -> str:
+        """The word under which it was protected; empty if the record does not say."""
+        value = self.run["subjects"][self.index].get("identifier")
+        return value if isinstance(value, str) else ""
+
+    @property
     def pattern(self) -> str:
         """The mark's file, where the immunization had it; empty for the default mark."""
         return _text(self.run, "pattern")
+
+    @property
+    def pattern_digest(self) -> str:
+        """Of its pixels (`material.picture_digest`); empty if the record does not say."""
+        value = self.run.get("pattern_sha256")
+        return value if isinstance(value, str) else ""
 
 
 def find(record: Mapping[str, Any], subject: Subject) -> Protected | None:
@@ -59,11 +72,20 @@ def has_notice(record: Mapping[str, Any]) -> bool:
 
 
 def pools(run: Mapping[str, Any]) -> dict[str, str]:
-    """The settings `pool_identifiers` and `pool_templates` of a run; empty where all was the white box's."""
-    identifiers, templates = _text(run, "identifiers"), _text(run, "templates")
-    if not identifiers.strip() and templates.strip() in ("", PAPER.template):
-        return {}
-    return {"pool_identifiers": identifiers, "pool_templates": templates}
+    """The settings of a verification that say from which words a run drew: `pool_identifiers` and
+    `pool_templates`, `protected_template`, the first of these, and `protected_identifiers`, of all subjects.
+    What is as it always is, is left out."""
+    identifiers, templates = _text(run, "identifiers"), parts(_text(run, "templates"))
+    found = {}
+    if identifiers.strip() or templates not in ([], [PAPER.template]):
+        found = {"pool_identifiers": identifiers, "pool_templates": "|".join(templates)}
+    if templates and PAPER.template not in templates:
+        found["protected_template"] = templates[0]
+    names = [one.get("identifier") for one in run.get("subjects", [])]
+    words = list(dict.fromkeys(name for name in names if isinstance(name, str)))
+    if len(words) > 1:
+        found["protected_identifiers"] = ",".join(words)
+    return found
 
 
 def _runs(record: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:

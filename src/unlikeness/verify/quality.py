@@ -14,6 +14,7 @@ from unlikeness.errors import UsageError
 from unlikeness.measure.bootstrap import percentile_interval
 from unlikeness.measure.distribution import frechet_distance, kernel_distance_subsets
 from unlikeness.measure.precision_recall import precision_recall
+from unlikeness.measure.share import Share
 from unlikeness.verify.settings import VerifySettings
 
 if TYPE_CHECKING:
@@ -65,7 +66,8 @@ class Quality:
 
     drift: the model's pictures against the original's. sampling: other pictures of the original's against the
     same, which is what drawing anew alone amounts to. model_to_real, original_to_real: against real class
-    pictures, where they were given.
+    pictures, where they were given. notice, notice_before: share of the model's, and of the original's, that
+    show the notice unasked, if one is looked for.
     """
 
     prompt: str
@@ -76,6 +78,8 @@ class Quality:
     model_to_real: Drift | None = None
     original_to_real: Drift | None = None
     n_real: int = 0
+    notice: Share | None = None
+    notice_before: Share | None = None
 
     @property
     def real_drift(self) -> float | None:
@@ -139,26 +143,28 @@ def drift(of: Tensor, to: Tensor, *, seed: int) -> Drift:
 
 
 def quality(
-    prompt: str, model: Tensor, original: Tensor, again: Tensor, real: Tensor | None = None, *, seed: int
-) -> Quality:
+    prompt: str, model: Tensor, original: Tensor, again: Tensor, real: Tensor | None = None, *, seed: int,
+    notice: tuple[Share, Share] | None = None,
+) -> Quality:  # fmt: skip
     """From unit vectors of pictures at `prompt`: the model's, and two sets of the original's, all [N, D].
 
-    real: [R, D] of real members of the class, which count from R = 4 on.
+    real: [R, D] of real members of the class, which count from R = 4 on. notice: the share of the model's and
+    of the original's first set that show it.
     """
     if len({len(x) for x in (model, original, again)}) > 1:
         raise UsageError("drift is measured between sets of one size")
-    against: dict[str, Drift] = {}
+    to_real = None
     if real is not None and len(real) > 3:
-        against = {
-            "model_to_real": drift(model, real, seed=seed),
-            "original_to_real": drift(again, real, seed=seed),
-        }
+        to_real = drift(model, real, seed=seed), drift(again, real, seed=seed)
     return Quality(
         prompt,
         len(model),
         drift(model, original, seed=seed),
         drift(again, original, seed=seed),
         diversity(model, torch.cat([original, again]), seed=seed),
-        n_real=0 if real is None or not against else min(len(real), len(model)),
-        **against,
+        model_to_real=to_real and to_real[0],
+        original_to_real=to_real and to_real[1],
+        n_real=0 if real is None or to_real is None else min(len(real), len(model)),
+        notice=notice and notice[0],
+        notice_before=notice and notice[1],
     )

@@ -80,7 +80,8 @@ def verify_subject(
         original: the model before its immunization, for the drift, and for the paper's attacker on it.
         unseen, unrelated: what single attackers need (`attack.run_attacker`); unseen: [N, 3, H, W].
         others: unprotected subjects, personalized by the paper's attacker.
-        notice: looked for in what every attacker draws of the subject, and in what the model itself draws.
+        notice: looked for in what every attacker draws of the subject, and in what the model itself draws of
+            it; and where it should not be, in what is drawn of the others and of the class.
         measure_quality: with `original`: draw the class and measure the drift.
         priors, original_priors: class pictures to share between subjects.
         work: a folder in which every finished part is kept, so that an interrupted run goes on.
@@ -118,20 +119,24 @@ def verify_subject(
     stick = yardstick(subject, held_out, of_class)
     sticks = [yardstick(other.subject, other.held_out, other.of_class) for other in others]
     clean = None if before is None else attacks.outcome(before, subject, PAPER, stick, "original", notice)
-    released = None if notice is None else attacks.released(target, subject, stick, notice)
+    itself = taught(subject, PAPER, pools=pools)
+    released = None if notice is None else attacks.released(target, itself, stick, notice)
     outcomes = tuple(attacks.outcome(target, subject, one, stick, one.name, notice) for one in chosen)
     fidelities = []
     for other, its in zip(others, sticks, strict=True):
         found: list[Outcome | None] = [
             None if one is None
-            else attacks.outcome(one, other.subject, PAPER, its, f"{where}-other-{other.name}")
+            else attacks.outcome(
+                one, other.subject, PAPER, its, f"{where}-other-{other.name}",
+                None if notice is None else notice.of(other.subject.class_noun),
+            )
             for one, where in ((target, "model"), (before, "original"))
         ]  # fmt: skip
         assert found[0] is not None
         fidelities.append(Fidelity(other.name, other.subject.class_noun, its.held_out, found[0], found[1]))
     quality = None
     if before is not None and measure_quality:
-        quality = attacks.quality(target, before, subject.class_prompt, embedder, of_class)
+        quality = attacks.quality(target, before, subject.class_prompt, embedder, of_class, notice)
     about: dict[str, Any] = {
         "class_noun": subject.class_noun,
         "identifier": subject.identifier,

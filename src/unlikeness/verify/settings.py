@@ -69,6 +69,16 @@ class VerifySettings(PersonalizeSettings):
         "Prompts, separated by |, that it drew; {} is the subject's name.",
         source="the model's immunization.json; PersGuard's gray box",
     )
+    protected_template: str = setting(
+        "a photo of {}",
+        "The white box's prompt: the one that the protection met; {} is the subject's name.",
+        source="the model's immunization.json; APDM",
+    )
+    protected_identifiers: str = setting(
+        "",
+        "Identifiers, separated by commas, of others whom the model protects, which are in no black box.",
+        source="the model's immunization.json",
+    )
     solver_steps: int = setting(25, "Solver steps for a picture that is judged.", unit="steps", at_least=1)
     guidance: float | None = setting(None, "Guidance for it; none takes the model's own.")
 

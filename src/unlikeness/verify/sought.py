@@ -9,6 +9,7 @@ from torch import Tensor
 
 from unlikeness.errors import UsageError
 from unlikeness.immunize.behaviours import BEHAVIOURS, mark, read_mark
+from unlikeness.immunize.material import picture_digest
 from unlikeness.subjects import Subject, with_article
 from unlikeness.verify.notice import Notice
 from unlikeness.verify.protected import Protected
@@ -79,10 +80,21 @@ class Sought:
         ):  # fmt: skip
             if given and kind != needs:
                 raise UsageError(f"{option} has no effect without --behaviour {needs}; give both, or neither")
+        if self.reader != "auto" and kind not in ("target", "erasure"):
+            raise UsageError(
+                f"--reader {self.reader} has no effect without a notice that is read; leave it out"
+            )
 
     def _mark(self, known: Protected | None) -> Tensor:
         if self.pattern is not None:
-            return read_mark(self.pattern)
+            given = read_mark(self.pattern)
+            recorded = "" if known is None or self.behaviour else known.pattern_digest
+            if recorded not in ("", picture_digest(given)):
+                raise UsageError(
+                    f"{self.pattern} is not the mark that the model's immunization.json names; give that, or "
+                    "--behaviour pattern to look for another"
+                )
+            return given
         if known is None or not known.pattern:
             return mark()
         raise UsageError(
