@@ -102,6 +102,8 @@ def model(weights: Path) -> TextToImage:
                     "contexts": "{} x"}),
         ("apdm", {"inner_steps": 2, "depth": 4, "outer_steps": 9, "bystanders": 2, "prior_weight": 0.0}),
         ("combined", {"outer_steps": 3, "pictures": 1, "contexts": "{} x", "batch_size": 2}),
+        ("notice", {"target_noun": "mug,mug,cat", "inner_steps": 1, "stride": 2, "depth": 0, "outer_steps": 5,
+                    "contexts": "{} x", "pictures": 1}),
     ],
 )
 def test_the_count_of_passes_is_exact(
