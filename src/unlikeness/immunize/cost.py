@@ -130,9 +130,9 @@ def memory(model: TextToImage, defence: Defence, *, original: TextToImage | None
     return {
         "original U-Net": _size(model.unet) + (0 if original is None else _size(original.unet)),
         "autoencoder and text encoder": _size(model.vae) + _size(model.text_encoder),
-        "attacked U-Net": every,
+        "attacked U-Net": every if s.inner_steps else 0,
         "attacked text encoder": 2 * reading,
-        "released weights": moved,
+        "released weights": moved if s.inner_steps else every,
         "their gradient": moved,
         "their AdamW states": 2 * moved,
         "the attacker's gradient": full,

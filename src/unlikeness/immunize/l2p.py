@@ -6,7 +6,8 @@ outer steps, its distance from θ carried along, so that late points of long att
 short ones. And `preserve` adds a gradient at θ itself that holds everything else in place.
 
 Memory: the U-Net holds θ'; θ, its gradient and AdamW's two moments come on top, and those of the simulated
-attacker. Nothing is copied afresh in a step, and the sum is formed in the gradients themselves.
+attacker. Nothing is copied afresh in a step, and the sum is formed in the gradients themselves. Where no
+attack is simulated there is no θ', and the U-Net holds θ.
 """
 
 from __future__ import annotations
@@ -81,8 +82,12 @@ class L2P:
         self.precision = precision_of(s, working.device)
         named = dict(working.unet.named_parameters())
         self._moved = [p for name, p in named.items() if trainable(s, name)]
-        self.theta = [p.detach().clone().requires_grad_(True) for p in self._moved]
+        self.theta = (
+            [p.detach().clone() for p in self._moved] if s.inner_steps else self._moved  # nobody attacks
+        )
         """The weights that will be released, of what is trained."""
+        for theta in self.theta:
+            theta.requires_grad_(True)
         origin = dict(original.unet.named_parameters())
         self._rest = [
             (p, _shared(p, origin.get(name))) for name, p in named.items() if not trainable(s, name)
@@ -206,7 +211,8 @@ class L2P:
             p.grad = theta.grad
         yield
         for p, theta in zip(self._moved, self.theta, strict=True):
-            theta.grad, p.grad = p.grad, None
+            if p is not theta:
+                theta.grad, p.grad = p.grad, None
 
     @contextmanager
     def _at_theta(self) -> Iterator[None]:
