@@ -185,6 +185,11 @@ def on_gpu(device: torch.device) -> dict[str, str]:
     return {"device": f"{torch.cuda.get_device_name(device)}, torch {torch.__version__.partition('+')[0]}"}
 
 
+def comparable(cell: Mapping[str, Any]) -> bool:
+    """Whether a cell was made as most of its file were, so that its seconds compare with theirs."""
+    return "device" not in cell and PRECISION not in cell
+
+
 def made_on(cells: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """What a table says of the cells that a GPU made, or a machine of another precision than the file's; []
     if there are none."""

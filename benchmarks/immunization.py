@@ -223,17 +223,24 @@ class Bench:
 
     def sheets(self) -> list[str]:
         """For each row a picture beside the results file: a line for each subject with its pictures, those of
-        the attacked original, and those of the attacked row. Names of the rows that have one."""
+        the attacked original, and those of the attacked row. Names of the rows that have one.
+
+        A sheet that is there stays where a subject's pictures were drawn on another machine.
+        """
         rate = STRENGTHS["gentle"]["learning_rate"]
         names = sorted({key.split("/")[1] for key in self.results.cells}, key=protection.number)
         made = []
         for row in ROWS:
-            pairs = [
-                [self.strip(f"{which}/{name}", "paper", rate) for which in ("none", row)] for name in names
+            both = [[f"{which}/{name}" for which in ("none", row)] for name in names]
+            attacked = [
+                pair for pair in both if all(f"{key}/gentle/paper" in self.results.cells for key in pair)
             ]
-            found = [pair for pair in pairs if all(file.exists() for file in pair)]
-            if found:
-                sheet(found).save(self.results.path.with_name(f"{self.results.record['benchmark']}-{row}.png"))
+            pairs = [[self.strip(key, "paper", rate) for key in pair] for pair in attacked]
+            found = [pair for pair in pairs if all(strip.exists() for strip in pair)]
+            file = self.results.path.with_name(f"{self.results.record['benchmark']}-{row}.png")
+            if found and not (file.exists() and len(found) < len(pairs)):
+                sheet(found).save(file)
+            if file.exists():
                 made.append(row)
         return made
 

@@ -201,7 +201,7 @@ def _took(record: Mapping[str, Any], row: str) -> dict[str, Any] | None:
     if not keys:
         return None
     took = [record["cells"][key] for key in keys]
-    timed = [one["made_seconds"] / 60 for one in took if "device" not in one]
+    timed = [one["made_seconds"] / 60 for one in took if common.comparable(one)]
     return {
         **{
             name: sum(one[name] for one in took) / len(took)

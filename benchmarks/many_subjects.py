@@ -179,7 +179,7 @@ def render(record: Mapping[str, Any]) -> str:
             None if quality is None else f"{quality['drift']:+.0%}",
             None if quality is None else f"{quality['diversity']:.2f}",
             f"{made['pictures_with_gradient']:,}",
-            None if "device" in made else f"{made['made_seconds'] / 60:.0f}",
+            f"{made['made_seconds'] / 60:.0f}" if common.comparable(made) else None,
             protected.get("subjects", 0),
         ])  # fmt: skip
     head = [

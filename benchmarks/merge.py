@@ -4,8 +4,9 @@
     python -m benchmarks.NAME --results copy.json ...
     python -m benchmarks.merge benchmarks/results/NAME.json copy.json
 
-Both must be of the same benchmark, about the same and by the same code. Where both have a cell, the file's
-own stays. The summary is made by the benchmark itself, when it is run once more.
+Both must be of the same benchmark, about the same and by the same code, or what the copy has been given by
+other code since, with --keep. Where both have a cell, the file's own stays. The summary is made by the
+benchmark itself, when it is run once more.
 """
 
 from __future__ import annotations
@@ -27,14 +28,17 @@ def cli(argv: Sequence[str] | None) -> None:
     if not args.file.exists():
         raise UsageError(f"{args.file} does not exist; rename {args.copy} instead")
     results = common.Results(args.file, str(theirs.get("benchmark")), theirs.get("about") or {})
+    code, others = (list(one.get("code") or ()) for one in (results.record, theirs))
+    older = isinstance(theirs.get("code"), list) and others[: len(code)] == code
     for name in ("benchmark", "id", "code"):
-        if results.record.get(name) != theirs.get(name):
+        if results.record.get(name) != theirs.get(name) and not (name == "code" and older):
             raise UsageError(
                 f"{args.copy} is no copy of {args.file}: it has another {name}; only cells of the same "
                 "benchmark and code belong together"
             )
     new = {key: cell for key, cell in theirs["cells"].items() if key not in results.cells}
     results.cells.update(new)
+    results.record["code"] = others
     results.save()
     print(f"{len(new)} cells from {args.copy}")
 

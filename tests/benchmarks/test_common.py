@@ -65,6 +65,7 @@ def test_another_precision_may_add_what_it_says_of_itself(tmp_path: Path) -> Non
     assert kept.record["about"] == {"precision": "bfloat16", "seed": 0}
     assert kept.cell("x/b", lambda: {"s": 0.5})["precision"] == "float32"
     assert "precision" not in kept.cells["x/a"]
+    assert [common.comparable(cell) for cell in kept.cells.values()] == [True, False]
     assert common.made_on(kept.cells) == ["Made in float32, on a CPU without bfloat16: attacks of `x`: 1."]
 
 

@@ -27,6 +27,26 @@ def test_the_cells_of_a_copy_come_back(tmp_path: Path, capsys: pytest.CaptureFix
     assert "1 cells from" in capsys.readouterr().out
 
 
+def test_a_copy_may_have_been_kept_by_newer_code(tmp_path: Path) -> None:
+    file, copy = tmp_path / "x.json", tmp_path / "copy.json"
+    common.Results(file, "x", {"seed": 0}, code="abc").cell("a", lambda: {"s": 1.0})
+    shutil.copy(file, copy)
+    common.Results(copy, "x", {"seed": 0}, code="def", keep=True).cell("b", lambda: {"s": 2.0})
+    merge.cli([str(file), str(copy)])
+    assert list(common.load(file)["cells"]) == ["a", "b"]
+    assert common.load(file)["code"] == ["abc", "def"]
+    with pytest.raises(UsageError, match="another code"):
+        merge.cli([str(copy), str(_older(file))])
+
+
+def _older(file: Path) -> Path:
+    """A copy by code that the file does not begin with."""
+    found = {**common.load(file), "code": ["xyz", "abc"]}
+    other = file.with_name("older.json")
+    other.write_text(json.dumps(found), encoding="utf-8")
+    return other
+
+
 @pytest.mark.parametrize("name", ["about", "code", "benchmark", "id"])
 def test_what_is_no_copy_is_refused(name: str, tmp_path: Path) -> None:
     file, copy = tmp_path / "x.json", tmp_path / "copy.json"
