@@ -146,5 +146,6 @@ def _ends(made: Mapping[str, Any]) -> list[str]:
     for i, one in enumerate(made["subjects"]):
         kind = in_turn(settings["behaviour"], i)
         noun = f" ({in_turn(settings['target_noun'], i)})" if kind == "target" else ""
-        found.append(f"A fine-tune on a {one['class_noun']} of these is to end in {_ENDS[kind]}{noun}.")
+        ending = _ENDS.get(kind, kind)  # another package's method may have its own
+        found.append(f"A fine-tune on a {one['class_noun']} of these is to end in {ending}{noun}.")
     return list(dict.fromkeys(found))

@@ -15,7 +15,6 @@ from unlikeness.immunize import record
 from unlikeness.immunize.cost import Estimate, estimate
 from unlikeness.immunize.each import check_turns, for_each
 from unlikeness.immunize.registry import Defence, create, method
-from unlikeness.immunize.rehearsal import rehearse
 from unlikeness.immunize.run import immunize
 from unlikeness.immunize.saving import save
 from unlikeness.immunize.settings import OF_ATTACKS, OF_LOW_RANK
@@ -72,6 +71,7 @@ class Job:
         earlier = record.read(ready.model.source)
         for line in record.missing(earlier or {}, ready.subjects):
             tell(line)
+        # It rehearses the run to count its passes, so that what is wrong is told before anything is drawn.
         made = record.record(
             self.method,
             ready.defence,
@@ -166,8 +166,6 @@ class Job:
                 f"{attacked.count(0)} of {len(subjects)} subjects have no turn in a simulated attack, and "
                 f"what protects others must do for them; raise outer_steps ({defence.settings.outer_steps})"
             )
-        # What is wrong is told before anything is drawn.
-        rehearse(original or model, defence, subjects, prompts)
         return _Ready(model, original, defence, subjects, prompts)
 
     def _listed(self) -> list[Listed]:
