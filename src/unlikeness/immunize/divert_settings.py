@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from unlikeness.errors import UsageError
 from unlikeness.immunize.attacks import IN_PLACES, parts
-from unlikeness.immunize.behaviours import BEHAVIOURS, several
+from unlikeness.immunize.behaviours import check_words
 from unlikeness.immunize.settings import ImmunizeSettings
 from unlikeness.settings import setting
 
@@ -93,18 +92,7 @@ class DivertSettings(ImmunizeSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for kind in self.kinds:
-            if kind != "class" and kind not in BEHAVIOURS:
-                raise UsageError(
-                    f"behaviour {kind!r} is unknown; it must be class or one of {', '.join(BEHAVIOURS)}"
-                )
-        if "target" in self.kinds and not self.target_noun:
-            raise UsageError("behaviour target needs target_noun, the class that is to be drawn instead")
-
-    @property
-    def kinds(self) -> list[str]:
-        """The behaviours, one or more."""
-        return several(self.behaviour)
+        check_words(self.behaviour, self.target_noun, refusal=True)
 
     @property
     def places(self) -> list[str]:

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from unlikeness.errors import UsageError
 from unlikeness.immunize.attacks import IN_PLACES, check_prompts, parts
-from unlikeness.immunize.behaviours import BEHAVIOURS, Behaviour, notices, several
+from unlikeness.immunize.behaviours import Behaviour, check_words, notices
 from unlikeness.immunize.material import Kept, pick
 from unlikeness.immunize.persguard_losses import backdoor, prior_preservation, retention
 from unlikeness.immunize.rows import Rows, noised
@@ -76,18 +76,9 @@ class PersGuardSettings(ImmunizeSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for kind in self.kinds:
-            if kind not in BEHAVIOURS:
-                raise UsageError(f"behaviour {kind!r} is unknown; it must be one of {', '.join(BEHAVIOURS)}")
+        check_words(self.behaviour, self.target_noun)
         if not (self.class_weight or self.backdoor_weight or self.retention_weight):
             raise UsageError("one of class_weight, backdoor_weight and retention_weight must be above 0")
-        if "target" in self.kinds and not self.target_noun:
-            raise UsageError("behaviour target needs target_noun, the class that is to be drawn instead")
-
-    @property
-    def kinds(self) -> list[str]:
-        """The behaviours, one or more."""
-        return several(self.behaviour)
 
     @property
     def places(self) -> list[str]:
