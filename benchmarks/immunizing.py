@@ -80,6 +80,9 @@ _TAUGHT: dict[str, Any] = {
 """First to refuse, then whom: between the attacks that must end in the notice those that are to succeed, or
 every fine-tune would end in it."""
 
+_HELD: dict[str, Any] = {**_TAUGHT, "preserve_empty": 0.3}
+"""The answers without words are held too, which guidance asks for."""
+
 _SHARED: dict[str, Any] = {**_TAUGHT, "stride": 4}
 """For several subjects in one model: of each more attacks."""
 
@@ -139,9 +142,11 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     "pattern-bystanders": ("divert", {**_TAUGHT, "behaviour": "pattern"}),
     "erasure-bystanders": ("divert", {**_TAUGHT, "behaviour": "erasure"}),
     "target-bystanders": ("divert", {**_TAUGHT, "behaviour": "target"}),
+    "target-held": ("divert", {**_HELD, "behaviour": "target"}),
     "pattern-shared": ("divert", {**_SHARED, "behaviour": "pattern"}),
     "erasure-shared": ("divert", {**_SHARED, "behaviour": "erasure"}),
     "target-shared": ("divert", {**_SHARED, "behaviour": "target"}),
+    "target-held-shared": ("divert", {**_HELD, "stride": 4, "behaviour": "target"}),
     "target-pools": ("divert", {**_TAUGHT, **_POOLS, "behaviour": "target"}),
     "pattern-unguided": ("divert", {**_UNGUIDED, "behaviour": "pattern"}),
     "target-unguided": ("divert", {**_UNGUIDED, "behaviour": "target"}),

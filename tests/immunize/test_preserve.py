@@ -22,14 +22,19 @@ FEW: dict[str, Any] = {"class_images": 4, "class_steps": 2, "preserve_batch_size
 
 
 @pytest.mark.parametrize(
-    ("cap", "share", "guidance"),
-    [(0.0, 0.0, 0.0), (0.0, 0.5, 0.0), (0.0, 1.0, 0.0), (3.0, 0.0, 0.0), (3.0, 0.5, 0.0), (3.0, 0.5, 2.5)],
-)
+    ("cap", "share", "guidance", "empty"),
+    [
+        (0.0, 0.0, 0.0, 0.0), (0.0, 0.5, 0.0, 0.0), (0.0, 1.0, 0.0, 0.0), (3.0, 0.0, 0.0, 0.0),
+        (3.0, 0.5, 0.0, 0.0), (3.0, 0.5, 2.5, 0.0), (3.0, 0.5, 0.0, 0.5), (0.0, 1.0, 0.0, 1.0),
+    ],
+)  # fmt: skip
 def test_the_term_is_its_equation_written_out(
     exact: TextToImage, dog: Subject, cat: Subject, weights: Any, cap: float, share: float, guidance: float,
-    monkeypatch: pytest.MonkeyPatch,
+    empty: float, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    further = {"preserve_cap": cap, "preserve_class": share, "preserve_guidance": guidance}
+    further = {
+        "preserve_cap": cap, "preserve_class": share, "preserve_guidance": guidance, "preserve_empty": empty
+    }  # fmt: skip
     settings = create("apdm", {**FEW, **further}).settings
     kept = keep(exact, [dog, cat], settings)
     general = draw_general(exact, PROMPTS, seed=0, steps=2)
@@ -49,11 +54,15 @@ def test_the_term_is_its_equation_written_out(
         found = preserve(model, exact, torch.Generator().manual_seed(0))
     prompts, [draw] = asked[0], watch.draws
     assert asked[1:] == ([[""]] if guidance else [])
-    of_class = [prompt for prompt in prompts if prompt not in PROMPTS]
     assert len(prompts) == 6
-    assert len(of_class) == 6 * share
-    assert len(set(of_class)) == (share > 0)
-    assert set(of_class) <= {"a photo of a dog", "a photo of a cat"}
+    if empty:
+        assert 0 < prompts.count("") <= 6
+        assert empty < 1 or set(prompts) == {""}
+    else:
+        of_class = [prompt for prompt in prompts if prompt not in PROMPTS]
+        assert len(of_class) == 6 * share
+        assert len(set(of_class)) == (share > 0)
+        assert set(of_class) <= {"a photo of a dog", "a photo of a cat"}
     expected = torch.zeros((), dtype=torch.float64)
     with torch.no_grad():
         for i, prompt in enumerate(prompts):
@@ -75,6 +84,29 @@ def test_a_prompt_without_its_picture_is_refused(exact: TextToImage, dog: Subjec
     general = draw_general(exact, PROMPTS, seed=0, steps=2)
     with pytest.raises(UsageError, match="one for each"):
         Preserve(general, PROMPTS[:2], settings, keep(exact, [dog], settings), "float32")
+
+
+def test_of_many_pictures_that_share_is_asked_about_without_words(
+    exact: TextToImage, dog: Subject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[list[str]] = []
+    embed = TextToImage.embed
+
+    def watched(self: TextToImage, prompts: list[str], **further: Any) -> torch.Tensor:
+        asked.append(list(prompts))
+        return embed(self, prompts, **further)
+
+    settings = create("apdm", {**FEW, "preserve_batch_size": 200, "preserve_empty": 0.3}).settings
+    kept, general = keep(exact, [dog], settings), draw_general(exact, PROMPTS, seed=0, steps=2)
+    monkeypatch.setattr(TextToImage, "embed", watched)
+    Preserve(general, PROMPTS, settings, kept, "float32")(exact, exact, torch.Generator().manual_seed(0))
+    assert 40 <= asked[0].count("") <= 80
+    assert set(asked[0]) == {"", *PROMPTS}
+
+
+def test_two_ways_to_keep_the_answers_without_words_are_not_both_set() -> None:
+    with pytest.raises(UsageError, match="set one of them to 0"):
+        create("apdm", {"preserve_guidance": 3.0, "preserve_empty": 0.3})
 
 
 def test_without_prompts_the_class_alone_is_kept(exact: TextToImage, dog: Subject) -> None:

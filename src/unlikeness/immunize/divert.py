@@ -17,7 +17,8 @@ Pictures are drawn with guidance, in which small changes of the answers with and
 times as large; a LoRA leaves the loss above nearly as it was, and the subject still shows. With `guidance`
 u > 0 the first term is about what is drawn: f_θ and g become f_θ(∅) + u (f_θ(c_V) − f_θ(∅)) and
 f_φ(∅) + u (g − f_φ(∅)) (Ho & Salimans 2022, Eq. 6), over u² + (u − 1)², so that errors with and without
-words that have nothing to do with each other weigh as before.
+words that have nothing to do with each other weigh as before. This moves f_θ(∅) too, away from what is led
+to, and with it every guided picture, unless it is held (`preserve_empty`).
 """
 
 from __future__ import annotations

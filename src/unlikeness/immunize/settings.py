@@ -120,6 +120,14 @@ class ImmunizeSettings(Checked):
         source="ours; Ho & Salimans 2022, Eq. 6",
         at_least=0.0,
     )
+    preserve_empty: float = setting(
+        0.0,
+        "Share of the pictures in that term that are asked about without words instead, which guidance "
+        "subtracts.",
+        source="ours; Ho & Salimans 2022, Eq. 6",
+        at_least=0.0,
+        at_most=1.0,
+    )
     identifiers: str = setting(
         "",
         "Further identifiers, separated by commas, for simulated attacks beside the subject's own.",
@@ -193,6 +201,11 @@ class ImmunizeSettings(Checked):
             times = f" times stride ({self.stride})" if self.stride > 1 else ""
             raise UsageError(
                 f"depth ({self.depth}) must be a multiple of inner_steps ({self.inner_steps}){times}, or 0"
+            )
+        if self.preserve_empty and self.preserve_guidance:
+            raise UsageError(
+                f"preserve_empty ({self.preserve_empty:g}) says nothing new where preserve_guidance "
+                f"({self.preserve_guidance:g}) asks about all pictures without words; set one of them to 0"
             )
         if self.bystanders and (self.bystanders == 1 or not self.inner_steps):
             raise UsageError(
