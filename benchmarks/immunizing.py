@@ -143,9 +143,6 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     "erasure-bystanders": ("divert", {**_TAUGHT, "behaviour": "erasure"}),
     "target-bystanders": ("divert", {**_TAUGHT, "behaviour": "target"}),
     "target-held": ("divert", {**_HELD, "behaviour": "target"}),
-    "target-held-half": (
-        "divert", {**_HELD, "outer_steps": 200, "bystanders": 4, "behaviour": "target"},
-    ),
     "pattern-shared": ("divert", {**_SHARED, "behaviour": "pattern"}),
     "erasure-shared": ("divert", {**_SHARED, "behaviour": "erasure"}),
     "target-shared": ("divert", {**_SHARED, "behaviour": "target"}),
