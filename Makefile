@@ -14,7 +14,7 @@
 #                  Without an NVIDIA GPU:  make demo TORCH_INDEX=https://download.pytorch.org/whl/cpu
 #     PIP_ARGS     further arguments for every pip install (a proxy, a mirror, --no-index --find-links wheels)
 #     DEMO_ARGS    further arguments for `unlikeness demo`
-#     PYTEST_ARGS  further arguments for pytest (-m "not slow" leaves the real trainings out; -n 0 runs one at a time)
+#     PYTEST_ARGS  further arguments for pytest (-m "not slow" leaves the real trainings out; -n 4 runs in parallel)
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3 || echo python3.11)
 VENV ?= .venv
@@ -56,7 +56,7 @@ demo: $(VENV)/.ready
 	$(BIN)/unlikeness demo $(if $(PHOTOS),--photos "$(PHOTOS)") $(DEMO_ARGS)
 
 test: $(VENV)/.ready-dev
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(PYTEST_ARGS)
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 lint: $(VENV)/.ready-dev
 	$(BIN)/ruff check
