@@ -25,11 +25,10 @@ from unlikeness.diffusion import TextToImage, draw
 from unlikeness.diffusion.family import StableDiffusion
 from unlikeness.measure import frechet_distance
 from unlikeness.subjects import with_article
-from unlikeness.toybox.cast import Member, class_pictures, unseen
+from unlikeness.toybox.cast import Member, unseen
 
 NAME = "drift_parts"
 MAIN = ("target-bystanders", "target-held")
-PICTURES = 200
 DRAWN = ("original", "words", "without words", "both")
 """Which half of the guided answer is the immunized model's."""
 HEAD = ("neither", "f(c)", "f(∅)", "both", "f(c) moved", "f(∅) moved")
@@ -71,23 +70,19 @@ class Halves(StableDiffusion):
 
 def parts(bench: Bench, released: TextToImage, who: Member) -> dict[str, Any]:
     """The class, drawn in all four ways."""
-    original, prompt = bench.model, f"a photo of {with_article(who.class_noun)}"
-    count, steps = (8, 2) if bench.quick else (PICTURES, 25)
-    renders = bench.reader.features(class_pictures(who.class_noun, count, seed=77))
-    found: dict[str, Any] = {}
-    for name in DRAWN:
-        mixed = original.copy()
-        mixed.family = Halves(
-            without=(released if name in ("without words", "both") else original).unet,
-            words=(released if name in ("words", "both") else original).unet,
-        )
-        images = mixed.generate([prompt], seeds=range(4_000_000, 4_000_000 + count), steps=steps)
-        found[name] = frechet_distance(bench.reader.features(images), renders)
-        if name == "original":
-            latents = original.encode_all(images).mean
-    for name, words in zip(MOVED, (prompt, ""), strict=True):
+    original, noun = bench.model, who.class_noun
+    before, mixed = bench.before(noun), original.copy()
+    images = {"original": before, "both": bench.drawn(released, noun)}
+    mixed.family = Halves(without=original.unet, words=released.unet)
+    images["words"] = bench.drawn(mixed, noun)
+    mixed.family = Halves(without=released.unet, words=original.unet)
+    images["without words"] = bench.drawn(mixed, noun)
+    renders = bench.renders(noun)
+    found = {name: frechet_distance(bench.reader.features(images[name]), renders) for name in DRAWN}
+    latents, prompts = original.encode_all(before).mean, (f"a photo of {with_article(noun)}", "")
+    for name, words in zip(MOVED, prompts, strict=True):
         found[name] = moved(released, original, latents, words, bench.seed)
-    return found | {"class_pictures": count}
+    return found | {"class_pictures": len(before)}
 
 
 @torch.no_grad()

@@ -187,18 +187,12 @@ class Bench:
     def quality(self, released: TextToImage, who: Member, row: str = "none") -> dict[str, Any]:
         """Class pictures against renders of the class, beside the original's; captions read as asked. Of a
         row with a notice, the share of class pictures that show it, though nobody attacked."""
-        count = 8 if self.quick else CLASS_PICTURES
-        steps = 2 if self.quick else 25
         noun = who.class_noun
-        prompt = f"a photo of {with_article(noun)}"
-        seeds = range(4_000_000, 4_000_000 + count)
-        if noun not in self._original:
-            self._original[noun] = self.model.generate([prompt], seeds=seeds, steps=steps)
-        before = self._original[noun]
-        now = before if released is self.model else released.generate([prompt], seeds=seeds, steps=steps)
-        pictures = [now, before]
-        real = class_pictures(noun, count, seed=77)
-        seen, seen_before, renders = (self.reader.features(x) for x in (*pictures, real))
+        before = self.before(noun)
+        now = before if released is self.model else self.drawn(released, noun)
+        pictures, steps = [now, before], 2 if self.quick else 25
+        seen, seen_before = (self.reader.features(x) for x in pictures)
+        renders = self.renders(noun)
         asked = captions()[1::2]
         read, _ = self.reader.read(
             released.generate(asked, seeds=range(5_000_000, 5_000_000 + len(asked)), steps=steps)
@@ -212,10 +206,26 @@ class Bench:
             "fid_original": frechet_distance(seen_before, renders),
             "recall": precision_recall(renders, seen)[1],
             "recall_original": precision_recall(renders, seen_before)[1],
-            "diversity": varied.value, "class_pictures": count,
+            "diversity": varied.value, "class_pictures": len(now),
             "captions_read": sum(f" {n}" in p for n, p in zip(read, asked, strict=True)) / len(asked),
             **({} if shown is None else {"protective": float(shown.float().mean())}),
         }  # fmt: skip
+
+    def drawn(self, model: TextToImage, noun: str) -> Tensor:
+        """[B, 3, H, W]: what a model draws at the class prompt, always from the same seeds."""
+        count, steps = (8, 2) if self.quick else (CLASS_PICTURES, 25)
+        prompt = f"a photo of {with_article(noun)}"
+        return model.generate([prompt], seeds=range(4_000_000, 4_000_000 + count), steps=steps)
+
+    def before(self, noun: str) -> Tensor:
+        """Those of the original, drawn once."""
+        if noun not in self._original:
+            self._original[noun] = self.drawn(self.model, noun)
+        return self._original[noun]
+
+    def renders(self, noun: str) -> Tensor:
+        """The classifier's features of as many pictures of the class from the toybox's world."""
+        return self.reader.features(class_pictures(noun, len(self.before(noun)), seed=77))
 
     def strip(self, key: str, attacker: str, rate: float) -> Path:
         """Where one attack's pictures are kept: above the subject's own, below what the attacker draws."""
