@@ -83,6 +83,11 @@ every fine-tune would end in it."""
 _HELD: dict[str, Any] = {**_TAUGHT, "preserve_empty": 0.3}
 """The answers without words are held too, which guidance asks for."""
 
+_SMALL: dict[str, Any] = {
+    **_HELD, "bystanders": 3, "attack_batch_size": 2, "batch_size": 2, "preserve_batch_size": 16,
+}  # fmt: skip
+"""Half of every batch, in as many steps: half of the passes, for as many attacks."""
+
 _SHARED: dict[str, Any] = {**_TAUGHT, "stride": 4}
 """For several subjects in one model: of each more attacks."""
 
@@ -143,6 +148,9 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     "erasure-bystanders": ("divert", {**_TAUGHT, "behaviour": "erasure"}),
     "target-bystanders": ("divert", {**_TAUGHT, "behaviour": "target"}),
     "target-held": ("divert", {**_HELD, "behaviour": "target"}),
+    "target-short-4": ("divert", {**_HELD, "outer_steps": 200, "bystanders": 4, "behaviour": "target"}),
+    "target-small-4": ("divert", {**_SMALL, "bystanders": 4, "behaviour": "target"}),
+    "target-small": ("divert", {**_SMALL, "behaviour": "target"}),
     "pattern-shared": ("divert", {**_SHARED, "behaviour": "pattern"}),
     "erasure-shared": ("divert", {**_SHARED, "behaviour": "erasure"}),
     "target-shared": ("divert", {**_SHARED, "behaviour": "target"}),
@@ -158,8 +166,9 @@ every third attack one that is to succeed, against several kinds of attackers, a
 plain and with guided answers. The comparisons. APDM's ablations (its Tables 4 to 7), of half the length.
 PersGuard's behaviours as published, its retention (λ2 = 1 unless the name says another), and the same
 behaviours along simulated attacks (`divert`): with guided answers, the class held harder at high noise, and
-bystanders besides, of one subject, of one with the answers without words held, of one under words from
-pools, of several; and without guidance. APDM and PersGuard in one run."""
+bystanders besides, of one subject, of one with the answers without words held, of that one with half batches
+and fewer bystanders (and of half the length), of one under words from pools, of several; and without
+guidance. APDM and PersGuard in one run."""
 
 MAIN = ("none", "apdm", "divert", "adversarial", "imma")
 """The rows that are measured unless others are asked for."""
