@@ -166,8 +166,8 @@ every third attack one that is to succeed, against several kinds of attackers, a
 plain and with guided answers. The comparisons. APDM's ablations (its Tables 4 to 7), of half the length.
 PersGuard's behaviours as published, its retention (λ2 = 1 unless the name says another), and the same
 behaviours along simulated attacks (`divert`): with guided answers, the class held harder at high noise, and
-bystanders besides, of one subject, of one with the answers without words held, of that one with half batches
-and fewer bystanders (and of half the length), of one under words from pools, of several; and without
+bystanders besides, of one subject, of one with the answers without words held, of that one with fewer
+bystanders, of half the length or with half batches, of one under words from pools, of several; and without
 guidance. APDM and PersGuard in one run."""
 
 MAIN = ("none", "apdm", "divert", "adversarial", "imma")
