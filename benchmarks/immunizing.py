@@ -88,6 +88,9 @@ _SMALL: dict[str, Any] = {
 }  # fmt: skip
 """Half of every batch, in as many steps: half of the passes, for as many attacks."""
 
+_PLACED: dict[str, Any] = {**_SMALL, "bystanders_placed": 0.8}
+"""Of those who are not protected more often somewhere: a fine-tune meets its training prompt by itself."""
+
 _SHARED: dict[str, Any] = {**_TAUGHT, "stride": 4}
 """For several subjects in one model: of each more attacks."""
 
@@ -151,6 +154,8 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     "target-short-4": ("divert", {**_HELD, "outer_steps": 200, "bystanders": 4, "behaviour": "target"}),
     "target-small-4": ("divert", {**_SMALL, "bystanders": 4, "behaviour": "target"}),
     "target-small": ("divert", {**_SMALL, "behaviour": "target"}),
+    "target-placed": ("divert", {**_PLACED, "behaviour": "target"}),
+    "target-placed-2": ("divert", {**_PLACED, "bystanders": 2, "behaviour": "target"}),
     "pattern-shared": ("divert", {**_SHARED, "behaviour": "pattern"}),
     "erasure-shared": ("divert", {**_SHARED, "behaviour": "erasure"}),
     "target-shared": ("divert", {**_SHARED, "behaviour": "target"}),

@@ -127,6 +127,21 @@ def test_somewhere_else_the_place_is_added_to_what_the_picture_asks_for(
     assert torch.equal(rows.c[n:], attack.c_class.expand(n, -1, -1))
 
 
+def test_how_many_rows_are_somewhere_can_be_told(exact: TextToImage, dog: Subject) -> None:
+    def moved(share: float) -> int:
+        further = {"bystanders": 2, "bystanders_placed": share, "contexts": "a photo of {} at night"}
+        settings = create("divert", {**FEW, **further, "batch_size": 40}).settings
+        [kept] = keep(exact, [dog], settings)
+        bystanders, generator = Bystanders(exact, settings, "float32"), torch.Generator().manual_seed(3)
+        attack = Mixture(exact, [kept], settings).draw(bystanders.draw(kept, generator), generator)
+        c = bystanders.rows(exact, attack, generator).c[:40]
+        there = exact.embed([attack.subject.prompt("a photo of {} at night")])[0]
+        return sum(bool(torch.equal(one, there)) for one in c)
+
+    assert (moved(0.0), moved(1.0)) == (0, 40)
+    assert 10 <= moved(0.5) < moved(0.9) < 40
+
+
 def test_a_bystander_is_a_class_picture_under_the_subjects_name(exact: TextToImage, dog: Subject) -> None:
     settings = create("divert", FEW).settings
     [kept] = keep(exact, [dog], settings)

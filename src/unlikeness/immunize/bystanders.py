@@ -6,8 +6,8 @@ a subject, with the attack's own loss as the protective one.
 
 Taken at the attacked weights θ', this is the first-order gradient of learning fast (FOMAML, Finn et al.
 2017). It tells a model that has met only attacks which must fail that others must not. The weights w ≥ 1 are
-those of what is preserved (`preserve`). Where the method leads prompts elsewhere that name a place, half of
-the bystander's rows name one too: no picture shows them there, so that what φ makes of the place, for the
+those of what is preserved (`preserve`). Where the method leads prompts elsewhere that name a place, a share
+of the bystander's rows names one too: no picture shows them there, so that what φ makes of the place, for the
 class, is added to what their own picture asks for (as answers compose: Liu et al. 2022, Eq. 11). Without a
 place shift = 0, and this is the attacker's loss.
 """
@@ -78,10 +78,10 @@ class Bystanders:
         return total
 
     def _placed(self, rows: Rows, model: TextToImage, attack: Attack, generator: torch.Generator) -> Rows:
-        """The same rows, in about half of them somewhere."""
+        """The same rows, about the share `bystanders_placed` of them somewhere."""
         subject, places, n = attack.subject, self.settings.places, len(rows.t)
         which = torch.randint(len(places), (n,), generator=generator).tolist()
-        there = (torch.rand(n, generator=generator) < 0.5).tolist()
+        there = (torch.rand(n, generator=generator) < self.settings.bystanders_placed).tolist()
         pairs = [
             (subject.prompt(places[i]), subject.prompt(places[i], of_class=True))
             if moved

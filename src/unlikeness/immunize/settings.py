@@ -171,6 +171,13 @@ class ImmunizeSettings(Checked):
         at_least=0.0,
         at_most=1.0,
     )
+    bystanders_placed: float = setting(
+        0.5,
+        "Share of their rows that name a place, where the method leads prompts that do elsewhere too.",
+        source="ours",
+        at_least=0.0,
+        at_most=1.0,
+    )
     train: str = setting(
         "all", "Which weights of the U-Net change.", source="APDM: all; IMMA: cross-attention", choices=PARTS
     )
