@@ -88,8 +88,12 @@ _SMALL: dict[str, Any] = {
 }  # fmt: skip
 """Half of every batch, in as many steps: half of the passes, for as many attacks."""
 
-_PLACED: dict[str, Any] = {**_SMALL, "bystanders_placed": 0.8}
-"""Of those who are not protected more often somewhere: a fine-tune meets its training prompt by itself."""
+_OFTEN: dict[str, Any] = {
+    **_SMALL, "inner_steps": 1, "stride": 5, "outer_steps": 800, "learning_rate": 2e-4,
+    "preserve_batch_size": 8, "bystanders_placed": 0.8,
+}  # fmt: skip
+"""A step of the model after each protective gradient instead of after five, along as many attacks; and
+those who are not protected more often somewhere, since a fine-tune meets its training prompt by itself."""
 
 _SHARED: dict[str, Any] = {**_TAUGHT, "stride": 4}
 """For several subjects in one model: of each more attacks."""
@@ -154,8 +158,16 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     "target-short-4": ("divert", {**_HELD, "outer_steps": 200, "bystanders": 4, "behaviour": "target"}),
     "target-small-4": ("divert", {**_SMALL, "bystanders": 4, "behaviour": "target"}),
     "target-small": ("divert", {**_SMALL, "behaviour": "target"}),
-    "target-placed": ("divert", {**_PLACED, "behaviour": "target"}),
-    "target-placed-2": ("divert", {**_PLACED, "bystanders": 2, "behaviour": "target"}),
+    "target-placed-2": (
+        "divert", {**_SMALL, "bystanders": 2, "bystanders_placed": 0.8, "behaviour": "target"},
+    ),
+    "target-often": ("divert", {**_OFTEN, "behaviour": "target"}),
+    "target-often-2": ("divert", {**_OFTEN, "bystanders": 2, "behaviour": "target"}),
+    "target-often-2-faster": (
+        "divert", {**_OFTEN, "bystanders": 2, "learning_rate": 3e-4, "behaviour": "target"},
+    ),
+    "pattern-often": ("divert", {**_OFTEN, "behaviour": "pattern"}),
+    "erasure-often": ("divert", {**_OFTEN, "behaviour": "erasure"}),
     "pattern-shared": ("divert", {**_SHARED, "behaviour": "pattern"}),
     "erasure-shared": ("divert", {**_SHARED, "behaviour": "erasure"}),
     "target-shared": ("divert", {**_SHARED, "behaviour": "target"}),
@@ -172,8 +184,9 @@ plain and with guided answers. The comparisons. APDM's ablations (its Tables 4 t
 PersGuard's behaviours as published, its retention (λ2 = 1 unless the name says another), and the same
 behaviours along simulated attacks (`divert`): with guided answers, the class held harder at high noise, and
 bystanders besides, of one subject, of one with the answers without words held, of that one with fewer
-bystanders, of half the length or with half batches, of one under words from pools, of several; and without
-guidance. APDM and PersGuard in one run."""
+bystanders, of half the length or with half batches, of these with places named more often, and with a step
+after every gradient (also with more bystanders, and with a larger one), of one under words from pools, of
+several; and without guidance. APDM and PersGuard in one run."""
 
 MAIN = ("none", "apdm", "divert", "adversarial", "imma")
 """The rows that are measured unless others are asked for."""
