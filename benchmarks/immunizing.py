@@ -184,8 +184,8 @@ plain and with guided answers. The comparisons. APDM's ablations (its Tables 4 t
 PersGuard's behaviours as published, its retention (λ2 = 1 unless the name says another), and the same
 behaviours along simulated attacks (`divert`): with guided answers, the class held harder at high noise, and
 bystanders besides, of one subject, of one with the answers without words held, of that one with fewer
-bystanders, of half the length or with half batches, of these with places named more often, and with a step
-after every gradient (also with more bystanders, and with a larger one), of one under words from pools, of
+bystanders, of half the length or with half batches, of these with places named more often, and then with a
+step after every gradient (also with more bystanders, and a larger learning rate), of one under words from pools, of
 several; and without guidance. APDM and PersGuard in one run."""
 
 MAIN = ("none", "apdm", "divert", "adversarial", "imma")
