@@ -162,6 +162,8 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
         "divert", {**_SMALL, "bystanders": 2, "bystanders_placed": 0.8, "behaviour": "target"},
     ),
     "target-often": ("divert", {**_OFTEN, "behaviour": "target"}),
+    "target-often-faster": ("divert", {**_OFTEN, "learning_rate": 3e-4, "behaviour": "target"}),
+    "target-often-longer": ("divert", {**_OFTEN, "outer_steps": 1600, "behaviour": "target"}),
     "target-often-2": ("divert", {**_OFTEN, "bystanders": 2, "behaviour": "target"}),
     "target-often-2-faster": (
         "divert", {**_OFTEN, "bystanders": 2, "learning_rate": 3e-4, "behaviour": "target"},
@@ -185,8 +187,8 @@ PersGuard's behaviours as published, its retention (λ2 = 1 unless the name says
 behaviours along simulated attacks (`divert`): with guided answers, the class held harder at high noise, and
 bystanders besides, of one subject, of one with the answers without words held, of that one with fewer
 bystanders, of half the length or with half batches, of these with places named more often, and then with a
-step after every gradient (also with more bystanders, and a larger learning rate), of one under words from
-pools, of several; and without guidance. APDM and PersGuard in one run."""
+step after every gradient (also with more bystanders, a larger learning rate, or for twice the steps), of one
+under words from pools, of several; and without guidance. APDM and PersGuard in one run."""
 
 MAIN = ("none", "apdm", "divert", "adversarial", "imma")
 """The rows that are measured unless others are asked for."""
