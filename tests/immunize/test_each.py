@@ -63,7 +63,7 @@ def test_a_list_and_a_flag_do_not_both_go_in_turn() -> None:
 
 
 def test_the_method_for_notices_has_the_settings_that_were_measured() -> None:
-    measured = {**ROWS["target-bystanders"][1]}
+    measured = {**ROWS["target-often"][1]}
     of_the_toybox = {*SCALE, "learning_rate", "attack_learning_rate", "preserve_batch_size"}
     made = NoticeSettings(target_noun="cat")
     assert {name: getattr(made, name) for name in measured if name not in of_the_toybox} == {
@@ -72,6 +72,9 @@ def test_the_method_for_notices_has_the_settings_that_were_measured() -> None:
     common = DivertSettings(behaviour="target", target_noun="cat")
     differ = {f.name for f in fields(common) if getattr(made, f.name) != getattr(common, f.name)}
     assert differ <= set(measured)
+    for one, other in (("learning_rate", "attack_learning_rate"), ("preserve_batch_size", "batch_size")):
+        ratio = getattr(made, one) / getattr(made, other)
+        assert ratio == pytest.approx(measured[one] / measured[other])
     with pytest.raises(UsageError, match="needs target_noun"):
         create("notice")
 
@@ -83,8 +86,12 @@ def test_a_notice_is_a_diversion_with_these_settings(exact: TextToImage, dog: Su
     made.prepare(exact, kept)
     assert [made._notices[id(one)].kind for one in kept] == ["target", "erasure"]
     released = immunize(exact, [dog], "notice", {**few, "target_noun": "cat"})
-    same = {"guidance": 3.0, "weight_cap": 100.0, "preserve_cap": 100.0, "text_encoder": 0.0}
-    by_hand = {**few, **same, "bystanders": 2, "bystanders_from": 0.3, "behaviour": "target"}
+    same = {
+        "guidance": 3.0, "weight_cap": 100.0, "preserve_cap": 100.0, "text_encoder": 0.0,
+        "preserve_empty": 0.3, "preserve_batch_size": 4, "learning_rate": 2e-5,
+    }  # fmt: skip
+    others = {"bystanders": 3, "bystanders_from": 0.3, "bystanders_placed": 0.8}
+    by_hand = {**same, **few, **others, "behaviour": "target"}
     as_divert = immunize(exact, [dog], "divert", {**by_hand, "target_noun": "cat"})
     for one, other in zip(released.unet.parameters(), as_divert.unet.parameters(), strict=True):
         assert one.equal(other)
