@@ -88,10 +88,10 @@ def test_a_notice_is_a_diversion_with_these_settings(exact: TextToImage, dog: Su
     released = immunize(exact, [dog], "notice", {**few, "target_noun": "cat"})
     same = {
         "guidance": 3.0, "weight_cap": 100.0, "preserve_cap": 100.0, "text_encoder": 0.0,
-        "preserve_empty": 0.3, "preserve_batch_size": 4, "learning_rate": 2e-5,
+        "preserve_empty": 0.3, "preserve_batch_size": 4,
     }  # fmt: skip
     others = {"bystanders": 3, "bystanders_from": 0.3, "bystanders_placed": 0.8}
-    by_hand = {**same, **few, **others, "behaviour": "target"}
+    by_hand = {**few, **same, **others, "behaviour": "target"}
     as_divert = immunize(exact, [dog], "divert", {**by_hand, "target_noun": "cat"})
     for one, other in zip(released.unet.parameters(), as_divert.unet.parameters(), strict=True):
         assert one.equal(other)
