@@ -15,7 +15,7 @@ from unlikeness.errors import UsageError
 from unlikeness.immunize.behaviours import mark_digest
 from unlikeness.immunize.each import check_turns
 from unlikeness.immunize.l2p import L2P, precision_of
-from unlikeness.immunize.material import keep
+from unlikeness.immunize.material import keep, known_others
 from unlikeness.immunize.preserve import Preserve, draw_general
 from unlikeness.immunize.registry import Defence, create
 from unlikeness.progress import Progress
@@ -43,6 +43,7 @@ def immunize(
     prompts: Sequence[str] = (),
     priors: Mapping[str, Posterior] | None = None,
     general: Posterior | None = None,
+    others: Sequence[Subject] = (),
     checkpoint: Path | None = None,
     progress: Progress | None = None,
     after: Callable[[int, float], None] | None = None,
@@ -59,6 +60,8 @@ def immunize(
             counts, unless preserve_class does too.
         priors: class pictures by class noun, to share between runs; drawn now if not given.
         general: a picture for each of `prompts` (`preserve.draw_general`); drawn now if not given.
+        others: of the subjects' classes, who must stay learnable: bystanders are taken from them instead of
+            from the class pictures (needs `bystanders`).
         checkpoint: file that an interrupted run goes on from; on a CPU it ends as an uninterrupted one would.
             So does a finished run that is given more outer steps, unless `fall` or `bystanders_from` tie what
             is done to their number.
@@ -66,7 +69,8 @@ def immunize(
 
     Raises:
         UsageError: an unknown method or setting, or a wrong value; no subject; preservation without prompts;
-            notices that do not fit the subjects (`each.check_turns`).
+            notices that do not fit the subjects (`each.check_turns`), or others that do not
+            (`material.known_others`).
         UnlikenessError: the training diverged.
     """
     defence = create(method, settings) if isinstance(method, str) else method
@@ -79,6 +83,7 @@ def immunize(
     check_turns(s, subjects)
     original = original or model
     kept = keep(original, subjects, s, priors=priors, progress=progress)
+    known = known_others(original, others, kept, s)
     working = merged_copy(model, text_encoder=bool(s.text_encoder))
     for part in (working.unet, working.text_encoder) if s.text_encoder else (working.unet,):
         torch.nn.Module.to(part, torch.promote_types(part.dtype, torch.float32))
@@ -95,7 +100,7 @@ def immunize(
             )
         preserve = Preserve(general, prompts, s, kept, precision_of(s, working.device))
     defence.prepare(original, kept, progress)
-    l2p = L2P(working, original, defence, kept, preserve=preserve)
+    l2p = L2P(working, original, defence, kept, preserve=preserve, known=known)
     identity: dict[str, Any] = {
         **asdict(s),
         "method": type(defence).__name__,
@@ -104,6 +109,8 @@ def immunize(
         "subjects": [[one.digest, one.instance_prompt] for one in subjects],
         "prompts": list(prompts),
     }
+    if others:
+        identity["others"] = [[one.digest, one.class_noun] for one in others]
     if marked := mark_digest(s):
         identity["pattern"] = marked  # wherever its file lies
     if not s.fall and not s.bystanders_from and s.outer_steps % s.episode == 0:
