@@ -189,8 +189,9 @@ PersGuard's behaviours as published, its retention (λ2 = 1 unless the name says
 behaviours along simulated attacks (`divert`): with guided answers, the class held harder at high noise, and
 bystanders besides, of one subject, of one with the answers without words held, of that one with fewer
 bystanders, of half the length or with half batches, of these with places named more often, and then with a
-step after every gradient (also with more bystanders, a larger learning rate, or for twice the steps), of one
-under words from pools (with and without a step after every gradient), of several; and without guidance. APDM and PersGuard in one run."""
+step after every gradient (also with more bystanders, with such as are known, with a larger learning rate, or
+for twice the steps), of one under words from pools (with and without a step after every gradient), of
+several; and without guidance. APDM and PersGuard in one run."""
 
 KNOWN = {"target-often-known": 8}
 """Rows whose bystanders are so many others of the class, whose pictures are known (`bystanders_of`)."""
