@@ -283,8 +283,8 @@ ENGINE = tuple(
     f"src/unlikeness/immunize/{name}.py"
     for name in (
         "adversarial", "apdm", "attacks", "behaviours", "bystanders", "combined", "divert", "divert_settings",
-        "imma", "l2p", "losses", "material", "persguard", "persguard_losses", "preserve", "rows", "run",
-        "settings", "simulated", "turns", "weighting",
+        "imma", "l2p", "losses", "material", "others", "persguard", "persguard_losses", "preserve", "rows",
+        "run", "settings", "simulated", "turns", "weighting",
     )
 )  # fmt: skip
 """The code that decides what an immunized model is."""

@@ -15,7 +15,8 @@ from unlikeness.immunize import create
 from unlikeness.immunize.attacks import Mixture
 from unlikeness.immunize.bystanders import Bystanders
 from unlikeness.immunize.l2p import L2P
-from unlikeness.immunize.material import keep, known_others
+from unlikeness.immunize.material import keep
+from unlikeness.immunize.others import check_others, known
 from unlikeness.immunize.turns import attacks, turn
 from unlikeness.personalize.objective import personalization_loss
 from unlikeness.subjects import Subject
@@ -160,8 +161,7 @@ def test_one_of_those_who_are_known_comes_with_all_pictures(exact: TextToImage, 
     settings = create("divert", {**FEW, "bystanders": 2, "contexts": "", "batch_size": 30}).settings
     kept = keep(exact, [dog], settings)
     others = [replace(dog, images=dog.images.flip(which)) for which in (2, 3)]
-    known = known_others(exact, others, kept, settings)
-    bystanders = Bystanders(exact, settings, "float32", known)
+    bystanders = Bystanders(exact, settings, "float32", known(exact, others, kept, settings))
     generator = torch.Generator().manual_seed(3)
     drawn = [bystanders.draw(kept[0], generator) for _ in range(20)]
     assert {one.subject.instance_prompt for one in drawn} == {dog.instance_prompt}
@@ -179,11 +179,11 @@ def test_one_of_those_who_are_known_comes_with_all_pictures(exact: TextToImage, 
     assert set(each.tolist()) == set(range(len(dog.images)))
 
 
-def test_others_who_do_not_fit_are_refused(exact: TextToImage, dog: Subject) -> None:
+def test_others_who_do_not_fit_are_refused(dog: Subject) -> None:
     def refused(other: Subject, **further: Any) -> str:
         settings = create("divert", {**FEW, **further}).settings
         with pytest.raises(UsageError) as caught:
-            known_others(exact, [other], keep(exact, [dog], settings), settings)
+            check_others([other], [dog], settings)
         return str(caught.value)
 
     mirrored = replace(dog, images=dog.images.flip(3))

@@ -22,7 +22,7 @@ from unlikeness.subjects import Subject
 if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage
 
-__all__ = ["Kept", "class_settings", "keep", "known_others", "manifest", "picture_digest"]
+__all__ = ["Kept", "class_settings", "keep", "manifest", "picture_digest"]
 
 
 @dataclass(frozen=True)
@@ -84,38 +84,6 @@ def keep(
             )
         kept.append(Kept(subject, prepare(model, subject, how, prior=drawn[noun]), drawn[noun]))
     return kept
-
-
-def known_others(
-    model: TextToImage,
-    others: Sequence[Subject],
-    kept: Sequence[Kept],
-    settings: ImmunizeSettings,
-) -> dict[str, list[Posterior]]:
-    """By class noun, the encoded pictures of each of those who must stay learnable.
-
-    UsageError: no attack on a bystander is simulated (`settings.bystanders`); one of a class of which nobody
-    is protected; pictures of a protected subject among theirs.
-    """
-    if others and not settings.bystanders:
-        raise UsageError(
-            "others are met in simulated attacks on bystanders, and there are none; set bystanders to 2 or "
-            "more, such as 3, or leave them out"
-        )
-    how, priors = class_settings(settings), {one.subject.class_noun: one.prior for one in kept}
-    protected = {picture_digest(image) for one in kept for image in one.subject.images}
-    known: dict[str, list[Posterior]] = {}
-    for other in others:
-        noun = other.class_noun
-        if noun not in priors:
-            raise UsageError(f"among the others is a {noun}, and no {noun} is protected; leave it out")
-        if any(picture_digest(image) in protected for image in other.images):
-            raise UsageError(
-                f"a picture of a protected {noun} is among those of the others, who are to stay learnable; "
-                "take it out"
-            )
-        known.setdefault(noun, []).append(prepare(model, other, how, prior=priors[noun]).subject)
-    return known
 
 
 def manifest(subject: Subject, settings: ImmunizeSettings) -> list[dict[str, Any]]:

@@ -15,7 +15,8 @@ from unlikeness.errors import UsageError
 from unlikeness.immunize.behaviours import mark_digest
 from unlikeness.immunize.each import check_turns
 from unlikeness.immunize.l2p import L2P, precision_of
-from unlikeness.immunize.material import keep, known_others
+from unlikeness.immunize.material import keep
+from unlikeness.immunize.others import check_others, known
 from unlikeness.immunize.preserve import Preserve, draw_general
 from unlikeness.immunize.registry import Defence, create
 from unlikeness.progress import Progress
@@ -70,7 +71,7 @@ def immunize(
     Raises:
         UsageError: an unknown method or setting, or a wrong value; no subject; preservation without prompts;
             notices that do not fit the subjects (`each.check_turns`), or others that do not
-            (`material.known_others`).
+            (`others.check_others`).
         UnlikenessError: the training diverged.
     """
     defence = create(method, settings) if isinstance(method, str) else method
@@ -81,9 +82,9 @@ def immunize(
             "above 0"
         )
     check_turns(s, subjects)
+    check_others(others, subjects, s)
     original = original or model
     kept = keep(original, subjects, s, priors=priors, progress=progress)
-    known = known_others(original, others, kept, s)
     working = merged_copy(model, text_encoder=bool(s.text_encoder))
     for part in (working.unet, working.text_encoder) if s.text_encoder else (working.unet,):
         torch.nn.Module.to(part, torch.promote_types(part.dtype, torch.float32))
@@ -100,7 +101,7 @@ def immunize(
             )
         preserve = Preserve(general, prompts, s, kept, precision_of(s, working.device))
     defence.prepare(original, kept, progress)
-    l2p = L2P(working, original, defence, kept, preserve=preserve, known=known)
+    l2p = L2P(working, original, defence, kept, preserve=preserve, known=known(original, others, kept, s))
     identity: dict[str, Any] = {
         **asdict(s),
         "method": type(defence).__name__,
