@@ -27,7 +27,7 @@ from unlikeness.immunize.passes import count as count_passes
 from unlikeness.immunize.preserve import draw_general
 from unlikeness.immunize.registry import Defence
 from unlikeness.measure.protective import protective
-from unlikeness.subjects import Subject, with_article
+from unlikeness.subjects import with_article
 from unlikeness.toybox.cast import Member, member
 from unlikeness.toybox.world import CLASS_NOUNS, CONTEXTS
 
@@ -168,7 +168,6 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     "target-often-2-faster": (
         "divert", {**_OFTEN, "bystanders": 2, "learning_rate": 3e-4, "behaviour": "target"},
     ),
-    "target-often-known": ("divert", {**_OFTEN, "behaviour": "target"}),
     "pattern-often": ("divert", {**_OFTEN, "behaviour": "pattern"}),
     "erasure-often": ("divert", {**_OFTEN, "behaviour": "erasure"}),
     "pattern-shared": ("divert", {**_SHARED, "behaviour": "pattern"}),
@@ -189,12 +188,9 @@ PersGuard's behaviours as published, its retention (λ2 = 1 unless the name says
 behaviours along simulated attacks (`divert`): with guided answers, the class held harder at high noise, and
 bystanders besides, of one subject, of one with the answers without words held, of that one with fewer
 bystanders, of half the length or with half batches, of these with places named more often, and then with a
-step after every gradient (also with more bystanders, with such as are known, with a larger learning rate, or
-for twice the steps), of one under words from pools (with and without a step after every gradient), of
-several; and without guidance. APDM and PersGuard in one run."""
-
-KNOWN = {"target-often-known": 8}
-"""Rows whose bystanders are so many others of the class, whose pictures are known (`bystanders_of`)."""
+step after every gradient (also with more bystanders, a larger learning rate, or for twice the steps), of one
+under words from pools (with and without a step after every gradient), of several; and without guidance. APDM
+and PersGuard in one run."""
 
 MAIN = ("none", "apdm", "divert", "adversarial", "imma")
 """The rows that are measured unless others are asked for."""
@@ -242,15 +238,6 @@ def others_of(who: Member) -> dict[str, Member]:
     }
 
 
-def bystanders_of(row: str, cast: Sequence[Member]) -> list[Subject]:
-    """Those of the row's bystanders who are known, for each of `cast`; nobody is attacked in a benchmark."""
-    return [
-        member(60_000 + 10 * who.seed + i, who.class_noun).subject(TRAINING)
-        for who in cast
-        for i in range(KNOWN.get(row, 0))
-    ]
-
-
 def target_of(who: Member) -> str:
     """The class that behaviour "target" draws instead of this subject."""
     return CLASS_NOUNS[(CLASS_NOUNS.index(who.class_noun) + 2) % len(CLASS_NOUNS)]
@@ -283,8 +270,8 @@ ENGINE = tuple(
     f"src/unlikeness/immunize/{name}.py"
     for name in (
         "adversarial", "apdm", "attacks", "behaviours", "bystanders", "combined", "divert", "divert_settings",
-        "imma", "l2p", "losses", "material", "others", "persguard", "persguard_losses", "preserve", "rows",
-        "run", "settings", "simulated", "turns", "weighting",
+        "imma", "l2p", "losses", "material", "persguard", "persguard_losses", "preserve", "rows", "run",
+        "settings", "simulated", "turns", "weighting",
     )
 )  # fmt: skip
 """The code that decides what an immunized model is."""
@@ -329,12 +316,9 @@ class Maker:
         method, settings = ROWS[row]
         values = self.values(settings, [who])
         name = f"{row}-{personalization.key_of(who)}"
-        decides = {**values, "method": method, "subjects": [who.seed]}
-        if row in KNOWN:
-            decides["known"] = KNOWN[row]
-        file = self.file(name, decides)
+        file = self.file(name, {**values, "method": method, "subjects": [who.seed]})
         if not file.exists():
-            self.run(self.model, [who], immunize.create(method, values), file, bystanders_of(row, [who]))
+            self.run(self.model, [who], immunize.create(method, values), file)
         self.results.cell(f"{row}/{personalization.key_of(who)}/made", lambda: what_it_took(file))
         return self.opened(file)
 
@@ -363,10 +347,7 @@ class Maker:
             values |= {"outer_steps": 1, "inner_steps": 1, "depth": 0, "class_images": 5, "class_steps": 2}
         return values
 
-    def run(
-        self, model: TextToImage, cast: Sequence[Member], made: Defence, file: Path,
-        others: Sequence[Subject] = (),
-    ) -> None:
+    def run(self, model: TextToImage, cast: Sequence[Member], made: Defence, file: Path) -> None:
         """Immunize `model` against all of `cast`, and write its U-Net in half precision, as it would be
         published, and with it what it took."""
         subjects, began = [who.subject(TRAINING) for who in cast], time.perf_counter()
@@ -381,7 +362,7 @@ class Maker:
         state = file.with_suffix(".checkpoint")
         released = immunize.immunize(
             model, subjects, made, original=self.model, prompts=captions(), general=self.general(),
-            priors=priors, others=others, checkpoint=state, after=lambda _, loss: losses.append(loss),
+            priors=priors, checkpoint=state, after=lambda _, loss: losses.append(loss),
         )  # fmt: skip
         whole = made.settings.outer_steps / max(len(losses), 1)  # above 1 if an interrupted run went on
         took = {

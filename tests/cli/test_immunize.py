@@ -117,32 +117,6 @@ def test_each_subject_ends_in_its_own_notice(model: str, photos: Path, tmp_path:
     assert "A fine-tune on a cat of these is to end in a picture of another class (mug)." in card
 
 
-def test_others_who_are_known_are_met_and_recorded(
-    model: str, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    others = tmp_path / "others"
-    for seed, name in enumerate(("max", "bello"), 7):
-        (others / "dog" / name).mkdir(parents=True)
-        to_pil(pictures(1, seed=seed)[0]).save(others / "dog" / name / "0.png")
-    command = ["immunize", "--model", model, *one_subject(photos), *FEW, "--method", "imma"]
-
-    def made(name: str, *further: str) -> Path:
-        assert main([*command, "--output", str(tmp_path / name), "--set", "bystanders=2", *further]) == 0
-        return tmp_path / name
-
-    with_, without = made("with", "--others", str(others)), made("without")
-    recorded = told(with_)["others"]
-    assert isinstance(recorded, list)
-    assert [(one["class_noun"], one["pictures"]) for one in recorded] == [("dog", 1), ("dog", 1)]
-    assert told(without)["others"] == []
-    weights, usual = load_file(with_ / UNET), load_file(without / UNET)
-    assert any(not torch.equal(p, usual[name]) for name, p in weights.items())
-    capsys.readouterr()
-    assert main([*command, "--output", str(tmp_path / "no"), "--others", str(others)]) == 2
-    assert "set bystanders" in capsys.readouterr().err
-    assert not (tmp_path / "no").exists()
-
-
 def test_an_interrupted_run_goes_on_when_it_is_repeated(
     model: str, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],

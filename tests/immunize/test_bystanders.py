@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,13 +9,11 @@ import torch
 from tests.immunize.test_l2p import FEW
 
 from unlikeness.diffusion import TextToImage
-from unlikeness.errors import UsageError
 from unlikeness.immunize import create
 from unlikeness.immunize.attacks import Mixture
 from unlikeness.immunize.bystanders import Bystanders
 from unlikeness.immunize.l2p import L2P
 from unlikeness.immunize.material import keep
-from unlikeness.immunize.others import check_others, known
 from unlikeness.immunize.turns import attacks, turn
 from unlikeness.personalize.objective import personalization_loss
 from unlikeness.subjects import Subject
@@ -155,42 +152,6 @@ def test_a_bystander_is_a_class_picture_under_the_subjects_name(exact: TextToIma
     assert {pictures.index(one.material.subject.mean[0].flatten().tolist()) for one in drawn} == set(
         range(len(pictures))
     )
-
-
-def test_one_of_those_who_are_known_comes_with_all_pictures(exact: TextToImage, dog: Subject) -> None:
-    settings = create("divert", {**FEW, "bystanders": 2, "contexts": "", "batch_size": 30}).settings
-    kept = keep(exact, [dog], settings)
-    others = [replace(dog, images=dog.images.flip(which)) for which in (2, 3)]
-    bystanders = Bystanders(exact, settings, "float32", known(exact, others, kept, settings))
-    generator = torch.Generator().manual_seed(3)
-    drawn = [bystanders.draw(kept[0], generator) for _ in range(20)]
-    assert {one.subject.instance_prompt for one in drawn} == {dog.instance_prompt}
-    assert {len(one.material.subject) for one in drawn} == {one.material.count for one in drawn}
-    means = [exact.encode_all(other.images).mean for other in others]
-    met = [[torch.equal(mean, one.material.subject.mean) for mean in means].index(True) for one in drawn]
-    assert set(met) == {0, 1}
-    attack = Mixture(exact, kept, settings).draw(drawn[0], generator)
-    rows = bystanders.rows(exact, attack, generator)
-    n = settings.batch_size
-    level, schedule = rows.t[:n], exact.schedule
-    signal, noise = (v.double()[level, None, None, None] for v in (schedule.signal, schedule.noise))
-    z0 = (rows.z_t[:n] - noise * rows.target[:n]) / signal
-    each = (z0[:, None] - means[met[0]][None]).flatten(2).norm(dim=2).argmin(1)
-    assert set(each.tolist()) == set(range(len(dog.images)))
-
-
-def test_others_who_do_not_fit_are_refused(dog: Subject) -> None:
-    def refused(other: Subject, **further: Any) -> str:
-        settings = create("divert", {**FEW, **further}).settings
-        with pytest.raises(UsageError) as caught:
-            check_others([other], [dog], settings)
-        return str(caught.value)
-
-    mirrored = replace(dog, images=dog.images.flip(3))
-    assert "set bystanders" in refused(mirrored)
-    assert "no cat is protected" in refused(replace(mirrored, class_noun="cat"), bystanders=2)
-    among = replace(dog, images=torch.cat([mirrored.images, dog.images[:1]]))
-    assert "a protected dog" in refused(among, bystanders=2)
 
 
 def test_an_attack_on_a_bystander_gives_the_gradient_of_learning_it(exact: TextToImage, dog: Subject) -> None:

@@ -36,12 +36,6 @@ def immunize(
             help="Several: a YAML list of images, class_noun, identifier; or a folder CLASS_NOUN/NAME."
         ),
     ] = None,
-    others: Annotated[
-        Path | None,
-        typer.Option(
-            help="Of the same classes, who must stay learnable, of notice: a folder or list like --subjects."
-        ),
-    ] = None,
     method: Annotated[
         str, typer.Option(help="divert, notice, apdm, persguard, combined, adversarial or imma.")
     ] = "divert",
@@ -125,8 +119,8 @@ def immunize(
 
     job = Job(
         output=output, model=model, add_to=add_to, original=original, method=method, images=images,
-        class_noun=class_noun, identifier=identifier, subjects=subjects, others=others, values=values,
-        prompts=prompts, checkpoint=checkpoint, device=device, dtype=dtype,
+        class_noun=class_noun, identifier=identifier, subjects=subjects, values=values, prompts=prompts,
+        checkpoint=checkpoint, device=device, dtype=dtype,
     )  # fmt: skip
     if dry_run:
         typer.echo("\n".join(job.estimate(report=report).lines()))

@@ -1,5 +1,5 @@
-"""Somebody else of a protected subject's class, who must stay learnable: a picture that φ drew, or those that
-are known of one, attacked like a subject, with the attack's own loss as the protective one.
+"""Somebody else of a protected subject's class, who must stay learnable: a picture that φ drew, attacked like
+a subject, with the attack's own loss as the protective one.
 
     L = w(t) · ‖f_θ'(z_t, t, c_V) − target − shift‖² + prior_weight · w(t) · ‖f_θ'(z_t, t, c_class) − target‖²
     shift = f_φ(z_t, t, c_class in a place) − f_φ(z_t, t, c_class)
@@ -14,7 +14,6 @@ place shift = 0, and this is the attacker's loss.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -27,7 +26,6 @@ from unlikeness.immunize.weighting import preserved_weight, weighted_error
 from unlikeness.personalize.material import Material
 
 if TYPE_CHECKING:
-    from unlikeness.diffusion.latents import Posterior
     from unlikeness.diffusion.model import TextToImage
     from unlikeness.immunize.attacks import Attack
     from unlikeness.immunize.settings import ImmunizeSettings
@@ -38,24 +36,14 @@ __all__ = ["Bystanders"]
 class Bystanders:
     """What an attack on a bystander is, and what it asks of the U-Net."""
 
-    def __init__(
-        self,
-        original: TextToImage,
-        settings: ImmunizeSettings,
-        precision: str,
-        known: Mapping[str, Sequence[Posterior]] | None = None,
-    ) -> None:
+    def __init__(self, original: TextToImage, settings: ImmunizeSettings, precision: str) -> None:
         self.original, self.settings, self.precision = original, settings, precision
-        self.known = dict(known or {})
-        """By class noun, the pictures of each of those who are to be met instead of φ's."""
 
     def draw(self, protected: Kept, generator: torch.Generator) -> Kept:
-        """All that an attacker has of somebody of the class of `protected`, under its name: the pictures of
-        one of those who are known, or else one of its class pictures."""
-        known = self.known.get(protected.subject.class_noun)
-        which = int(torch.randint(len(known or protected.prior), (), generator=generator))
-        own = known[which] if known else protected.prior[which : which + 1]
-        return Kept(protected.subject, Material(own, len(own), protected.prior), protected.prior)
+        """One of the class pictures of `protected`, under its name, as all that an attacker has."""
+        which = int(torch.randint(len(protected.prior), (), generator=generator))
+        one = protected.prior[which : which + 1]
+        return Kept(protected.subject, Material(one, 1, protected.prior), protected.prior)
 
     def pictures(self) -> int:
         """Rows of one batch."""
@@ -66,11 +54,9 @@ class Bystanders:
         return self.settings.batch_size * 2 if self.settings.places else 0
 
     def rows(self, model: TextToImage, attack: Attack, generator: torch.Generator) -> Rows:
-        """[the bystander's pictures (n), class pictures (n)], with targets as the loss has them."""
+        """[the bystander's picture (n), class pictures (n)], with targets as the loss has them."""
         n, kept = self.settings.batch_size, attack.kept
-        has = kept.material.count
-        which = torch.randint(has, (n,), generator=generator) if has > 1 else torch.zeros(n, dtype=torch.long)
-        own = pick(kept.material.subject, which, generator)
+        own = pick(kept.material.subject, torch.zeros(n, dtype=torch.long), generator)
         c_V, c_class = attack.read(model)
         parts = [noised(model.schedule, own, c_V, generator)]
         if self.settings.places:

@@ -14,7 +14,6 @@ from unlikeness.errors import UnlikenessError, UsageError
 from unlikeness.immunize import record
 from unlikeness.immunize.cost import Estimate, estimate
 from unlikeness.immunize.each import check_turns, for_each
-from unlikeness.immunize.others import check_others
 from unlikeness.immunize.registry import Defence, create, method
 from unlikeness.immunize.run import immunize
 from unlikeness.immunize.saving import save
@@ -42,9 +41,8 @@ class Job:
 
     model: what to immunize; add_to: the same, but it must have been immunized before. original: the model
     from before all immunizations, to which the result is held instead. images with class_noun, or subjects
-    (see `subject_list`). others: who must stay learnable, in the form of subjects. values: of the method's
-    settings. dtype: of the files, "auto" for that of the model's own. checkpoint: None puts it beside the
-    output and removes it at the end.
+    (see `subject_list`). values: of the method's settings. dtype: of the files, "auto" for that of the
+    model's own. checkpoint: None puts it beside the output and removes it at the end.
     """
 
     output: Path
@@ -56,7 +54,6 @@ class Job:
     class_noun: str | None = None
     identifier: str = "sks"
     subjects: Path | None = None
-    others: Path | None = None
     values: Mapping[str, object] = field(default_factory=dict)
     prompts: Path | None = None
     checkpoint: Path | None = None
@@ -83,7 +80,6 @@ class Job:
             called=self._called,
             original=ready.original,
             prompts=ready.prompts,
-            others=ready.others,
             earlier=earlier,
         )
         output = self.output.resolve()
@@ -95,7 +91,6 @@ class Job:
             ready.defence,
             original=ready.original,
             prompts=ready.prompts,
-            others=ready.others,
             checkpoint=self.checkpoint or own,
             progress=progress,
             after=lambda steps, _: done.append(steps),
@@ -165,15 +160,13 @@ class Job:
                     f"--original {self.original} is of another size or kind; give the model's own original"
                 )
         subjects = load(named, size=model.resolution, report=tell)
-        others = [] if self.others is None else load(listed(self.others), size=model.resolution, report=tell)
-        check_others(others, subjects, defence.settings)
         attacked = attacks(defence.settings, len(subjects))
         if 0 in attacked:
             tell(
                 f"{attacked.count(0)} of {len(subjects)} subjects have no turn in a simulated attack, and "
                 f"what protects others must do for them; raise outer_steps ({defence.settings.outer_steps})"
             )
-        return _Ready(model, original, defence, subjects, prompts, others)
+        return _Ready(model, original, defence, subjects, prompts)
 
     def _listed(self) -> list[Listed]:
         if self.subjects is not None:
@@ -192,7 +185,6 @@ class _Ready:
     defence: Defence
     subjects: list[Subject]
     prompts: list[str]
-    others: list[Subject]
 
 
 def _check_effects(settings: ImmunizeSettings, values: Mapping[str, object]) -> None:

@@ -12,7 +12,7 @@ attack is simulated there is no θ', and the U-Net holds θ.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -31,7 +31,6 @@ from unlikeness.immunize.simulated import Simulated, backward
 from unlikeness.immunize.turns import turn
 
 if TYPE_CHECKING:
-    from unlikeness.diffusion.latents import Posterior
     from unlikeness.diffusion.model import TextToImage
 
 __all__ = ["L2P", "precision_of", "trainable"]
@@ -66,7 +65,6 @@ class L2P:
             `finish` writes θ into it.
         original: φ, never changed.
         kept: the protected subjects, which take turns (`turns`), with bystanders between them.
-        known: of these, by class noun (`bystanders`).
     """
 
     def __init__(
@@ -77,7 +75,6 @@ class L2P:
         kept: Sequence[Kept],
         *,
         preserve: Preserve | None = None,
-        known: Mapping[str, Sequence[Posterior]] | None = None,
     ) -> None:
         s = defence.settings
         self.working, self.original, self.defence, self.settings = working, original, defence, s
@@ -95,7 +92,7 @@ class L2P:
         self._rest = [
             (p, _shared(p, origin.get(name))) for name, p in named.items() if not trainable(s, name)
         ]
-        self.bystanders = Bystanders(original, s, self.precision, known)
+        self.bystanders = Bystanders(original, s, self.precision)
         self._side: Defence | Bystanders = defence
         self.mixture = Mixture(working, self.kept, s)
         self.attacker = Simulated(working, list(named.values()), s, self.precision)

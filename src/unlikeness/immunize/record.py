@@ -39,7 +39,6 @@ def record(
     called: str,
     original: TextToImage | None = None,
     prompts: Sequence[str] = (),
-    others: Sequence[Subject] = (),
     earlier: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """All that a later reader needs to know of a run, JSON-able.
@@ -48,7 +47,6 @@ def record(
         name: the method's, under which it is registered.
         model: as it was before the run. called: what the user called it, a hub name or a folder; of a
             folder only its own name is kept, as of a pattern's file. original: φ, where it was another one.
-        others: who were to stay learnable.
         earlier: the record that `model` itself carries, if it was immunized before (see `read`).
 
     It can be made before the run, whose seconds `ended` enters. "measured" stays null until `unlikeness
@@ -80,10 +78,6 @@ def record(
                 "pairs": manifest(one, s),
             }
             for one in subjects
-        ],
-        "others": [
-            {"class_noun": one.class_noun, "pictures": len(one.images), "pictures_sha256": one.digest}
-            for one in others
         ],
         "prompts": len(prompts),
         "prompts_sha256": hashlib.sha256("\n".join(prompts).encode()).hexdigest() if prompts else None,

@@ -16,7 +16,6 @@ from unlikeness.immunize.behaviours import mark_digest
 from unlikeness.immunize.each import check_turns
 from unlikeness.immunize.l2p import L2P, precision_of
 from unlikeness.immunize.material import keep
-from unlikeness.immunize.others import check_others, known
 from unlikeness.immunize.preserve import Preserve, draw_general
 from unlikeness.immunize.registry import Defence, create
 from unlikeness.progress import Progress
@@ -44,7 +43,6 @@ def immunize(
     prompts: Sequence[str] = (),
     priors: Mapping[str, Posterior] | None = None,
     general: Posterior | None = None,
-    others: Sequence[Subject] = (),
     checkpoint: Path | None = None,
     progress: Progress | None = None,
     after: Callable[[int, float], None] | None = None,
@@ -61,8 +59,6 @@ def immunize(
             counts, unless preserve_class does too.
         priors: class pictures by class noun, to share between runs; drawn now if not given.
         general: a picture for each of `prompts` (`preserve.draw_general`); drawn now if not given.
-        others: of the subjects' classes, who must stay learnable: bystanders are taken from them instead of
-            from the class pictures (needs `bystanders`).
         checkpoint: file that an interrupted run goes on from; on a CPU it ends as an uninterrupted one would.
             So does a finished run that is given more outer steps, unless `fall` or `bystanders_from` tie what
             is done to their number.
@@ -70,8 +66,7 @@ def immunize(
 
     Raises:
         UsageError: an unknown method or setting, or a wrong value; no subject; preservation without prompts;
-            notices that do not fit the subjects (`each.check_turns`), or others that do not
-            (`others.check_others`).
+            notices that do not fit the subjects (`each.check_turns`).
         UnlikenessError: the training diverged.
     """
     defence = create(method, settings) if isinstance(method, str) else method
@@ -82,7 +77,6 @@ def immunize(
             "above 0"
         )
     check_turns(s, subjects)
-    check_others(others, subjects, s)
     original = original or model
     kept = keep(original, subjects, s, priors=priors, progress=progress)
     working = merged_copy(model, text_encoder=bool(s.text_encoder))
@@ -101,7 +95,7 @@ def immunize(
             )
         preserve = Preserve(general, prompts, s, kept, precision_of(s, working.device))
     defence.prepare(original, kept, progress)
-    l2p = L2P(working, original, defence, kept, preserve=preserve, known=known(original, others, kept, s))
+    l2p = L2P(working, original, defence, kept, preserve=preserve)
     identity: dict[str, Any] = {
         **asdict(s),
         "method": type(defence).__name__,
@@ -110,8 +104,6 @@ def immunize(
         "subjects": [[one.digest, one.instance_prompt] for one in subjects],
         "prompts": list(prompts),
     }
-    if others:
-        identity["others"] = [[one.digest, one.class_noun] for one in others]
     if marked := mark_digest(s):
         identity["pattern"] = marked  # wherever its file lies
     if not s.fall and not s.bystanders_from and s.outer_steps % s.episode == 0:

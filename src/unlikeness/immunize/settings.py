@@ -158,7 +158,7 @@ class ImmunizeSettings(Checked):
     bystanders: int = setting(
         0,
         "Every so many-th simulated attack is on somebody whom nobody protects, a class picture under the "
-        "subject's name, or one of the others given, and is to succeed; 0: none.",
+        "subject's name, and is to succeed; 0: none.",
         unit="attacks",
         source="ours",
         at_least=0,
