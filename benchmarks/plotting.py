@@ -22,18 +22,21 @@ def curves(
 
     log: of the horizontal axis. dashed: names that are drawn so. limits: of the vertical axis.
     """
+    from matplotlib import colormaps
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5.2 * len(panels), 3.8), layout="constrained")
     FigureCanvasAgg(figure)
+    pairs = [colormaps["tab20"](i) for i in range(20)]
+    colours = pairs[::2] + pairs[1::2]  # the usual ten, then their lighter fellows
     names = list(dict.fromkeys(name for lines in panels.values() for name in lines))
     for i, (title, lines) in enumerate(panels.items()):
         axes = figure.add_subplot(1, len(panels), i + 1)
         for name, points in lines.items():
             axes.plot(
                 [p[0] for p in points], [p[1] for p in points], marker="o", markersize=3.5, label=name,
-                color=f"C{names.index(name) % 10}", linestyle="--" if name in dashed else "-",
+                color=colours[names.index(name) % 20], linestyle="--" if name in dashed else "-",
             )  # fmt: skip
         axes.set(title=title, xlabel=x, ylabel=y, xscale="symlog" if log else "linear")
         if limits is not None:
