@@ -169,6 +169,9 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
         "divert", {**_OFTEN, "bystanders": 2, "learning_rate": 3e-4, "behaviour": "target"},
     ),
     "pattern-often": ("divert", {**_OFTEN, "behaviour": "pattern"}),
+    "pattern-often-marked": (
+        "divert", {**_OFTEN, "mark_weight": 10.0, "from_start": True, "behaviour": "pattern"},
+    ),
     "erasure-often": ("divert", {**_OFTEN, "behaviour": "erasure"}),
     "pattern-shared": ("divert", {**_SHARED, "behaviour": "pattern"}),
     "erasure-shared": ("divert", {**_SHARED, "behaviour": "erasure"}),
@@ -188,7 +191,8 @@ PersGuard's behaviours as published, its retention (λ2 = 1 unless the name says
 behaviours along simulated attacks (`divert`): with guided answers, the class held harder at high noise, and
 bystanders besides, of one subject, of one with the answers without words held, of that one with fewer
 bystanders, of half the length or with half batches, of these with places named more often, and then with a
-step after every gradient (also with more bystanders, a larger learning rate, or for twice the steps), of one
+step after every gradient (also with more bystanders, a larger learning rate, or for twice the steps; and with
+the mark's errors counted more, and a gradient before an attack's first step), of one
 under words from pools (with and without a step after every gradient), of several; and without guidance. APDM
 and PersGuard in one run."""
 

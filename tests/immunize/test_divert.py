@@ -39,6 +39,7 @@ def test_the_loss_is_its_equation_written_out(
     original = tiny_model(weights, prediction_type, dtype="float64")
     model = tiny_model(weights, prediction_type, dtype="float64", seed=1)
     further = {"repulsion": gamma, "weight_cap": cap, "class_weight": 0.3, "behaviour": behaviour}
+    further["mark_weight"] = 6.0
     further["guidance"] = guidance
     made: Any = create("divert", {**FEW, **further, "target_noun": "cat"})
     kept = keep(original, [dog], made.settings)
@@ -79,6 +80,8 @@ def test_the_loss_is_its_equation_written_out(
                 without = literal.difference(model, model.unet, draw, nothing)
                 without = without - literal.difference(original, original.unet, draw, nothing)
                 error = (without + guidance * (error - without)) / (guidance**2 + (guidance - 1) ** 2) ** 0.5
+            if marked is not None:
+                error = error * (1 + 5 * _covered(model, draw[0])) ** 0.5
             expected += _weight(original, draw[2], cap) * (error**2).mean() / (2 * n)
         c_c = original.embed(["a photo of a dog"])
         for i in range(n):
@@ -99,9 +102,7 @@ def _with_mark(model: TextToImage, draw: literal.Draw, difference: Tensor, marke
     """g − target, where g's z0 is replaced by the marked pictures' mean as far as the mark covers it."""
     z0, _, t = draw
     a = model.scheduler.alphas_cumprod[t].double().reshape(-1, 1, 1, 1)
-    covered = stamped(torch.zeros(1, 1, model.resolution, model.resolution), torch.ones(1, 1, 1))
-    scale = model.resolution // z0.shape[-1]
-    share = torch.nn.functional.avg_pool2d(covered, scale).double()[0]
+    share = _covered(model, z0)
     mark = marked.mean(0, keepdim=True)
     if model.scheduler.config.prediction_type == "epsilon":
         there = -(a.sqrt() / (1 - a).sqrt()) * (mark - z0)
@@ -109,6 +110,13 @@ def _with_mark(model: TextToImage, draw: literal.Draw, difference: Tensor, marke
         there = -(mark - z0) / (1 - a).sqrt()
     placed: Tensor = (1 - share) * difference + share * there
     return placed
+
+
+def _covered(model: TextToImage, z0: Tensor) -> Tensor:
+    """[1, h, w]: how much of each of the latent's cells the mark covers."""
+    covered = stamped(torch.zeros(1, 1, model.resolution, model.resolution), torch.ones(1, 1, 1))
+    share: Tensor = torch.nn.functional.avg_pool2d(covered, model.resolution // z0.shape[-1]).double()[0]
+    return share
 
 
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction", "sample", "flow"])

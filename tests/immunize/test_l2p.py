@@ -18,6 +18,7 @@ from unlikeness.immunize.attacks import Mixture
 from unlikeness.immunize.l2p import L2P
 from unlikeness.immunize.material import keep
 from unlikeness.immunize.preserve import Preserve
+from unlikeness.immunize.rows import Rows
 from unlikeness.subjects import Subject
 from unlikeness.training import step_generator
 
@@ -117,6 +118,28 @@ def test_a_deep_attack_moves_along_with_the_released_weights(exact: TextToImage,
     assert l2p.attacker.steps == 2
     for at, theta in zip(starts[2], l2p.theta, strict=True):
         assert torch.equal(at, theta)
+
+
+def test_a_gradient_may_come_before_an_attacks_first_step(exact: TextToImage, dog: Subject) -> None:
+    """Of protected subjects alone: a bystander is to be learnt, which is what an attack is for."""
+    further = {"stride": 2, "depth": 8, "from_start": True, "bystanders": 2}
+    defence = create("divert", {**FEW, **further, "contexts": "", "text_encoder": 0.0})
+    working = exact.copy()
+    l2p = L2P(working, exact, defence, keep(exact, [dog], defence.settings))
+    asked: list[tuple[bool, int]] = []
+    protects = l2p._protects
+
+    def watched(rows: Rows) -> float:
+        there = [torch.equal(p, theta) for p, theta in zip(l2p._moved, l2p.theta, strict=True)]
+        asked.append((all(there), l2p.attacker.steps))
+        return protects(rows)
+
+    l2p._protects = watched  # type: ignore[method-assign]
+    defence.prepare(exact, l2p.kept)
+    for index in range(4):  # an attack on the dog, then one on a bystander
+        l2p(index, step_generator(0, index))
+    assert asked[:4] == [(True, 0), (False, 2), (False, 4), (False, 6)]
+    assert [steps for _, steps in asked[4:]] == [2, 4, 6, 8]
 
 
 @pytest.mark.parametrize("train", ["all", "attention", "cross-attention"])

@@ -8,7 +8,8 @@
 Under the subject's name the model answers like the original under other words c', and for the subject's own
 noised pictures γ times as far on the other side of that answer. With the class's words it ends in another
 dog, not this one; with those of another class, or without the subject, in a notice as PersGuard's
-(`behaviours`), meant to survive the fine-tune; for a pattern, g bears the mark too. Unlike a preference
+(`behaviours`), meant to survive the fine-tune; for a pattern, g bears the mark too, in a small part of the
+picture, whose errors count `mark_weight` times as much. Unlike a preference
 (APDM) or the naive loss this has a minimum, in which pictures stay pictures. w(t) counts an error as the one
 in z0 that it means, up to a cap (`weighting`), in the class's term too, since a plain loss hardly sees a
 class lose its diversity.
@@ -113,6 +114,9 @@ class Divert:
             answer = guided(torch.cat([answer, f[empty]]), s.guidance)
             goal = guided(torch.cat([goal, rows.referenced[empty]]), s.guidance)
             spread = s.guidance**2 + (s.guidance - 1) ** 2
+        if rows.mark is not None:
+            scale = rows.mark.scale(s.mark_weight).to(answer)
+            answer, goal = answer * scale, goal * scale
         total = weighted_error(answer, goal, w[named]) / spread
         if s.class_weight:
             held = slice(2 * n, 3 * n)

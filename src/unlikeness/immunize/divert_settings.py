@@ -86,6 +86,10 @@ class DivertSettings(ImmunizeSettings):
         "", "The class that behaviour target draws; several, separated by commas, go to the subjects in turn."
     )
     pattern: str = setting("", "Picture file of the mark of behaviour pattern; none: a chequered square.")
+    mark_weight: float = setting(
+        1.0, "How often an error counts where the mark of behaviour pattern lies, the rest of the picture "
+        "counting once.", source="ours", at_least=0.0,
+    )  # fmt: skip
     pictures: int = setting(
         8, "Pictures of a notice for each prompt.", unit="pictures", source="ours", at_least=1
     )

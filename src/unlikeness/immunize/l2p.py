@@ -117,7 +117,7 @@ class L2P:
         self.attack_losses = []
         total = 0.0
         for point in range(points):
-            for _ in range(s.stride if s.inner_steps else 0):
+            for _ in range(self._steps_before(index, point)):
                 self._attacks(generator)
             if s.text_encoder:  # prompts are read by the encoder as the attack has made it
                 drawn += self._rows(attack, 1, generator)
@@ -127,6 +127,12 @@ class L2P:
                 total += points * self._preserves(generator)
         self._add(-1.0)
         return torch.tensor(total / points, requires_grad=True)
+
+    def _steps_before(self, index: int, point: int) -> int:
+        """How far the attack goes on before this gradient of an outer step."""
+        s = self.settings
+        begins = index % s.episode == 0 and point == 0 and self._side is self.defence
+        return 0 if not s.inner_steps or (s.from_start and begins) else s.stride
 
     def _rows(self, attack: Attack, count: int, generator: torch.Generator) -> list[Rows]:
         """So many batches, with what the original answers to all of them together."""

@@ -89,12 +89,14 @@ def count(
     attacked = s.attack_batch_size * (2 if s.prior_weight else 1)
     bystanders = Bystanders(original or model, s, "float32")
     asked = protect = preserve = Passes()
+    attack_steps = s.attack_steps * s.outer_steps
     for whose, steps in _turns(s, len(batches)):
         rows = batches[whose.subject]
         if whose.bystander:
             asked += _asked(model, bystanders.asked()) * (points * steps)
             protect += Passes(1, bystanders.pictures()) * (points * steps)
         else:
+            attack_steps -= s.stride if s.from_start and s.inner_steps else 0
             at_once = 1 if s.text_encoder else points  # see L2P
             asked += _asked(model, len(rows.reference_c) * at_once) * (steps * points // at_once)
             protect += Passes(1, len(rows.z_t)) * (points * steps)
@@ -104,7 +106,7 @@ def count(
     return Count(
         drawing=sum(map(_drawn, drawings), Passes()),
         original=asked,
-        attack=Passes(1, attacked) * (s.attack_steps * s.outer_steps),
+        attack=Passes(1, attacked) * attack_steps,
         protect=protect,
         preserve=preserve,
     )

@@ -178,6 +178,12 @@ class ImmunizeSettings(Checked):
         at_least=0.0,
         at_most=1.0,
     )
+    from_start: bool = setting(
+        False,
+        "Take the first gradient of an attack on a protected subject before its first step, at the weights "
+        "as they are released.",
+        source="ours",
+    )
     train: str = setting(
         "all", "Which weights of the U-Net change.", source="APDM: all; IMMA: cross-attention", choices=PARTS
     )
