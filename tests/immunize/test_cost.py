@@ -143,6 +143,8 @@ def test_a_probe_tells_time_and_memory_and_changes_nothing(
     assert format_seconds(told.seconds) in text
     assert all(torch.equal(p, was) for p, was in zip(model.unet.parameters(), before, strict=True))
     assert not list(tmp_path.iterdir())
+    early = {**settings, "from_start": True}  # whose probe is of attacks too short for that
+    assert estimate(model, create("apdm", early), [dog], PROMPTS).outer_seconds > 0
 
 
 def test_the_time_of_a_long_outer_step_is_drawn_out_from_short_ones(

@@ -283,6 +283,7 @@ def test_preservation_keeps_the_answers_to_other_prompts(exact: TextToImage, dog
     [
         ({"depth": 3}, "multiple of inner_steps"),
         ({"depth": 4, "stride": 4}, r"multiple of inner_steps \(2\) times stride \(4\)"),
+        ({"inner_steps": 1, "from_start": True}, "from_start needs a second gradient"),
         ({"low_rank": 0.5}, "needs ranks"),
         ({"low_rank": 0.5, "ranks": "4", "inner_steps": 0}, r"low_rank .*needs inner_steps"),
         ({"text_encoder": 0.5, "inner_steps": 0}, r"text_encoder \(0.5\).*needs inner_steps"),

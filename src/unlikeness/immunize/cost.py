@@ -164,7 +164,7 @@ def _outer(
     immunize(
         model,
         subjects,
-        anew(defence, outer_steps=3, inner_steps=inner, depth=depth),
+        anew(defence, outer_steps=3, inner_steps=inner, depth=depth, from_start=False),
         original=Rehearsal(original),
         prompts=prompts,
         after=mark,

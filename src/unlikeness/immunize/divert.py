@@ -9,10 +9,9 @@ Under the subject's name the model answers like the original under other words c
 noised pictures γ times as far on the other side of that answer. With the class's words it ends in another
 dog, not this one; with those of another class, or without the subject, in a notice as PersGuard's
 (`behaviours`), meant to survive the fine-tune; for a pattern, g bears the mark too, in a small part of the
-picture, whose errors count `mark_weight` times as much. Unlike a preference
-(APDM) or the naive loss this has a minimum, in which pictures stay pictures. w(t) counts an error as the one
-in z0 that it means, up to a cap (`weighting`), in the class's term too, since a plain loss hardly sees a
-class lose its diversity.
+picture, whose errors count `mark_weight` times as much. Unlike a preference (APDM) or the naive loss this has
+a minimum, in which pictures stay pictures. w(t) counts an error as the one in z0 that it means, up to a cap
+(`weighting`), in the class's term too, since a plain loss hardly sees a class lose its diversity.
 
 Pictures are drawn with guidance, in which small changes of the answers with and without words show several
 times as large; a LoRA leaves the loss above nearly as it was, and the subject still shows. With `guidance`

@@ -1,9 +1,10 @@
 """Learning to protect (L2P, Alg. 1 of APDM): gradients gathered along simulated attacks.
 
 One outer step: θ' <- θ; for N_per steps, θ' is personalized and then ∇L_protect at the new θ' is added up;
-finally θ takes one AdamW step with the sum. Two things are ours. With `depth` an attack goes on for several
+finally θ takes one AdamW step with the sum. Three things are ours. With `depth` an attack goes on for several
 outer steps, its distance from θ carried along, so that late points of long attacks are met at the cost of
-short ones. And `preserve` adds a gradient at θ itself that holds everything else in place.
+short ones. With `from_start` the first gradient of an attack on a protected subject is taken at θ, before the
+attack's first step. And `preserve` adds a gradient at θ itself that holds everything else in place.
 
 Memory: the U-Net holds θ'; θ, its gradient and AdamW's two moments come on top, and those of the simulated
 attacker. Nothing is copied afresh in a step, and the sum is formed in the gradients themselves. Where no

@@ -230,6 +230,11 @@ class ImmunizeSettings(Checked):
                 f"bystanders_from ({self.bystanders_from:g}) needs bystanders, which begin there; set both, "
                 "or bystanders_from=0"
             )
+        if self.from_start and self.inner_steps * self.episode == 1:
+            raise UsageError(
+                "from_start needs a second gradient in each simulated attack, or nobody would attack; raise "
+                "depth or inner_steps, or set from_start=false"
+            )
         if self.low_rank and not self.ranks:
             raise UsageError("low_rank needs ranks to draw from, such as 4,32")
         if not self.inner_steps:
