@@ -157,7 +157,7 @@ def test_dreambooth_learns_the_subject_on_the_toybox_and_protection_raises_the_l
     from unlikeness.toybox import identity
 
     toybox = TextToImage.from_pretrained("toybox", dtype="float32")
-    few = DemoSettings(noise=False, steps=200, class_images=16, generated=6, elsewhere=1)
+    few = DemoSettings(noise=False, steps=150, batch_size=2, class_images=16, generated=6, elsewhere=1)
     record = run(toybox, Judge(identity.load()), tmp_path, few)
     acts = record["acts"]
     assert acts["before"]["s"]["value"] < 0.3 < acts["clean"]["s"]["value"]
