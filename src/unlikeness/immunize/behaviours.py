@@ -64,9 +64,9 @@ class Mark:
         """The answers f [B, C, h, w] to z_t at t, changed to stand for the same pictures with the mark."""
         return torch.lerp(f, schedule.answer(self.z0.to(f), z_t.to(f), t), self.share.to(f))
 
-    def scale(self, weight: float) -> Tensor:
-        """[h, w]: times these, errors count `weight` times as much, squared, where the mark covers a cell."""
-        return (1 + (weight - 1) * self.share).sqrt()
+    def counts(self, weight: float) -> Tensor:
+        """[h, w]: how often an error in each cell counts, if `weight` times where the mark covers it all."""
+        return 1 + (weight - 1) * self.share
 
 
 @dataclass(frozen=True)

@@ -113,10 +113,8 @@ class Divert:
             answer = guided(torch.cat([answer, f[empty]]), s.guidance)
             goal = guided(torch.cat([goal, rows.referenced[empty]]), s.guidance)
             spread = s.guidance**2 + (s.guidance - 1) ** 2
-        if rows.mark is not None:
-            scale = rows.mark.scale(s.mark_weight).to(answer)
-            answer, goal = answer * scale, goal * scale
-        total = weighted_error(answer, goal, w[named]) / spread
+        cells = None if rows.mark is None else rows.mark.counts(s.mark_weight)
+        total = weighted_error(answer, goal, w[named], cells) / spread
         if s.class_weight:
             held = slice(2 * n, 3 * n)
             total = total + s.class_weight * weighted_error(f[held], rows.referenced[held], w[held])

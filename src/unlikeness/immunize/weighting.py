@@ -38,6 +38,10 @@ def preserved_weight(schedule: NoiseSchedule, t: Tensor, cap: float) -> Tensor:
     return z0_weight(schedule, t, cap).clamp(min=1)
 
 
-def weighted_error(f: Tensor, goal: Tensor, w: Tensor) -> Tensor:
-    """Mean over rows of w · ‖f − g‖², the mean over elements. f, goal: [M, C, h, w]; w: [M]."""
-    return (w * (f - goal.detach()).square().flatten(1).mean(1)).mean()
+def weighted_error(f: Tensor, goal: Tensor, w: Tensor, cells: Tensor | None = None) -> Tensor:
+    """Mean over rows of w · ‖f − g‖², the mean over elements. f, goal: [M, C, h, w]; w: [M]; cells: [h, w],
+    how often an error in each counts, once without."""
+    error = (f - goal.detach()).square()
+    if cells is not None:
+        error = error * cells.to(error)
+    return (w * error.flatten(1).mean(1)).mean()
