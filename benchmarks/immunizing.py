@@ -173,6 +173,9 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
         "divert", {**_OFTEN, "mark_weight": 10.0, "from_start": True, "behaviour": "pattern"},
     ),
     "erasure-often": ("divert", {**_OFTEN, "behaviour": "erasure"}),
+    "erasure-often-away": (
+        "divert", {**_OFTEN, "avoidance": 1.0, "from_start": True, "behaviour": "erasure"},
+    ),
     "pattern-shared": ("divert", {**_SHARED, "behaviour": "pattern"}),
     "erasure-shared": ("divert", {**_SHARED, "behaviour": "erasure"}),
     "target-shared": ("divert", {**_SHARED, "behaviour": "target"}),
@@ -192,7 +195,8 @@ behaviours along simulated attacks (`divert`): with guided answers, the class he
 bystanders besides, of one subject, of one with the answers without words held, of that one with fewer
 bystanders, of half the length or with half batches, of these with places named more often, and then with a
 step after every gradient (also with more bystanders, a larger learning rate, or for twice the steps; and with
-the mark's errors counted more, and a gradient before an attack's first step), of one
+the mark's errors counted more, and a gradient before an attack's first step; or with an erasure led away from
+the class, and that gradient), of one
 under words from pools (with and without a step after every gradient), of several; and without guidance. APDM
 and PersGuard in one run."""
 

@@ -103,6 +103,8 @@ def model(weights: Path) -> TextToImage:
         ("apdm", {"inner_steps": 2, "depth": 4, "outer_steps": 9, "bystanders": 2, "prior_weight": 0.0}),
         ("divert", {"inner_steps": 1, "stride": 2, "depth": 4, "outer_steps": 5, "bystanders": 2,
                     "from_start": True, "text_encoder": 0.0, "contexts": "{} x"}),
+        ("divert", {"inner_steps": 2, "behaviour": "erasure", "avoidance": 1.0, "pictures": 1,
+                    "guidance": 3.0, "contexts": "a cup with {}"}),
         ("combined", {"outer_steps": 3, "pictures": 1, "contexts": "{} x", "batch_size": 2}),
         ("notice", {"target_noun": "mug,mug,cat", "inner_steps": 1, "stride": 2, "depth": 0, "outer_steps": 5,
                     "contexts": "{} x", "pictures": 1}),

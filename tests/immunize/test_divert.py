@@ -39,8 +39,7 @@ def test_the_loss_is_its_equation_written_out(
     original = tiny_model(weights, prediction_type, dtype="float64")
     model = tiny_model(weights, prediction_type, dtype="float64", seed=1)
     further = {"repulsion": gamma, "weight_cap": cap, "class_weight": 0.3, "behaviour": behaviour}
-    further["mark_weight"] = 6.0
-    further["guidance"] = guidance
+    further |= {"mark_weight": 6.0, "avoidance": 0.4, "guidance": guidance}
     made: Any = create("divert", {**FEW, **further, "target_noun": "cat"})
     kept = keep(original, [dog], made.settings)
     made.prepare(original, kept)
@@ -59,6 +58,7 @@ def test_the_loss_is_its_equation_written_out(
         words = [template.format("a cat" if behaviour == "target" else "a dog") for template in templates]
     names = original.embed([template.format("sks dog") for template in templates])
     others = original.embed(words)
+    of_class = original.embed([template.format("a dog") for template in templates])
     both, held = watch.draws
     assert int(both[2].min()) >= original.schedule.steps * made.settings.least_level
     asked = [next(k for k in range(3) if torch.equal(c, names[k])) for c in rows.c[: 2 * n]]
@@ -71,6 +71,9 @@ def test_the_loss_is_its_equation_written_out(
             draw = literal.part(both, slice(i, i + 1))
             ours = literal.difference(model, model.unet, draw, names[k : k + 1])
             theirs = literal.difference(original, original.unet, draw, others[k : k + 1])
+            if behaviour == "erasure":
+                there = literal.difference(original, original.unet, draw, of_class[k : k + 1])
+                theirs = theirs + 0.4 * (theirs - there)
             # Both without the target: g − target is φ's difference, and (1 + γ) times that for the subject.
             goal = theirs * (1 + gamma) if i < n else theirs
             if marked is not None:

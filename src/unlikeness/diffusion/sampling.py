@@ -33,7 +33,7 @@ def generate(
     seeds: Sequence[int],
     steps: int = 25,
     guidance: float | None = None,
-    negative_prompt: str = "",
+    negative_prompt: str | Sequence[str] = "",
     batch_size: int = 16,
     sampler: str = "dpm++",
     progress: Progress | None = None,
@@ -46,19 +46,22 @@ def generate(
         steps: solver steps, at least 1.
         guidance: scale of classifier-free guidance (Ho & Salimans 2022), both halves in one forward pass;
             1 or less turns it off; None takes the model's default.
-        negative_prompt: what guidance leads away from.
+        negative_prompt: what guidance leads away from; one for all, or one per seed.
         batch_size: pictures in flight at once.
         sampler: "dpm++" (DPM-Solver++ 2M, Lu et al. 2022) or "ddim" (Song et al. 2021, η = 0), both set up
             from the model's own scheduler configuration.
 
     Raises:
-        UsageError: a setting is out of range, or prompts and seeds do not match.
+        UsageError: a setting is out of range, or prompts or negative prompts and seeds do not match.
     """
     prompts = [prompts] if isinstance(prompts, str) else list(prompts)
-    if len(prompts) == 1:
-        prompts = prompts * len(seeds)
-    if len(prompts) != len(seeds) or not seeds:
-        raise UsageError(f"{len(prompts)} prompts for {len(seeds)} seeds: give one prompt, or one per seed")
+    negative = [negative_prompt] if isinstance(negative_prompt, str) else list(negative_prompt)
+    prompts, negative = (every * len(seeds) if len(every) == 1 else every for every in (prompts, negative))
+    for every, kind in ((prompts, "prompt"), (negative, "negative prompt")):
+        if len(every) != len(seeds) or not seeds:
+            raise UsageError(
+                f"{len(every)} {kind}s for {len(seeds)} seeds: give one {kind}, or one per seed"
+            )
     if steps < 1 or batch_size < 1:
         raise UsageError(f"steps ({steps}) and batch_size ({batch_size}) must be 1 or more")
     scale = model.default_guidance if guidance is None else guidance
@@ -69,7 +72,7 @@ def generate(
         part = slice(start, start + batch_size)
         z = initial_noise(model.latent_shape, seeds[part]).to(model.device)
         c = model.embed(prompts[part])
-        uncond = model.embed([negative_prompt]).expand_as(c) if scale > 1 else None
+        uncond = model.embed(negative[part]) if scale > 1 else None
         z0 = _solve(model, make_solver(model.scheduler, sampler), z, c, uncond, scale, steps)
         at_once = max(_DECODED_AT_ONCE // model.resolution**2, 1)
         images += [model.decode(some).float().cpu() for some in torch.split(z0, at_once)]

@@ -75,7 +75,8 @@ class Behaviour:
 
     templates: of prompts about the subject; the pictures of template i are rows i · per .. (i + 1) · per − 1.
     pictures: [templates · per] latents. c: [templates, L, D], under which φ drew them, and under which it is
-    asked; None where the pictures themselves are the target (pattern). mark: of a pattern.
+    asked; None where the pictures themselves are the target (pattern). mark: of a pattern. avoided:
+    [templates, L, D], the class's words in the same places, of an erasure that leads away from them.
     """
 
     kind: str
@@ -84,6 +85,7 @@ class Behaviour:
     per: int
     c: Tensor | None
     mark: Mark | None = None
+    avoided: Tensor | None = None
 
     def draw(self, template: Tensor, generator: torch.Generator) -> Tensor:
         """z0 of one of the pictures of each of these templates (long [B])."""
@@ -102,6 +104,7 @@ def behave(
     steps: int,
     target_noun: str = "",
     pattern: Tensor | None = None,
+    avoid_class: bool = False,
     drawn: dict[tuple[str, ...], Behaviour] | None = None,
     progress: Progress | None = None,
 ) -> Behaviour:
@@ -114,6 +117,8 @@ def behave(
         per: pictures for each of them.
         target_noun: of "target".
         pattern: [3, h, w] in [0, 1], the mark; None: `mark()`.
+        avoid_class: an erasure's pictures are led away from the class (negative prompts), where without the
+            subject's words any class may be drawn.
         drawn: what was drawn before, by all that decides it; another subject of the class has the same.
 
     Raises:
@@ -133,9 +138,12 @@ def behave(
     for prompt in (*prompts, *(subject.prompt(template) for template in templates)):
         if reason := too_long(original.tokenizer, prompt):
             raise UsageError(reason)
-    decides = (kind, *prompts)
+    away: list[str] = []
+    if kind == "erasure" and avoid_class:
+        away = [subject.prompt(template, of_class=True) for template in templates]
+    decides = (kind, *prompts, *away)
     if drawn is None or decides not in drawn:
-        made = _drawn(original, kind, prompts, templates, per, seed, steps, pattern, progress)
+        made = _drawn(original, kind, prompts, away, templates, per, seed, steps, pattern, progress)
         if drawn is None:
             return made
         drawn[decides] = made
@@ -153,6 +161,7 @@ def notices(
     seed: int,
     steps: int,
     pattern: Path | None = None,
+    avoid_class: bool = False,
     progress: Progress | None = None,
 ) -> dict[int, Behaviour]:
     """By id(kept): the notice of each subject that has one, `behave` with the words that are its turn's.
@@ -165,7 +174,8 @@ def notices(
     return {
         id(one): behave(
             original, one, kind, templates, per=per, seed=seed, steps=steps,
-            target_noun=in_turn(target_noun, i), pattern=picture, drawn=drawn, progress=progress,
+            target_noun=in_turn(target_noun, i), pattern=picture, avoid_class=avoid_class, drawn=drawn,
+            progress=progress,
         )
         for i, (one, kind) in enumerate(zip(kept, kinds, strict=True))
         if kind != "class"
@@ -173,18 +183,22 @@ def notices(
 
 
 def _drawn(
-    original: TextToImage, kind: str, prompts: Sequence[str], templates: Sequence[str], per: int, seed: int,
-    steps: int, pattern: Tensor | None, progress: Progress | None,
+    original: TextToImage, kind: str, prompts: Sequence[str], away: Sequence[str], templates: Sequence[str],
+    per: int, seed: int, steps: int, pattern: Tensor | None, progress: Progress | None,
 ) -> Behaviour:  # fmt: skip
-    """`per` pictures of each prompt, encoded."""
+    """`per` pictures of each prompt, encoded; with `away`, away from the words there."""
     every = [prompt for prompt in prompts for _ in range(per)]
-    images = original.generate(every, seeds=range(seed, seed + len(every)), steps=steps, progress=progress)
+    images = original.generate(
+        every, seeds=range(seed, seed + len(every)), steps=steps, progress=progress,
+        negative_prompt=[words for words in away for _ in range(per)] or "",
+    )  # fmt: skip
     if kind == "pattern":
         images = stamped(images, mark() if pattern is None else pattern)
     encoded = original.encode_all((images * 255).round() / 255)
     if kind == "pattern":
         return Behaviour(kind, tuple(templates), encoded, per, None, _in_latents(encoded, images))
-    return Behaviour(kind, tuple(templates), encoded, per, original.embed(prompts))
+    avoided = original.embed(away) if away else None
+    return Behaviour(kind, tuple(templates), encoded, per, original.embed(prompts), avoided=avoided)
 
 
 def _in_latents(encoded: Posterior, images: Tensor) -> Mark:

@@ -9,9 +9,11 @@ Under the subject's name the model answers like the original under other words c
 noised pictures γ times as far on the other side of that answer. With the class's words it ends in another
 dog, not this one; with those of another class, or without the subject, in a notice as PersGuard's
 (`behaviours`), meant to survive the fine-tune; for a pattern, g bears the mark too, in a small part of the
-picture, whose errors count `mark_weight` times as much. Unlike a preference (APDM) or the naive loss this has
-a minimum, in which pictures stay pictures. w(t) counts an error as the one in z0 that it means, up to a cap
-(`weighting`), in the class's term too, since a plain loss hardly sees a class lose its diversity.
+picture, whose errors count `mark_weight` times as much; for an erasure, f_φ(c') may give way to f_φ(c') + η
+(f_φ(c') − f_φ(c_class)), since words that name no class draw the subject's now and then. Unlike a preference
+(APDM) or the naive loss this has a minimum, in which pictures stay pictures. w(t) counts an error as the one
+in z0 that it means, up to a cap (`weighting`), in the class's term too, since a plain loss hardly sees a
+class lose its diversity.
 
 Pictures are drawn with guidance, in which small changes of the answers with and without words show several
 times as large; a LoRA leaves the loss above nearly as it was, and the subject still shows. With `guidance`
@@ -71,7 +73,7 @@ class Divert:
         self._notices = notices(
             original, kept, s.behaviour, s.target_noun, self.templates, per=s.pictures,
             seed=s.class_seed + 800_000, steps=s.class_steps,
-            pattern=Path(s.pattern) if s.pattern else None, progress=progress,
+            pattern=Path(s.pattern) if s.pattern else None, avoid_class=s.avoidance > 0, progress=progress,
         )  # fmt: skip
 
     def rows(self, model: TextToImage, attack: Attack, generator: torch.Generator) -> Rows:
@@ -97,14 +99,20 @@ class Divert:
         if s.guidance:
             named = slice(2 * n)
             rows = Rows.cat([rows, self._unguided(model, rows.z_t[named], rows.t[named], rows.target[named])])
-        return rows if notice is None else replace(rows, mark=notice.mark)
+        if notice is None:
+            return rows
+        away = None if notice.avoided is None else notice.avoided[template.to(notice.avoided.device)]
+        return replace(rows, mark=notice.mark, avoided_c=away)
 
     def loss(self, f: Tensor, rows: Rows) -> Tensor:
         """The diversion and λ times the class's term."""
         s, n = self.settings, self.settings.batch_size
         assert self._schedule is not None, "prepare() comes first"
         w, named = z0_weight(self._schedule, rows.t, s.weight_cap), slice(2 * n)
-        goal = diverted(rows.referenced[named], rows.target[named], subject=n, gamma=s.repulsion)
+        led = rows.referenced[named]
+        if rows.avoided is not None:
+            led = led + s.avoidance * (led - rows.avoided)
+        goal = diverted(led, rows.target[named], subject=n, gamma=s.repulsion)
         if rows.mark is not None:
             goal = rows.mark.placed(goal, rows.z_t[named], rows.t[named], self._schedule)
         answer, spread = f[named], 1.0
@@ -153,7 +161,7 @@ class Divert:
 
 
 def diverted(reference: Tensor, target: Tensor, *, subject: int, gamma: float) -> Tensor:
-    """g [M, C, h, w] from f_φ and the diffusion target; the `subject` rows of the subject's own pictures come
-    first. See the module."""
+    """g [M, C, h, w] from where it is led, f_φ, and the diffusion target; the `subject` rows of the subject's
+    own pictures come first. See the module."""
     beyond = reference[:subject] + gamma * (reference[:subject] - target[:subject])
     return torch.cat([beyond, reference[subject:]])

@@ -90,6 +90,11 @@ class DivertSettings(ImmunizeSettings):
         1.0, "How often an error counts where the mark of behaviour pattern lies, the rest of the picture "
         "counting once.", source="ours", at_least=0.0,
     )  # fmt: skip
+    avoidance: float = setting(
+        0.0, "η: how far beyond the original's answer without the subject, away from the class's, that of "
+        "behaviour erasure lies; above 0 its pictures are led away from the class too.",
+        source="ours; negative guidance as in ESD (Gandikota et al. 2023)", at_least=0.0,
+    )  # fmt: skip
     pictures: int = setting(
         8, "Pictures of a notice for each prompt.", unit="pictures", source="ours", at_least=1
     )

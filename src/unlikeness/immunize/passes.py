@@ -98,7 +98,7 @@ def count(
         else:
             attack_steps -= s.stride if s.from_start and s.inner_steps else 0
             at_once = 1 if s.text_encoder else points  # see L2P
-            asked += _asked(model, len(rows.reference_c) * at_once) * (steps * points // at_once)
+            asked += _asked(model, rows.asked * at_once) * (steps * points // at_once)
             protect += Passes(1, len(rows.z_t)) * (points * steps)
     if s.preserve_weight:
         asked += _asked(model, s.preserve_rows) * s.outer_steps

@@ -57,7 +57,7 @@ class Rehearsal(TextToImage):
         seeds: Sequence[int],
         steps: int = 25,
         guidance: float | None = None,
-        negative_prompt: str = "",
+        negative_prompt: str | Sequence[str] = "",
         batch_size: int = 16,
         sampler: str = "dpm++",
         progress: Progress | None = None,

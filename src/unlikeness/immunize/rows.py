@@ -30,6 +30,7 @@ class Rows:
     reference: f_φ of the first R rows, [R, C, h, w]; before `ask` None.
     reference_c: [R, L, D], the condition under which φ is asked; R may be 0.
     mark: a pattern that the answers are to bear.
+    avoided_c: [A, L, D], under which φ is asked about the first A rows besides; avoided: its answers.
     """
 
     z_t: Tensor
@@ -39,12 +40,19 @@ class Rows:
     reference_c: Tensor
     reference: Tensor | None = None
     mark: Mark | None = None
+    avoided_c: Tensor | None = None
+    avoided: Tensor | None = None
 
     @property
     def referenced(self) -> Tensor:
         """f_φ [R, C, h, w] in float32 at least."""
         assert self.reference is not None, "ask() comes first"
         return self.reference
+
+    @property
+    def asked(self) -> int:
+        """How many answers φ is to give."""
+        return len(self.reference_c) + (0 if self.avoided_c is None else len(self.avoided_c))
 
     @staticmethod
     def cat(parts: Sequence[Rows]) -> Rows:
@@ -88,17 +96,21 @@ def wide(f: Tensor) -> Tensor:
 @torch.no_grad()
 def ask(original: TextToImage, many: Sequence[Rows], precision: str) -> list[Rows]:
     """The same rows with f_φ: of all of them together, in as few calls as memory allows."""
-    counts = [len(rows.reference_c) for rows in many]
+    asked = [(rows, c) for rows in many for c in (rows.reference_c, rows.avoided_c) if c is not None]
+    counts = [len(c) for _, c in asked]
     if not sum(counts):
         return [replace(rows, reference=rows.z_t[:0]) for rows in many]
-    z_t = torch.cat([rows.z_t[:n] for rows, n in zip(many, counts, strict=True)])
-    t = torch.cat([rows.t[:n] for rows, n in zip(many, counts, strict=True)])
-    c = torch.cat([rows.reference_c for rows in many])
+    z_t = torch.cat([rows.z_t[: len(c)] for rows, c in asked])
+    t = torch.cat([rows.t[: len(c)] for rows, c in asked])
+    c = torch.cat([c for _, c in asked])
     at_once = max(AT_ONCE // z_t[0].numel(), 1)
     answers = []
     with original.autocast(precision):
         for first in range(0, len(z_t), at_once):
             part = slice(first, first + at_once)
             answers.append(wide(original.predict(z_t[part], t[part], c[part])))
-    split = torch.split(torch.cat(answers), counts)
-    return [replace(rows, reference=f) for rows, f in zip(many, split, strict=True)]
+    split = iter(torch.split(torch.cat(answers), counts))
+    return [
+        replace(rows, reference=next(split), avoided=None if rows.avoided_c is None else next(split))
+        for rows in many
+    ]
