@@ -57,6 +57,19 @@ def test_a_picture_depends_on_its_own_seed_only(tmp_path: Path) -> None:
     assert 0 <= together.min() <= together.max() <= 1
 
 
+def test_each_picture_may_be_led_away_from_other_words(tmp_path: Path) -> None:
+    model = tiny_model(tmp_path)
+    away = ["a cat", "", "a house"]
+    together = model.generate(
+        ["a dog"], seeds=[5, 6, 7], steps=3, guidance=4.0, negative_prompt=away, batch_size=2
+    )
+    for i, words in enumerate(away):
+        alone = model.generate(["a dog"], seeds=[5 + i], steps=3, guidance=4.0, negative_prompt=words)
+        assert torch.allclose(together[i], alone[0], atol=1e-4)
+    plain = model.generate(["a dog"], seeds=[5], steps=3, guidance=4.0)
+    assert not torch.allclose(together[0], plain[0], atol=1e-3)
+
+
 def test_guidance_of_one_needs_no_second_half(tmp_path: Path) -> None:
     model = tiny_model(tmp_path)
     sizes = []
@@ -71,6 +84,8 @@ def test_settings_that_cannot_be_are_refused(tmp_path: Path) -> None:
     model = tiny_model(tmp_path)
     with pytest.raises(UsageError, match="2 prompts for 3 seeds"):
         model.generate(["a", "b"], seeds=[1, 2, 3])
+    with pytest.raises(UsageError, match="2 negative prompts for 3 seeds"):
+        model.generate(["a"], seeds=[1, 2, 3], negative_prompt=["b", "c"])
     with pytest.raises(UsageError, match="steps"):
         model.generate(["a"], seeds=[1], steps=0)
     with pytest.raises(UsageError, match="sampler 'euler'"):

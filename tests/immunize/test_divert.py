@@ -174,6 +174,23 @@ def test_each_subject_is_led_where_its_behaviour_says(exact: TextToImage, dog: S
             assert _led_to(exact, made, kept, one, words)
 
 
+def test_an_erasure_that_avoids_the_class_is_drawn_away_from_it(
+    exact: TextToImage, dog: Subject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls, generate = [], TextToImage.generate
+
+    def watched(self: TextToImage, prompts: list[str], **further: Any) -> Tensor:
+        calls.append(list(zip(prompts, further["negative_prompt"], strict=True)))
+        return generate(self, prompts, **further)
+
+    made: Any = create("divert", {**FEW, "behaviour": "erasure", "avoidance": 1.0, "pictures": 2})
+    kept = keep(exact, [dog], made.settings)
+    monkeypatch.setattr(TextToImage, "generate", watched)
+    made.prepare(exact, kept)
+    places = ("", "", " a", " a", " b", " b")
+    assert calls == [[(f"a photo{place}", f"a photo of a dog{place}") for place in places]]
+
+
 def _led_to(exact: TextToImage, made: Any, kept: list[Kept], one: Kept, words: str) -> bool:
     """Whether all rows that lead this subject away ask φ about these words."""
     attack = Mixture(exact, kept, made.settings).draw(one, torch.Generator().manual_seed(0))

@@ -18,6 +18,11 @@ __all__ = ["Named", "check_turns", "for_each"]
 
 _NAMES = ("behaviour", "target_noun")
 
+_OF_ONE = (
+    ("target", "target_noun"), ("pattern", "pattern"), ("pattern", "mark_weight"), ("erasure", "avoidance"),
+)  # fmt: skip
+"""Behaviours, and settings that say something of one of them alone."""
+
 
 class Named(Protocol):
     """A subject's words."""
@@ -60,7 +65,7 @@ def for_each(
     return made
 
 
-def check_turns(settings: object, subjects: Sequence[Named]) -> None:
+def check_turns(settings: Checked, subjects: Sequence[Named]) -> None:
     """UsageError for behaviours, target nouns or a mark that do not fit the subjects: more than these are, or
     without an effect; another class without a noun, or which is the subject's own; two endings under one
     name, since all that a fine-tune tells a model of a subject is its name."""
@@ -74,8 +79,9 @@ def check_turns(settings: object, subjects: Sequence[Named]) -> None:
                 "more"
             )
     kinds = [in_turn(said["behaviour"], i) for i in range(len(subjects))]
-    for needs, name in (("target", "target_noun"), ("pattern", "pattern")):
-        if getattr(settings, name, "") and needs not in kinds:
+    defaults = {field.name: field.default for field in fields(settings)}
+    for needs, name in _OF_ONE:
+        if getattr(settings, name, defaults.get(name)) != defaults.get(name) and needs not in kinds:
             raise UsageError(f"{name} has no effect without behaviour {needs}; give both, or neither")
     endings: dict[str, tuple[str, str]] = {}
     for i, (one, kind) in enumerate(zip(subjects, kinds, strict=True)):
