@@ -14,12 +14,14 @@ With `--tuning` the subjects are those on which settings are chosen, and the fig
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from benchmarks import attacking, common, personalization, protection
@@ -127,7 +129,6 @@ class Bench:
     def __post_init__(self) -> None:
         self.maker = Maker(self.model, self.results, self.quick)
         self.reader = classifier.load()
-        self._original: dict[str, Tensor] = {}
 
     def measure(self, row: str, who: Member, chosen: Sequence[Attacker]) -> None:
         """Fill this row's missing cells of one subject."""
@@ -218,10 +219,14 @@ class Bench:
         return model.generate([prompt], seeds=range(4_000_000, 4_000_000 + count), steps=steps)
 
     def before(self, noun: str) -> Tensor:
-        """Those of the original, drawn once."""
-        if noun not in self._original:
-            self._original[noun] = self.drawn(self.model, noun)
-        return self._original[noun]
+        """Those of the original, drawn once and kept in a file."""
+        file = self.maker.priors.folder / f"class-{noun}{'-quick' if self.quick else ''}.safetensors"
+        if not file.exists():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            part = file.with_name(f".{file.name}.{os.getpid()}")
+            save_file({"images": self.drawn(self.model, noun)}, part)
+            part.replace(file)
+        return load_file(file)["images"]
 
     def renders(self, noun: str) -> Tensor:
         """The classifier's features of as many pictures of the class from the toybox's world."""

@@ -20,7 +20,7 @@ FEW = [
     "--method", "apdm",
     "--outer-steps", "3", "--inner-steps", "1", "--learning-rate", "1e-3", "--attack-learning-rate", "1e-3",
     "--set", "class-images=3", "--set", "class_steps=2", "--set", "precision=float32",
-    "--device", "cpu", "-q",
+    "--device", "cpu", "-q", "--scale", "stable-diffusion",
 ]  # fmt: skip
 UNET = Path("unet") / "diffusion_pytorch_model.safetensors"
 
@@ -219,6 +219,16 @@ def test_a_dry_run_tells_the_cost_and_writes_nothing(
     assert not list(tmp_path.iterdir())
 
 
+def test_a_small_model_has_the_settings_of_the_toybox(
+    model: str, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["immunize", "--model", model, *one_subject(photos), *FEW, "--scale", "auto", "--dry-run"]
+    assert main([*command, "--output", str(tmp_path / "out")]) == 0
+    assert "backward passes: 60 pictures in 6 calls" in capsys.readouterr().out
+    assert main([*command, "--set", "batch_size=1", "--output", str(tmp_path / "out")]) == 0
+    assert "backward passes: 33 pictures in 6 calls" in capsys.readouterr().out
+
+
 def test_misuse_is_one_line(
     model: str, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -251,6 +261,7 @@ def test_misuse_is_one_line(
         "ranks has no effect": [*base, *new, *subject, "--set", "ranks=4"],
         "must be numbers": [*base, *new, *subject, "--set", "rates=fast"],
         "must be NAME=VALUE": [*base, *new, *subject, "--set", "beta"],
+        "huge is no scale": [*base, *new, *subject, "--scale", "huge"],
         "train must be one of": [*base, *new, *subject, "--train", "most"],
         "never overwritten": [*base, *subject, "--output", str(photos)],
         "is no folder; name another": [*base, *subject, "--output", str(empty / "x" / "y")],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from unlikeness.immunize.each import check_turns, for_each
 from unlikeness.immunize.material import keep
 from unlikeness.immunize.notice import NoticeSettings
 from unlikeness.immunize.persguard import PersGuardSettings
+from unlikeness.immunize.scales import scaled
 from unlikeness.immunize.settings import ImmunizeSettings
 from unlikeness.immunize.subject_list import Listed
 from unlikeness.subjects import Subject
@@ -86,6 +87,20 @@ def test_the_method_for_notices_has_the_settings_that_were_measured() -> None:
         assert ratio == pytest.approx(measured[one] / measured[other])
     with pytest.raises(UsageError, match="needs target_noun"):
         create("notice")
+
+
+@pytest.mark.parametrize(("method", "row"), [("divert", "divert"), ("notice", "target-often")])
+def test_on_the_toybox_they_are_those_that_were_measured(method: str, row: str) -> None:
+    noun = {"target_noun": "cat"} if method == "notice" else {}
+    measured = create("divert", {**SCALE, **ROWS[row][1], **noun}).settings
+    assert asdict(create(method, {**scaled("auto", method, 64), **noun}).settings) == asdict(measured)
+
+
+def test_a_method_that_is_not_known_has_a_scale_too() -> None:
+    assert scaled("toybox", "somebody's", 512)["batch_size"] == 4
+    assert scaled("auto", "divert", 512) == {}
+    with pytest.raises(UsageError, match="large is no scale; valid are: auto, stable-diffusion, toybox"):
+        scaled("large", "divert", 64)
 
 
 def test_a_notice_is_a_diversion_with_these_settings(exact: TextToImage, dog: Subject, cat: Subject) -> None:

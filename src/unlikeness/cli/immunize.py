@@ -68,6 +68,13 @@ def immunize(
         str | None, typer.Option(help="Weights that change: all, attention or cross-attention.")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything drawn while training.")] = None,
+    scale: Annotated[
+        str,
+        typer.Option(
+            help="Whose settings where none are given: stable-diffusion (the defaults) or toybox; auto goes "
+            "by the resolution."
+        ),
+    ] = "auto",
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Any other setting of the method.")
     ] = None,
@@ -119,8 +126,8 @@ def immunize(
 
     job = Job(
         output=output, model=model, add_to=add_to, original=original, method=method, images=images,
-        class_noun=class_noun, identifier=identifier, subjects=subjects, values=values, prompts=prompts,
-        checkpoint=checkpoint, device=device, dtype=dtype,
+        class_noun=class_noun, identifier=identifier, subjects=subjects, scale=scale, values=values,
+        prompts=prompts, checkpoint=checkpoint, device=device, dtype=dtype,
     )  # fmt: skip
     if dry_run:
         typer.echo("\n".join(job.estimate(report=report).lines()))

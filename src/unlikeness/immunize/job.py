@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,9 +17,11 @@ from unlikeness.immunize.each import check_turns, for_each
 from unlikeness.immunize.registry import Defence, create, method
 from unlikeness.immunize.run import immunize
 from unlikeness.immunize.saving import save
+from unlikeness.immunize.scales import scaled
 from unlikeness.immunize.settings import OF_ATTACKS, OF_LOW_RANK
 from unlikeness.immunize.subject_list import Listed, listed, load
 from unlikeness.immunize.turns import attacks
+from unlikeness.scales import which
 
 if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage
@@ -41,7 +43,8 @@ class Job:
 
     model: what to immunize; add_to: the same, but it must have been immunized before. original: the model
     from before all immunizations, to which the result is held instead. images with class_noun, or subjects
-    (see `subject_list`). values: of the method's settings. dtype: of the files, "auto" for that of the
+    (see `subject_list`). scale: whose settings (`scales.scaled`); values: those that are given, which come
+    first. dtype: of the files, "auto" for that of the
     model's own. checkpoint: None puts it beside the output and removes it at the end.
     """
 
@@ -54,6 +57,7 @@ class Job:
     class_noun: str | None = None
     identifier: str = "sks"
     subjects: Path | None = None
+    scale: str = "auto"
     values: Mapping[str, object] = field(default_factory=dict)
     prompts: Path | None = None
     checkpoint: Path | None = None
@@ -125,9 +129,7 @@ class Job:
         from unlikeness.diffusion.model import TextToImage
 
         named = self._listed()
-        defence = create(self.method, for_each(named, self.values, method(self.method).settings_type))
-        check_turns(defence.settings, named)
-        _check_effects(defence.settings, self.values)
+        defence = self._defence(named, {})
         prompts = [] if self.prompts is None else _lines(self.prompts)
         weight = defence.settings.preserve_weight
         if weight and not prompts and not defence.settings.preserve_class:
@@ -141,6 +143,7 @@ class Job:
             )
         if prompts and defence.settings.preserve_class == 1:
             raise UsageError(f"--prompts {self.prompts} has no effect with preserve_class 1; leave one out")
+        which(self.scale, 0)
         device = pick_device(self.device)
         pick_dtype(self._dtype, device)
         _check_output(self.output)
@@ -152,6 +155,7 @@ class Job:
                     f"{self.add_to} has no {record.FILE}, so that nothing can be added to it; give --model"
                 )
         model = TextToImage.from_pretrained(self._called, device=device, dtype="float32")
+        defence = self._defence(named, scaled(self.scale, self.method, model.resolution))
         original = None
         if self.original is not None:
             original = TextToImage.from_pretrained(self.original, device=device, dtype="float32")
@@ -167,6 +171,14 @@ class Job:
                 f"what protects others must do for them; raise outer_steps ({defence.settings.outer_steps})"
             )
         return _Ready(model, original, defence, subjects, prompts)
+
+    def _defence(self, named: Sequence[Listed], further: Mapping[str, object]) -> Defence:
+        """The method with the given settings, and `further` ones where none is given."""
+        values = {**further, **self.values}
+        defence = create(self.method, for_each(named, values, method(self.method).settings_type))
+        check_turns(defence.settings, named)
+        _check_effects(defence.settings, self.values)
+        return defence
 
     def _listed(self) -> list[Listed]:
         if self.subjects is not None:

@@ -8,6 +8,7 @@ from typing import Protocol
 from torch import Tensor
 
 from unlikeness.errors import UsageError
+from unlikeness.scales import which
 from unlikeness.verify.judge import at_side
 
 __all__ = ["Reader", "load_reader"]
@@ -38,7 +39,7 @@ class _Toybox:
 def load_reader(name: str, nouns: Sequence[str], *, resolution: int, device: str = "cpu") -> Reader:
     """A reader that tells `nouns` apart: "toybox", a CLIP's folder or a CLIP's hub name.
 
-    "auto" goes by the model's resolution [px], as the attackers' settings do (`settings.scale`).
+    "auto" goes by the model's resolution [px], as the attackers' settings do (`scales.which`).
 
     Raises:
         UsageError: there is none of this name, or it does not know a noun.
@@ -47,7 +48,7 @@ def load_reader(name: str, nouns: Sequence[str], *, resolution: int, device: str
     from unlikeness.measure import zero_shot
 
     if name == "auto":
-        name = "toybox" if resolution <= 128 else zero_shot.CLIP
+        name = "toybox" if which(name, resolution) == "toybox" else zero_shot.CLIP
     if name != "toybox":
         return zero_shot.load(nouns, name, device=device)
     from unlikeness.toybox.world import CLASS_NOUNS

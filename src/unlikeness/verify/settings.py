@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from unlikeness.errors import UsageError
 from unlikeness.personalize.settings import PersonalizeSettings
+from unlikeness.scales import which
 from unlikeness.settings import build, setting
 
 __all__ = ["CONTEXTS", "SCALES", "Overrides", "VerifySettings", "given"]
@@ -105,8 +105,4 @@ def given(values: Mapping[str, object]) -> tuple[VerifySettings, dict[str, dict[
 
 def scale(name: str, resolution: int) -> dict[str, Any]:
     """The settings of a scale; "auto" goes by the model's resolution [px]. UsageError if there is none."""
-    if name == "auto":
-        name = "toybox" if resolution <= 128 else "stable-diffusion"
-    if name not in SCALES:
-        raise UsageError(f"{name} is no scale; valid are: auto, {', '.join(SCALES)}")
-    return dict(SCALES[name])
+    return dict(SCALES[which(name, resolution)])
