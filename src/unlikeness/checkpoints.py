@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ from unlikeness.errors import UnlikenessError, UsageError
 if TYPE_CHECKING:
     from unlikeness.training import Ema
 
-__all__ = ["load_checkpoint", "save_checkpoint"]
+__all__ = ["load_checkpoint", "save_checkpoint", "steps_done"]
 
 
 def save_checkpoint(
@@ -69,6 +70,46 @@ def save_checkpoint(
         work.unlink(missing_ok=True)
 
 
+def steps_done(path: Path, identity: Mapping[str, Any]) -> int:
+    """How far the run has come whose state `path` holds, from the file's header alone; 0 if there is no file.
+
+    UsageError if it is another run's, or no checkpoint; UnlikenessError if it is damaged.
+    """
+    from safetensors import safe_open
+
+    if not path.exists():
+        return 0
+    with _damage(path), safe_open(path, "pt") as file:
+        return int(_header(path, file.metadata(), identity)["step"])
+
+
+@contextmanager
+def _damage(path: Path) -> Iterator[None]:
+    """UnlikenessError for what a damaged file raises inside."""
+    try:
+        yield
+    except UsageError:  # which is a ValueError, but tells what is wrong
+        raise
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+        raise UnlikenessError(
+            f"the checkpoint {path} is damaged ({error}); delete it to start anew"
+        ) from error
+
+
+def _header(path: Path, metadata: Mapping[str, str] | None, identity: Mapping[str, Any]) -> dict[str, Any]:
+    """What `save_checkpoint` wrote beside the tensors, if it is of this run."""
+    if "training" not in (metadata or {}):
+        raise UsageError(f"{path} is no checkpoint of a training; give another name")
+    header: dict[str, Any] = json.loads((metadata or {})["training"])
+    if header["identity"] != json.loads(json.dumps(identity)):
+        raise _another(path)
+    return header
+
+
+def _another(path: Path) -> UsageError:
+    return UsageError(f"the checkpoint {path} belongs to another run; delete it, or give another name")
+
+
 def load_checkpoint(
     path: Path,
     parameters: Sequence[Tensor],
@@ -78,21 +119,15 @@ def load_checkpoint(
 ) -> int:
     """Restore everything from `path` in place; returns the number of steps done.
 
-    UsageError if it is another run's (seed, settings or shapes differ); UnlikenessError if it is damaged.
+    UsageError if it is another run's (seed, settings or shapes differ), or no checkpoint; UnlikenessError if
+    it is damaged.
     """
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
 
-    try:
-        with safe_open(path, "pt") as file:
-            header = json.loads(file.metadata()["training"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
-        raise UnlikenessError(
-            f"the checkpoint {path} is damaged ({error}); delete it to start anew"
-        ) from error
-    other = UsageError(f"the checkpoint {path} belongs to another run; delete it, or give another name")
-    if header["identity"] != json.loads(json.dumps(identity)):
-        raise other
+    with _damage(path), safe_open(path, "pt") as file:
+        header = _header(path, file.metadata(), identity)
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    other = _another(path)
     shapes = [
         tensors[name].shape for name in (f"parameter.{i}" for i in range(len(parameters))) if name in tensors
     ]

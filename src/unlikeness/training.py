@@ -123,6 +123,11 @@ class Trained:
     losses: list[float] = field(repr=False)
 
 
+def identity_of(seed: int, settings: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What a checkpoint must agree in, JSON-able, for a training with this seed and these settings."""
+    return {"seed": seed, "settings": dict(settings or {})}
+
+
 def train(
     step: Step,
     *,
@@ -162,7 +167,7 @@ def train(
         raise UsageError("nothing to train: no parameter was given")
     for group in optimizer.param_groups:
         group.setdefault("initial_lr", group["lr"])
-    identity = {"seed": seed, "settings": dict(settings or {})}
+    identity = identity_of(seed, settings)
     start = 0
     if checkpoint is not None and checkpoint.exists():
         start = load_checkpoint(checkpoint, parameters, optimizer, ema, identity)

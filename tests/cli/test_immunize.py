@@ -238,6 +238,9 @@ def test_misuse_is_one_line(
     subject, empty = one_subject(photos), tmp_path / "empty.txt"
     empty.write_text("\n")
     (tmp_path / "bad.yaml").write_text("- images: rex\n")
+    (tmp_path / "void").mkdir()
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "void")
     base = ["immunize", "--model", model, *FEW]
     wrong = {
         "whom to protect": [*base, *new],
@@ -264,6 +267,7 @@ def test_misuse_is_one_line(
         "huge is no scale": [*base, *new, *subject, "--scale", "huge"],
         "train must be one of": [*base, *new, *subject, "--train", "most"],
         "never overwritten": [*base, *subject, "--output", str(photos)],
+        "is a link, a mount or the current folder": [*base, *subject, "--output", str(link)],
         "is no folder; name another": [*base, *subject, "--output", str(empty / "x" / "y")],
         "preserve_weight needs --prompts": [*base, *new, *subject, "--set", "preserve_weight=1"],
         "has no effect without": [*base, *new, *subject, "--prompts", str(empty.with_name("bad.yaml"))],
@@ -285,4 +289,4 @@ def test_misuse_is_one_line(
             assert out == "", named
             assert err.count("\n") == 1, err
             assert named in err
-    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["bad.yaml", "empty.txt"]
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["bad.yaml", "empty.txt", "link", "void"]

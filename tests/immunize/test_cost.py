@@ -106,6 +106,7 @@ def model(weights: Path) -> TextToImage:
         ("divert", {"inner_steps": 2, "behaviour": "erasure", "avoidance": 1.0, "pictures": 1,
                     "guidance": 3.0, "contexts": "a cup with {}"}),
         ("combined", {"outer_steps": 3, "pictures": 1, "contexts": "{} x", "batch_size": 2}),
+        ("combined", {"outer_steps": 3, "pictures": 1, "contexts": "{} x", "preference_weight": 0.0}),
         ("notice", {"target_noun": "mug,mug,cat", "inner_steps": 1, "stride": 2, "depth": 0, "outer_steps": 5,
                     "contexts": "{} x", "pictures": 1}),
     ],

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from tests.immunize import literal
 from tests.tiny import tiny_model
 from torch import Tensor
@@ -224,11 +225,20 @@ def test_a_run_whose_end_is_its_own_cannot(
         immunize(exact, [dog], "apdm", {**settings, "outer_steps": 4}, checkpoint=checkpoint)
 
 
-def test_a_longer_run_is_no_shorter_one(exact: TextToImage, dog: Subject, tmp_path: Path) -> None:
-    checkpoint = tmp_path / "state.safetensors"
+def test_a_checkpoint_that_will_not_do_is_told_before_anything_is_drawn(
+    exact: TextToImage, dog: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint, weights = tmp_path / "state.safetensors", tmp_path / "weights.safetensors"
     immunize(exact, [dog], "apdm", {**FEW, "outer_steps": 4}, checkpoint=checkpoint)
-    with pytest.raises(UsageError, match="has 4 outer steps already, more than the 2"):
-        immunize(exact, [dog], "apdm", {**FEW, "outer_steps": 2}, checkpoint=checkpoint)
+    save_file({"x": torch.zeros(1)}, weights)
+    monkeypatch.setattr(TextToImage, "generate", None)
+    for further, file, message in (
+        ({"outer_steps": 2}, checkpoint, "has 4 outer steps already, more than the 2"),
+        ({"outer_steps": 4, "seed": 1}, checkpoint, "belongs to another run"),
+        ({"outer_steps": 4}, weights, "weights.safetensors is no checkpoint"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            immunize(exact, [dog], "apdm", {**FEW, **further}, checkpoint=file)
 
 
 def test_what_is_released_recomputes_nothing(weights: Path, dog: Subject) -> None:

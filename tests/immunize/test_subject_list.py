@@ -74,6 +74,7 @@ def test_a_folder_of_folders_lists_subjects(tmp_path: Path) -> None:
         ("- {images: rex, class_noun: }\n", "class_noun of .* is no text"),
         ("- {images: rex, class_noun: dog, class_noun: cat}\n", "stands twice"),
         ("- {images: tex, class_noun: dog}\n", "do not exist"),
+        ("- {images: ~nobody-of-this-name/rex, class_noun: dog}\n", "do not exist"),
         (f'- {{images: "{"x" * 5000}", class_noun: dog}}\n', "do not exist"),
         ('- {images: "re\\0x", class_noun: dog}\n', "do not exist"),
         ("- {images: rex", "is no YAML"),

@@ -99,7 +99,7 @@ def immunize(
     Writes a diffusers folder that opens wherever the original did. Started again with the same words, an
     interrupted run goes on.
     """
-    from unlikeness.errors import UsageError
+    from unlikeness.errors import UsageError, one_line
     from unlikeness.immunize.job import Job
     from unlikeness.progress import on_stderr
 
@@ -122,7 +122,7 @@ def immunize(
         values[name.strip().replace("-", "_")] = text.strip()
 
     def report(line: str) -> None:
-        typer.echo(line, err=True)
+        typer.echo(one_line(line), err=True)
 
     job = Job(
         output=output, model=model, add_to=add_to, original=original, method=method, images=images,

@@ -65,17 +65,20 @@ class Combined:
         self.backdoor.prepare(original, kept, progress)
 
     def rows(self, model: TextToImage, attack: Attack, generator: torch.Generator) -> Rows:
-        """[x⁺ (n), x⁻ (n)] and then `PersGuard.rows`."""
+        """[x⁺ (n), x⁻ (n)] and then `PersGuard.rows`; without a preference these alone."""
+        if not self.settings.preference_weight:
+            return self.backdoor.rows(model, attack, generator)
         preferred = self.preference.rows(model, attack, generator)
         return Rows.cat([preferred, self.backdoor.rows(model, attack, generator)])
 
     def loss(self, f: Tensor, rows: Rows) -> Tensor:
         """γ L_DPO + L_BB + λ1 L_PP + λ2 L_BR."""
-        n = 2 * self.settings.batch_size
+        weight, n = self.settings.preference_weight, 2 * self.settings.batch_size
+        if not weight:
+            return self.backdoor.loss(f, rows)
         first, rest = slice(0, n), slice(n, None)
-        return self.settings.preference_weight * self.preference.loss(
-            f[first], _part(rows, first)
-        ) + self.backdoor.loss(f[rest], _part(rows, rest))
+        preferred = self.preference.loss(f[first], _part(rows, first))
+        return weight * preferred + self.backdoor.loss(f[rest], _part(rows, rest))
 
 
 def _those(kind: type[Any], values: dict[str, Any]) -> dict[str, Any]:

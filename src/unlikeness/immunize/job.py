@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -187,7 +188,7 @@ class Job:
             return listed(self.subjects, identifier=self.identifier)
         if self.images is None or self.class_noun is None:
             raise UsageError("whom to protect? give --images and --class-noun, or --subjects")
-        return [Listed(self.images, self.class_noun, self.identifier)]
+        return [Listed(self.images, self.class_noun.strip(), self.identifier.strip())]
 
 
 @dataclass(frozen=True)
@@ -221,11 +222,19 @@ def _alike(one: TextToImage, other: TextToImage) -> bool:
 
 
 def _check_output(output: Path) -> None:
-    """UsageError unless `output` is new, or an empty folder, in a place where a folder can be."""
+    """UsageError unless `output` is new, or an empty folder that another can take the place of, where a
+    folder can be made."""
     check_empty(output)
+    if output.is_symlink() or os.path.ismount(output) or output.resolve() == Path.cwd():
+        raise UsageError(
+            f"{output} is a link, a mount or the current folder, in whose place no other can be put; name a "
+            "new folder in it as --output"
+        )
     above = next(folder for folder in output.resolve().parents if folder.exists())
     if not above.is_dir():
         raise UsageError(f"{output} cannot be made, as {above} is no folder; name another --output")
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise UsageError(f"{output} cannot be made, as {above} must not be written to; name another --output")
 
 
 def _lines(path: Path) -> list[str]:

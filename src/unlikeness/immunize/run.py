@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from unlikeness.checkpoints import steps_done
 from unlikeness.diffusion.fingerprint import fingerprint
 from unlikeness.diffusion.lora import merged_copy
 from unlikeness.errors import UsageError
@@ -20,7 +21,7 @@ from unlikeness.immunize.preserve import Preserve, draw_general
 from unlikeness.immunize.registry import Defence, create
 from unlikeness.progress import Progress
 from unlikeness.subjects import Subject
-from unlikeness.training import adamw, train, trapezoid
+from unlikeness.training import adamw, identity_of, train, trapezoid
 
 if TYPE_CHECKING:
     from unlikeness.diffusion.latents import Posterior
@@ -78,6 +79,14 @@ def immunize(
         )
     check_turns(s, subjects)
     original = original or model
+    identity = _identity(defence, model, original, subjects, prompts)
+    if checkpoint is not None:
+        done = steps_done(checkpoint, identity_of(s.seed, identity))
+        if done > s.outer_steps:
+            raise UsageError(
+                f"the checkpoint {checkpoint} has {done} outer steps already, more than the {s.outer_steps} "
+                "asked for; raise outer_steps, or give another checkpoint"
+            )
     kept = keep(original, subjects, s, priors=priors, progress=progress)
     working = merged_copy(model, text_encoder=bool(s.text_encoder))
     for part in (working.unet, working.text_encoder) if s.text_encoder else (working.unet,):
@@ -96,20 +105,8 @@ def immunize(
         preserve = Preserve(general, prompts, s, kept, precision_of(s, working.device))
     defence.prepare(original, kept, progress)
     l2p = L2P(working, original, defence, kept, preserve=preserve)
-    identity: dict[str, Any] = {
-        **asdict(s),
-        "method": type(defence).__name__,
-        "model": fingerprint(model),
-        "original": fingerprint(original),
-        "subjects": [[one.digest, one.instance_prompt] for one in subjects],
-        "prompts": list(prompts),
-    }
-    if marked := mark_digest(s):
-        identity["pattern"] = marked  # wherever its file lies
-    if not s.fall and not s.bystanders_from and s.outer_steps % s.episode == 0:
-        del identity["outer_steps"]  # a longer run is the same as far as this one goes, and may go on from it
     every = -(-EVERY // s.episode) * s.episode  # a resumed run begins with a new attack, as it would have
-    done = train(
+    train(
         l2p,
         steps=s.outer_steps,
         optimizer=adamw(l2p.theta, lr=s.learning_rate, weight_decay=s.weight_decay),
@@ -124,12 +121,28 @@ def immunize(
         description="immunizing",
         after=after,
     )
-    if done.steps > s.outer_steps:
-        raise UsageError(
-            f"the checkpoint {checkpoint} has {done.steps} outer steps already, more than the "
-            f"{s.outer_steps} asked for; raise outer_steps, or give another checkpoint"
-        )
     released = l2p.finish()
     released.text_encoder = model.text_encoder  # attackers had one of their own
     released.clear_cache()
     return released
+
+
+def _identity(
+    defence: Defence, model: TextToImage, original: TextToImage, subjects: Sequence[Subject],
+    prompts: Sequence[str],
+) -> dict[str, Any]:  # fmt: skip
+    """What decides the result, and so which checkpoint is this run's."""
+    s = defence.settings
+    identity: dict[str, Any] = {
+        **asdict(s),
+        "method": type(defence).__name__,
+        "model": fingerprint(model),
+        "original": fingerprint(original),
+        "subjects": [[one.digest, one.instance_prompt] for one in subjects],
+        "prompts": list(prompts) if s.uses_prompts else [],
+    }
+    if marked := mark_digest(s):
+        identity["pattern"] = marked  # wherever its file lies
+    if not s.fall and not s.bystanders_from and s.outer_steps % s.episode == 0:
+        del identity["outer_steps"]  # a longer run is the same as far as this one goes, and may go on from it
+    return identity

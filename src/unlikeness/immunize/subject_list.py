@@ -115,10 +115,11 @@ def _entry(where: str, entry: Any, path: Path, identifier: str) -> Listed:
         if not isinstance(value, str) or not value.strip():
             raise UsageError(f"the {key} of {where} is no text; write it as {key}: {example}")
     own = {name: _own(where, name, values[name]) for name in _OWN if name in values}
-    images = path.parent / Path(values["images"]).expanduser()
+    images = Path(values["images"])
     try:
+        images = path.parent / images.expanduser()
         there = images.exists()
-    except OSError:  # a name that no file can have
+    except (OSError, RuntimeError):  # a name that no file can have, or of a user that there is not
         there = False
     if not there:
         raise UsageError(
