@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors import SafetensorError
 
 from unlikeness.cli import main
 
@@ -77,7 +79,9 @@ def test_train_refuses_wrong_settings_before_any_work(
     assert files(other) == ["letter.txt"]
 
 
-def test_train_writes_an_autoencoder_that_diffusers_opens(tmp_path: Path) -> None:
+def test_train_writes_an_autoencoder_that_diffusers_opens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     from diffusers import AutoencoderKL
 
     few = ["--set", "pictures=8", "--set", "crops=2", "--set", "kl_weight=1e-3", "--device", "cpu", "-q"]
@@ -85,7 +89,21 @@ def test_train_writes_an_autoencoder_that_diffusers_opens(tmp_path: Path) -> Non
     train = ["toybox", "train", "vae", *few, "--work", str(tmp_path / "work"), "--output", str(output)]
     assert main([*train, "--steps", "2"]) == 0
     vae = AutoencoderKL.from_pretrained(output)
+    modes = {file.stat().st_mode for file in output.iterdir()}
+    assert len(modes) == 1, "the weights are as readable as their configuration"
     assert vae.config.scaling_factor > 0
     assert (tmp_path / "work" / "vae.safetensors").exists()
     assert main([*train, "--steps", "2"]) == 2
     assert main([*train, "--steps", "2", "--overwrite"]) == 0
+
+    def full(*args: Any, **kwargs: Any) -> None:
+        raise SafetensorError("No space left on device (os error 28)")
+
+    monkeypatch.setattr(AutoencoderKL, "save_pretrained", full)
+    capsys.readouterr()
+    assert main([*train, "--steps", "2", "--overwrite"]) == 1
+    err = capsys.readouterr().err
+    assert f"{output} cannot be written" in err
+    assert err.count("\n") == 1
+    assert (output / "config.json").exists()
+    assert files(tmp_path) == ["vae", "work"]
