@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from safetensors import SafetensorError
 
@@ -65,6 +66,8 @@ def test_train_refuses_wrong_settings_before_any_work(
         "is no setting of VaeRecipe": ["vae", "--set", "stepz=3"],
         "must be NAME=VALUE": ["vae", "--set", "steps"],
         "steps must be at least 1": ["vae", "--steps", "0"],
+        "seed must be at least 0": ["vae", "--seed", "-1"],
+        "seed must be at most": ["model", "--seed", str(2**63)],
         "no earlier result": ["vae", "--output", str(other), "--overwrite"],
         "--overwrite": ["vae", "--output", str(made)],
         "holds no autoencoder": ["model", "--output", str(tmp_path / "model"), "--vae", str(other)],
@@ -107,3 +110,28 @@ def test_train_writes_an_autoencoder_that_diffusers_opens(
     assert err.count("\n") == 1
     assert (output / "config.json").exists()
     assert files(tmp_path) == ["vae", "work"]
+
+
+def test_the_checkpoint_of_a_model_is_of_one_autoencoder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from unlikeness.toybox.recipes import model
+    from unlikeness.toybox.recipes.vae import new_vae
+
+    asked: list[dict[str, Any]] = []
+
+    def stopped(*args: Any, settings: dict[str, Any], **kwargs: Any) -> None:
+        asked.append(settings)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(model, "train", stopped)
+    monkeypatch.setattr(model, "corpus", lambda: ["a photo of a dog on the beach"])
+    recipe = model.ModelRecipe(pictures=2)
+    for seed, name in ((0, "first"), (0, "same"), (1, "other")):
+        torch.manual_seed(seed)
+        new_vae().save_pretrained(tmp_path / name)
+        with pytest.raises(KeyboardInterrupt):
+            model.train_model(recipe, tmp_path / "model", work=tmp_path / "work", vae=tmp_path / name)
+    first, same, other = asked
+    assert first == same
+    assert first != other
