@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from unlikeness.errors import PictureError, UsageError
-from unlikeness.measure import compare, compare_pictures, report
+from unlikeness.measure import compare, compare_pictures, psnr, report
 from unlikeness.measure.report import to_json
 
 
@@ -96,10 +96,8 @@ def test_a_bad_pair_is_one_line_and_the_rest_goes_on(folders: tuple[Path, Path])
 def test_a_pair_too_large_for_memory_is_one_line_and_the_rest_goes_on(
     error: Exception, folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = report.psnr
-
     def full(a: Tensor, b: Tensor) -> Tensor:
-        monkeypatch.setattr(report, "psnr", whole)
+        monkeypatch.setattr(report, "psnr", psnr)
         raise error
 
     monkeypatch.setattr(report, "psnr", full)

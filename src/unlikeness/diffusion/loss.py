@@ -74,7 +74,7 @@ def mean_loss_over_levels(
     total = 0.0
     for level in torch.linspace(0, model.schedule.steps - 1, levels).round().tolist():
         eps = torch.randn(z0.shape, generator=generator).to(z0)
-        for some, noise in zip(z0.split(at_once), eps.split(at_once), strict=True):
+        for some, noise in zip(torch.split(z0, at_once), torch.split(eps, at_once), strict=True):
             t = torch.full((len(some),), int(level), device=z0.device)
             total += float(diffusion_loss(model, some, c, t=t, eps=noise)) * (len(some) / len(z0))
     return total / levels
