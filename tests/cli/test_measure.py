@@ -55,6 +55,14 @@ def test_a_pair_that_fails_makes_the_exit_status_1(
     assert "b.png" in err
 
 
+def test_pictures_over_the_bound_are_compared_when_it_is_raised(
+    folders: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["measure", *folders, "--max-pixels", "287"]) == 1
+    assert "raise max_pixels" in capsys.readouterr().err
+    assert main(["measure", *folders, "--max-pixels", "288"]) == 0
+
+
 def test_an_unknown_encoder_is_misuse(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = str(tmp_path)
     arguments = ["--subject", folder, "--generated", folder, "--class-images", folder, "--encoder", "toybix"]

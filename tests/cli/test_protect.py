@@ -6,12 +6,14 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from tests.protect.test_tiles import write
 from tests.tiny import write_tiny
 
 from unlikeness.cli import main
 from unlikeness.errors import UsageError
 from unlikeness.protect import registry
+from unlikeness.protect.rid.opening import Opened, open_network
 
 
 @pytest.fixture(scope="module")
@@ -126,3 +128,22 @@ def test_without_a_model_it_is_rid_in_one_pass(tmp_path: Path, capsys: pytest.Ca
     assert (entry["recipe"]["method"], entry["recipe"]["model"]) == ("rid", None)
     assert entry["recipe"]["settings"]["weights"] == "rid-toybox"
     assert 1 < entry["linf"] <= 4
+
+
+def test_rid_reads_its_network_once_and_where_it_is_told_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from unlikeness.protect.rid import method
+
+    asked: list[torch.device] = []
+
+    def counted(weights: str, device: torch.device, *, way: str) -> Opened:
+        asked.append(device)
+        return open_network(weights, torch.device("cpu"), way=way)
+
+    monkeypatch.setattr(method, "open_network", counted)
+    monkeypatch.setattr(method, "pick_device", torch.device)
+    write(tmp_path / "a.png", 50, 40)
+    where = [str(tmp_path / "a.png"), "-o", str(tmp_path / "out")]
+    assert main(["protect", *where, "--device", "meta", "-q"]) == 0
+    assert asked == [torch.device("meta")]

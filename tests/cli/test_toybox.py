@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from safetensors import SafetensorError
 
 from unlikeness.cli import main
 
@@ -63,6 +66,8 @@ def test_train_refuses_wrong_settings_before_any_work(
         "is no setting of VaeRecipe": ["vae", "--set", "stepz=3"],
         "must be NAME=VALUE": ["vae", "--set", "steps"],
         "steps must be at least 1": ["vae", "--steps", "0"],
+        "seed must be at least 0": ["vae", "--seed", "-1"],
+        "seed must be at most": ["model", "--seed", str(2**63)],
         "no earlier result": ["vae", "--output", str(other), "--overwrite"],
         "--overwrite": ["vae", "--output", str(made)],
         "holds no autoencoder": ["model", "--output", str(tmp_path / "model"), "--vae", str(other)],
@@ -77,7 +82,9 @@ def test_train_refuses_wrong_settings_before_any_work(
     assert files(other) == ["letter.txt"]
 
 
-def test_train_writes_an_autoencoder_that_diffusers_opens(tmp_path: Path) -> None:
+def test_train_writes_an_autoencoder_that_diffusers_opens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     from diffusers import AutoencoderKL
 
     few = ["--set", "pictures=8", "--set", "crops=2", "--set", "kl_weight=1e-3", "--device", "cpu", "-q"]
@@ -85,7 +92,46 @@ def test_train_writes_an_autoencoder_that_diffusers_opens(tmp_path: Path) -> Non
     train = ["toybox", "train", "vae", *few, "--work", str(tmp_path / "work"), "--output", str(output)]
     assert main([*train, "--steps", "2"]) == 0
     vae = AutoencoderKL.from_pretrained(output)
+    modes = {file.stat().st_mode for file in output.iterdir()}
+    assert len(modes) == 1, "the weights are as readable as their configuration"
     assert vae.config.scaling_factor > 0
     assert (tmp_path / "work" / "vae.safetensors").exists()
     assert main([*train, "--steps", "2"]) == 2
     assert main([*train, "--steps", "2", "--overwrite"]) == 0
+
+    def full(*args: Any, **kwargs: Any) -> None:
+        raise SafetensorError("No space left on device (os error 28)")
+
+    monkeypatch.setattr(AutoencoderKL, "save_pretrained", full)
+    capsys.readouterr()
+    assert main([*train, "--steps", "2", "--overwrite"]) == 1
+    err = capsys.readouterr().err
+    assert f"{output} cannot be written" in err
+    assert err.count("\n") == 1
+    assert (output / "config.json").exists()
+    assert files(tmp_path) == ["vae", "work"]
+
+
+def test_the_checkpoint_of_a_model_is_of_one_autoencoder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from unlikeness.toybox.recipes import model
+    from unlikeness.toybox.recipes.vae import new_vae
+
+    asked: list[dict[str, Any]] = []
+
+    def stopped(*args: Any, settings: dict[str, Any], **kwargs: Any) -> None:
+        asked.append(settings)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(model, "train", stopped)
+    monkeypatch.setattr(model, "corpus", lambda: ["a photo of a dog on the beach"])
+    recipe = model.ModelRecipe(pictures=2)
+    for seed, name in ((0, "first"), (0, "same"), (1, "other")):
+        torch.manual_seed(seed)
+        new_vae().save_pretrained(tmp_path / name)
+        with pytest.raises(KeyboardInterrupt):
+            model.train_model(recipe, tmp_path / "model", work=tmp_path / "work", vae=tmp_path / name)
+    first, same, other = asked
+    assert first == same
+    assert first != other

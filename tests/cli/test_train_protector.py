@@ -135,6 +135,8 @@ def test_misuse_is_said_before_any_model_is_loaded(
         "--set steps must be NAME=VALUE": ["-o", output, "--set", "steps"],
         "--network fine must be NAME=VALUE": ["-o", output, "--network", "fine"],
         "steps must be at least 1": ["-o", output, "--steps", "0"],
+        "seed must be at least 0": ["-o", output, "--seed", "-1"],
+        "seed must be at most": ["-o", output, "--seed", str(2**63)],
         "are all 0": ["-o", output, "--loss", "regression", "--set", "regression_weight=0"],
         "nothing to learn from": ["-o", output, "--set", "renders=0", "--set", "leaves=0"],
         "/no/such/picture does not exist": ["-o", output, "--images", "/no/such/picture"],

@@ -72,6 +72,7 @@ def test_only_what_is_needed_is_fetched(monkeypatch: pytest.MonkeyPatch, tmp_pat
     assert [name for name in asked["allow_patterns"] if name in files] == [
         "model_index.json",
         "immunization.json",
+        "README.md",
         "unet/config.json",
         "unet/diffusion_pytorch_model.safetensors",
         "text_encoder/model.safetensors",
@@ -83,6 +84,8 @@ def test_what_cannot_be_a_name_is_refused(tmp_path: Path) -> None:
     for wrong in (str(tmp_path / "nowhere"), "./nowhere", "stable-diffusion", "a/b/c"):
         with pytest.raises(UsageError, match="is no folder here"):
             locate(wrong)
+    with pytest.raises(UsageError, match="model ~nobody-here begins with a user"):
+        locate("~nobody-here")
     with pytest.raises(UsageError, match="hub name"):
         locate("bad name/with spaces", local_files_only=True)
     (tmp_path / "model.safetensors").touch()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import shutil
 from pathlib import Path
@@ -202,6 +203,17 @@ def test_saving_never_overwrites(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     assert (model.save_pretrained(tmp_path / "empty") / "model_index.json").exists()
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_a_saved_model_is_for_every_reader(tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        saved = tiny_model(tmp_path).save_pretrained(tmp_path / "saved")
+    finally:
+        os.umask(before)
+    modes = {path.stat().st_mode & 0o777 for path in saved.rglob("*") if path.is_file()}
+    assert modes == {0o644}
+    assert {path.stat().st_mode & 0o777 for path in (saved, saved / "unet")} == {0o755}
 
 
 def test_saving_in_half_precision_leaves_the_model_alone(tmp_path: Path) -> None:

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 from tests.tiny import pictures, tiny_model
+from torch import Tensor
 
-from unlikeness.diffusion import diffusion_loss, draw
+from unlikeness.diffusion import diffusion_loss, draw, loss
 from unlikeness.diffusion.devices import pick_device, pick_dtype
 from unlikeness.errors import UsageError
 
@@ -52,6 +53,26 @@ def test_the_gradient_of_the_loss_reaches_the_pixels(prediction_type: str, vae: 
         slope = (loss(images + step * direction) - loss(images - step * direction)) / (2 * step)
     assert slope.abs() > 1e-6
     assert torch.allclose((gradient * direction).sum(), slope, rtol=1e-4)
+
+
+def test_the_mean_loss_is_the_same_in_parts_of_bounded_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, images = tiny_model(tmp_path), pictures(5)
+    asked: list[int] = []
+    predict = model.predict
+
+    def counted(z_t: Tensor, t: Tensor, c: Tensor) -> Tensor:
+        asked.append(len(z_t))
+        return predict(z_t, t, c)
+
+    monkeypatch.setattr(model, "predict", counted)
+    whole = loss.mean_loss_over_levels(model, images, "a photo", seed=3, levels=2, draws=2)
+    assert asked == [10, 10]
+    monkeypatch.setattr(loss, "_AT_ONCE", 4 * 4 * 8 * 8)
+    parts = loss.mean_loss_over_levels(model, images, "a photo", seed=3, levels=2, draws=2)
+    assert asked[2:] == [4, 4, 2, 4, 4, 2]
+    assert parts == pytest.approx(whole, rel=1e-5)
 
 
 def test_encoding_honours_scale_and_shift(tmp_path: Path) -> None:

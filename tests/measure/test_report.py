@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from torch import Tensor
 
 from unlikeness.errors import PictureError, UsageError
-from unlikeness.measure import compare, compare_pictures
+from unlikeness.measure import compare, compare_pictures, psnr, report
 from unlikeness.measure.report import to_json
 
 
@@ -59,34 +60,52 @@ def test_identical_and_tiny_pictures_have_no_psnr_or_ssim(tmp_path: Path) -> Non
 
 
 def test_folders_match_by_relative_name_and_name_the_rest(folders: tuple[Path, Path]) -> None:
-    report = compare(*folders)
-    assert [p.name for p in report.pictures] == ["a.png", "trip/b.png"]
-    assert report.only_original == ("left.png",)
-    assert report.only_protected == ("trip/right.png",)
-    assert report.failed == ()
-    assert report.max_linf == 8
-    assert report.psnr is not None
-    assert report.psnr.n == 2
+    found = compare(*folders)
+    assert [p.name for p in found.pictures] == ["a.png", "trip/b.png"]
+    assert found.only_original == ("left.png",)
+    assert found.only_protected == ("trip/right.png",)
+    assert found.failed == ()
+    assert found.max_linf == 8
+    assert found.psnr is not None
+    assert found.psnr.n == 2
 
 
 def test_a_folder_protected_into_itself_is_not_compared_with_its_output(tmp_path: Path) -> None:
     write(tmp_path / "a.png", 1)
     write(tmp_path / "protected" / "a.png", 1, change=8)
-    report = compare(tmp_path, tmp_path / "protected")
-    assert [p.name for p in report.pictures] == ["a.png"]
-    assert report.only_original == ()
+    found = compare(tmp_path, tmp_path / "protected")
+    assert [p.name for p in found.pictures] == ["a.png"]
+    assert found.only_original == ()
 
 
 def test_a_bad_pair_is_one_line_and_the_rest_goes_on(folders: tuple[Path, Path]) -> None:
     original, protected = folders
     (protected / "a.png").write_bytes((protected / "a.png").read_bytes()[:60])
     write(protected / "left.png", 3, size=(24, 21))
-    report = compare(original, protected)
-    assert [p.name for p in report.pictures] == ["trip/b.png"]
-    assert len(report.failed) == 2
-    assert "a.png" in report.failed[0]
-    assert "24 × 21 px" in report.failed[1]
-    assert all("\n" not in line for line in report.failed)
+    found = compare(original, protected)
+    assert [p.name for p in found.pictures] == ["trip/b.png"]
+    assert len(found.failed) == 2
+    assert "a.png" in found.failed[0]
+    assert "24 × 21 px" in found.failed[1]
+    assert all("\n" not in line for line in found.failed)
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")]
+)
+def test_a_pair_too_large_for_memory_is_one_line_and_the_rest_goes_on(
+    error: Exception, folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(a: Tensor, b: Tensor) -> Tensor:
+        monkeypatch.setattr(report, "psnr", psnr)
+        raise error
+
+    monkeypatch.setattr(report, "psnr", full)
+    found = compare(*folders)
+    assert [p.name for p in found.pictures] == ["trip/b.png"]
+    (line,) = found.failed
+    assert "a.png" in line
+    assert "do not fit in memory" in line
 
 
 def test_the_report_is_reproducible_json(folders: tuple[Path, Path]) -> None:

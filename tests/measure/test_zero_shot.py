@@ -170,6 +170,11 @@ def test_from_the_hub_no_pickle_is_even_fetched(folder: Path, monkeypatch: pytes
     ]  # fmt: skip
 
 
+def test_a_user_who_is_not_known_is_one_sentence() -> None:
+    with pytest.raises(UsageError, match="reader ~nobody-here begins with a user"):
+        zero_shot.load(["dog"], "~nobody-here")
+
+
 def test_an_unreachable_hub_is_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def unreachable(*args: Any, **kwargs: Any) -> Any:
         raise ConnectionError("Name or service not known")

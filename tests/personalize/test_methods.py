@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
 import torch
 from diffusers import StableDiffusionPipeline
+from safetensors import SafetensorError
 from tests.tiny import pictures, tiny_model
 
 from unlikeness.diffusion import TextToImage, diffusion_loss
@@ -151,6 +153,7 @@ def test_a_lora_file_loads_in_plain_diffusers_and_here(tmp_path: Path) -> None:
     model = tiny_model(tmp_path)
     tuned = personalize(model, SUBJECT, "lora", QUICK["lora"])
     file = save_lora(tuned, tmp_path / "lora")
+    assert file.stat().st_mode == (tmp_path / "tiny-epsilon-kl-0" / "model_index.json").stat().st_mode
     assert file.name == FILE
     pipe = StableDiffusionPipeline.from_pretrained(model.source)
     assert not torch.allclose(answer(pipe), answer(tuned), atol=1e-3)
@@ -191,4 +194,17 @@ def test_a_lora_that_does_not_fit_is_one_sentence(tmp_path: Path) -> None:
     tuned = personalize(model, SUBJECT, "lora", {**QUICK["lora"], "steps": 1})
     save_lora(tuned, tmp_path / "lora")
     with pytest.raises(UsageError, match="never overwritten"):
+        save_lora(tuned, tmp_path / "lora")
+
+
+def test_a_lora_that_cannot_be_written_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tuned = personalize(tiny_model(tmp_path), SUBJECT, "lora", QUICK["lora"])
+
+    def full(*args: Any, **kwargs: Any) -> None:
+        raise SafetensorError("No space left on device (os error 28)")
+
+    monkeypatch.setattr(safetensors.torch, "save_file", full)
+    with pytest.raises(UnlikenessError, match="No space left"):
         save_lora(tuned, tmp_path / "lora")

@@ -35,6 +35,9 @@ def visibility(
     protected: Annotated[Path, typer.Argument(help="Its protected copy, or the folder with the copies.")],
     json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the bootstrap intervals.")] = 0,
+    max_pixels: Annotated[
+        int, typer.Option(min=1, help="Larger pictures are not compared; as for protect.")
+    ] = 100_000_000,
 ) -> None:
     """How far protected pictures are from their originals: L∞ [n/255], PSNR [dB], SSIM, size of the files.
 
@@ -44,7 +47,7 @@ def visibility(
     from unlikeness.progress import on_stderr
 
     with on_stderr(quiet=not (original.is_dir() and protected.is_dir())) as progress:
-        report = compare(original, protected, seed=seed, progress=progress)
+        report = compare(original, protected, seed=seed, max_pixels=max_pixels, progress=progress)
     if json:
         typer.echo(to_json(report))
     else:

@@ -93,7 +93,7 @@ def protect(
     from unlikeness.progress import on_stderr
     from unlikeness.protect import batches, folder, registry
     from unlikeness.protect.masks import find_masks
-    from unlikeness.protect.rid.method import Rid
+    from unlikeness.protect.rid.method import Rid, RidSettings
     from unlikeness.protect.survey import survey
     from unlikeness.protect.targets import find_targets
     from unlikeness.protect.tiles import Scale
@@ -125,10 +125,9 @@ def protect(
     loaded = TextToImage.from_pretrained(against, device=device, dtype=dtype) if found.needs_model else None
 
     def make(settings: ProtectSettings) -> Perturber:
-        protection = registry.create(method, loaded, settings)
-        if isinstance(protection, Rid):
-            protection.to(device)
-        return protection
+        if found.protection is Rid and isinstance(settings, RidSettings):
+            return Rid(None, settings, device=device)
+        return registry.create(method, loaded, settings)
 
     protection = make(settings)
     size = batch_size or batches.default_batch_size(

@@ -10,7 +10,7 @@ from typing import Any
 from unlikeness.diffusion.weights import needed_files
 from unlikeness.errors import UnlikenessError, UsageError
 
-__all__ = ["ALIASES", "fetch", "locate"]
+__all__ = ["ALIASES", "at_home", "fetch", "locate"]
 
 ALIASES = {
     # Runway left the hub in August 2024; its checkpoint is kept by the hub itself.
@@ -49,7 +49,7 @@ def locate(
         from unlikeness.toybox.weights import model_path
 
         return Path(model_path())
-    path = Path(name).expanduser()
+    path = at_home(name, "model")
     if path.is_dir():
         return path
     if path.is_file():
@@ -64,6 +64,16 @@ def locate(
     return fetch(
         repo, said, lambda files: _wanted(files, half), revision=revision, local_files_only=local_files_only
     )
+
+
+def at_home(name: str, what: str) -> Path:
+    """The path with ~ and ~USER written out. UsageError, about `what`, for a user who is not known here."""
+    try:
+        return Path(name).expanduser()
+    except RuntimeError as error:
+        raise UsageError(
+            f"{what} {name} begins with a user who has no home here; write its folder out, or ./{name}"
+        ) from error
 
 
 def fetch(
@@ -119,10 +129,13 @@ def _why(error: Exception, revision: str | None) -> str:
 
 
 def _wanted(files: list[str], half: bool) -> list[str]:
-    """Those of the repository's files that loading, verifying and saving need: none of the duplicates."""
+    """Those of the repository's files that loading, verifying and saving need: none of the duplicates.
+
+    The card is among them, since a changed model's card repeats it.
+    """
     folders: dict[str, list[str]] = defaultdict(list)
     for file in files:
         folder, _, name = file.rpartition("/")
         folders[folder].append(name)
     kept = [f"{folder}/{name}" for folder in _COMPONENTS for name in needed_files(folders[folder], half=half)]
-    return ["model_index.json", "unlikeness.json", "immunization.json", *kept]
+    return ["model_index.json", "unlikeness.json", "immunization.json", "README.md", *kept]

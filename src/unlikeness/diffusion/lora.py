@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import SafetensorError
 
 from unlikeness.diffusion.quiet import quiet
 from unlikeness.errors import UnlikenessError, UsageError
+from unlikeness.tensors import for_readers
 
 if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage
@@ -49,7 +51,7 @@ def save_lora(model: TextToImage, folder: Path) -> Path:
 
     Any diffusers pipeline loads it with `load_lora_weights`. UsageError if the model has no adapter, or one
     that was read from a file (its scale and its part in the text encoder would be lost), or if the file
-    exists.
+    exists; UnlikenessError if it cannot be written.
     """
     from diffusers.loaders import StableDiffusionLoraLoaderMixin
     from diffusers.utils import convert_state_dict_to_diffusers
@@ -70,8 +72,9 @@ def save_lora(model: TextToImage, folder: Path) -> Path:
             StableDiffusionLoraLoaderMixin.save_lora_weights(
                 folder, unet_lora_layers=layers, weight_name=work, safe_serialization=True
             )
+        for_readers(folder / work)
         (folder / work).rename(folder / FILE)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise UnlikenessError(
             f"the LoRA cannot be saved to {folder} ({error}); free space or give another folder"
         ) from error
@@ -85,7 +88,6 @@ def load_lora(model: TextToImage, path: str | Path) -> TextToImage:
     safetensors only. UsageError if there is no such file; UnlikenessError if it does not fit the model.
     """
     from diffusers.loaders import StableDiffusionLoraLoaderMixin as Loader
-    from safetensors import SafetensorError
 
     file = Path(path) / FILE if Path(path).is_dir() else Path(path)
     if not file.is_file() or file.suffix != ".safetensors":

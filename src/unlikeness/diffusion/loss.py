@@ -17,6 +17,9 @@ __all__ = ["diffusion_loss", "draw", "mean_loss_over_levels"]
 DRAWS = 4
 """Draws of ε a picture and noise level in `mean_loss_over_levels`."""
 
+_AT_ONCE = 4 * 64 * 64 * 16
+"""Latent values in one of its calls of the U-Net: 16 pictures of 512 px."""
+
 
 def draw(model: TextToImage, z0: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
     """(t long [B] uniform over all levels, ε like z0), on z0's device, in this order from `generator`."""
@@ -61,15 +64,17 @@ def mean_loss_over_levels(
     """The frozen model's diffusion loss on images [B, 3, H, W] in [0, 1], mean over pictures, t and ε.
 
     t takes `levels` values, evenly spaced over all, each with `draws` draws of ε a picture; ε comes from
-    `seed`
-    alone, so that a picture and its protected copy meet the same.
+    `seed` alone, so that a picture and its protected copy meet the same. The U-Net sees a bounded number of
+    pictures at once, however many there are.
     """
     z0 = model.encode_all(images).mean.repeat(draws, 1, 1, 1)
     c = model.embed([prompt])
     generator = torch.Generator().manual_seed(seed)
+    at_once = max(_AT_ONCE // z0[0].numel(), 1)
     total = 0.0
     for level in torch.linspace(0, model.schedule.steps - 1, levels).round().tolist():
         eps = torch.randn(z0.shape, generator=generator).to(z0)
-        t = torch.full((len(z0),), int(level), device=z0.device)
-        total += float(diffusion_loss(model, z0, c, t=t, eps=eps))
+        for some, noise in zip(torch.split(z0, at_once), torch.split(eps, at_once), strict=True):
+            t = torch.full((len(some),), int(level), device=z0.device)
+            total += float(diffusion_loss(model, some, c, t=t, eps=noise)) * (len(some) / len(z0))
     return total / levels

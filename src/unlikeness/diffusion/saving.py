@@ -17,6 +17,7 @@ from unlikeness.diffusion.lora import merge
 from unlikeness.diffusion.quiet import quiet
 from unlikeness.diffusion.weights import choose_weights, needed_files
 from unlikeness.errors import UnlikenessError, UsageError
+from unlikeness.tensors import for_readers
 
 if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage
@@ -44,7 +45,7 @@ def save_folder(model: TextToImage, folder: Path, dtype: torch.dtype | None = No
     try:
         with quiet():
             _write(model, work, dtype)
-        work.chmod(0o755)
+        for_readers(work, *work.rglob("*"))
         if folder.exists():
             folder.rmdir()
         work.rename(folder)

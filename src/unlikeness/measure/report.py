@@ -14,6 +14,7 @@ from unlikeness import __version__, pictures
 from unlikeness.errors import PictureError, UsageError
 from unlikeness.measure.bootstrap import Interval, bootstrap_mean
 from unlikeness.measure.visibility import SSIM_WINDOW, linf, psnr, ssim
+from unlikeness.pictures.reading import MAX_PIXELS
 from unlikeness.progress import Progress, Silent
 
 __all__ = ["PictureVisibility", "VisibilityReport", "compare", "compare_pictures", "to_json"]
@@ -61,9 +62,25 @@ def to_json(report: object) -> str:
     return json.dumps(asdict(report), indent=2, ensure_ascii=False, allow_nan=False)  # type: ignore[call-overload]
 
 
-def compare_pictures(original: Path, protected: Path, name: str | None = None) -> PictureVisibility:
-    """Compare two files. Raises PictureError if one cannot be read or their sizes differ."""
-    a, b = pictures.open_picture(original).rgb, pictures.open_picture(protected).rgb
+def compare_pictures(
+    original: Path, protected: Path, name: str | None = None, *, max_pixels: int = MAX_PIXELS
+) -> PictureVisibility:
+    """Compare two files of at most `max_pixels`.
+
+    Raises PictureError if one cannot be read, their sizes differ, or memory does not hold both.
+    """
+    try:
+        return _compared(original, protected, name or original.name, max_pixels)
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "can't allocate memory" not in str(error):  # torch's
+            raise
+        raise PictureError(
+            f"{protected}: it and its original do not fit in memory together; close programs"
+        ) from error
+
+
+def _compared(original: Path, protected: Path, name: str, max_pixels: int) -> PictureVisibility:
+    a, b = (pictures.open_picture(file, max_pixels=max_pixels).rgb for file in (original, protected))
     if a.shape != b.shape:
         raise PictureError(
             f"{protected}: {b.shape[1]} × {b.shape[0]} px, but its original has {a.shape[1]} × {a.shape[0]}; "
@@ -72,7 +89,7 @@ def compare_pictures(original: Path, protected: Path, name: str | None = None) -
     x, y = (torch.from_numpy(p).permute(2, 0, 1).unsqueeze(0) for p in (a, b))
     ratio = float(psnr(x, y))
     return PictureVisibility(
-        name=name or original.name,
+        name=name,
         linf=float(linf(x, y)),
         psnr=ratio if math.isfinite(ratio) else None,
         ssim=float(ssim(x, y)) if min(x.shape[-2:]) >= SSIM_WINDOW else None,
@@ -82,9 +99,16 @@ def compare_pictures(original: Path, protected: Path, name: str | None = None) -
 
 
 def compare(
-    original: Path, protected: Path, *, seed: int = 0, progress: Progress | None = None
+    original: Path,
+    protected: Path,
+    *,
+    seed: int = 0,
+    max_pixels: int = MAX_PIXELS,
+    progress: Progress | None = None,
 ) -> VisibilityReport:
     """Compare two files, or two folders whose pictures are matched by their name relative to the folder.
+
+    max_pixels: larger pictures cannot be compared.
 
     Raises UsageError if one is a file and the other a folder, or if a folder pair has no name in common.
     """
@@ -94,7 +118,7 @@ def compare(
     if original.is_dir() != protected.is_dir():
         raise UsageError(f"{original} and {protected}: give two files or two folders, not one of each")
     if not original.is_dir():
-        return _report([compare_pictures(original, protected)], [], [], [], seed)
+        return _report([compare_pictures(original, protected, max_pixels=max_pixels)], [], [], [], seed)
 
     left, right = _by_name(original, protected), _by_name(protected, original)
     both = sorted(left.keys() & right.keys())
@@ -109,7 +133,7 @@ def compare(
     failed: list[str] = []
     for name in both:
         try:
-            done.append(compare_pictures(left[name], right[name], name))
+            done.append(compare_pictures(left[name], right[name], name, max_pixels=max_pixels))
         except PictureError as error:
             failed.append(str(error))
         progress.advance()

@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from unlikeness.diffusion.hub import fetch
+from unlikeness.diffusion.hub import at_home, fetch
 from unlikeness.diffusion.quiet import quiet
 from unlikeness.diffusion.weights import needed_files
 from unlikeness.errors import UnlikenessError, UsageError
@@ -139,7 +139,7 @@ def load(nouns: Sequence[str], name: str | Path = CLIP, *, device: str | torch.d
 
 
 def _folder(name: str) -> Path:
-    path = Path(name).expanduser()
+    path = at_home(name, "reader")
     if path.is_dir():
         return path
     if name.startswith((".", "/", "~")) or name.count("/") != 1 or "\\" in name:

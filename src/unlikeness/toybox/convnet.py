@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from unlikeness.tensors import save_tensors
+
 WIDTHS = (32, 64, 128, 192)
 
 
@@ -39,13 +41,11 @@ class ConvNet(nn.Module):
 
 
 def save_half(module: nn.Module, path: Path) -> None:
-    """Write a module's weights in half precision, safetensors, moved into place."""
-    from safetensors.torch import save_file
+    """Write a module's weights in half precision, safetensors, moved into place.
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    save_file({name: value.half().contiguous() for name, value in module.state_dict().items()}, part)
-    part.replace(path)
+    UnlikenessError if they cannot be written.
+    """
+    save_tensors({name: value.half().contiguous() for name, value in module.state_dict().items()}, path)
 
 
 def load_float(module: nn.Module, path: Path) -> None:

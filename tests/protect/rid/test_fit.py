@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
+import safetensors.torch
 import torch
 from PIL import Image
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from tests.protect.rid.small import FEW, SMALL
 from tests.tiny import PIXELS, pictures
 from torch import Tensor
 
 from unlikeness.diffusion import TextToImage
-from unlikeness.errors import UsageError
+from unlikeness.errors import UnlikenessError, UsageError
 from unlikeness.progress import Silent
 from unlikeness.protect.advdm import AdvDM
 from unlikeness.protect.rid import fit
@@ -127,6 +130,18 @@ def test_regression_pulls_to_gradient_perturbations_that_are_made_once(
     (tmp_path / fit.CHECKPOINT).unlink()
     run()
     assert len(made) == 2
+
+
+def test_pairs_that_cannot_be_written_are_one_sentence(
+    model: TextToImage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*args: Any, **kwargs: Any) -> None:
+        raise SafetensorError("No space left on device (os error 28)")
+
+    monkeypatch.setattr(safetensors.torch, "save_file", full)
+    recipe = ProtectorRecipe(**FEW, regression_weight=1.0, pairs=1, pair_steps=1)
+    with pytest.raises(UnlikenessError, match=r"00000\.safetensors cannot be written"):
+        train_protector(recipe, [model], tmp_path / "o.safetensors", work=tmp_path, network=SMALL)
 
 
 def test_a_masked_batch_trains_and_its_masked_out_region_is_untouched(

@@ -7,9 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
+from tests.protect.rid.official import checkpoint, written
 
 from unlikeness import protect
 from unlikeness.errors import UnlikenessError, UsageError
+from unlikeness.protect.rid import opening
 from unlikeness.protect.rid.method import Rid, RidSettings
 from unlikeness.protect.rid.network import NetworkSettings, Protector
 from unlikeness.protect.rid.pictures import dead_leaves
@@ -88,6 +91,32 @@ def test_missing_weights_are_one_sentence(name: str, tmp_path: Path) -> None:
         Rid(None, RidSettings(weights=str(tmp_path / name)))
     assert name in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_an_official_checkpoint_is_opened_in_either_format(tmp_path: Path) -> None:
+    pickled = written(tmp_path, checkpoint())
+    save_file(checkpoint(), tmp_path / "net.safetensors")
+    first, second = (
+        Rid(None, RidSettings(weights=str(path))) for path in (pickled, tmp_path / "net.safetensors")
+    )
+    assert first.fingerprint == second.fingerprint
+    images = leaves(1)
+    assert torch.equal(first.perturb(images, [0]), second.perturb(images, [0]))
+    save_file({"lora.down": torch.ones(2)}, tmp_path / "lora.safetensors")
+    with pytest.raises(UsageError, match=r"lora\.safetensors are no official RID network"):
+        Rid(None, RidSettings(weights=str(tmp_path / "lora.safetensors")))
+
+
+@pytest.mark.parametrize("kind", ["ours", "official"])
+def test_the_fingerprint_is_the_same_wherever_it_computes(
+    kind: str, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = file if kind == "ours" else written(tmp_path, checkpoint())
+    marks = []
+    for half in (False, True):
+        monkeypatch.setattr(opening, "computes_bfloat16", lambda device, half=half: half)
+        marks.append(Rid(None, RidSettings(weights=str(path))).fingerprint)
+    assert marks[0] == marks[1]
 
 
 def test_wrong_shapes_are_usage_errors(file: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -157,6 +158,12 @@ def test_photographs_become_squares_and_damaged_files_are_left_out(tmp_path: Pat
     (folder / "1.png").unlink()
     fewer = photo_bank([folder], 16, folder=tmp_path / "work")
     assert (len(fewer), fewer.name == bank.name) == (2, False)
+
+
+def test_a_name_in_another_encoding_is_read_too(tmp_path: Path) -> None:
+    folder = photographs(tmp_path / "in")
+    (folder / "0.png").rename(folder / os.fsdecode(b"caf\xe9.png"))
+    assert len(photo_bank([folder], 16, folder=tmp_path / "work")) == 3
 
 
 def test_a_photograph_keeps_its_centre(tmp_path: Path) -> None:

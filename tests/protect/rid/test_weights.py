@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,18 @@ def test_what_is_saved_comes_back_to_half_precision(saved: Path) -> None:
     assert not loaded.network.training
     assert not any(p.requires_grad for p in loaded.network.parameters())
     assert [file.name for file in saved.parent.iterdir()] == [saved.name]
+
+
+def test_a_protector_that_cannot_be_written_is_one_sentence(saved: Path) -> None:
+    assert saved.stat().st_mode & 0o777 == 0o666 & ~umask()
+    with pytest.raises(UnlikenessError, match="cannot be written"):
+        save_protector(protector(), saved / "ours.safetensors", about={"resolution": 64})
+
+
+def umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def test_a_loaded_protector_computes(saved: Path) -> None:

@@ -29,7 +29,7 @@ class RidSettings(ProtectSettings):
     weights: str = setting(
         "rid-toybox",
         "A shipped protector's name, a file of `unlikeness train-protector` or `unlikeness export`, or an "
-        "official checkpoint (.bin).",
+        "official checkpoint (.bin, .safetensors).",
         source="ours: trained against the toybox",
     )
     way: str = setting(
@@ -46,12 +46,13 @@ class Rid:
     Args:
         model: not needed. If one is given, it says where to compute.
         settings: weights and budget.
+        device: where to compute without a model.
 
     The network computes in bfloat16 where that is quicker. Its answer depends on the picture alone: seeds
     change nothing.
 
     Raises:
-        UsageError, UnlikenessError: see `open_network`.
+        UsageError, UnlikenessError: see `open_network`; a device that is not there.
     """
 
     settings_type: ClassVar[type[ProtectSettings]] = RidSettings
@@ -59,14 +60,12 @@ class Rid:
     tile: ClassVar[int] = 512
     """Side of the tiles that it works on at a picture's own size [px]: any would do, and few are quicker."""
 
-    def __init__(self, model: TextToImage | None, settings: RidSettings) -> None:
+    def __init__(
+        self, model: TextToImage | None, settings: RidSettings, *, device: str | torch.device = "auto"
+    ) -> None:
         self.settings = settings
-        self.to("auto" if model is None else model.device)
-
-    def to(self, device: str | torch.device) -> None:
-        """Open the network on this device. UsageError for one that is not there."""
-        settings = self.settings
-        self._network = open_network(settings.weights, pick_device(device), way=settings.way)
+        where = pick_device(device) if model is None else model.device
+        self._network = open_network(settings.weights, where, way=settings.way)
         self.resolution = self._network.resolution
         self.fingerprint = self._network.fingerprint
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from unlikeness.diffusion.devices import computes_bfloat16
 from unlikeness.protect.rid.network import LARGEST_BUDGET
 from unlikeness.protect.rid.official import load_official
-from unlikeness.protect.rid.weights import Loaded, load_protector
+from unlikeness.protect.rid.weights import Loaded, is_protector, load_protector
 
 __all__ = ["Opened", "open_network"]
 
@@ -26,7 +26,7 @@ class Opened:
 
     Attributes:
         resolution: of the models that it was trained against [px].
-        fingerprint: a digest of its weights.
+        fingerprint: a digest of its weights, on every device the same.
         delta: (images [B, 3, H, W] in [0, 1], budget plane [B, 1, H, W] in n/255) -> δ, float32, on the
             images' device, nowhere beyond the budget.
     """
@@ -39,6 +39,8 @@ class Opened:
 def open_network(weights: str, device: torch.device, *, way: str = "resize") -> Opened:
     """By the file's suffix: .onnx, the official .bin (.pt, .pth, .ckpt), else ours by name or file.
 
+    A .safetensors file that `train-protector` has not written is read as an official one.
+
     way: how the official network, which only knows squares of one size, meets pictures of another: see
     `OfficialRid.delta`.
 
@@ -50,6 +52,8 @@ def open_network(weights: str, device: torch.device, *, way: str = "resize") -> 
         return _official(weights, device, way)
     if suffix == ".onnx":
         return _onnx(weights)
+    if suffix == ".safetensors" and Path(weights).is_file() and not is_protector(Path(weights)):
+        return _official(weights, device, way)
     return _ours(load_protector(weights), device)
 
 
@@ -70,14 +74,15 @@ def _ours(loaded: Loaded, device: torch.device) -> Opened:
 
 
 def _official(weights: str, device: torch.device, way: str) -> Opened:
-    dtype = torch.bfloat16 if computes_bfloat16(device) else torch.float32
-    network = load_official(weights, device=device, dtype=dtype)
+    network = load_official(weights)
+    mark = _digest(network)  # the same whatever it will compute in
+    network.to(device, torch.bfloat16 if computes_bfloat16(device) else torch.float32)
 
     def delta(images: Tensor, plane: Tensor) -> Tensor:
         unit = network.delta(images.float(), 255.0, way=way)
         return unit * (plane.float().to(images.device) / 255)
 
-    return Opened(network.side, _digest(network), delta)
+    return Opened(network.side, mark, delta)
 
 
 def _onnx(weights: str) -> Opened:

@@ -86,7 +86,7 @@ def photo_bank(paths: Sequence[Path], size: int, *, folder: Path, progress: Prog
 
     files = [file for _, file in find_pictures(paths)]
     stamp = "\n".join(f"{f.resolve()} {f.stat().st_mtime_ns} {f.stat().st_size}" for f in files)
-    name = f"photos-{hashlib.sha256(stamp.encode()).hexdigest()[:12]}-{size}"
+    name = f"photos-{hashlib.sha256(os.fsencode(stamp)).hexdigest()[:12]}-{size}"
     if not (folder / f"{name}.npy").exists():
         progress = progress or Silent()
         progress.start(len(files), "reading pictures", "picture")

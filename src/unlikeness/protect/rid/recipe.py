@@ -72,7 +72,7 @@ class ProtectorRecipe(Checked):
     )  # fmt: skip
     pair_steps: int = setting(50, "Gradient steps for each of these.", source="RID: 50", at_least=1)
     pair_budget: float = setting(8.0, "Their budget.", unit="n/255", source="RID: 6", at_least=0.1)
-    seed: int = setting(0, "Of pictures, weights and noise.")
+    seed: int = setting(0, "Of pictures, weights and noise.", at_least=0, at_most=2**63 - 1)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from unlikeness.diffusion.fingerprint import fingerprint
 from unlikeness.progress import Progress, Silent
 from unlikeness.protect.advdm import AdvDM, AdvDMSettings
 from unlikeness.protect.rng import derive
+from unlikeness.tensors import save_tensors
 from unlikeness.training import step_generator
 
 if TYPE_CHECKING:
@@ -56,8 +56,9 @@ def pairs_of(
     pictures, at the same cost a picture as with one. All are as large as the largest model's.
 
     draw: (count, side, generator) -> images. source: says which pictures `draw` chooses from.
+    UnlikenessError if `folder` cannot be written.
     """
-    from safetensors.torch import load_file, save_file
+    from safetensors.torch import load_file
 
     steps, budget = recipe.pair_steps, recipe.pair_budget
     settings = AdvDMSettings(
@@ -66,7 +67,6 @@ def pairs_of(
     side = max(model.resolution for model in models)
     asked = json.dumps([repr(settings), recipe.seed, source, [fingerprint(model) for model in models]])
     folder = folder / hashlib.sha256(asked.encode()).hexdigest()[:12]
-    folder.mkdir(parents=True, exist_ok=True)
     progress = progress or Silent()
     progress.start(recipe.pairs, "gradient perturbations", "picture")
     parts = []
@@ -78,9 +78,7 @@ def pairs_of(
             images = draw(_AT_ONCE, side, generator)
             seeds = [derive(recipe.seed, "pair", number, i) for i in range(_AT_ONCE)]
             delta = AdvDM(model, settings).perturb(images, seeds) - images
-            part = folder / f".{number}.{os.getpid()}"
-            save_file({"images": images, "delta": delta.contiguous()}, part)
-            part.replace(file)
+            save_tensors({"images": images, "delta": delta.contiguous()}, file)
         parts.append(load_file(file))
         progress.advance(min(_AT_ONCE, recipe.pairs - start))
     progress.close()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from unlikeness import __version__
 from unlikeness.errors import UnlikenessError, UsageError, one_line
 from unlikeness.protect.rid.network import NetworkSettings, Protector
 from unlikeness.settings import build
+from unlikeness.tensors import save_tensors
 
 __all__ = ["SHIPPED", "Loaded", "is_protector", "load_protector", "save_protector"]
 
@@ -38,15 +38,13 @@ class Loaded:
 
 
 def save_protector(network: Protector, path: Path, *, about: Mapping[str, Any]) -> None:
-    """Write `path` in one move. about: JSON-able; `resolution` must be among it."""
-    from safetensors.torch import save_file
+    """Write `path` in one move. about: JSON-able; `resolution` must be among it.
 
+    UnlikenessError if it cannot be written.
+    """
     header = {"network": asdict(network.settings), "version": __version__, **about}
     tensors = {name: value.half().cpu().contiguous() for name, value in network.state_dict().items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    save_file(tensors, part, metadata={"format": _FORMAT, "about": json.dumps(header)})
-    part.replace(path)
+    save_tensors(tensors, path, {"format": _FORMAT, "about": json.dumps(header)})
 
 
 def is_protector(path: Path) -> bool:

@@ -25,7 +25,7 @@ class ClassifierRecipe(JudgeRecipe):
 
     batch_size: int = setting(64, "pictures a step", at_least=1)
     pictures: int = setting(20_000, "renders to train on", at_least=1)
-    seed: int = setting(3, "of renders, weights and disturbances")
+    seed: int = setting(3, "of renders, weights and disturbances", at_least=0, at_most=2**63 - 1)
 
 
 def train_classifier(

@@ -28,7 +28,7 @@ class IdentityRecipe(JudgeRecipe):
     members: int = setting(48, "individuals a step, all of one class, two views each", at_least=2)
     temperature: float = setting(0.1, "of the softmax over cosines", at_least=1e-3)
     individuals: int = setting(4800, "individuals to train on, of all classes in turn", at_least=12)
-    seed: int = setting(4, "of renders, weights and disturbances")
+    seed: int = setting(4, "of renders, weights and disturbances", at_least=0, at_most=2**63 - 1)
 
 
 def contrast(first: Tensor, second: Tensor, temperature: float) -> Tensor:

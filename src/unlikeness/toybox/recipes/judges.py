@@ -19,7 +19,7 @@ class JudgeRecipe(Checked):
 
     steps: int = setting(1500, "optimizer steps", at_least=1)
     learning_rate: float = setting(2e-3, "peak of AdamW's learning rate; cosine to zero", at_least=1e-9)
-    seed: int = setting(0, "of renders, weights and disturbances")
+    seed: int = setting(0, "of renders, weights and disturbances", at_least=0, at_most=2**63 - 1)
 
 
 def fit(

@@ -30,17 +30,22 @@ class Latents:
         return mean + std * torch.randn(mean.shape, generator=generator)
 
 
+def digest_of(vae: AutoencoderKL) -> str:
+    """Twelve letters for the configuration and the weights, wherever they lie."""
+    config = {k: v for k, v in vae.config.items() if not k.startswith("_")}  # "_name_or_path" is a place
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
+    for key, value in sorted(vae.state_dict().items()):
+        digest.update(key.encode() + value.float().numpy().tobytes())
+    return digest.hexdigest()[:12]
+
+
 def encode_renders(
     vae: AutoencoderKL, renders: Renders, *, folder: Path, name: str, progress: Progress | None = None
 ) -> Latents:
     """Posteriors of all `renders` under `vae`, kept in `folder` and reused while the VAE's weights
     are the same.
     """
-    config = {k: v for k, v in vae.config.items() if not k.startswith("_")}  # "_name_or_path" is a place
-    digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
-    for key, value in sorted(vae.state_dict().items()):
-        digest.update(key.encode() + value.float().numpy().tobytes())
-    file = folder / f"latents-{name}-{len(renders)}-{digest.hexdigest()[:12]}.npy"
+    file = folder / f"latents-{name}-{len(renders)}-{digest_of(vae)}.npy"
     if not file.exists():
         _encode_to(file, vae, renders, progress or Silent())
     return Latents(np.load(file, mmap_mode="r"))

@@ -18,7 +18,7 @@ from unlikeness.diffusion import NoiseSchedule, TextToImage
 from unlikeness.progress import Progress
 from unlikeness.settings import Checked, setting
 from unlikeness.toybox.recipes.draws import captioned
-from unlikeness.toybox.recipes.latents import encode_renders
+from unlikeness.toybox.recipes.latents import digest_of, encode_renders
 from unlikeness.toybox.recipes.renders import render_many
 from unlikeness.toybox.recipes.replacing import replacing
 from unlikeness.toybox.recipes.tokenizer import LENGTH, write_tokenizer
@@ -42,7 +42,7 @@ class ModelRecipe(Checked):
     pictures: int = setting(120_000, "renders to train on", at_least=1)
     caption_dropout: float = setting(0.1, "share of pictures without a caption", at_least=0, at_most=1)
     average: float = setting(0.999, "decay of the weights' average, which is what is kept", at_least=0)
-    seed: int = setting(2, "of renders, weights and noise")
+    seed: int = setting(2, "of renders, weights and noise", at_least=0, at_most=2**63 - 1)
 
 
 def new_unet() -> UNet2DConditionModel:
@@ -108,7 +108,8 @@ def train_model(
 ) -> None:
     """Train and write a diffusers folder `output`.
 
-    vae: folder of the trained autoencoder. work: holds renders, latents and the checkpoint to resume from.
+    vae: folder of the trained autoencoder. work: holds renders, latents and the checkpoint to resume from,
+    which is refused with another autoencoder.
     """
     renders = render_many(
         captioned, recipe.pictures, seed=recipe.seed, folder=work / "renders", progress=progress
@@ -151,7 +152,7 @@ def train_model(
         schedule=trapezoid(recipe.steps, warmup=500, fall=recipe.fall),
         ema=ema,
         checkpoint=work / "model.safetensors",
-        settings=asdict(recipe),
+        settings={**asdict(recipe), "autoencoder": digest_of(autoencoder)},
         progress=progress,
         description="toybox model",
     )

@@ -40,7 +40,7 @@ class VaeRecipe(Checked):
     pictures: int = setting(60_000, "renders to train on", at_least=1)
     absolute_weight: float = setting(0.02, "weight of the L1 term beside the squared error", at_least=0)
     kl_weight: float = setting(1e-4, "weight of the KL term, mean over latent elements", at_least=0)
-    seed: int = setting(1, "of renders, weights and noise")
+    seed: int = setting(1, "of renders, weights and noise", at_least=0, at_most=2**63 - 1)
 
 
 def new_vae() -> AutoencoderKL:

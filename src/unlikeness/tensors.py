@@ -1,0 +1,48 @@
+"""Weights on disk: complete or not there, and as readable as any other new file."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from safetensors import SafetensorError
+from torch import Tensor
+
+from unlikeness.errors import UnlikenessError, one_line
+
+__all__ = ["for_readers", "save_tensors"]
+
+
+def for_readers(*paths: Path) -> None:
+    """Give files and folders the permissions of new ones: safetensors and tempfile keep theirs to the owner.
+
+    A file system that knows no permissions keeps its own.
+    """
+    umask = os.umask(0o077)  # it can only be asked for by setting it
+    os.umask(umask)
+    for path in paths:
+        with contextlib.suppress(OSError):
+            path.chmod((0o777 if path.is_dir() else 0o666) & ~umask)
+
+
+def save_tensors(
+    tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write contiguous tensors to `path` as safetensors, in one move. UnlikenessError if it cannot be."""
+    from safetensors.torch import save_file
+
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(dict(tensors), part, None if metadata is None else dict(metadata))
+        for_readers(part)
+        part.replace(path)
+    except (OSError, SafetensorError) as error:
+        raise UnlikenessError(
+            f"{path} cannot be written ({one_line(str(error))}); free space there, or name another place"
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink()

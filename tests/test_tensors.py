@@ -1,0 +1,44 @@
+"""Weights on disk: whole, under their own name alone, and readable as any other new file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from unlikeness.errors import UnlikenessError
+from unlikeness.tensors import save_tensors
+
+
+@pytest.fixture
+def umask() -> Iterator[None]:
+    before = os.umask(0o027)
+    yield
+    os.umask(before)
+
+
+@pytest.mark.usefixtures("umask")
+def test_a_file_has_the_permissions_of_any_new_one(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "weights.safetensors"
+    for value in (1.0, 2.0):
+        save_tensors({"a": torch.full((2,), value)}, path, {"format": "pt"})
+        assert path.stat().st_mode & 0o777 == 0o640
+        assert torch.equal(load_file(path)["a"], torch.full((2,), value))
+        assert list(path.parent.iterdir()) == [path]
+    assert os.umask(0o027) == 0o027
+
+
+def test_what_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "folder.safetensors").mkdir()
+    for name in ("file/a.safetensors", "folder.safetensors", "a" * 300):
+        path = tmp_path / name
+        with pytest.raises(UnlikenessError, match="cannot be written") as caught:
+            save_tensors({"a": torch.ones(2)}, path)
+        assert str(path) in str(caught.value)
+        assert "\n" not in str(caught.value)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "folder.safetensors"]
