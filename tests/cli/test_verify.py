@@ -142,7 +142,7 @@ def test_the_notice_and_the_pools_of_an_immunized_model(
 
     arguments = words(home, tmp_path / "other", "--attackers", "paper")
     arguments = [word for word in arguments if word != "-q"]
-    arguments[1], arguments[3] = str(released), str(home / "held-out")
+    arguments[1], arguments[3] = str(released), str(home / "others" / "cat" / "tom")
     assert main(arguments) == 0
     out, err = capsys.readouterr()
     assert "none of the subjects in immunization.json has one of these pictures" in err
@@ -181,6 +181,7 @@ def test_misuse_is_one_line(home: Path, tmp_path: Path, capsys: pytest.CaptureFi
         "belong together": ["--unrelated", str(home / "images")],
         "has no immunization.json": ["--sign"],
         "holds no subject": ["--others", str(home / "images")],
+        "3 of the 3 held-out pictures": ["--images", str(home / "held-out")],
         "needs --others": ["--others-held-out", str(home / "others")],
     }
     for named, arguments in wrong.items():

@@ -192,3 +192,26 @@ def test_misuse_is_told_before_the_first_attack(
     with pytest.raises(UsageError, match="at least 2 subject pictures"):
         run(others=[Other("one", Subject(subject.images[:1], "cat"), of_class=of_class)])
     assert trained == []
+
+
+def test_pictures_that_an_attacker_has_are_not_held_out(
+    model: TextToImage, subject: Subject, held_out: Tensor, of_class: Tensor, base: VerifySettings,
+    trained: list[str],
+) -> None:  # fmt: skip
+    def run(**further: Any) -> Verdict:
+        given: dict[str, Any] = {"base": base, "attackers": TWO, "of_class": of_class, "contexts": ()}
+        return verify_subject(model, subject, embedder=colours, **{**given, **further})
+
+    shared = torch.cat([held_out, subject.images[1:]])
+    with pytest.raises(UsageError, match=r"1 of the 4 held-out pictures .* are among the protected pictures"):
+        run(held_out=shared)
+    with pytest.raises(UsageError, match=r"2 of the 2 pictures of --unseen are among the protected pictures"):
+        run(held_out=held_out, unseen=subject.images)
+    with pytest.raises(UsageError, match=r"3 of the 3 held-out pictures .* are among those of --unseen"):
+        run(held_out=held_out, unseen=shared.flip(0)[1:])
+    with pytest.raises(UsageError, match=r"held-out pictures .* are among those of --unrelated"):
+        run(held_out=held_out, unrelated=Subject(held_out[:1], "cat"))
+    cat = Subject(tinted(2, (0.1, 0.9, 0.9)), "cat")
+    with pytest.raises(UsageError, match=r"held-out pictures of tom .* are among its pictures"):
+        run(held_out=held_out, others=[Other("tom", cat, cat.images)])
+    assert trained == []

@@ -14,6 +14,7 @@ from unlikeness.measure.similarity import Embedder
 from unlikeness.progress import Progress
 from unlikeness.prompts import too_long
 from unlikeness.subjects import Subject
+from unlikeness.verify.apart import check_apart
 from unlikeness.verify.attack import Priors
 from unlikeness.verify.attackers import EVERY, PAPER, Attacker, personalizer
 from unlikeness.verify.judge import Yardstick
@@ -71,8 +72,9 @@ def verify_subject(
     """Attack `model` with every attacker, and measure how much of `subject` each of them gets.
 
     Args:
-        held_out: pictures of the subject [S, 3, H, W] that no attacker has; None: the protected ones
-            themselves are compared with, which measures memory too, and the verdict says so.
+        held_out: pictures of the subject [S, 3, H, W] that no attacker has, which is checked (`apart`). None:
+            the protected ones themselves are compared with, which measures memory too, and the verdict says
+            so.
         embedder: tells the subject from its class (`judge.AtResolution` for a named encoder).
         attackers, base, overrides: who, their common settings, and settings of single ones by name.
         contexts: words behind the training prompt; () asks at the training prompt alone.
@@ -88,11 +90,13 @@ def verify_subject(
         tell: called with a line after each attacker.
 
     Raises:
-        UsageError: a wrong setting; too few pictures; an encoder that does not tell the subject from its
-            class; a prompt that the model cannot read to its end. All before the first attack.
+        UsageError: a wrong setting; too few pictures; held-out pictures that an attacker has; an encoder that
+            does not tell the subject from its class; a prompt that the model cannot read to its end. All
+            before the first attack.
         UnlikenessError: a training diverged; a kept part is damaged.
     """
     base = base or VerifySettings()
+    _check_apart(subject, held_out, unseen, unrelated, others)
     pools = Pools.of(base)
     chosen, left_out = _possible(attackers, subject, unseen, pools)
     for one in chosen:
@@ -158,6 +162,26 @@ def verify_subject(
         about, stick.references, stick.held_out, outcomes, left_out, clean, tuple(fidelities), quality,
         notice, released,
     )  # fmt: skip
+
+
+def _check_apart(
+    subject: Subject,
+    held_out: Tensor | None,
+    unseen: Tensor | None,
+    unrelated: Subject | None,
+    others: Sequence[Other],
+) -> None:
+    """UsageError if pictures are held out from nobody, or unseen ones are the protected ones."""
+    protected, compared = "the protected pictures (--images)", "held-out pictures (--held-out)"
+    check_apart(compared, held_out, protected, subject.images)
+    check_apart(compared, held_out, "those of --unseen", unseen)
+    check_apart(compared, held_out, "those of --unrelated", None if unrelated is None else unrelated.images)
+    check_apart("pictures of --unseen", unseen, protected, subject.images)
+    for other in others:
+        check_apart(
+            f"held-out pictures of {other.name} (--others-held-out)", other.held_out,
+            "its pictures that are learnt (--others)", other.subject.images,
+        )  # fmt: skip
 
 
 def _possible(
