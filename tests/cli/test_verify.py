@@ -157,6 +157,14 @@ def test_a_provider_s_pipeline_fails_on_it(
     assert (tmp_path / "out" / "certificate.html").is_file()
     assert main(words(home, tmp_path / "out", "--fail-above", "5")) == 0
 
+    before = (tmp_path / "out" / "certificate.json").read_bytes()
+    other = words(home, tmp_path / "out", "--images", str(home / "others" / "cat" / "tom"))
+    other[1] = str(home / "original")
+    capsys.readouterr()
+    assert main(other) == 2
+    assert "is the certificate of other pictures and of another model" in capsys.readouterr().err
+    assert (tmp_path / "out" / "certificate.json").read_bytes() == before
+
 
 def test_misuse_is_one_line(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     new = tmp_path / "new"

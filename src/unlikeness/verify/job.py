@@ -13,7 +13,7 @@ from unlikeness.measure.encoders import load_encoder
 from unlikeness.progress import Progress
 from unlikeness.subjects import Subject, load_folder
 from unlikeness.verify.attackers import named
-from unlikeness.verify.certificate import FILE, summary, write_certificate
+from unlikeness.verify.certificate import FILE, check_own, summary, write_certificate
 from unlikeness.verify.judge import AtResolution
 from unlikeness.verify.pools import Pools
 from unlikeness.verify.protected import find, has_notice, pools
@@ -72,6 +72,7 @@ class Job:
         UsageError for what was asked wrongly, before any attack; UnlikenessError if something cannot be read
         or written, or a training diverges.
         """
+        from unlikeness.diffusion.fingerprint import fingerprint
         from unlikeness.diffusion.model import TextToImage
 
         chosen = named([name.strip() for name in self.attackers])
@@ -89,6 +90,7 @@ class Job:
             return None if path is None else load_folder(path, size=model.resolution, report=report)
 
         subject = Subject(folder(self.images), self.class_noun, self.identifier or _USUAL)
+        check_own(self.output, subject.digest, fingerprint(model))
         said = record.read(model.source) or {}
         protected = find(said, subject)
         recorded = "" if protected is None else protected.identifier
