@@ -174,6 +174,22 @@ def test_without_held_out_pictures_it_says_so(
     assert found.quality is None
 
 
+@pytest.mark.parametrize("without", [{"class_images": 0}, {"prior_weight": 0.0}])
+def test_without_pictures_to_tune_on_pre_tuned_is_left_out(
+    without: dict[str, Any], model: TextToImage, subject: Subject, held_out: Tensor, of_class: Tensor,
+    base: VerifySettings, trained: list[str],
+) -> None:  # fmt: skip
+    def run(unrelated: Subject | None = None) -> Verdict:
+        return verify_subject(
+            model, subject, held_out, embedder=colours, attackers=named(["paper", "pre-tuned"]),
+            base=replace(base, **without), contexts=(), of_class=of_class, unrelated=unrelated,
+        )  # fmt: skip
+
+    assert "--unrelated" in run().left_out["pre-tuned"]
+    assert trained == ["paper"]
+    assert run(Subject(tinted(2, (0.1, 0.9, 0.9)), "cat")).left_out == {}
+
+
 def test_misuse_is_told_before_the_first_attack(
     model: TextToImage, subject: Subject, of_class: Tensor, base: VerifySettings, trained: list[str]
 ) -> None:

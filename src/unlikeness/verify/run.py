@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -98,9 +98,10 @@ def verify_subject(
     base = base or VerifySettings()
     _check_apart(subject, held_out, unseen, unrelated, others)
     pools = Pools.of(base)
-    chosen, left_out = _possible(attackers, subject, unseen, pools)
+    settings = {one.name: personalizer(one, base, overrides).settings for one in attackers}
+    without = {name for name, s in settings.items() if not (s.class_images and s.prior_weight)}
+    chosen, left_out = _possible(attackers, subject, unseen, pools, without if unrelated is None else ())
     for one in chosen:
-        personalizer(one, base, overrides)
         for place in contexts or ("",):
             prompt = f"{taught(subject, one, unseen, pools).instance_prompt} {place}".strip()
             if reason := too_long(model.tokenizer, prompt):
@@ -185,14 +186,26 @@ def _check_apart(
 
 
 def _possible(
-    wanted: Sequence[Attacker], subject: Subject, unseen: Tensor | None, pools: Pools
+    wanted: Sequence[Attacker],
+    subject: Subject,
+    unseen: Tensor | None,
+    pools: Pools,
+    nothing_else: Collection[str],
 ) -> tuple[tuple[Attacker, ...], dict[str, str]]:
-    """Attackers that have what they need, and why the others are left out. UsageError if none is left."""
+    """Attackers that have what they need, and why the others are left out. UsageError if none is left.
+
+    nothing_else: names of those who have neither unrelated pictures nor class pictures.
+    """
     left_out = {}
     for one in wanted:
         if one.learns_from == "unseen" and unseen is None:
             left_out[one.name] = (
                 "needs pictures of the subject beside the protected ones, which were not given (--unseen)"
+            )
+        elif one.tuned_before and one.name in nothing_else:
+            left_out[one.name] = (
+                "needs pictures of something else, which were not given (--unrelated), or class pictures "
+                "(class_images and prior_weight)"
             )
         elif reason := pools.missing(one, subject):
             left_out[one.name] = reason
