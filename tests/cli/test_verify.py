@@ -140,6 +140,19 @@ def test_the_notice_and_the_pools_of_an_immunized_model(
     assert "notice (" not in out
     assert "needs pools" in made["left_out"]["gray-box"]
 
+    arguments = [word for word in words(home, tmp_path / "noun", "--attackers", "paper") if word != "-q"]
+    arguments[1] = str(released)
+    named = arguments.index("--class-noun") + 1
+    arguments[named] = "cup"
+    assert main([*arguments, "--identifier", "sks", "--reader", "nowhere"]) == 2
+    err = capsys.readouterr().err
+    assert "protected as 'xjy mug' and is attacked as 'sks cup', as --identifier and --class-noun say" in err
+    assert main([*arguments, "--reader", "nowhere"]) == 2
+    assert "as 'mug' and is attacked as 'cup', as --class-noun says: no attacker" in capsys.readouterr().err
+    arguments[named] = "Mug"
+    assert main([*arguments, "--reader", "nowhere"]) == 2
+    assert "attacked as" not in capsys.readouterr().err
+
     arguments = words(home, tmp_path / "other", "--attackers", "paper")
     arguments = [word for word in arguments if word != "-q"]
     arguments[1], arguments[3] = str(released), str(home / "others" / "cat" / "tom")

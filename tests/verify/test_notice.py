@@ -124,7 +124,22 @@ def test_the_last_immunization_that_protected_it_counts() -> None:
     assert kind_of(last, other) == "pattern"
     protected = find(last, other)
     assert protected is not None
-    assert pools(protected.run) == {"pool_identifiers": "zwx", "pool_templates": ""}
+    assert pools(last, protected.run) == {
+        "pool_identifiers": "zwx", "pool_templates": "", "protected_identifiers": "sks",
+    }  # fmt: skip
+
+
+def test_a_black_box_has_no_word_of_any_immunization_s_subjects() -> None:
+    one, other = some(0), replace(some(1), identifier="t@t")
+    protected_later = {**run_of(other), "earlier": [run_of(one)]}
+    alone = run_of(replace(one, identifier="t@t"))
+    for record, words in ((protected_later, "t@t,sks"), (alone, "t@t")):
+        protected = find(record, one)
+        assert protected is not None
+        known = pools(record, protected.run)
+        assert known == {"protected_identifiers": words}
+        black = taught(one, attacker("other-identifier"), pools=Pools.of(VerifySettings(**known)))  # type: ignore[arg-type]
+        assert black.identifier == "ohwx"
 
 
 def test_the_record_s_pools_are_what_is_beyond_the_white_box() -> None:
