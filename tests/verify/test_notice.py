@@ -198,6 +198,20 @@ def test_what_the_record_says_is_looked_for() -> None:
     assert stamp.as_record()["read_by"] is None
 
 
+def test_blanks_around_a_noun_do_not_count() -> None:
+    dog = Subject(pictures(1), "dog ")
+    target = Sought("target", " cat ").notice(dog, None, resolution=64)
+    erasure = Sought("erasure").notice(dog, None, resolution=64)
+    assert target is not None
+    assert erasure is not None
+    assert replace(target, reader=Reads("cat")).shown(eight_bits(dog.images)).tolist() == [True]
+    assert replace(erasure, reader=Reads("dog")).shown(eight_bits(dog.images)).tolist() == [False]
+    with pytest.raises(UsageError, match="needs --target-noun"):
+        Sought("target", "dog ").notice(dog, None, resolution=64)
+    with pytest.raises(UsageError, match=r"target noun .* is no UTF-8 text"):
+        Sought("target", "c\udce4t")
+
+
 def test_a_mark_of_one_s_own(tmp_path: Path) -> None:
     one, file = some(0), tmp_path / "stop.png"
     to_pil(mark().flip(0)).save(file)

@@ -199,6 +199,8 @@ def test_misuse_is_told_before_the_first_attack(
 
     with pytest.raises(UsageError, match="tokens, and the model reads"):
         run(contexts=("in a place that has a very long name",))
+    with pytest.raises(UsageError, match=r"the prompt .* is no UTF-8 text"):
+        run(contexts=("at \udcff",))
     with pytest.raises(UsageError, match="does not tell the subject"):
         run(of_class=subject.images)
     with pytest.raises(UsageError, match="no attacker is left"):

@@ -13,7 +13,7 @@ from unlikeness.errors import UsageError
 from unlikeness.measure.similarity import Embedder
 from unlikeness.progress import Progress
 from unlikeness.prompts import too_long
-from unlikeness.subjects import Subject
+from unlikeness.subjects import Subject, as_text
 from unlikeness.verify.apart import check_apart
 from unlikeness.verify.attack import Priors
 from unlikeness.verify.attackers import EVERY, PAPER, Attacker, personalizer
@@ -103,7 +103,7 @@ def verify_subject(
     chosen, left_out = _possible(attackers, subject, unseen, pools, without if unrelated is None else ())
     for one in chosen:
         for place in contexts or ("",):
-            prompt = f"{taught(subject, one, unseen, pools).instance_prompt} {place}".strip()
+            prompt = as_text("prompt", f"{taught(subject, one, unseen, pools).instance_prompt} {place}")
             if reason := too_long(model.tokenizer, prompt):
                 raise UsageError(reason)
     attacks = Attacks(
