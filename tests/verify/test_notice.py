@@ -29,6 +29,7 @@ from unlikeness.verify import (
     Notice,
     Other,
     Pools,
+    Priors,
     Seen,
     Verdict,
     VerifySettings,
@@ -39,7 +40,8 @@ from unlikeness.verify import (
 )
 from unlikeness.verify.certificate import certificate, summary, write_certificate
 from unlikeness.verify.judge import Drawn, eight_bits
-from unlikeness.verify.outcomes import RELEASED
+from unlikeness.verify.keep import keeper
+from unlikeness.verify.outcomes import RELEASED, Attacks, Target
 from unlikeness.verify.protected import find, has_notice, pools
 from unlikeness.verify.readers import load_reader
 from unlikeness.verify.sought import Sought
@@ -348,6 +350,37 @@ def test_it_is_looked_for_where_it_should_not_be(
     assert "share with the notice, unasked" in page
     assert "50% / 100%" in page
     assert "and not show the notice" in page
+
+
+def test_the_class_is_drawn_and_read_only_where_it_is_needed(
+    model: TextToImage, original: TextToImage, base: VerifySettings, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    drawn: list[int] = []
+    read: list[int] = []
+
+    def draw(of: TextToImage, prompt: str, count: int, *_: Any, series: int, **__: Any) -> Tensor:
+        drawn.append(series)
+        return tinted(count, (0.9, 0.1, 0.1), seed=series)
+
+    def names(images: Tensor) -> list[str]:
+        read.append(len(images))
+        return ["cat"] * len(images)
+
+    reader = Reads()
+    monkeypatch.setattr(Reads, "__call__", lambda _, images: names(images))
+    monkeypatch.setattr(outcomes, "draw_class", draw)
+    attacks = Attacks(base, {}, (), None, None, keeper(tmp_path), print, None)
+    now, before = Target(model, Priors(model)), Target(original, Priors(original))
+    for recorded in (True, False):
+        notice = Notice("target", "dog", "cat", reader=reader, recorded=recorded)
+        found = attacks.quality(now, before, "a photo of a dog", colours, None, notice)
+        assert found.notice is not None
+        assert found.notice.value == 1
+    assert drawn == [1, 2, 3]
+    assert read == [6, 6]
+    attacks.quality(now, before, "a photo of a dog", colours, None, replace(notice, target_noun="mug"))
+    assert drawn == [1, 2, 3, 1, 2]
 
 
 def test_of_an_erasure_only_the_class_itself_is_asked_for() -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from unlikeness.diffusion import TextToImage
 from unlikeness.errors import UsageError
-from unlikeness.measure.similarity import Pairs
+from unlikeness.measure.similarity import Pairs, pair_similarities
 from unlikeness.subjects import Subject
 from unlikeness.verify import (
     Other,
@@ -26,7 +26,7 @@ from unlikeness.verify import (
     together,
     verify_subject,
 )
-from unlikeness.verify.judge import Drawn, likeness
+from unlikeness.verify.judge import Drawn, Yardstick, likeness
 from unlikeness.verify.verdict import Outcome
 
 TWO = named(["paper", "lora-4"])
@@ -158,6 +158,25 @@ def test_goes_on_where_it_was(
     run(base=replace(base, pictures=3))
     assert trained == ["paper", "lora-4", "lora-4", "paper", "lora-4"]
     assert not list(tmp_path.glob("*.training"))
+
+
+def test_what_is_compared_with_is_embedded_once(held_out: Tensor, of_class: Tensor) -> None:
+    seen: list[int] = []
+
+    def embedder(images: Tensor) -> Tensor:
+        seen.append(len(images))
+        return colours(images)
+
+    stick = Yardstick(embedder, held_out, of_class, True)
+    drawn = tinted(5, (0.9, 0.1, 0.1), seed=4)
+    wanted = pair_similarities(colours, drawn, held_out, of_class)
+    for _ in range(2):
+        found = stick.pairs(drawn)
+        for name in ("generated", "of_class", "subject"):
+            assert np.array_equal(getattr(found, name), getattr(wanted, name))
+    assert sorted(seen) == [3, 4, 5, 5]
+    with pytest.raises(UsageError, match="at least 1 class picture"):
+        Yardstick(colours, held_out, of_class[:0], True).pairs(drawn)
 
 
 def test_without_held_out_pictures_it_says_so(
