@@ -153,6 +153,18 @@ def test_the_notice_and_the_pools_of_an_immunized_model(
     assert main([*arguments, "--reader", "nowhere"]) == 2
     assert "attacked as" not in capsys.readouterr().err
 
+    # A downloaded record's words reach the terminal as plain text.
+    record_file = released / "immunization.json"
+    text = record_file.read_text()
+    record_file.write_text(text.replace('"identifier": "xjy"', '"identifier": "\\u001bx"'))
+    assert main([*arguments, "--reader", "nowhere", "--identifier", "sks"]) == 2
+    assert "\x1b" not in (err := capsys.readouterr().err)
+    assert "protected as " in err
+    made, out = run("escape", "--attackers", "paper", "--behaviour", "none")
+    assert made["about"]["identifier"] == "\x1bx"
+    assert "\x1b" not in out
+    record_file.write_text(text)
+
     arguments = words(home, tmp_path / "other", "--attackers", "paper")
     arguments = [word for word in arguments if word != "-q"]
     arguments[1], arguments[3] = str(released), str(home / "others" / "cat" / "tom")
