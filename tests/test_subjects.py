@@ -95,6 +95,17 @@ def test_prompts_have_the_right_words() -> None:
         Subject(torch.zeros(0, 3, 8, 8), "dog")
 
 
+def test_words_are_plain_text_without_blanks_around_them() -> None:
+    images = torch.zeros(1, 3, 8, 8)
+    subject = Subject(images, " guide dog ", "sks\n")
+    assert (subject.class_noun, subject.identifier) == ("guide dog", "sks")
+    assert subject.instance_prompt == "a photo of sks guide dog"
+    with pytest.raises(UsageError, match=r"the class noun 'd\\udcf6g' is no UTF-8 text"):
+        Subject(images, "d\udcf6g")
+    with pytest.raises(UsageError, match=r"the identifier .* is no UTF-8 text"):
+        Subject(images, "dog", "\ud800")
+
+
 @pytest.mark.parametrize(
     "phrase",
     [

@@ -17,7 +17,7 @@ from unlikeness.errors import PictureError, UnlikenessError, UsageError
 from unlikeness.gallery import is_grid
 from unlikeness.pictures import find_pictures, open_picture
 
-__all__ = ["Subject", "load_folder", "with_article"]
+__all__ = ["Subject", "as_text", "load_folder", "with_article"]
 
 _log = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ class Subject:
 
     images: [N, 3, H, W] float32 in [0, 1], square, upright.
     class_noun: what it is one of, "dog", "person".
-    identifier: the rare word that personalization binds to it, "sks".
+    identifier: the rare word that personalization binds to it, "sks". Blanks around either are dropped.
     """
 
     images: Tensor
@@ -43,7 +43,9 @@ class Subject:
             raise UsageError(
                 f"a subject needs images [N, 3, H, W] with N of 1 or more, not {tuple(self.images.shape)}"
             )
-        if not self.class_noun.strip() or not self.identifier.strip():
+        object.__setattr__(self, "class_noun", as_text("class noun", self.class_noun))
+        object.__setattr__(self, "identifier", as_text("identifier", self.identifier))
+        if not self.class_noun or not self.identifier:
             raise UsageError("a subject needs a class noun (such as dog) and an identifier (such as sks)")
 
     @classmethod
@@ -90,6 +92,16 @@ class Subject:
         """SHA-256 of the pixels at eight bits, and of their shape: which pictures, without showing them."""
         pixels = (self.images * 255).round().clamp(0, 255).to(torch.uint8).contiguous().cpu().numpy()
         return hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest()
+
+
+def as_text(name: str, words: str) -> str:
+    """`words` without blanks around them. UsageError, which calls them `name`, for what no tokenizer reads: a
+    folder name, say, in another encoding than UTF-8."""
+    try:
+        words.encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(f"the {name} {words!r} is no UTF-8 text; write it in UTF-8") from error
+    return words.strip()
 
 
 def with_article(noun: str) -> str:

@@ -140,9 +140,34 @@ def test_the_notice_and_the_pools_of_an_immunized_model(
     assert "notice (" not in out
     assert "needs pools" in made["left_out"]["gray-box"]
 
+    arguments = [word for word in words(home, tmp_path / "noun", "--attackers", "paper") if word != "-q"]
+    arguments[1] = str(released)
+    named = arguments.index("--class-noun") + 1
+    arguments[named] = "cup"
+    assert main([*arguments, "--identifier", "sks", "--reader", "nowhere"]) == 2
+    err = capsys.readouterr().err
+    assert "protected as 'xjy mug' and is attacked as 'sks cup', as --identifier and --class-noun say" in err
+    assert main([*arguments, "--reader", "nowhere"]) == 2
+    assert "as 'mug' and is attacked as 'cup', as --class-noun says: no attacker" in capsys.readouterr().err
+    arguments[named] = "Mug"
+    assert main([*arguments, "--reader", "nowhere"]) == 2
+    assert "attacked as" not in capsys.readouterr().err
+
+    # A downloaded record's words reach the terminal as plain text.
+    record_file = released / "immunization.json"
+    text = record_file.read_text()
+    record_file.write_text(text.replace('"identifier": "xjy"', '"identifier": "\\u001bx"'))
+    assert main([*arguments, "--reader", "nowhere", "--identifier", "sks"]) == 2
+    assert "\x1b" not in (err := capsys.readouterr().err)
+    assert "protected as " in err
+    made, out = run("escape", "--attackers", "paper", "--behaviour", "none")
+    assert made["about"]["identifier"] == "\x1bx"
+    assert "\x1b" not in out
+    record_file.write_text(text)
+
     arguments = words(home, tmp_path / "other", "--attackers", "paper")
     arguments = [word for word in arguments if word != "-q"]
-    arguments[1], arguments[3] = str(released), str(home / "held-out")
+    arguments[1], arguments[3] = str(released), str(home / "others" / "cat" / "tom")
     assert main(arguments) == 0
     out, err = capsys.readouterr()
     assert "none of the subjects in immunization.json has one of these pictures" in err
@@ -156,6 +181,14 @@ def test_a_provider_s_pipeline_fails_on_it(
     assert "worst attacker" in capsys.readouterr().out
     assert (tmp_path / "out" / "certificate.html").is_file()
     assert main(words(home, tmp_path / "out", "--fail-above", "5")) == 0
+
+    before = (tmp_path / "out" / "certificate.json").read_bytes()
+    other = words(home, tmp_path / "out", "--images", str(home / "others" / "cat" / "tom"))
+    other[1] = str(home / "original")
+    capsys.readouterr()
+    assert main(other) == 2
+    assert "is the certificate of other pictures and of another model" in capsys.readouterr().err
+    assert (tmp_path / "out" / "certificate.json").read_bytes() == before
 
 
 def test_misuse_is_one_line(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -181,6 +214,7 @@ def test_misuse_is_one_line(home: Path, tmp_path: Path, capsys: pytest.CaptureFi
         "belong together": ["--unrelated", str(home / "images")],
         "has no immunization.json": ["--sign"],
         "holds no subject": ["--others", str(home / "images")],
+        "3 of the 3 held-out pictures": ["--images", str(home / "held-out")],
         "needs --others": ["--others-held-out", str(home / "others")],
     }
     for named, arguments in wrong.items():

@@ -107,8 +107,13 @@ def test_a_second_immunization_keeps_the_history_and_asks_for_the_first_pictures
 
 
 @pytest.mark.parametrize(
-    "text", ["{", "[]", '{"subjects": 3}', '{"earlier": [1]}', '{"subjects": [{"pairs": [1]}]}']
-)
+    "text",
+    [
+        "{", "[]", "[" * 50_000, '{"subjects": 3}', '{"earlier": [1]}', '{"subjects": [{"pairs": [1]}]}',
+        '{"subjects": [{"pairs": [{"picture_sha256": []}]}]}', '{"subjects": [{"pictures_sha256": []}]}',
+        '{"subjects": [{"identifier": 3}]}', '{"earlier": [{"subjects": [{"class_noun": null}]}]}',
+    ],
+)  # fmt: skip
 def test_a_damaged_record_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "immunization.json").write_text(text)
     with pytest.raises(UnlikenessError, match=r"immunization\.json"):

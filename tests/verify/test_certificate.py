@@ -14,7 +14,7 @@ from tests.verify.test_run import outcome
 
 from unlikeness.errors import UnlikenessError, UsageError
 from unlikeness.verify import Fidelity, Verdict, VerifySettings, named
-from unlikeness.verify.certificate import certificate, summary, write_certificate
+from unlikeness.verify.certificate import certificate, check_own, summary, write_certificate
 from unlikeness.verify.quality import quality
 from unlikeness.verify.signing import sign
 
@@ -79,6 +79,28 @@ def test_files(tmp_path: Path) -> None:
     assert sorted(file.name for file in (tmp_path / "grids").iterdir()) == [
         "original.png", "paper.png", "slow.png",
     ]  # fmt: skip
+
+
+def test_only_the_certificate_of_the_same_pictures_and_model_is_replaced(tmp_path: Path) -> None:
+    pictures, model = about()["pictures_sha256"], about()["model"]
+    check_own(tmp_path, pictures, model)
+    write_certificate(whole(), tmp_path)
+    check_own(tmp_path, pictures, model)
+    with pytest.raises(UsageError, match=r"json is the certificate of other pictures, .* another --output"):
+        check_own(tmp_path, "ef" * 32, model)
+    with pytest.raises(UsageError, match="of other pictures and of another model"):
+        check_own(tmp_path, "ef" * 32, "4567")
+    for text in ("{", "[]", '{"about": {}}', "[" * 50_000):
+        (tmp_path / "certificate.json").write_text(text)
+        with pytest.raises(UsageError, match=r"certificate\.json cannot be read"):
+            check_own(tmp_path, pictures, model)
+
+
+def test_no_grid_of_an_earlier_certificate_stays(tmp_path: Path) -> None:
+    write_certificate(whole(), tmp_path)
+    (tmp_path / "grids" / "mine.png").write_text("")
+    write_certificate(replace(whole(), outcomes=(outcome("paper", 0.1),), clean=None), tmp_path)
+    assert sorted(file.name for file in (tmp_path / "grids").iterdir()) == ["mine.png", "paper.png"]
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import weakref
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -48,6 +51,26 @@ def test_chunks_are_one_training(
     assert losses == [0.5, 0.4, 0.399]
     nine = DreamBoothSettings(steps=9, learning_rate=1e-3, class_images=0, precision="float32")
     assert torch.equal(weights(tuned), weights(personalize.personalize(model, subject, "dreambooth", nine)))
+
+
+def test_one_tuned_model_at_a_time_is_in_memory(
+    model: TextToImage, subject: Subject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alive: list[weakref.ref[TextToImage]] = []
+    real = personalize.personalize
+
+    def build(*args: Any, **further: Any) -> TextToImage:
+        gc.collect()
+        assert not any(one() for one in alive)
+        tuned = real(*args, **further)
+        alive.append(weakref.ref(tuned))
+        return tuned
+
+    monkeypatch.setattr(personalize, "personalize", build)
+    losses = iter([0.5, 0.4, 0.3])
+    monkeypatch.setattr(converge, "mean_loss_over_levels", lambda *_, **__: next(losses))
+    until_converged(model, subject, "dreambooth", CHUNK, most=3)
+    assert len(alive) == 3
 
 
 def test_the_loss_that_counts_is_its_own_and_falls(model: TextToImage, subject: Subject) -> None:

@@ -29,6 +29,7 @@ from unlikeness.verify import (
     Notice,
     Other,
     Pools,
+    Priors,
     Seen,
     Verdict,
     VerifySettings,
@@ -39,7 +40,8 @@ from unlikeness.verify import (
 )
 from unlikeness.verify.certificate import certificate, summary, write_certificate
 from unlikeness.verify.judge import Drawn, eight_bits
-from unlikeness.verify.outcomes import RELEASED
+from unlikeness.verify.keep import keeper
+from unlikeness.verify.outcomes import RELEASED, Attacks, Target
 from unlikeness.verify.protected import find, has_notice, pools
 from unlikeness.verify.readers import load_reader
 from unlikeness.verify.sought import Sought
@@ -124,7 +126,22 @@ def test_the_last_immunization_that_protected_it_counts() -> None:
     assert kind_of(last, other) == "pattern"
     protected = find(last, other)
     assert protected is not None
-    assert pools(protected.run) == {"pool_identifiers": "zwx", "pool_templates": ""}
+    assert pools(last, protected.run) == {
+        "pool_identifiers": "zwx", "pool_templates": "", "protected_identifiers": "sks",
+    }  # fmt: skip
+
+
+def test_a_black_box_has_no_word_of_any_immunization_s_subjects() -> None:
+    one, other = some(0), replace(some(1), identifier="t@t")
+    protected_later = {**run_of(other), "earlier": [run_of(one)]}
+    alone = run_of(replace(one, identifier="t@t"))
+    for record, words in ((protected_later, "t@t,sks"), (alone, "t@t")):
+        protected = find(record, one)
+        assert protected is not None
+        known = pools(record, protected.run)
+        assert known == {"protected_identifiers": words}
+        black = taught(one, attacker("other-identifier"), pools=Pools.of(VerifySettings(**known)))  # type: ignore[arg-type]
+        assert black.identifier == "ohwx"
 
 
 def test_the_record_s_pools_are_what_is_beyond_the_white_box() -> None:
@@ -181,6 +198,20 @@ def test_what_the_record_says_is_looked_for() -> None:
     assert stamp.mark is not None
     assert torch.equal(stamp.mark, mark())
     assert stamp.as_record()["read_by"] is None
+
+
+def test_blanks_around_a_noun_do_not_count() -> None:
+    dog = Subject(pictures(1), "dog ")
+    target = Sought("target", " cat ").notice(dog, None, resolution=64)
+    erasure = Sought("erasure").notice(dog, None, resolution=64)
+    assert target is not None
+    assert erasure is not None
+    assert replace(target, reader=Reads("cat")).shown(eight_bits(dog.images)).tolist() == [True]
+    assert replace(erasure, reader=Reads("dog")).shown(eight_bits(dog.images)).tolist() == [False]
+    with pytest.raises(UsageError, match="needs --target-noun"):
+        Sought("target", "dog ").notice(dog, None, resolution=64)
+    with pytest.raises(UsageError, match=r"target noun .* is no UTF-8 text"):
+        Sought("target", "c\udce4t")
 
 
 def test_a_mark_of_one_s_own(tmp_path: Path) -> None:
@@ -319,6 +350,37 @@ def test_it_is_looked_for_where_it_should_not_be(
     assert "share with the notice, unasked" in page
     assert "50% / 100%" in page
     assert "and not show the notice" in page
+
+
+def test_the_class_is_drawn_and_read_only_where_it_is_needed(
+    model: TextToImage, original: TextToImage, base: VerifySettings, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    drawn: list[int] = []
+    read: list[int] = []
+
+    def draw(of: TextToImage, prompt: str, count: int, *_: Any, series: int, **__: Any) -> Tensor:
+        drawn.append(series)
+        return tinted(count, (0.9, 0.1, 0.1), seed=series)
+
+    def names(images: Tensor) -> list[str]:
+        read.append(len(images))
+        return ["cat"] * len(images)
+
+    reader = Reads()
+    monkeypatch.setattr(Reads, "__call__", lambda _, images: names(images))
+    monkeypatch.setattr(outcomes, "draw_class", draw)
+    attacks = Attacks(base, {}, (), None, None, keeper(tmp_path), print, None)
+    now, before = Target(model, Priors(model)), Target(original, Priors(original))
+    for recorded in (True, False):
+        notice = Notice("target", "dog", "cat", reader=reader, recorded=recorded)
+        found = attacks.quality(now, before, "a photo of a dog", colours, None, notice)
+        assert found.notice is not None
+        assert found.notice.value == 1
+    assert drawn == [1, 2, 3]
+    assert read == [6, 6]
+    attacks.quality(now, before, "a photo of a dog", colours, None, replace(notice, target_noun="mug"))
+    assert drawn == [1, 2, 3, 1, 2]
 
 
 def test_of_an_erasure_only_the_class_itself_is_asked_for() -> None:

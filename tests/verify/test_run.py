@@ -14,7 +14,7 @@ from torch import Tensor
 
 from unlikeness.diffusion import TextToImage
 from unlikeness.errors import UsageError
-from unlikeness.measure.similarity import Pairs
+from unlikeness.measure.similarity import Pairs, pair_similarities
 from unlikeness.subjects import Subject
 from unlikeness.verify import (
     Other,
@@ -26,7 +26,7 @@ from unlikeness.verify import (
     together,
     verify_subject,
 )
-from unlikeness.verify.judge import Drawn, likeness
+from unlikeness.verify.judge import Drawn, Yardstick, likeness
 from unlikeness.verify.verdict import Outcome
 
 TWO = named(["paper", "lora-4"])
@@ -160,6 +160,25 @@ def test_goes_on_where_it_was(
     assert not list(tmp_path.glob("*.training"))
 
 
+def test_what_is_compared_with_is_embedded_once(held_out: Tensor, of_class: Tensor) -> None:
+    seen: list[int] = []
+
+    def embedder(images: Tensor) -> Tensor:
+        seen.append(len(images))
+        return colours(images)
+
+    stick = Yardstick(embedder, held_out, of_class, True)
+    drawn = tinted(5, (0.9, 0.1, 0.1), seed=4)
+    wanted = pair_similarities(colours, drawn, held_out, of_class)
+    for _ in range(2):
+        found = stick.pairs(drawn)
+        for name in ("generated", "of_class", "subject"):
+            assert np.array_equal(getattr(found, name), getattr(wanted, name))
+    assert sorted(seen) == [3, 4, 5, 5]
+    with pytest.raises(UsageError, match="at least 1 class picture"):
+        Yardstick(colours, held_out, of_class[:0], True).pairs(drawn)
+
+
 def test_without_held_out_pictures_it_says_so(
     model: TextToImage, subject: Subject, of_class: Tensor, base: VerifySettings
 ) -> None:
@@ -174,6 +193,22 @@ def test_without_held_out_pictures_it_says_so(
     assert found.quality is None
 
 
+@pytest.mark.parametrize("without", [{"class_images": 0}, {"prior_weight": 0.0}])
+def test_without_pictures_to_tune_on_pre_tuned_is_left_out(
+    without: dict[str, Any], model: TextToImage, subject: Subject, held_out: Tensor, of_class: Tensor,
+    base: VerifySettings, trained: list[str],
+) -> None:  # fmt: skip
+    def run(unrelated: Subject | None = None) -> Verdict:
+        return verify_subject(
+            model, subject, held_out, embedder=colours, attackers=named(["paper", "pre-tuned"]),
+            base=replace(base, **without), contexts=(), of_class=of_class, unrelated=unrelated,
+        )  # fmt: skip
+
+    assert "--unrelated" in run().left_out["pre-tuned"]
+    assert trained == ["paper"]
+    assert run(Subject(tinted(2, (0.1, 0.9, 0.9)), "cat")).left_out == {}
+
+
 def test_misuse_is_told_before_the_first_attack(
     model: TextToImage, subject: Subject, of_class: Tensor, base: VerifySettings, trained: list[str]
 ) -> None:
@@ -183,6 +218,8 @@ def test_misuse_is_told_before_the_first_attack(
 
     with pytest.raises(UsageError, match="tokens, and the model reads"):
         run(contexts=("in a place that has a very long name",))
+    with pytest.raises(UsageError, match=r"the prompt .* is no UTF-8 text"):
+        run(contexts=("at \udcff",))
     with pytest.raises(UsageError, match="does not tell the subject"):
         run(of_class=subject.images)
     with pytest.raises(UsageError, match="no attacker is left"):
@@ -191,4 +228,27 @@ def test_misuse_is_told_before_the_first_attack(
         run(overrides={"lora-4": {"ranks": 2}})
     with pytest.raises(UsageError, match="at least 2 subject pictures"):
         run(others=[Other("one", Subject(subject.images[:1], "cat"), of_class=of_class)])
+    assert trained == []
+
+
+def test_pictures_that_an_attacker_has_are_not_held_out(
+    model: TextToImage, subject: Subject, held_out: Tensor, of_class: Tensor, base: VerifySettings,
+    trained: list[str],
+) -> None:  # fmt: skip
+    def run(**further: Any) -> Verdict:
+        given: dict[str, Any] = {"base": base, "attackers": TWO, "of_class": of_class, "contexts": ()}
+        return verify_subject(model, subject, embedder=colours, **{**given, **further})
+
+    shared = torch.cat([held_out, subject.images[1:]])
+    with pytest.raises(UsageError, match=r"1 of the 4 held-out pictures .* are among the protected pictures"):
+        run(held_out=shared)
+    with pytest.raises(UsageError, match=r"2 of the 2 pictures of --unseen are among the protected pictures"):
+        run(held_out=held_out, unseen=subject.images)
+    with pytest.raises(UsageError, match=r"3 of the 3 held-out pictures .* are among those of --unseen"):
+        run(held_out=held_out, unseen=shared.flip(0)[1:])
+    with pytest.raises(UsageError, match=r"held-out pictures .* are among those of --unrelated"):
+        run(held_out=held_out, unrelated=Subject(held_out[:1], "cat"))
+    cat = Subject(tinted(2, (0.1, 0.9, 0.9)), "cat")
+    with pytest.raises(UsageError, match=r"held-out pictures of tom .* are among its pictures"):
+        run(held_out=held_out, others=[Other("tom", cat, cat.images)])
     assert trained == []

@@ -89,13 +89,14 @@ def verify(
     Ends with certificate.json, certificate.html and grids of pictures in OUTPUT. An interrupted run goes on
     when it is started again; attackers that are finished, with the same settings, are not run twice.
     """
+    from unlikeness.errors import one_line
     from unlikeness.progress import on_stderr
     from unlikeness.verify.job import Job
     from unlikeness.verify.sought import Sought
 
     def report(line: str) -> None:
         if not quiet:
-            typer.echo(line, err=True)
+            typer.echo(one_line(line), err=True)
 
     job = Job(
         model=model, images=images, class_noun=class_noun, output=output, identifier=identifier,
@@ -109,14 +110,15 @@ def verify(
     with on_stderr(quiet=quiet) as progress:
         verdict = job.run(report=report, progress=progress)
     worst = verdict.worst
-    typer.echo(f'worst attacker: {worst.attacker} ("{worst.prompt}"), s {worst.s}')
+    typer.echo(one_line(f'worst attacker: {worst.attacker} ("{worst.prompt}"), s {worst.s}'))
     if verdict.notice is not None:
-        typer.echo(f"notice ({verdict.notice}), share of pictures at the training prompt / in new contexts:")
+        what = one_line(f"{verdict.notice}")
+        typer.echo(f"notice ({what}), share of pictures at the training prompt / in new contexts:")
         for title, one in verdict.asked:
             typer.echo(f"  {title}: {one.seen}")
         for other in verdict.others:
             if other.outcome.seen is not None:
-                typer.echo(f"  {other.name}, whom nobody protects: {other.outcome.seen}")
+                typer.echo(f"  {one_line(other.name)}, whom nobody protects: {other.outcome.seen}")
         if verdict.quality is not None:
             typer.echo(f"  the class, before any attack: {verdict.quality.notice}")
     typer.echo(f"{output / 'certificate.html'}")

@@ -29,6 +29,9 @@ FILE = "immunization.json"
 SCHEMA = 1
 """Raised when a name or a meaning in the file changes."""
 
+_TEXTS = ("class_noun", "identifier", "pictures_sha256")
+"""What is a text of each subject."""
+
 
 def record(
     name: str,
@@ -122,7 +125,7 @@ def read(folder: Path | None) -> dict[str, Any] | None:
         return None
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UnlikenessError(f"{path} cannot be read ({error}); fetch or make the model again") from error
     if not (_sound(content) and all(map(_sound, content.get("earlier", [])))):
         raise UnlikenessError(f"{path} is no record of an immunization; fetch or make the model again")
@@ -152,14 +155,18 @@ def missing(earlier: Mapping[str, Any], subjects: Sequence[Subject]) -> list[str
 
 
 def _sound(content: Any) -> bool:
-    """Whether what `missing` and `record` look at has its form."""
+    """Whether what `missing`, `record` and a verification look at has its form."""
     if not (isinstance(content, dict) and isinstance(content.get("earlier", []), list)):
         return False
     subjects = content.get("subjects", [])
     if not (isinstance(subjects, list) and all(isinstance(one, dict) for one in subjects)):
         return False
     pairs = [one.get("pairs", []) for one in subjects]
-    return all(isinstance(some, list) and all(isinstance(pair, dict) for pair in some) for some in pairs)
+    if not all(isinstance(some, list) and all(isinstance(pair, dict) for pair in some) for some in pairs):
+        return False
+    texts = [one.get(name, "") for one in subjects for name in _TEXTS]
+    texts += [pair.get("picture_sha256", "") for some in pairs for pair in some]
+    return all(isinstance(text, str) for text in texts)
 
 
 def _protected(content: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:

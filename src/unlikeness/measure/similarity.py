@@ -92,8 +92,17 @@ def embed_all(embedder: Embedder, images: Tensor, batch_size: int = 64) -> Tenso
     return unit
 
 
-def pair_similarities(embedder: Embedder, generated: Tensor, subject: Tensor, of_class: Tensor) -> Pairs:
+def pair_similarities(
+    embedder: Embedder,
+    generated: Tensor,
+    subject: Tensor,
+    of_class: Tensor,
+    *,
+    known: tuple[Tensor, Tensor] | None = None,
+) -> Pairs:
     """All cosines between generated [G,3,H,W], held-out subject [S,3,H,W] and class pictures [C,3,H,W].
+
+    known: the vectors (`embed_all`) of the subject and of the class, if they were embedded before.
 
     Raises UsageError without at least one generated, two held-out and one class picture.
     """
@@ -103,7 +112,8 @@ def pair_similarities(embedder: Embedder, generated: Tensor, subject: Tensor, of
                 f"the similarity needs at least {least} {name} picture{'s' if least > 1 else ''}, "
                 f"not {len(images)}; give more pictures"
             )
-    g, s, c = (embed_all(embedder, images) for images in (generated, subject, of_class))
+    g = embed_all(embedder, generated)
+    s, c = known or (embed_all(embedder, subject), embed_all(embedder, of_class))
     return Pairs(*((left @ s.T).numpy() for left in (g, c, s)))
 
 

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from unlikeness.demo.page import write
+from unlikeness.errors import UsageError
 from unlikeness.measure.similarity import SubjectSimilarity
 from unlikeness.verify.notice import Seen
 from unlikeness.verify.quality import Quality
 from unlikeness.verify.verdict import Fidelity, Outcome, Verdict
 
-__all__ = ["FILE", "SCHEMA", "certificate", "summary", "write_certificate"]
+__all__ = ["FILE", "SCHEMA", "certificate", "check_own", "summary", "write_certificate"]
 
 FILE = "certificate.json"
 SCHEMA = 1
@@ -92,8 +93,34 @@ def summary(made: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
+def check_own(folder: Path, pictures: str, model: str) -> None:
+    """UsageError if `folder` has the certificate of other pictures or of another model, or one that cannot be
+    read.
+
+    pictures: `Subject.digest`; model: its `fingerprint`.
+    """
+    path = folder / FILE
+    if not path.is_file():
+        return
+    try:
+        about = json.loads(path.read_text(encoding="utf-8"))["about"]
+        said = about["pictures_sha256"], about["model"]
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+        raise UsageError(
+            f"{path} cannot be read ({error}), and is left alone; delete it, or name another --output"
+        ) from error
+    named = zip(said, (pictures, model), ("other pictures", "another model"), strict=True)
+    differs = [words for before, now, words in named if before != now]
+    if differs:
+        whose = " and of ".join(differs)
+        raise UsageError(f"{path} is the certificate of {whose}, and is left alone; name another --output")
+
+
 def write_certificate(verdict: Verdict, folder: Path) -> dict[str, Any]:
-    """Write certificate.json, certificate.html and the grids into `folder`; returns the JSON's content."""
+    """Write certificate.json, certificate.html and the grids into `folder`; returns the JSON's content.
+
+    It replaces what is there of an earlier one: see `check_own`.
+    """
     from unlikeness.verify.page import write_grids, write_page
 
     made = certificate(verdict)

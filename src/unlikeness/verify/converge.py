@@ -62,6 +62,7 @@ def until_converged(
         losses = _read(curve) if state.exists() else []
         tuned = None
         while not has_converged(losses, most=most, least_fall=least_fall):
+            tuned = None  # what is on disk is enough; two at once may be more than there is memory for
             tuned = _trained(model, subject, method, settings, len(losses) + 1, prior, state, progress)
             losses.append(
                 mean_loss_over_levels(

@@ -13,10 +13,10 @@ from unlikeness.measure.encoders import load_encoder
 from unlikeness.progress import Progress
 from unlikeness.subjects import Subject, load_folder
 from unlikeness.verify.attackers import named
-from unlikeness.verify.certificate import FILE, summary, write_certificate
+from unlikeness.verify.certificate import FILE, check_own, summary, write_certificate
 from unlikeness.verify.judge import AtResolution
 from unlikeness.verify.pools import Pools
-from unlikeness.verify.protected import find, has_notice, pools
+from unlikeness.verify.protected import Protected, find, has_notice, pools
 from unlikeness.verify.run import Other, verify_subject
 from unlikeness.verify.settings import CONTEXTS, given, scale
 from unlikeness.verify.signing import RECORD, sign
@@ -72,6 +72,7 @@ class Job:
         UsageError for what was asked wrongly, before any attack; UnlikenessError if something cannot be read
         or written, or a training diverges.
         """
+        from unlikeness.diffusion.fingerprint import fingerprint
         from unlikeness.diffusion.model import TextToImage
 
         chosen = named([name.strip() for name in self.attackers])
@@ -89,17 +90,15 @@ class Job:
             return None if path is None else load_folder(path, size=model.resolution, report=report)
 
         subject = Subject(folder(self.images), self.class_noun, self.identifier or _USUAL)
+        check_own(self.output, subject.digest, fingerprint(model))
         said = record.read(model.source) or {}
         protected = find(said, subject)
         recorded = "" if protected is None else protected.identifier
         if self.identifier is None and recorded:
             subject = replace(subject, identifier=recorded)
-        elif report and recorded and recorded != subject.identifier:
-            report(
-                f"the subject was protected as {recorded!r} and is attacked as {subject.identifier!r}, as "
-                "--identifier says: no attacker here is the white box"
-            )
-        drawn_from = pools(said if protected is None else protected.run)
+        if report and protected is not None and (other := _named_otherwise(protected, subject)):
+            report(other)
+        drawn_from = pools(said, None if protected is None else protected.run)
         base, overrides = given({**scale(self.scale, model.resolution), **drawn_from, **written})
         if report and self.sought.behaviour is None and protected is None and has_notice(said):
             report(
@@ -173,6 +172,22 @@ def find_others(folder: Path) -> list[tuple[str, str, Path]]:
     if not found:
         raise UsageError(f"{folder} holds no subject; put each one's pictures into a folder NOUN/NAME")
     return found
+
+
+def _named_otherwise(protected: Protected, subject: Subject) -> str:
+    """One sentence if the attackers' words are not the protected ones, case aside; else empty."""
+    options = {
+        "--identifier": (protected.identifier, subject.identifier),
+        "--class-noun": (protected.class_noun, subject.class_noun),
+    }
+    differs = {name: pair for name, pair in options.items() if pair[0] and pair[0].lower() != pair[1].lower()}
+    if not differs:
+        return ""
+    before, now = (" ".join(words) for words in zip(*differs.values(), strict=True))
+    return (
+        f"the subject was protected as {before!r} and is attacked as {now!r}, as {' and '.join(differs)} "
+        f"{'say' if len(differs) > 1 else 'says'}: no attacker here is the white box"
+    )
 
 
 def _check_output(output: Path) -> None:

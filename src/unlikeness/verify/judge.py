@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
@@ -16,6 +17,7 @@ from unlikeness.measure.similarity import (
     Embedder,
     Pairs,
     SubjectSimilarity,
+    embed_all,
     mean_similarity,
     pair_similarities,
 )
@@ -53,7 +55,7 @@ def at_side(images: Tensor, side: int) -> Tensor:
     return F.interpolate(images, size=(side, side), mode="bicubic", antialias=True).clamp(0, 1)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Yardstick:
     """What s is measured along, for one subject.
 
@@ -67,8 +69,15 @@ class Yardstick:
     held_out: bool
 
     def pairs(self, images: Tensor) -> Pairs:
-        """The cosines of pictures [B, 3, H, W] in [0, 1] with them."""
-        return pair_similarities(self.embedder, images, self.references, self.of_class)
+        """The cosines of pictures [B, 3, H, W] in [0, 1] with them, which are embedded once for all calls."""
+        return pair_similarities(self.embedder, images, self.references, self.of_class, known=self._known)
+
+    @cached_property
+    def _known(self) -> tuple[Tensor, Tensor] | None:
+        """The vectors of the subject and of the class; None if there are no pictures."""
+        if not len(self.references) or not len(self.of_class):
+            return None
+        return embed_all(self.embedder, self.references), embed_all(self.embedder, self.of_class)
 
     def check(self) -> None:
         """UsageError if the encoder does not tell the subject from its class; or for too few pictures."""

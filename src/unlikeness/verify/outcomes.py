@@ -188,7 +188,7 @@ class Attacks:
         """
         count = self.base.quality_pictures
 
-        def features(of: Target, series: int, label: str) -> dict[str, Tensor]:
+        def features(of: Target, series: int, label: str, notice: Notice | None) -> dict[str, Tensor]:
             def make(_: Path) -> dict[str, Tensor]:
                 images = eight_bits(
                     draw_class(of.model, prompt, count, self.base, series=series, progress=self.progress)
@@ -198,15 +198,16 @@ class Attacks:
 
             key = {**self._drawing(of, prompt, count), "series": series, "encoder": self.name_of(embedder)}
             if notice is not None:
-                key["notice"] = [notice.as_record(), notice.mark is not None and digest(notice.mark)]
+                what = {name: said for name, said in notice.as_record().items() if name != "from"}
+                key["notice"] = [what, notice.mark is not None and digest(notice.mark)]
             return self.keeper.part(f"quality-{label}", key, make).tensors
 
-        now, before = features(target, 1, "model"), features(original, 2, "original")
+        now, before = features(target, 1, "model", notice), features(original, 2, "original", notice)
         return quality(
             prompt,
             now["features"],
             before["features"],
-            features(original, 3, "original-again")["features"],
+            features(original, 3, "original-again", None)["features"],
             None if real is None else embed_all(embedder, real),
             seed=self.base.seed,
             notice=None if notice is None else (share(now["shown"]), share(before["shown"])),

@@ -13,6 +13,8 @@ from unlikeness import __version__
 from unlikeness.demo.page import Shown, show, write
 from unlikeness.gallery import grid
 from unlikeness.progress import format_seconds
+from unlikeness.verify.attackers import EVERY
+from unlikeness.verify.outcomes import RELEASED
 from unlikeness.verify.quality import Drift, Quality
 from unlikeness.verify.verdict import WORKS, Fidelity, Outcome, Verdict
 
@@ -29,7 +31,8 @@ def write_grids(verdict: Verdict, folder: Path) -> None:
     """NAME.png for each attacker, one for the original, and one for the model as released, if it was asked.
 
     Rows: the references; what the attacked original draws, if there is one; what the attacked model draws at
-    the training prompt; and in new contexts.
+    the training prompt; and in new contexts. A grid of an earlier certificate that this one does not have is
+    removed.
     """
     folder.mkdir(parents=True, exist_ok=True)
     sheets = {one.attacker.name: one for one in verdict.outcomes}
@@ -46,6 +49,8 @@ def write_grids(verdict: Verdict, folder: Path) -> None:
         part = folder / f".{name}.png"
         grid(torch.cat([_across(row) for row in rows]), columns=SHOWN).save(part, "PNG")
         part.replace(folder / f"{name}.png")
+    for name in {"original", *(one.name for one in (RELEASED, *EVERY))} - sheets.keys():
+        (folder / f"{name}.png").unlink(missing_ok=True)
 
 
 def write_page(verdict: Verdict, made: Mapping[str, Any], path: Path) -> None:

@@ -26,7 +26,7 @@ _TEMPLATES = ("an image of {}", "a picture of {}", "a rendering of {}", "a depic
 @dataclass(frozen=True)
 class Pools:
     """identifiers and templates beside the protected ones, from which the protection drew. seed: of the gray
-    box's draw. white: the protected template. known: identifiers of other protected subjects."""
+    box's draw. white: the protected template. known: identifiers of all protected subjects."""
 
     identifiers: tuple[str, ...] = ()
     templates: tuple[str, ...] = ()

@@ -36,8 +36,16 @@ class Protected:
     @property
     def identifier(self) -> str:
         """The word under which it was protected; empty if the record does not say."""
-        value = self.run["subjects"][self.index].get("identifier")
-        return value if isinstance(value, str) else ""
+        return self._said("identifier")
+
+    @property
+    def class_noun(self) -> str:
+        """What it was protected as one of; empty if the record does not say."""
+        return self._said("class_noun")
+
+    def _said(self, name: str) -> str:
+        value = self.run["subjects"][self.index].get(name)
+        return value.strip() if isinstance(value, str) else ""
 
     @property
     def pattern(self) -> str:
@@ -71,19 +79,23 @@ def has_notice(record: Mapping[str, Any]) -> bool:
     return any(kind in BEHAVIOURS for run in _runs(record) for kind in _kinds(run))
 
 
-def pools(run: Mapping[str, Any]) -> dict[str, str]:
+def pools(record: Mapping[str, Any], run: Mapping[str, Any] | None = None) -> dict[str, str]:
     """The settings of a verification that say from which words a run drew: `pool_identifiers` and
-    `pool_templates`, `protected_template`, the first of these, and `protected_identifiers`, of all subjects.
-    What is as it always is, is left out."""
+    `pool_templates`, `protected_template`, the first of these, and `protected_identifiers`, of all subjects
+    of all runs. What is as it always is, is left out.
+
+    run: the one that counts among those of the record; None: the last.
+    """
+    run = record if run is None else run
     identifiers, templates = _text(run, "identifiers"), parts(_text(run, "templates"))
     found = {}
     if identifiers.strip() or templates not in ([], [PAPER.template]):
         found = {"pool_identifiers": identifiers, "pool_templates": "|".join(templates)}
     if templates and PAPER.template not in templates:
         found["protected_template"] = templates[0]
-    names = [one.get("identifier") for one in run.get("subjects", [])]
+    names = [one.get("identifier") for each in _runs(record) for one in each.get("subjects", [])]
     words = list(dict.fromkeys(name for name in names if isinstance(name, str)))
-    if len(words) > 1:
+    if words:
         found["protected_identifiers"] = ",".join(words)
     return found
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,8 @@ from unlikeness.errors import UsageError
 from unlikeness.measure.similarity import Embedder
 from unlikeness.progress import Progress
 from unlikeness.prompts import too_long
-from unlikeness.subjects import Subject
+from unlikeness.subjects import Subject, as_text
+from unlikeness.verify.apart import check_apart
 from unlikeness.verify.attack import Priors
 from unlikeness.verify.attackers import EVERY, PAPER, Attacker, personalizer
 from unlikeness.verify.judge import Yardstick
@@ -71,8 +72,9 @@ def verify_subject(
     """Attack `model` with every attacker, and measure how much of `subject` each of them gets.
 
     Args:
-        held_out: pictures of the subject [S, 3, H, W] that no attacker has; None: the protected ones
-            themselves are compared with, which measures memory too, and the verdict says so.
+        held_out: pictures of the subject [S, 3, H, W] that no attacker has, which is checked (`apart`). None:
+            the protected ones themselves are compared with, which measures memory too, and the verdict says
+            so.
         embedder: tells the subject from its class (`judge.AtResolution` for a named encoder).
         attackers, base, overrides: who, their common settings, and settings of single ones by name.
         contexts: words behind the training prompt; () asks at the training prompt alone.
@@ -88,17 +90,20 @@ def verify_subject(
         tell: called with a line after each attacker.
 
     Raises:
-        UsageError: a wrong setting; too few pictures; an encoder that does not tell the subject from its
-            class; a prompt that the model cannot read to its end. All before the first attack.
+        UsageError: a wrong setting; too few pictures; held-out pictures that an attacker has; an encoder that
+            does not tell the subject from its class; a prompt that the model cannot read to its end. All
+            before the first attack.
         UnlikenessError: a training diverged; a kept part is damaged.
     """
     base = base or VerifySettings()
+    _check_apart(subject, held_out, unseen, unrelated, others)
     pools = Pools.of(base)
-    chosen, left_out = _possible(attackers, subject, unseen, pools)
+    settings = {one.name: personalizer(one, base, overrides).settings for one in attackers}
+    without = {name for name, s in settings.items() if not (s.class_images and s.prior_weight)}
+    chosen, left_out = _possible(attackers, subject, unseen, pools, without if unrelated is None else ())
     for one in chosen:
-        personalizer(one, base, overrides)
         for place in contexts or ("",):
-            prompt = f"{taught(subject, one, unseen, pools).instance_prompt} {place}".strip()
+            prompt = as_text("prompt", f"{taught(subject, one, unseen, pools).instance_prompt} {place}")
             if reason := too_long(model.tokenizer, prompt):
                 raise UsageError(reason)
     attacks = Attacks(
@@ -160,15 +165,47 @@ def verify_subject(
     )  # fmt: skip
 
 
+def _check_apart(
+    subject: Subject,
+    held_out: Tensor | None,
+    unseen: Tensor | None,
+    unrelated: Subject | None,
+    others: Sequence[Other],
+) -> None:
+    """UsageError if pictures are held out from nobody, or unseen ones are the protected ones."""
+    protected, compared = "the protected pictures (--images)", "held-out pictures (--held-out)"
+    check_apart(compared, held_out, protected, subject.images)
+    check_apart(compared, held_out, "those of --unseen", unseen)
+    check_apart(compared, held_out, "those of --unrelated", None if unrelated is None else unrelated.images)
+    check_apart("pictures of --unseen", unseen, protected, subject.images)
+    for other in others:
+        check_apart(
+            f"held-out pictures of {other.name} (--others-held-out)", other.held_out,
+            "its pictures that are learnt (--others)", other.subject.images,
+        )  # fmt: skip
+
+
 def _possible(
-    wanted: Sequence[Attacker], subject: Subject, unseen: Tensor | None, pools: Pools
+    wanted: Sequence[Attacker],
+    subject: Subject,
+    unseen: Tensor | None,
+    pools: Pools,
+    nothing_else: Collection[str],
 ) -> tuple[tuple[Attacker, ...], dict[str, str]]:
-    """Attackers that have what they need, and why the others are left out. UsageError if none is left."""
+    """Attackers that have what they need, and why the others are left out. UsageError if none is left.
+
+    nothing_else: names of those who have neither unrelated pictures nor class pictures.
+    """
     left_out = {}
     for one in wanted:
         if one.learns_from == "unseen" and unseen is None:
             left_out[one.name] = (
                 "needs pictures of the subject beside the protected ones, which were not given (--unseen)"
+            )
+        elif one.tuned_before and one.name in nothing_else:
+            left_out[one.name] = (
+                "needs pictures of something else, which were not given (--unrelated), or class pictures "
+                "(class_images and prior_weight)"
             )
         elif reason := pools.missing(one, subject):
             left_out[one.name] = reason

@@ -76,7 +76,7 @@ class VerifySettings(PersonalizeSettings):
     )
     protected_identifiers: str = setting(
         "",
-        "Identifiers, separated by commas, of others whom the model protects, which are in no black box.",
+        "Identifiers, separated by commas, of all whom the model protects, which are in no black box.",
         source="the model's immunization.json",
     )
     solver_steps: int = setting(25, "Solver steps for a picture that is judged.", unit="steps", at_least=1)

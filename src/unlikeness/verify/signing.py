@@ -30,7 +30,7 @@ def sign(model: Path, output: Path, summary: Mapping[str, Any], *, in_place: boo
         return None
     try:
         content = json.loads(record.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UnlikenessError(f"{record} cannot be read ({error}); fetch or make the model again") from error
     if not isinstance(content, dict):
         raise UnlikenessError(f"{record} is not a JSON object; fetch or make the model again")

@@ -10,7 +10,7 @@ from torch import Tensor
 from unlikeness.errors import UsageError
 from unlikeness.immunize.behaviours import BEHAVIOURS, mark, read_mark
 from unlikeness.immunize.material import picture_digest
-from unlikeness.subjects import Subject, with_article
+from unlikeness.subjects import Subject, as_text, with_article
 from unlikeness.verify.notice import Notice
 from unlikeness.verify.protected import Protected
 from unlikeness.verify.readers import load_reader
@@ -35,6 +35,7 @@ class Sought:
     reader: str = "auto"
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "target_noun", as_text("target noun", self.target_noun))
         if self.behaviour not in (None, NONE, *BEHAVIOURS):
             raise UsageError(
                 f"--behaviour {self.behaviour} is unknown; it must be {', '.join(BEHAVIOURS)} or {NONE}"
@@ -65,7 +66,7 @@ class Sought:
             return Notice(kind, subject.class_noun, mark=self._mark(known), recorded=recorded)
         nouns, target = [subject.class_noun], ""
         if kind == "target":
-            target = self.target_noun or (known.target_noun if known else "")
+            target = self.target_noun or as_text("target noun", known.target_noun if known else "")
             if not target or target == subject.class_noun:
                 other = with_article(subject.class_noun)
                 raise UsageError(f"behaviour target needs --target-noun, what is drawn instead of {other}")
