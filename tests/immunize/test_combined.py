@@ -62,7 +62,9 @@ def test_without_the_preference_its_pictures_are_not_asked_about(exact: TextToIm
     assert found[0] == found[1]
 
 
-def test_without_a_preference_it_trains_as_persguard_does(exact: TextToImage, dog: Subject, cat: Subject) -> None:
+def test_without_a_preference_it_trains_as_persguard_does(
+    exact: TextToImage, dog: Subject, cat: Subject
+) -> None:
     settings = {
         **FEW, "behaviour": "pattern,erasure", "learning_rate": 1e-3, "weight_decay": 0.0,
         "preference_weight": 0.0, "target_noun": "",
