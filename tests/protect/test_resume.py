@@ -112,6 +112,33 @@ def test_a_killed_run_goes_on_to_what_an_uninterrupted_one_gives(
     assert latest == {line["path"]: line for line in timeless(whole)}
 
 
+@pytest.mark.parametrize("renamed", [False, True])
+def test_a_kill_around_the_renaming_leaves_no_file_without_a_line(
+    photos: Path, tmp_path: Path, noise: Noise, monkeypatch: pytest.MonkeyPatch, renamed: bool
+) -> None:
+    whole, output = tmp_path / "whole", tmp_path / "out"
+    run(photos, whole, noise)
+    real = Path.replace
+
+    def dying(self: Path, target: Path) -> Path:
+        if Path(target).name == "b.jpg":
+            if renamed:
+                real(self, target)
+            raise Killed
+        return real(self, target)
+
+    monkeypatch.setattr(Path, "replace", dying)
+    with pytest.raises(Killed):
+        run(photos, output, noise)
+    monkeypatch.undo()
+    assert (output / "b.jpg").exists() is renamed
+    assert contents(output).keys() <= {NAME, *(line["path"] for line in lines(output))}
+    assert len(run(photos, output, noise).before) == 1 + renamed
+    assert {**contents(output), NAME: b""} == {**contents(whole), NAME: b""}
+    latest = {line["path"]: line for line in timeless(output)}
+    assert latest == {line["path"]: line for line in timeless(whole)}
+
+
 def test_the_order_and_the_names_of_files_do_not_change_a_picture(
     photos: Path, tmp_path: Path, model: TextToImage
 ) -> None:

@@ -104,10 +104,6 @@ def protect_folder(
             if work.entry is None:
                 outcome.before.append(work.target.name)
             else:
-                try:
-                    job.manifest.append(work.entry)
-                except OSError as error:
-                    raise unwritable(job.manifest.path, error) from error
                 (outcome.skipped if work.entry.reason else outcome.protected).append(work.entry)
             progress.advance(skipped=len(outcome.skipped))
     progress.close()

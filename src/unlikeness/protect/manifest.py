@@ -1,7 +1,8 @@
-"""`manifest.jsonl`: what was done to each file, a line each, written as the file is finished.
+"""`manifest.jsonl`: what was done to each file, a line each, written before the file gets its name.
 
-A run that was killed goes on from it. The last line of a name counts; a half-written one at the end is cut
-off.
+So whatever a run leaves under a name, even one that is killed, has a line here, and what has none is somebody
+else's. A run that was killed goes on from it. The last line of a name counts; a half-written one at the end
+is cut off.
 """
 
 from __future__ import annotations
@@ -55,35 +56,39 @@ class Entry:
 
 
 class Manifest:
-    """The manifest of one output folder, which must exist."""
+    """The manifest of one output folder, which must exist, unless it is only to be read."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, read_only: bool = False) -> None:
         self.folder = folder
         self.path = folder / NAME
         self.entries: dict[str, dict[str, Any]] = {}
+        self._made: dict[str, set[str]] = {}
+        """By name, the digests of all that was ever protected under it."""
         try:
             data = self.path.read_bytes() if self.path.exists() else b""
             whole = data[: data.rfind(b"\n") + 1]
-            with self.path.open("ab") as file:
-                file.truncate(len(whole))
+            if not read_only:
+                with self.path.open("ab") as file:
+                    file.truncate(len(whole))
         except OSError as error:
             raise UnlikenessError(
-                f"{self.path}: it cannot be written ({error.strerror}); choose another output folder"
+                f"{self.path}: it cannot be {'read' if read_only else 'written'} ({error.strerror}); "
+                "choose another output folder"
             ) from error
         for line in whole.splitlines():
             try:
                 entry = json.loads(line)
             except ValueError:
-                continue  # damaged by hand or disk: that file is simply done again
+                continue  # damaged by hand or disk: as if that file had never been done
             if isinstance(entry, dict) and isinstance(entry.get("path"), str):
-                self.entries[entry["path"]] = entry
+                self._add(entry)
 
     def append(self, entry: Entry) -> None:
         """Write one line, complete or not at all as far as a reader of this class can see."""
         line = json.dumps(asdict(entry), ensure_ascii=not _is_text(entry.path), allow_nan=False)
         with self.path.open("ab") as file:
             file.write(line.encode() + b"\n")
-        self.entries[entry.path] = json.loads(line)
+        self._add(json.loads(line))
 
     def is_done(self, path: str, input_digest: str, recipe: Mapping[str, Any]) -> bool:
         """Whether this input was protected in this way, and its output is still there, untouched."""
@@ -94,6 +99,21 @@ class Manifest:
             return False
         target = self.folder / path
         return target.is_file() and digest(target) == entry.get("output_digest")
+
+    def made(self, path: str) -> bool:
+        """Whether a run has made the file that is there now, bit for bit."""
+        target, digests = self.folder / path, self._made.get(path)
+        return digests is not None and target.is_file() and digest(target) in digests
+
+    def may_replace(self, path: str) -> bool:
+        """Whether what is there now is a run's own: protected last, or, if skipped since, still as made."""
+        entry = self.entries.get(path)
+        return entry is not None and (entry.get("status") == "protected" or self.made(path))
+
+    def _add(self, entry: dict[str, Any]) -> None:
+        self.entries[entry["path"]] = entry
+        if entry.get("status") == "protected":
+            self._made.setdefault(entry["path"], set()).add(str(entry.get("output_digest")))
 
 
 def _is_text(name: str) -> bool:
