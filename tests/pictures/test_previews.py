@@ -15,7 +15,7 @@ from PIL import Image
 from tests.pictures.makers import changed, exif, image, samples
 
 from unlikeness.pictures import open_picture, save_picture
-from unlikeness.pictures.formats.previews import NOTE, exif_without, resources_without
+from unlikeness.pictures.formats.previews import CREDENTIALS, NOTE, exif_without, resources_without
 
 
 def small() -> bytes:
@@ -159,3 +159,28 @@ def test_photoshops_layers_do_not_stay_in_a_tiff(tmp_path: Path) -> None:
     with tifffile.TiffFile(target) as file, Image.open(target) as opened:
         assert bytes(file.pages[0].tags[34377].value) == resource(0x0404, b"iptc!")
         assert opened.size == image("RGB").size
+
+
+def webp_credentials(path: Path) -> None:
+    image("RGB").save(path, lossless=True, exif=exif())
+    chunk = b"C2PA" + struct.pack("<I", len(small())) + small() + b"\0" * (len(small()) % 2)
+    body = path.read_bytes()[12:] + chunk
+    path.write_bytes(b"RIFF" + struct.pack("<I", 4 + len(body)) + b"WEBP" + body)
+
+
+def tiff_credentials(path: Path) -> None:
+    tags = [(52545, 7, len(small()), small(), False)]
+    tifffile.imwrite(path, np.asarray(image("RGB")), photometric="rgb", extratags=tags, metadata=None)
+
+
+@pytest.mark.parametrize("make", [webp_credentials, tiff_credentials])
+def test_content_credentials_and_the_thumbnail_in_them_are_left_out(
+    make: Callable[[Path], None], tmp_path: Path
+) -> None:
+    source = tmp_path / f"source.{make.__name__[:4]}"
+    make(source)
+    assert small() in source.read_bytes()
+    assert open_picture(source).note == CREDENTIALS
+    target = saved(source)
+    assert small() not in target.read_bytes()
+    assert open_picture(target).note is None

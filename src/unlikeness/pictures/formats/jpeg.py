@@ -30,7 +30,7 @@ from unlikeness.pictures.formats.base import (
     to_array,
     to_pillow,
 )
-from unlikeness.pictures.formats.previews import NOTE, exif_without, resources_without
+from unlikeness.pictures.formats.previews import CREDENTIALS, NOTE, exif_without, resources_without
 
 __all__ = ["read"]
 
@@ -130,7 +130,7 @@ def read(data: bytes, max_pixels: int) -> Raster:
         "unusual chroma subsampling written as 4:4:4" if odd else None,
         NOTE if thumbnail else None,
         "data behind the picture (preview, gain map or clip) left out" if trailing else None,
-        "content credentials left out, they sign the old pixels" if credentials else None,
+        CREDENTIALS if credentials else None,
     )
     orientation = exif_orientation(image)
     return Raster(to_array(image), model, writer, lossless=False, orientation=orientation, note=note)

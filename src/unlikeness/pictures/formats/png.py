@@ -36,7 +36,7 @@ from unlikeness.pictures.formats.base import (
     joined,
 )
 from unlikeness.pictures.formats.png_encoding import SIGNATURE, chunk, write_pixels
-from unlikeness.pictures.formats.previews import NOTE, exif_without
+from unlikeness.pictures.formats.previews import CREDENTIALS, NOTE, exif_without
 
 __all__ = ["read"]
 
@@ -110,7 +110,7 @@ def read(data: bytes, max_pixels: int) -> Raster:
     if any(kind == b"eXIf" and exif_without(body) != body for kind, body in chunks):
         note = joined(note, NOTE)
     if any(kind == b"caBX" for kind, _ in chunks):
-        note = joined(note, "content credentials left out, they sign the old pixels")
+        note = joined(note, CREDENTIALS)
     before, behind = (tuple(c for i, c in kept if i < first), tuple(c for i, c in kept if i > first))
     model = ColourModel(_SPACES[written], "straight" if written in (_GREY_ALPHA, _RGB_ALPHA) else "none")
     return Raster(pixels, model, _Png(written, before, behind), True, _orientation(chunks), note)
