@@ -13,6 +13,7 @@ import pytest
 import tifffile
 from PIL import Image
 from tests.pictures.makers import changed, exif, image, samples
+from tests.pictures.test_metadata import jpeg_segments
 
 from unlikeness.pictures import open_picture, save_picture
 from unlikeness.pictures.formats.previews import CREDENTIALS, NOTE, exif_without, resources_without
@@ -141,6 +142,28 @@ def test_photoshops_thumbnails_are_cut_out_of_its_resources(tmp_path: Path) -> N
     assert b"Photoshop 3.0\0" + before + after in target
     assert b"JFXX" not in target
     assert b"\xff\xe2\0\x02" in target
+
+
+@pytest.mark.parametrize("first", [40000, 65480, 70000])
+def test_a_thumbnail_across_segments_is_cut_out(first: int, tmp_path: Path) -> None:
+    """Behind a resource that leaves it in the first segment, across the border, and in the second one."""
+    before, after = resource(0x0404, b"i" * first), resource(0x03ED, b"resolution")
+    resources = before + resource(0x040C, bytes(28) + small()) + after
+    full = 0xFFFF - 2 - 14
+    segments = b"".join(
+        struct.pack(">HH", 0xFFED, 16 + len(part)) + b"Photoshop 3.0\0" + part
+        for part in (resources[:full], resources[full:])
+        if part
+    )
+    source = tmp_path / "source.jpg"
+    image("RGB").save(source, extra=segments)
+    assert NOTE in str(open_picture(source).note)
+    target = saved(source)
+    assert small()[:100] not in target.read_bytes()
+    assert small()[-100:] not in target.read_bytes()
+    kept = b"".join(body[14:] for marker, body in jpeg_segments(target) if marker == 0xED)
+    assert kept == before + after
+    assert open_picture(target).note is None
 
 
 def test_photoshops_layers_do_not_stay_in_a_tiff(tmp_path: Path) -> None:
