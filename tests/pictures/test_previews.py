@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,9 +12,9 @@ import numpy as np
 import piexif
 import pytest
 import tifffile
-from PIL import Image
+from PIL import Image, PngImagePlugin
 from tests.pictures.makers import changed, exif, image, samples
-from tests.pictures.test_metadata import jpeg_segments
+from tests.pictures.test_metadata import chunks, jpeg_segments
 
 from unlikeness.pictures import open_picture, save_picture
 from unlikeness.pictures.formats.previews import CREDENTIALS, NOTE, exif_without, resources_without
@@ -207,3 +208,59 @@ def test_content_credentials_and_the_thumbnail_in_them_are_left_out(
     target = saved(source)
     assert small() not in target.read_bytes()
     assert open_picture(target).note is None
+
+
+def raw_profile(name: str, data: bytes) -> str:
+    """As ImageMagick writes it."""
+    digits = data.hex()
+    rows = [digits[i : i + 72] for i in range(0, len(digits), 72)]
+    return f"\n{name}\n{len(data):8d}\n" + "\n".join(rows) + "\n"
+
+
+@pytest.mark.parametrize("way", ["tEXt", "zTXt", "iTXt", "iTXt packed"])
+def test_profiles_in_the_text_of_a_png_lose_their_thumbnails(way: str, tmp_path: Path) -> None:
+    turned = exif_without(with_thumbnail())
+    resources = resource(0x0404, b"iptc!") + resource(0x040C, bytes(28) + small())
+    info = PngImagePlugin.PngInfo()
+    for name, data in (("exif", with_thumbnail()), ("APP1", with_thumbnail()), ("8bim", resources)):
+        keyword, text = f"Raw profile type {name}", raw_profile(name, data)
+        if way.startswith("iTXt"):
+            info.add_itxt(keyword, text, zip=way.endswith("packed"))
+        else:
+            info.add_text(keyword, text, zip=way == "zTXt")
+    info.add_text("Comment", "kept")
+    source = tmp_path / "source.png"
+    image("RGB").save(source, pnginfo=info)
+    assert open_picture(source).note == NOTE
+    target = saved(source)
+    assert open_picture(target).note is None
+    with Image.open(target) as after:
+        text = {str(key): str(value) for key, value in after.text.items()}  # type: ignore[attr-defined]
+        assert after.getexif()[0x010F] == "Camera"
+    assert text.pop("Comment") == "kept"
+    assert text == {
+        "Raw profile type exif": raw_profile("exif", turned),
+        "Raw profile type APP1": raw_profile("APP1", turned),
+        "Raw profile type 8bim": raw_profile("8bim", resource(0x0404, b"iptc!")),
+    }
+
+
+def test_a_profile_in_text_keeps_its_turn_and_every_byte_if_it_has_no_thumbnail(tmp_path: Path) -> None:
+    info = PngImagePlugin.PngInfo()
+    info.add_text("Raw profile type exif", raw_profile("exif", exif(6)), zip=True)
+    source = tmp_path / "source.png"
+    image("RGB").save(source, pnginfo=info)
+    picture = open_picture(source)
+    assert (picture.orientation, picture.note) == (6, None)
+    assert open_picture(saved(source)).orientation == 6
+    assert chunks(saved(source)) == chunks(source)
+
+
+@pytest.mark.parametrize("text", [b"\0spoilt", b"\0" + zlib.compress(b"\nexif\n 3\n0g"), b""])
+def test_a_profile_that_cannot_be_read_is_left_out(text: bytes, tmp_path: Path) -> None:
+    info = PngImagePlugin.PngInfo()
+    info.add(b"zTXt", b"Raw profile type exif\0" + text)
+    source = tmp_path / "source.png"
+    image("RGB").save(source, pnginfo=info)
+    assert open_picture(source).note == NOTE
+    assert b"Raw profile" not in saved(source).read_bytes()
