@@ -133,11 +133,14 @@ def read(data: bytes, max_pixels: int) -> Raster:
     if resources is not None and resources_without(resources.value) != resources.value:
         shorter = resources_without(resources.value)
         tags[_RESOURCES] = replace(resources, count=len(shorter), value=shorter)
+    whole = Directory(page.order, {n: t for n, t in tags.items() if n not in _LAYOUT})
+    kept = _narrow(whole)
     left_out = joined(
         "preview page left out" if others or 330 in page.tags else None,
         "layers left out, they show the picture unprotected" if layers else None,
         NOTE if tags.get(_RESOURCES) != resources else None,
         CREDENTIALS if credentials else None,
+        "tags of 64-bit numbers left out" if kept != whole else None,
     )
     bits = set(page.numbers(258, [1]))
     kinds = set(page.numbers(339, [1]))
@@ -145,7 +148,6 @@ def read(data: bytes, max_pixels: int) -> Raster:
         raise Unusable(f"it has {page.number(277, 1)} channels; save it as grey, RGB or CMYK")
     if kinds - {1, 4} or max(bits) > 16:
         raise Unusable("its samples are float, signed or over 16 bits; save it as 8 or 16-bit TIFF")
-    kept = Directory(page.order, {n: t for n, t in tags.items() if n not in _LAYOUT and not _wide(t)})
     orientation = valid(page.number(274, 1))
     photometric = page.number(262, -1)
     channels = page.number(277, 1)
@@ -206,5 +208,17 @@ def _by_pillow(data: bytes, kept: Directory, orientation: int, left_out: str | N
 
 
 def _wide(tag: Tag) -> bool:
-    """Whether a tag has a type that only BigTIFF knows."""
-    return tag.kind in (16, 17, 18)
+    """Whether a tag has a type that only BigTIFF knows; a pointer to a directory becomes one of 32 bits."""
+    return tag.kind in (16, 17, 18) and tag.directory is None
+
+
+def _narrow(directory: Directory) -> Directory:
+    """A directory, and those that it points to, without wide tags."""
+    return Directory(
+        directory.order,
+        {
+            number: replace(tag, directory=_narrow(tag.directory)) if tag.directory else tag
+            for number, tag in directory.tags.items()
+            if not _wide(tag)
+        },
+    )
