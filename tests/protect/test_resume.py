@@ -73,6 +73,25 @@ def test_a_model_of_the_same_name_with_other_weights_and_another_target_are_noti
     assert run(source, output, PhotoGuard(other, settings), batch_size=2).before
 
 
+def test_a_file_that_can_no_longer_be_used_loses_its_older_copy(
+    photos: Path, tmp_path: Path, noise: Noise
+) -> None:
+    output, masks = tmp_path / "out", tmp_path / "masks"
+    run(photos, output, noise)
+    for name in ("b.jpg", "z.webp"):
+        (photos / name).write_bytes((photos / name).read_bytes()[:200])
+    (output / "z.webp").write_bytes(b"somebody's")
+    masks.mkdir()
+    write(masks / "a.png", 20, 90)
+    outcome = run(photos, output, noise, mask=masks, max_pixels=4000)
+    skipped = {entry.path: str(entry.reason) for entry in outcome.skipped}
+    assert sorted(skipped) == ["a.png", "b.jpg", "broken.jpg", "not.png", "z.webp"]
+    removed = [name for name, reason in skipped.items() if "an earlier run made was removed" in reason]
+    assert sorted(removed) == ["a.png", "b.jpg"]
+    assert sorted(contents(output)) == sorted([NAME, "deep/a.png", "deep/er/c.bmp", "z.webp"])
+    assert (output / "z.webp").read_bytes() == b"somebody's"
+
+
 class Killed(BaseException):
     """As if the process had ended here."""
 

@@ -7,7 +7,7 @@ import errno
 import secrets
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -134,8 +134,19 @@ class Job:
                 work.entry = self._skipped(work, f"{path}: it cannot be written ({error.strerror})")
             work.tiled = None
         if work.entry is not None and work.entry.status == "skipped":
+            work.entry = self._without_copy(work.target, work.entry)
             self._append(work.entry)
         return work
+
+    def _without_copy(self, target: Target, skipped: Entry) -> Entry:
+        """Remove what an earlier run made of a file that is skipped now: it may show another picture."""
+        try:
+            if not self.manifest.made(target.name):
+                return skipped
+            target.path.unlink()
+        except OSError as error:
+            raise unwritable(target.path, error) from error
+        return replace(skipped, reason=f"{skipped.reason}; the copy that an earlier run made was removed")
 
     def _saved(self, work: Work, tiled: PictureTiles) -> Entry:
         """The picture under its name, and its line, which is written first; or why it is not kept."""
