@@ -88,6 +88,7 @@ def test_a_dry_run_writes_nothing(tiny: str, tmp_path: Path, capsys: pytest.Capt
         (["--steps", "3"], "steps is no setting of RidSettings"),
         (["--weights", "rid-nowhere"], "no shipped protector (there are: rid-toybox"),
         (["--method", "rid", "--model", "toybox"], "--model is for methods that follow a gradient"),
+        (["--psnr", "nan"], "--psnr must be a finite number"),
         (["--budget", "-1"], "budget must be at least 0"),
         (["--model", "/no/such/folder"], "/no/such/folder"),
     ],

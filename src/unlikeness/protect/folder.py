@@ -7,10 +7,12 @@ rest is done, and the pictures are those of an uninterrupted run, bit for bit (o
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from unlikeness.errors import UsageError
 from unlikeness.progress import Progress, Silent
 from unlikeness.protect import batches
 from unlikeness.protect.base import Perturber
@@ -67,9 +69,11 @@ def protect_folder(
     A file that cannot be used is an entry in `skipped` with the reason, and the others go on.
 
     Raises:
-        UsageError: see `find_targets` and `find_masks`.
+        UsageError: see `find_targets` and `find_masks`; a psnr that is no finite number.
         UnlikenessError: the output cannot be written at all, or the device's memory is too small.
     """
+    if psnr is not None and not math.isfinite(psnr):
+        raise UsageError(f"psnr must be a finite number of dB, not {psnr}; leave it out for no bound")
     scale = scale or Scale()
     progress = progress or Silent()
     targets = find_targets(paths, output)

@@ -85,7 +85,9 @@ class Manifest:
 
     def append(self, entry: Entry) -> None:
         """Write one line, complete or not at all as far as a reader of this class can see."""
-        line = json.dumps(asdict(entry), ensure_ascii=not _is_text(entry.path), allow_nan=False)
+        line = json.dumps(asdict(entry), ensure_ascii=False, allow_nan=False)
+        if not _is_text(line):
+            line = json.dumps(asdict(entry), ensure_ascii=True, allow_nan=False)
         with self.path.open("ab") as file:
             file.write(line.encode() + b"\n")
         self._add(json.loads(line))
@@ -116,10 +118,10 @@ class Manifest:
             self._made.setdefault(entry["path"], set()).add(str(entry.get("output_digest")))
 
 
-def _is_text(name: str) -> bool:
-    """False for a file name that is not valid UTF-8, which JSON can only hold in escapes."""
+def _is_text(line: str) -> bool:
+    """False where a file name in it is not valid UTF-8, which JSON can only hold in escapes."""
     try:
-        name.encode()
+        line.encode()
     except UnicodeEncodeError:
         return False
     return True
