@@ -235,10 +235,10 @@ def test_profiles_in_the_text_of_a_png_lose_their_thumbnails(way: str, tmp_path:
     target = saved(source)
     assert open_picture(target).note is None
     with Image.open(target) as after:
-        text = {str(key): str(value) for key, value in after.text.items()}  # type: ignore[attr-defined]
+        kept = {str(key): str(value) for key, value in after.text.items()}  # type: ignore[attr-defined]
         assert after.getexif()[0x010F] == "Camera"
-    assert text.pop("Comment") == "kept"
-    assert text == {
+    assert kept.pop("Comment") == "kept"
+    assert kept == {
         "Raw profile type exif": raw_profile("exif", turned),
         "Raw profile type APP1": raw_profile("APP1", turned),
         "Raw profile type 8bim": raw_profile("8bim", resource(0x0404, b"iptc!")),

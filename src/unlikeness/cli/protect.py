@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -110,8 +109,6 @@ def protect(
         values[name.strip().replace("-", "_")] = value.strip()
     if weights is not None:
         values["weights"] = weights
-    if psnr is not None and not math.isfinite(psnr):
-        raise UsageError(f"--psnr must be a finite number of dB, not {psnr}; leave it out for no bound")
     method = method or ("rid" if model is None else "advdm")
     found = registry.method(method)
     if model is not None and not found.needs_model:

@@ -115,6 +115,6 @@ def protect_folder(
 
 
 def _computed(perturber: Perturber) -> dict[str, str]:
-    """Where and in which precision a protection with a model computes."""
-    loaded = getattr(perturber, "model", None)
-    return {name: str(getattr(loaded, name)) for name in ("device", "dtype") if hasattr(loaded, name)}
+    """Where and in which precision a protection computes: its model, or, without one, itself."""
+    where = getattr(perturber, "model", perturber)
+    return {name: str(getattr(where, name)) for name in ("device", "dtype") if hasattr(where, name)}

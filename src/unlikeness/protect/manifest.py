@@ -29,7 +29,8 @@ class Entry:
     input_digest, output_digest: "sha256:..." of the files' bytes.
     recipe: method, settings, scale, model, its fingerprint, seed, the mask's digest: all that decides the
         result.
-    computed: batch size, device and dtype, which change it by rounding; a resumed run may have others.
+    computed: batch size, and of all but noise device and dtype: they change it by rounding, and a resumed run
+        may have others.
     linf [n/255], psnr [dB, None: identical], ssim: measured on the saved file, read again.
     lossless: whether the format keeps every value, so that linf is bound by the budget.
     note: what the format could not keep. seconds: from opening to checked.
