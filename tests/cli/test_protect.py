@@ -90,6 +90,7 @@ def test_a_dry_run_writes_nothing(tiny: str, tmp_path: Path, capsys: pytest.Capt
         (["--steps", "3"], "steps is no setting of RidSettings"),
         (["--weights", "rid-nowhere"], "no shipped protector (there are: rid-toybox"),
         (["--method", "rid", "--model", "toybox"], "--model is for methods that follow a gradient"),
+        (["--psnr", "nan"], "psnr"),
         (["--budget", "-1"], "budget must be at least 0"),
         (["--model", "/no/such/folder"], "/no/such/folder"),
     ],
@@ -127,6 +128,7 @@ def test_without_a_model_it_is_rid_in_one_pass(tmp_path: Path, capsys: pytest.Ca
     entry = json.loads(line)
     assert (entry["recipe"]["method"], entry["recipe"]["model"]) == ("rid", None)
     assert entry["recipe"]["settings"]["weights"] == "rid-toybox"
+    assert entry["computed"].keys() == {"batch_size", "device", "dtype"}
     assert 1 < entry["linf"] <= 4
 
 

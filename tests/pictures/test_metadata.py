@@ -174,6 +174,35 @@ def test_tiff_keeps_exif_and_gps(tmp_path: Path) -> None:
             assert after.getexif().get_ifd(number) == before.getexif().get_ifd(number) != {}
 
 
+@pytest.mark.parametrize("kind", [4, 13, 16, 18])
+def test_bigtiff_keeps_exif_whatever_its_pointers_type_and_says_what_it_drops(
+    kind: int, tmp_path: Path
+) -> None:
+    def directory(*entries: tuple[int, int, int, bytes]) -> bytes:
+        packed = b"".join(struct.pack("<HHQ8s", *entry) for entry in entries)
+        return struct.pack("<Q", len(entries)) + packed + bytes(8)
+
+    def number(tag: int, value: int, kind: int = 16) -> tuple[int, int, int, bytes]:
+        return tag, kind, 1, struct.pack("<Q", value)
+
+    source = tmp_path / "source.tif"
+    array = samples(1)[..., 0]
+    within = directory((0x829A, 5, 1, struct.pack("<II", 1, 100)), number(65001, 7))
+    at = 16 + array.size
+    first = directory(
+        number(256, array.shape[1]), number(257, array.shape[0]), number(258, 8, 3), number(259, 1, 3),
+        number(262, 1, 3), number(273, 16), number(277, 1, 3), number(279, array.size),
+        number(34665, at, kind),
+    )  # fmt: skip
+    header = b"II+\0" + struct.pack("<HHQ", 8, 0, at + len(within))
+    source.write_bytes(header + array.tobytes() + within + first)
+    assert open_picture(source).note == "tags of 64-bit numbers left out"
+    target = protect(source)
+    assert open_picture(target).note is None
+    with Image.open(target) as after:
+        assert after.getexif().get_ifd(0x8769) == {0x829A: 0.01}
+
+
 def test_bmp_keeps_all_but_the_pixels(tmp_path: Path) -> None:
     """Thirty-two bits with a byte that means nothing, top down, and something behind the pixels."""
     source = tmp_path / "source.bmp"

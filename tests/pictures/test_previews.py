@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,11 +12,12 @@ import numpy as np
 import piexif
 import pytest
 import tifffile
-from PIL import Image
+from PIL import Image, PngImagePlugin
 from tests.pictures.makers import changed, exif, image, samples
+from tests.pictures.test_metadata import chunks, jpeg_segments
 
 from unlikeness.pictures import open_picture, save_picture
-from unlikeness.pictures.formats.previews import NOTE, exif_without, resources_without
+from unlikeness.pictures.formats.previews import CREDENTIALS, NOTE, exif_without, resources_without
 
 
 def small() -> bytes:
@@ -143,6 +145,28 @@ def test_photoshops_thumbnails_are_cut_out_of_its_resources(tmp_path: Path) -> N
     assert b"\xff\xe2\0\x02" in target
 
 
+@pytest.mark.parametrize("first", [40000, 65480, 70000])
+def test_a_thumbnail_across_segments_is_cut_out(first: int, tmp_path: Path) -> None:
+    """Behind a resource that leaves it in the first segment, across the border, and in the second one."""
+    before, after = resource(0x0404, b"i" * first), resource(0x03ED, b"resolution")
+    resources = before + resource(0x040C, bytes(28) + small()) + after
+    full = 0xFFFF - 2 - 14
+    segments = b"".join(
+        struct.pack(">HH", 0xFFED, 16 + len(part)) + b"Photoshop 3.0\0" + part
+        for part in (resources[:full], resources[full:])
+        if part
+    )
+    source = tmp_path / "source.jpg"
+    image("RGB").save(source, extra=segments)
+    assert NOTE in str(open_picture(source).note)
+    target = saved(source)
+    assert small()[:100] not in target.read_bytes()
+    assert small()[-100:] not in target.read_bytes()
+    kept = b"".join(body[14:] for marker, body in jpeg_segments(target) if marker == 0xED)
+    assert kept == before + after
+    assert open_picture(target).note is None
+
+
 def test_photoshops_layers_do_not_stay_in_a_tiff(tmp_path: Path) -> None:
     source = tmp_path / "source.tif"
     layers = b"Adobe Photoshop Document Data Block\0" + samples(3).tobytes()
@@ -159,3 +183,84 @@ def test_photoshops_layers_do_not_stay_in_a_tiff(tmp_path: Path) -> None:
     with tifffile.TiffFile(target) as file, Image.open(target) as opened:
         assert bytes(file.pages[0].tags[34377].value) == resource(0x0404, b"iptc!")
         assert opened.size == image("RGB").size
+
+
+def webp_credentials(path: Path) -> None:
+    image("RGB").save(path, lossless=True, exif=exif())
+    chunk = b"C2PA" + struct.pack("<I", len(small())) + small() + b"\0" * (len(small()) % 2)
+    body = path.read_bytes()[12:] + chunk
+    path.write_bytes(b"RIFF" + struct.pack("<I", 4 + len(body)) + b"WEBP" + body)
+
+
+def tiff_credentials(path: Path) -> None:
+    tags = [(52545, 7, len(small()), small(), False)]
+    tifffile.imwrite(path, np.asarray(image("RGB")), photometric="rgb", extratags=tags, metadata=None)
+
+
+@pytest.mark.parametrize("make", [webp_credentials, tiff_credentials])
+def test_content_credentials_and_the_thumbnail_in_them_are_left_out(
+    make: Callable[[Path], None], tmp_path: Path
+) -> None:
+    source = tmp_path / f"source.{make.__name__[:4]}"
+    make(source)
+    assert small() in source.read_bytes()
+    assert open_picture(source).note == CREDENTIALS
+    target = saved(source)
+    assert small() not in target.read_bytes()
+    assert open_picture(target).note is None
+
+
+def raw_profile(name: str, data: bytes) -> str:
+    """As ImageMagick writes it."""
+    digits = data.hex()
+    rows = [digits[i : i + 72] for i in range(0, len(digits), 72)]
+    return f"\n{name}\n{len(data):8d}\n" + "\n".join(rows) + "\n"
+
+
+@pytest.mark.parametrize("way", ["tEXt", "zTXt", "iTXt", "iTXt packed"])
+def test_profiles_in_the_text_of_a_png_lose_their_thumbnails(way: str, tmp_path: Path) -> None:
+    turned = exif_without(with_thumbnail())
+    resources = resource(0x0404, b"iptc!") + resource(0x040C, bytes(28) + small())
+    info = PngImagePlugin.PngInfo()
+    for name, data in (("exif", with_thumbnail()), ("APP1", with_thumbnail()), ("8bim", resources)):
+        keyword, text = f"Raw profile type {name}", raw_profile(name, data)
+        if way.startswith("iTXt"):
+            info.add_itxt(keyword, text, zip=way.endswith("packed"))
+        else:
+            info.add_text(keyword, text, zip=way == "zTXt")
+    info.add_text("Comment", "kept")
+    source = tmp_path / "source.png"
+    image("RGB").save(source, pnginfo=info)
+    assert open_picture(source).note == NOTE
+    target = saved(source)
+    assert open_picture(target).note is None
+    with Image.open(target) as after:
+        kept = {str(key): str(value) for key, value in after.text.items()}  # type: ignore[attr-defined]
+        assert after.getexif()[0x010F] == "Camera"
+    assert kept.pop("Comment") == "kept"
+    assert kept == {
+        "Raw profile type exif": raw_profile("exif", turned),
+        "Raw profile type APP1": raw_profile("APP1", turned),
+        "Raw profile type 8bim": raw_profile("8bim", resource(0x0404, b"iptc!")),
+    }
+
+
+def test_a_profile_in_text_keeps_its_turn_and_every_byte_if_it_has_no_thumbnail(tmp_path: Path) -> None:
+    info = PngImagePlugin.PngInfo()
+    info.add_text("Raw profile type exif", raw_profile("exif", exif(6)), zip=True)
+    source = tmp_path / "source.png"
+    image("RGB").save(source, pnginfo=info)
+    picture = open_picture(source)
+    assert (picture.orientation, picture.note) == (6, None)
+    assert open_picture(saved(source)).orientation == 6
+    assert chunks(saved(source)) == chunks(source)
+
+
+@pytest.mark.parametrize("text", [b"\0spoilt", b"\0" + zlib.compress(b"\nexif\n 3\n0g"), b""])
+def test_a_profile_that_cannot_be_read_is_left_out(text: bytes, tmp_path: Path) -> None:
+    info = PngImagePlugin.PngInfo()
+    info.add(b"zTXt", b"Raw profile type exif\0" + text)
+    source = tmp_path / "source.png"
+    image("RGB").save(source, pnginfo=info)
+    assert open_picture(source).note == NOTE
+    assert b"Raw profile" not in saved(source).read_bytes()

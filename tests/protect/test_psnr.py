@@ -8,6 +8,7 @@ import pytest
 from tests.protect.test_tiles import write
 
 from unlikeness.diffusion import TextToImage
+from unlikeness.errors import UsageError
 from unlikeness.protect.folder import protect_folder
 from unlikeness.protect.noise import Noise, NoiseSettings
 from unlikeness.protect.tiles import Scale
@@ -39,3 +40,14 @@ def test_a_faint_change_is_not_strengthened(tmp_path: Path, model: TextToImage) 
     free = protect_folder([tmp_path / "a.png"], tmp_path / "f", noise, method="noise")
     assert bounded.protected[0].psnr == free.protected[0].psnr
     assert "psnr" not in free.protected[0].recipe
+
+
+@pytest.mark.parametrize("psnr", [float("nan"), float("inf")])
+def test_a_bound_that_is_no_number_is_refused_before_anything_is_written(
+    tmp_path: Path, model: TextToImage, psnr: float
+) -> None:
+    write(tmp_path / "a.png", 64, 64)
+    noise = Noise(model, NoiseSettings())
+    with pytest.raises(UsageError, match="psnr must be a finite number"):
+        protect_folder([tmp_path / "a.png"], tmp_path / "out", noise, method="noise", psnr=psnr)
+    assert not (tmp_path / "out").exists()

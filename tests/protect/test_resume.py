@@ -73,6 +73,25 @@ def test_a_model_of_the_same_name_with_other_weights_and_another_target_are_noti
     assert run(source, output, PhotoGuard(other, settings), batch_size=2).before
 
 
+def test_a_file_that_can_no_longer_be_used_loses_its_older_copy(
+    photos: Path, tmp_path: Path, noise: Noise
+) -> None:
+    output, masks = tmp_path / "out", tmp_path / "masks"
+    run(photos, output, noise)
+    for name in ("b.jpg", "z.webp"):
+        (photos / name).write_bytes((photos / name).read_bytes()[:200])
+    (output / "z.webp").write_bytes(b"somebody's")
+    masks.mkdir()
+    write(masks / "a.png", 20, 90)
+    outcome = run(photos, output, noise, mask=masks, max_pixels=4000)
+    skipped = {entry.path: str(entry.reason) for entry in outcome.skipped}
+    assert sorted(skipped) == ["a.png", "b.jpg", "broken.jpg", "not.png", "z.webp"]
+    removed = [name for name, reason in skipped.items() if "an earlier run made was removed" in reason]
+    assert sorted(removed) == ["a.png", "b.jpg"]
+    assert sorted(contents(output)) == sorted([NAME, "deep/a.png", "deep/er/c.bmp", "z.webp"])
+    assert (output / "z.webp").read_bytes() == b"somebody's"
+
+
 class Killed(BaseException):
     """As if the process had ended here."""
 
@@ -108,6 +127,33 @@ def test_a_killed_run_goes_on_to_what_an_uninterrupted_one_gives(
     got, wanted = contents(output), contents(whole)
     assert {n: got[n] for n in GOOD} == {n: wanted[n] for n in GOOD}
     assert got.keys() == wanted.keys()
+    latest = {line["path"]: line for line in timeless(output)}
+    assert latest == {line["path"]: line for line in timeless(whole)}
+
+
+@pytest.mark.parametrize("renamed", [False, True])
+def test_a_kill_around_the_renaming_leaves_no_file_without_a_line(
+    photos: Path, tmp_path: Path, noise: Noise, monkeypatch: pytest.MonkeyPatch, renamed: bool
+) -> None:
+    whole, output = tmp_path / "whole", tmp_path / "out"
+    run(photos, whole, noise)
+    real = Path.replace
+
+    def dying(self: Path, target: Path) -> Path:
+        if Path(target).name == "b.jpg":
+            if renamed:
+                real(self, target)
+            raise Killed
+        return real(self, target)
+
+    monkeypatch.setattr(Path, "replace", dying)
+    with pytest.raises(Killed):
+        run(photos, output, noise)
+    monkeypatch.undo()
+    assert (output / "b.jpg").exists() is renamed
+    assert contents(output).keys() <= {NAME, *(line["path"] for line in lines(output))}
+    assert len(run(photos, output, noise).before) == 1 + renamed
+    assert {**contents(output), NAME: b""} == {**contents(whole), NAME: b""}
     latest = {line["path"]: line for line in timeless(output)}
     assert latest == {line["path"]: line for line in timeless(whole)}
 

@@ -50,6 +50,30 @@ def test_files_of_other_origin_in_the_output_are_not_overwritten(
     assert (output / "b.jpg").read_text() == "somebody's"
 
 
+def test_a_manifest_vouches_only_for_the_files_that_it_names(
+    photos: Path, tmp_path: Path, noise: Noise
+) -> None:
+    output = tmp_path / "out"
+    run(photos / "a.png", output, noise)
+    (output / "b.jpg").write_text("somebody's")
+    with pytest.raises(UsageError, match=r"b\.jpg exists, and by .* no earlier run has made it"):
+        run(photos / "b.jpg", output, noise)
+    assert (output / "b.jpg").read_text() == "somebody's"
+    assert run(photos / "a.png", output, noise, seed=1).protected
+
+
+def test_a_skipped_file_left_nothing_that_could_be_replaced(
+    photos: Path, tmp_path: Path, noise: Noise
+) -> None:
+    output = tmp_path / "out"
+    assert run(photos / "not.png", output, noise).skipped
+    (output / "not.png").write_text("somebody's")
+    write(photos / "not.png", 40, 40)
+    with pytest.raises(UsageError, match=r"not\.png exists"):
+        run(photos / "not.png", output, noise)
+    assert (output / "not.png").read_text() == "somebody's"
+
+
 def test_several_folders_keep_their_names_and_a_clash_is_said(
     photos: Path, tmp_path: Path, noise: Noise
 ) -> None:

@@ -10,11 +10,13 @@ from typing import Any
 
 import pytest
 import torch
-from tests.protect.folders import GOOD, run
+from tests.protect.folders import GOOD, lines, run
+from tests.protect.test_tiles import write
 
 from unlikeness.errors import UnlikenessError
 from unlikeness.pictures import Edit, save_picture
 from unlikeness.protect import job
+from unlikeness.protect.folder import protect_folder
 from unlikeness.protect.manifest import NAME
 from unlikeness.protect.noise import Noise
 
@@ -27,6 +29,15 @@ def test_a_name_that_is_not_printable_leads_to_no_place_on_the_disk(tmp_path: Pa
     assert str(outcome.skipped[0].reason).startswith("Screenshot 9.41 AM.png: it is no JPEG")
     assert outcome.skipped[0].path == name
     assert str(tmp_path) not in (tmp_path / "out" / NAME).read_text()
+
+
+def test_a_name_of_a_model_that_is_not_utf_8_is_kept_in_escapes(tmp_path: Path, noise: Noise) -> None:
+    source, output = write(tmp_path / "é.png", 40, 40), tmp_path / "out"
+    model = os.fsdecode(b"models/caf\xe9")
+    (entry,) = protect_folder([source], output, noise, method="noise", model=model).protected
+    assert entry.recipe["model"] == model
+    assert lines(output)[0]["recipe"]["model"] == model
+    assert protect_folder([source], output, noise, method="noise", model=model).before == ["é.png"]
 
 
 def test_a_pipe_is_refused_and_does_not_block(tmp_path: Path, noise: Noise) -> None:

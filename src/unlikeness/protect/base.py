@@ -37,7 +37,8 @@ class Perturber(Protocol):
 
     One that depends on more than its settings (weights, a file) also has a `fingerprint` of that, a str: a
     folder's finished pictures are done again when it changes. One that is at home in squares of another size
-    than `resolution`, where pictures are worked on at their own size, says so as `tile`, an int [px].
+    than `resolution`, where pictures are worked on at their own size, says so as `tile`, an int [px]. Its
+    `model`, or without one itself, may tell where it computes: `device` and `dtype`.
     """
 
     @property

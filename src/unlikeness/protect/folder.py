@@ -7,10 +7,12 @@ rest is done, and the pictures are those of an uninterrupted run, bit for bit (o
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from unlikeness.errors import UsageError
 from unlikeness.progress import Progress, Silent
 from unlikeness.protect import batches
 from unlikeness.protect.base import Perturber
@@ -67,9 +69,11 @@ def protect_folder(
     A file that cannot be used is an entry in `skipped` with the reason, and the others go on.
 
     Raises:
-        UsageError: see `find_targets` and `find_masks`.
+        UsageError: see `find_targets` and `find_masks`; a psnr that is no finite number.
         UnlikenessError: the output cannot be written at all, or the device's memory is too small.
     """
+    if psnr is not None and not math.isfinite(psnr):
+        raise UsageError(f"psnr must be a finite number of dB, not {psnr}; leave it out for no bound")
     scale = scale or Scale()
     progress = progress or Silent()
     targets = find_targets(paths, output)
@@ -104,10 +108,6 @@ def protect_folder(
             if work.entry is None:
                 outcome.before.append(work.target.name)
             else:
-                try:
-                    job.manifest.append(work.entry)
-                except OSError as error:
-                    raise unwritable(job.manifest.path, error) from error
                 (outcome.skipped if work.entry.reason else outcome.protected).append(work.entry)
             progress.advance(skipped=len(outcome.skipped))
     progress.close()
@@ -115,6 +115,6 @@ def protect_folder(
 
 
 def _computed(perturber: Perturber) -> dict[str, str]:
-    """Where and in which precision a protection with a model computes."""
-    loaded = getattr(perturber, "model", None)
-    return {name: str(getattr(loaded, name)) for name in ("device", "dtype") if hasattr(loaded, name)}
+    """Where and in which precision a protection computes: its model, or, without one, itself."""
+    where = getattr(perturber, "model", perturber)
+    return {name: str(getattr(where, name)) for name in ("device", "dtype") if hasattr(where, name)}

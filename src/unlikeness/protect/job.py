@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import secrets
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -116,38 +118,72 @@ class Job:
         return work
 
     def finish(self, work: Work) -> Work:
-        """Save, read again, measure; the pictures are let go."""
-        if work.tiled is None:
-            return work
-        path = work.target.path
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            save_picture(work.tiled.picture, work.tiled.edit, path)
-            work.entry = self._measured(work, work.tiled)
-        except PictureError as error:
-            if isinstance(error.__cause__, OSError) and error.__cause__.errno in _HOPELESS:
-                raise unwritable(path, error.__cause__) from error
-            work.entry = self._skipped(work, str(error))
-        except OSError as error:
-            if error.errno in _HOPELESS:
-                raise unwritable(path, error) from error
-            work.entry = self._skipped(work, f"{path}: it cannot be written ({error.strerror})")
-        work.tiled = None
+        """Save, read again, measure, and write the manifest's line; the pictures are let go."""
+        if work.tiled is not None:
+            path = work.target.path
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                work.entry = self._saved(work, work.tiled)
+            except PictureError as error:
+                if isinstance(error.__cause__, OSError) and error.__cause__.errno in _HOPELESS:
+                    raise unwritable(path, error.__cause__) from error
+                work.entry = self._skipped(work, str(error))
+            except OSError as error:
+                if error.errno in _HOPELESS:
+                    raise unwritable(path, error) from error
+                work.entry = self._skipped(work, f"{path}: it cannot be written ({error.strerror})")
+            work.tiled = None
+        if work.entry is not None and work.entry.status == "skipped":
+            work.entry = self._without_copy(work.target, work.entry)
+            self._append(work.entry)
         return work
 
-    def _measured(self, work: Work, tiled: PictureTiles) -> Entry:
-        path, picture = work.target.path, tiled.picture
+    def _without_copy(self, target: Target, skipped: Entry) -> Entry:
+        """Remove what an earlier run made of a file that is skipped now: it may show another picture."""
+        try:
+            if not self.manifest.made(target.name):
+                return skipped
+            target.path.unlink()
+        except OSError as error:
+            raise unwritable(target.path, error) from error
+        return replace(skipped, reason=f"{skipped.reason}; the copy that an earlier run made was removed")
+
+    def _saved(self, work: Work, tiled: PictureTiles) -> Entry:
+        """The picture under its name, and its line, which is written first; or why it is not kept."""
+        path = work.target.path
+        waiting = path.with_name(f".unlikeness-{secrets.token_hex(8)}.part")
+        try:
+            save_picture(tiled.picture, tiled.edit, waiting)
+            entry = self._measured(work, tiled, waiting)
+            if entry.status == "protected":
+                self._append(entry)
+                waiting.replace(path)
+        except PictureError as error:
+            raise PictureError(_renamed(str(error), waiting, path)) from error.__cause__
+        finally:
+            with contextlib.suppress(OSError):
+                waiting.unlink(missing_ok=True)
+        return entry
+
+    def _append(self, entry: Entry) -> None:
+        try:
+            self.manifest.append(entry)
+        except OSError as error:
+            raise unwritable(self.manifest.path, error) from error
+
+    def _measured(self, work: Work, tiled: PictureTiles, path: Path) -> Entry:
+        """The line of the picture that was saved at `path`, or why it is not to be kept."""
+        picture = tiled.picture
         try:
             saved = self._again(path, picture)
         except PictureError as error:
-            path.unlink(missing_ok=True)
+            reason = _renamed(str(error), path, work.target.path)
             return self._skipped(
-                work, f"{error}; the saved picture was removed, please report this file's format"
+                work, f"{reason}; the saved picture was removed, please report this file's format"
             )
         seen = compare(picture, saved)
         budget = self.perturber.settings.budget
         if picture.lossless and seen.linf > budget + HAIR:
-            path.unlink()
             return self._skipped(
                 work,
                 f"{work.target.source}: the saved picture was {seen.linf:.2f}/255 from the original, over "
@@ -190,9 +226,8 @@ class Job:
         return saved
 
     def _skipped(self, work: Work, reason: str) -> Entry:
-        reason = one_line(reason)
         for path in (work.target.path, work.target.source):
-            reason = reason.replace(one_line(str(path)), one_line(work.target.name))
+            reason = _renamed(reason, path, work.target.name)
         return Entry(
             path=work.target.name,
             status="skipped",
@@ -202,6 +237,11 @@ class Job:
             recipe=self._recipe(work),
             version=__version__,
         )
+
+
+def _renamed(text: str, path: Path, name: Path | str) -> str:
+    """A message about `path` as one about `name`, on one line."""
+    return one_line(text).replace(one_line(str(path)), one_line(str(name)))
 
 
 def unwritable(path: Path, error: OSError) -> UnlikenessError:

@@ -1,7 +1,8 @@
-"""`manifest.jsonl`: what was done to each file, a line each, written as the file is finished.
+"""`manifest.jsonl`: what was done to each file, a line each, written before the file gets its name.
 
-A run that was killed goes on from it. The last line of a name counts; a half-written one at the end is cut
-off.
+So whatever a run leaves under a name, even one that is killed, has a line here, and what has none is somebody
+else's. A run that was killed goes on from it. The last line of a name counts; a half-written one at the end
+is cut off.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ class Entry:
     input_digest, output_digest: "sha256:..." of the files' bytes.
     recipe: method, settings, scale, model, its fingerprint, seed, the mask's digest: all that decides the
         result.
-    computed: batch size, device and dtype, which change it by rounding; a resumed run may have others.
+    computed: batch size, and of all but noise device and dtype: they change it by rounding, and a resumed run
+        may have others.
     linf [n/255], psnr [dB, None: identical], ssim: measured on the saved file, read again.
     lossless: whether the format keeps every value, so that linf is bound by the budget.
     note: what the format could not keep. seconds: from opening to checked.
@@ -55,35 +57,41 @@ class Entry:
 
 
 class Manifest:
-    """The manifest of one output folder, which must exist."""
+    """The manifest of one output folder, which must exist, unless it is only to be read."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, read_only: bool = False) -> None:
         self.folder = folder
         self.path = folder / NAME
         self.entries: dict[str, dict[str, Any]] = {}
+        self._made: dict[str, set[str]] = {}
+        """By name, the digests of all that was ever protected under it."""
         try:
             data = self.path.read_bytes() if self.path.exists() else b""
             whole = data[: data.rfind(b"\n") + 1]
-            with self.path.open("ab") as file:
-                file.truncate(len(whole))
+            if not read_only:
+                with self.path.open("ab") as file:
+                    file.truncate(len(whole))
         except OSError as error:
             raise UnlikenessError(
-                f"{self.path}: it cannot be written ({error.strerror}); choose another output folder"
+                f"{self.path}: it cannot be {'read' if read_only else 'written'} ({error.strerror}); "
+                "choose another output folder"
             ) from error
         for line in whole.splitlines():
             try:
                 entry = json.loads(line)
             except ValueError:
-                continue  # damaged by hand or disk: that file is simply done again
+                continue  # damaged by hand or disk: as if that file had never been done
             if isinstance(entry, dict) and isinstance(entry.get("path"), str):
-                self.entries[entry["path"]] = entry
+                self._add(entry)
 
     def append(self, entry: Entry) -> None:
         """Write one line, complete or not at all as far as a reader of this class can see."""
-        line = json.dumps(asdict(entry), ensure_ascii=not _is_text(entry.path), allow_nan=False)
+        line = json.dumps(asdict(entry), ensure_ascii=False, allow_nan=False)
+        if not _is_text(line):
+            line = json.dumps(asdict(entry), ensure_ascii=True, allow_nan=False)
         with self.path.open("ab") as file:
             file.write(line.encode() + b"\n")
-        self.entries[entry.path] = json.loads(line)
+        self._add(json.loads(line))
 
     def is_done(self, path: str, input_digest: str, recipe: Mapping[str, Any]) -> bool:
         """Whether this input was protected in this way, and its output is still there, untouched."""
@@ -95,11 +103,26 @@ class Manifest:
         target = self.folder / path
         return target.is_file() and digest(target) == entry.get("output_digest")
 
+    def made(self, path: str) -> bool:
+        """Whether a run has made the file that is there now, bit for bit."""
+        target, digests = self.folder / path, self._made.get(path)
+        return digests is not None and target.is_file() and digest(target) in digests
 
-def _is_text(name: str) -> bool:
-    """False for a file name that is not valid UTF-8, which JSON can only hold in escapes."""
+    def may_replace(self, path: str) -> bool:
+        """Whether what is there now is a run's own: protected last, or, if skipped since, still as made."""
+        entry = self.entries.get(path)
+        return entry is not None and (entry.get("status") == "protected" or self.made(path))
+
+    def _add(self, entry: dict[str, Any]) -> None:
+        self.entries[entry["path"]] = entry
+        if entry.get("status") == "protected":
+            self._made.setdefault(entry["path"], set()).add(str(entry.get("output_digest")))
+
+
+def _is_text(line: str) -> bool:
+    """False where a file name in it is not valid UTF-8, which JSON can only hold in escapes."""
     try:
-        name.encode()
+        line.encode()
     except UnicodeEncodeError:
         return False
     return True

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from unlikeness.errors import UsageError
 from unlikeness.pictures import find_pictures
-from unlikeness.protect.manifest import NAME
+from unlikeness.protect.manifest import NAME, Manifest
 
 __all__ = ["Target", "find_targets"]
 
@@ -67,7 +67,7 @@ def find_targets(paths: Sequence[Path], output: Path) -> list[Target]:
 def _check_existing(targets: Sequence[Target], output: Path) -> None:
     """Nothing that is there already may be lost, unless an earlier run has made it."""
     sources = {os.path.realpath(target.source): target.source for target in targets}
-    ours = (output / NAME).is_file()
+    manifest = Manifest(output, read_only=True)
     for target in targets:
         if target.name == NAME:
             raise UsageError(f"{target.source} has the name of the manifest; rename it")
@@ -76,10 +76,10 @@ def _check_existing(targets: Sequence[Target], output: Path) -> None:
                 f"{target.source} would be written over {sources[os.path.realpath(target.path)]}, "
                 f"and originals are never touched; name another output folder"
             )
-        if target.path.exists() and not ours:
+        if target.path.exists() and not manifest.may_replace(target.name):
             raise UsageError(
-                f"{target.path} exists, and {output} has no {NAME} of an earlier run; "
-                f"name an empty output folder"
+                f"{target.path} exists, and by {output / NAME} no earlier run has made it; "
+                f"move it away, or name an empty output folder"
             )
 
 

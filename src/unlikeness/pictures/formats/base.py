@@ -57,7 +57,7 @@ def check_size(width: int, height: int, max_pixels: int) -> None:
     if width * height > max_pixels:
         raise Unusable(
             f"it has {width} × {height} = {width * height:,} pixels, over the bound of {max_pixels:,}; "
-            "raise max_pixels or scale it down"
+            "scale it down, or raise max_pixels where that can be set"
         )
 
 

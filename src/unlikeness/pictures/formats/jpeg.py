@@ -30,7 +30,7 @@ from unlikeness.pictures.formats.base import (
     to_array,
     to_pillow,
 )
-from unlikeness.pictures.formats.previews import NOTE, exif_without, resources_without
+from unlikeness.pictures.formats.previews import CREDENTIALS, NOTE, exif_without, resources_without
 
 __all__ = ["read"]
 
@@ -38,6 +38,8 @@ _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _APP0, _APP1, _APP11, _APP13, _APP14, _COM = 0xE0, 0xE1, 0xEB, 0xED, 0xEE, 0xFE
 _PHOTOSHOP = b"Photoshop 3.0\0"
 _MODES = {1: ("L", ColourModel("grey")), 3: ("RGB", ColourModel("rgb")), 4: ("CMYK", ColourModel("cmyk"))}
+_SEGMENT = 0xFFFF - 2
+"""Bytes that a segment holds behind its length."""
 _TRAILER_MIN = 64
 """Fewer bytes than this behind the picture are padding."""
 
@@ -130,7 +132,7 @@ def read(data: bytes, max_pixels: int) -> Raster:
         "unusual chroma subsampling written as 4:4:4" if odd else None,
         NOTE if thumbnail else None,
         "data behind the picture (preview, gain map or clip) left out" if trailing else None,
-        "content credentials left out, they sign the old pixels" if credentials else None,
+        CREDENTIALS if credentials else None,
     )
     orientation = exif_orientation(image)
     return Raster(to_array(image), model, writer, lossless=False, orientation=orientation, note=note)
@@ -213,6 +215,7 @@ def _head(data: bytes, segments: list[tuple[int, int, int]], components: int) ->
     index of further pictures (MPF) points to what is left out.
     """
     kept, thumbnail = [], False
+    resources = _resources([data[start + 4 : end] for marker, start, end in segments if marker == _APP13])
     for segment in segments:
         marker, start, end = segment
         body = data[start + 4 : end]
@@ -221,7 +224,7 @@ def _head(data: bytes, segments: list[tuple[int, int, int]], components: int) ->
         ours = marker == _APP14 and (components != 3 or body[11:12] != b"\x01")
         if ours or body[:4] == b"MPF\0" or _is_credential(data, segment):
             continue
-        shown = _without_thumbnail(marker, body)
+        shown = resources.pop(0) if marker == _APP13 else _without_thumbnail(marker, body)
         thumbnail = thumbnail or shown != body
         if shown or not body:
             kept.append(data[start : start + 2] + struct.pack(">H", 2 + len(shown)) + shown)
@@ -234,9 +237,25 @@ def _without_thumbnail(marker: int, body: bytes) -> bytes:
         return b""
     if marker == _APP1 and body[:5] == b"Exif\0":
         return exif_without(body)
-    if marker == _APP13 and body[:14] == _PHOTOSHOP:
-        return _PHOTOSHOP + resources_without(body[14:])
     return body
+
+
+def _resources(bodies: list[bytes]) -> list[bytes]:
+    """The bodies of all APP13 segments without Photoshop's thumbnails; empty where nothing is left of one.
+
+    More resources than a segment holds go on in the next one, at any byte: they are taken as one.
+    """
+    ours = [i for i, body in enumerate(bodies) if body.startswith(_PHOTOSHOP)]
+    parts = [resources_without(bodies[i][len(_PHOTOSHOP) :]) for i in ours]
+    joined_up = b"".join(parts)
+    cleaned = resources_without(joined_up)
+    if cleaned != joined_up:
+        step = _SEGMENT - len(_PHOTOSHOP)
+        parts = [cleaned[k * step : (k + 1) * step] for k in range(len(ours))]
+    shown = list(bodies)
+    for i, part in zip(ours, parts, strict=True):
+        shown[i] = _PHOTOSHOP + part if part or i == ours[0] else b""
+    return shown
 
 
 def _trailing(data: bytes, segments: list[tuple[int, int, int]]) -> bool:

@@ -1,7 +1,8 @@
 """PNG: 8 and 16 bits a sample, exactly; chunks are copied, but for those that forbid it.
 
 Unknown chunks say themselves whether they still hold when pixels have changed (specification, section 5.4);
-those that do not are left out, and with them the time of the last change. An EXIF chunk loses its thumbnail.
+those that do not are left out, and with them the time of the last change. An EXIF chunk loses its thumbnail,
+and so does EXIF that a text holds (`png_profiles`).
 
 Pillow's own PNG reader reduces 16-bit colour to 8 bits. Its C decoder does not have to: asked for rows as
 "RGB;16B" it gives the high byte of each big-endian sample, and as "RGB;16L" the low one, so two passes give
@@ -36,7 +37,8 @@ from unlikeness.pictures.formats.base import (
     joined,
 )
 from unlikeness.pictures.formats.png_encoding import SIGNATURE, chunk, write_pixels
-from unlikeness.pictures.formats.previews import NOTE, exif_without
+from unlikeness.pictures.formats.png_profiles import profile_without
+from unlikeness.pictures.formats.previews import CREDENTIALS, NOTE, exif_without
 
 __all__ = ["read"]
 
@@ -102,15 +104,16 @@ def read(data: bytes, max_pixels: int) -> Raster:
             written = colour_type + 4
             note = joined(note, "transparent colour written as an alpha channel")
     changed = written != colour_type or depth < 8
+    shown = [_without_thumbnail(kind, body) for kind, body in chunks]
     kept = [
-        (i, (kind, exif_without(body) if kind == b"eXIf" else body))
-        for i, (kind, body) in enumerate(chunks)
-        if _copied(kind) and not (changed and kind in _TYPED)
+        (i, (kind, body))
+        for i, ((kind, _), body) in enumerate(zip(chunks, shown, strict=True))
+        if body is not None and _copied(kind) and not (changed and kind in _TYPED)
     ]
-    if any(kind == b"eXIf" and exif_without(body) != body for kind, body in chunks):
+    if any(body != after for (_, body), after in zip(chunks, shown, strict=True)):
         note = joined(note, NOTE)
     if any(kind == b"caBX" for kind, _ in chunks):
-        note = joined(note, "content credentials left out, they sign the old pixels")
+        note = joined(note, CREDENTIALS)
     before, behind = (tuple(c for i, c in kept if i < first), tuple(c for i, c in kept if i > first))
     model = ColourModel(_SPACES[written], "straight" if written in (_GREY_ALPHA, _RGB_ALPHA) else "none")
     return Raster(pixels, model, _Png(written, before, behind), True, _orientation(chunks), note)
@@ -133,6 +136,13 @@ def _orientation(chunks: list[Chunk]) -> int:
         return exif_orientation(PngImageFile(buffer))
     except DAMAGE:
         return 1
+
+
+def _without_thumbnail(kind: bytes, body: bytes) -> bytes | None:
+    """A chunk's body without the picture's small copy; None if the chunk goes with it."""
+    if kind == b"eXIf":
+        return exif_without(body)
+    return profile_without(kind, body) if kind in _METADATA else body
 
 
 def _copied(kind: bytes) -> bool:

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import struct
 
-__all__ = ["NOTE", "exif_without", "resources_without"]
+__all__ = ["CREDENTIALS", "NOTE", "exif_without", "resources_without"]
 
 NOTE = "embedded thumbnail left out, it shows the picture unprotected"
+CREDENTIALS = "content credentials left out, they sign the old pixels"
+"""Of C2PA manifests, which also hold a thumbnail."""
 
 _OFFSET, _LENGTH = 0x0201, 0x0202
 """Where a JPEG thumbnail begins, counted from the TIFF header, and its bytes."""

@@ -6,8 +6,9 @@ written with the same compression, prediction and byte order in strips, chunky. 
 stay so.
 
 Other kinds (JPEG-compressed, palette, bilevel, YCbCr) are decoded by Pillow and written as Deflate, which is
-said in the note, as is what is left out because it shows the picture unprotected: preview pages, and
-Photoshop's layers and thumbnail. Files of several pages and of float, signed or 32-bit samples are refused.
+said in the note, as is what is left out because it shows the picture unprotected: preview pages, Photoshop's
+layers and thumbnail, and content credentials. Files of several pages and of float, signed or 32-bit samples
+are refused.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 from unlikeness.pictures.colour import ColourModel, Pixels
 from unlikeness.pictures.formats.base import Raster, Unusable, check_size, joined, to_array
-from unlikeness.pictures.formats.previews import NOTE, resources_without
+from unlikeness.pictures.formats.previews import CREDENTIALS, NOTE, resources_without
 from unlikeness.pictures.formats.quiet import quiet
 from unlikeness.pictures.formats.tiff_bytes import DEFLATE, LOSSLESS, pack
 from unlikeness.pictures.formats.tiff_container import (
@@ -49,6 +50,8 @@ _SPACES: dict[int, tuple[Literal["grey", "rgb", "cmyk"], int]] = {
 }  # fmt: skip
 _LAYERS, _RESOURCES = 37724, 34377
 """Photoshop's: its layers, which are the whole picture once more, and its image resources."""
+_C2PA = 52545
+"""Content credentials, as the C2PA specification embeds them."""
 _STRIP_BYTES = 1 << 18
 _MAX_CHANNELS = 6  # libtiff by way of Pillow takes no more
 _WHITE_IS_ZERO, _PHOTOMETRIC = 0, {"grey": 1, "rgb": 2, "cmyk": 5}
@@ -125,15 +128,19 @@ def read(data: bytes, max_pixels: int) -> Raster:
             "it has several pages, and only single ones can be protected; export its pages as pictures"
         )
     tags = dict(page.tags)
-    layers = tags.pop(_LAYERS, None)
+    layers, credentials = tags.pop(_LAYERS, None), tags.pop(_C2PA, None)
     resources = tags.get(_RESOURCES)
     if resources is not None and resources_without(resources.value) != resources.value:
         shorter = resources_without(resources.value)
         tags[_RESOURCES] = replace(resources, count=len(shorter), value=shorter)
+    whole = Directory(page.order, {n: t for n, t in tags.items() if n not in _LAYOUT})
+    kept = _narrow(whole)
     left_out = joined(
         "preview page left out" if others or 330 in page.tags else None,
         "layers left out, they show the picture unprotected" if layers else None,
         NOTE if tags.get(_RESOURCES) != resources else None,
+        CREDENTIALS if credentials else None,
+        "tags of 64-bit numbers left out" if kept != whole else None,
     )
     bits = set(page.numbers(258, [1]))
     kinds = set(page.numbers(339, [1]))
@@ -141,7 +148,6 @@ def read(data: bytes, max_pixels: int) -> Raster:
         raise Unusable(f"it has {page.number(277, 1)} channels; save it as grey, RGB or CMYK")
     if kinds - {1, 4} or max(bits) > 16:
         raise Unusable("its samples are float, signed or over 16 bits; save it as 8 or 16-bit TIFF")
-    kept = Directory(page.order, {n: t for n, t in tags.items() if n not in _LAYOUT and not _wide(t)})
     orientation = valid(page.number(274, 1))
     photometric = page.number(262, -1)
     channels = page.number(277, 1)
@@ -202,5 +208,17 @@ def _by_pillow(data: bytes, kept: Directory, orientation: int, left_out: str | N
 
 
 def _wide(tag: Tag) -> bool:
-    """Whether a tag has a type that only BigTIFF knows."""
-    return tag.kind in (16, 17, 18)
+    """Whether a tag has a type that only BigTIFF knows; a pointer to a directory becomes one of 32 bits."""
+    return tag.kind in (16, 17, 18) and tag.directory is None
+
+
+def _narrow(directory: Directory) -> Directory:
+    """A directory, and those that it points to, without wide tags."""
+    return Directory(
+        directory.order,
+        {
+            number: replace(tag, directory=_narrow(tag.directory)) if tag.directory else tag
+            for number, tag in directory.tags.items()
+            if not _wide(tag)
+        },
+    )

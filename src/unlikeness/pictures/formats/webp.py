@@ -1,8 +1,8 @@
 """WebP: lossy stays lossy at the source's quality, lossless stays lossless, every other chunk is copied.
 
 Container: RFC 9649. The picture is encoded by Pillow; ICC, EXIF, XMP and unknown chunks are set around it
-byte for byte, without the thumbnail that EXIF may have. Alpha of a lossy picture is always compressed
-losslessly, and colours below full transparency are kept in lossless ones.
+byte for byte, without the thumbnail that EXIF may have; content credentials are left out. Alpha of a lossy
+picture is always compressed losslessly, and colours below full transparency are kept in lossless ones.
 """
 
 from __future__ import annotations
@@ -22,16 +22,19 @@ from unlikeness.pictures.formats.base import (
     Unusable,
     check_size,
     exif_orientation,
+    joined,
     to_array,
     to_pillow,
 )
-from unlikeness.pictures.formats.previews import NOTE, exif_without
+from unlikeness.pictures.formats.previews import CREDENTIALS, NOTE, exif_without
 from unlikeness.pictures.formats.webp_quality import quality_of
 
 __all__ = ["read"]
 
 _ICC, _ALPHA, _EXIF, _XMP, _ANIMATION = 0x20, 0x10, 0x08, 0x04, 0x02
 _PICTURE = frozenset({b"VP8 ", b"VP8L", b"ALPH"})
+_C2PA = b"C2PA"
+"""Content credentials, as the C2PA specification embeds them."""
 _FALLBACK_QUALITY = 90
 
 Chunk = tuple[bytes, bytes]
@@ -84,9 +87,11 @@ def read(data: bytes, max_pixels: int) -> Raster:
     pixels = to_array(image)
     lossless = b"VP8L" in found
     quality = None if lossless else quality_of(found[b"VP8 "]) or _FALLBACK_QUALITY
-    found_metadata = [part for part in chunks if part[0] not in _PICTURE | {b"VP8X"}]
+    found_metadata = [part for part in chunks if part[0] not in _PICTURE | {b"VP8X", _C2PA}]
     metadata = tuple((kind, exif_without(body) if kind == b"EXIF" else body) for kind, body in found_metadata)
-    note = None if list(metadata) == found_metadata else NOTE
+    note = joined(
+        None if list(metadata) == found_metadata else NOTE, CREDENTIALS if _C2PA in found else None
+    )
     model = ColourModel("rgb", "straight" if pixels.shape[2] == 4 else "none")
     return Raster(pixels, model, _WebP(quality, metadata), lossless, exif_orientation(image), note)
 

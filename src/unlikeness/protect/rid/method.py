@@ -68,6 +68,7 @@ class Rid:
         self._network = open_network(settings.weights, where, way=settings.way)
         self.resolution = self._network.resolution
         self.fingerprint = self._network.fingerprint
+        self.device, self.dtype = self._network.device, self._network.dtype
 
     @torch.no_grad()
     def delta(self, images: Tensor, budget: Tensor) -> Tensor:

@@ -29,11 +29,14 @@ class Opened:
         fingerprint: a digest of its weights, on every device the same.
         delta: (images [B, 3, H, W] in [0, 1], budget plane [B, 1, H, W] in n/255) -> δ, float32, on the
             images' device, nowhere beyond the budget.
+        device, dtype: where and in which precision it computes.
     """
 
     resolution: int
     fingerprint: str
     delta: Callable[[Tensor, Tensor], Tensor]
+    device: torch.device
+    dtype: torch.dtype
 
 
 def open_network(weights: str, device: torch.device, *, way: str = "resize") -> Opened:
@@ -70,19 +73,20 @@ def _ours(loaded: Loaded, device: torch.device) -> Opened:
         unit = network.unit(seen.to(dtype).contiguous(memory_format=torch.channels_last))
         return (unit.float() * (there / 255)).to(images.device)
 
-    return Opened(loaded.resolution, mark, delta)
+    return Opened(loaded.resolution, mark, delta, device, dtype)
 
 
 def _official(weights: str, device: torch.device, way: str) -> Opened:
     network = load_official(weights)
     mark = _digest(network)  # the same whatever it will compute in
-    network.to(device, torch.bfloat16 if computes_bfloat16(device) else torch.float32)
+    dtype = torch.bfloat16 if computes_bfloat16(device) else torch.float32
+    network.to(device, dtype)
 
     def delta(images: Tensor, plane: Tensor) -> Tensor:
         unit = network.delta(images.float(), 255.0, way=way)
         return unit * (plane.float().to(images.device) / 255)
 
-    return Opened(network.side, mark, delta)
+    return Opened(network.side, mark, delta, device, dtype)
 
 
 def _onnx(weights: str) -> Opened:
@@ -90,7 +94,7 @@ def _onnx(weights: str) -> Opened:
 
     network = OnnxProtector(weights)
     mark = hashlib.sha256(Path(weights).read_bytes()).hexdigest()[:16]
-    return Opened(network.resolution, mark, network)
+    return Opened(network.resolution, mark, network, torch.device("cpu"), torch.float32)
 
 
 def _digest(network: nn.Module) -> str:
