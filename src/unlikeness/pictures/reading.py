@@ -118,7 +118,8 @@ def _load(path: Path, max_pixels: int) -> tuple[bytes, tuple[int, int]]:
                 raise PictureError(_line(path, "the file is empty; copy or export it again"))
             if status.st_size > max(_SMALLEST_BOUND, max_pixels * _BYTES_PER_PIXEL):
                 reason = f"its {status.st_size:,} bytes are too many for max_pixels {max_pixels:,}"
-                raise PictureError(_line(path, f"{reason}; scale it down, or raise max_pixels where that can be set"))
+                remedy = "scale it down, or raise max_pixels where that can be set"
+                raise PictureError(_line(path, f"{reason}; {remedy}"))
             return file.read(), (status.st_size, status.st_mtime_ns)
     except OSError as error:
         reason = f"it cannot be read ({error.strerror}); check the name and its permissions"
