@@ -1,10 +1,15 @@
-"""For all tests: where pytest-xdist runs several at a time, each has its share of the processors' threads."""
+"""For all tests: no example of hypothesis is too slow for a busy machine; and where pytest-xdist runs several
+at a time, each has its share of the processors' threads."""
 
 from __future__ import annotations
 
 import os
 
 import torch
+from hypothesis import settings
+
+settings.register_profile("any machine", deadline=None)
+settings.load_profile("any machine")
 
 _WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
 
