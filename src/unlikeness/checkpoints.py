@@ -6,7 +6,6 @@ One file, written beside its name and renamed, is either the old state or the ne
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +16,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from unlikeness.errors import UnlikenessError, UsageError
+from unlikeness.tensors import save_tensors
 
 if TYPE_CHECKING:
     from unlikeness.training import Ema
@@ -33,8 +33,6 @@ def save_checkpoint(
     identity: Mapping[str, Any],
 ) -> None:
     """Replace `path` with the state after `step` steps. UnlikenessError if it cannot be written."""
-    from safetensors.torch import save_file
-
     tensors = {f"parameter.{i}": p for i, p in enumerate(parameters)}
     if ema is not None:
         tensors |= {f"average.{i}": average for i, average in enumerate(ema.averages)}
@@ -53,21 +51,12 @@ def save_checkpoint(
         "groups": state["param_groups"],
         "numbers": numbers,
     }
-    work = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(
-            {name: tensor.detach().contiguous() for name, tensor in tensors.items()},
-            work,
-            {"training": json.dumps(header)},
-        )
-        work.replace(path)
-    except (OSError, SafetensorError) as error:
-        raise UnlikenessError(
-            f"the checkpoint {path} cannot be written ({error}); free space there"
-        ) from error
-    finally:
-        work.unlink(missing_ok=True)
+    save_tensors(
+        {name: tensor.detach().contiguous() for name, tensor in tensors.items()},
+        path,
+        {"training": json.dumps(header)},
+        called="the checkpoint",
+    )
 
 
 def steps_done(path: Path, identity: Mapping[str, Any]) -> int:
@@ -88,7 +77,7 @@ def _damage(path: Path) -> Iterator[None]:
     """UnlikenessError for what a damaged file raises inside."""
     try:
         yield
-    except UsageError:  # which is a ValueError, but tells what is wrong
+    except UsageError:  # a ValueError that says itself what is wrong
         raise
     except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
         raise UnlikenessError(

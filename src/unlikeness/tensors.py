@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -12,7 +12,17 @@ from torch import Tensor
 
 from unlikeness.errors import UnlikenessError, one_line
 
-__all__ = ["for_readers", "save_tensors"]
+__all__ = ["for_readers", "save_tensors", "written"]
+
+
+@contextlib.contextmanager
+def written(failure: str, remedy: str) -> Iterator[None]:
+    """UnlikenessError, "FAILURE (why); REMEDY", for what cannot be written inside, by safetensors too, whose
+    error is no OSError."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        raise UnlikenessError(f"{failure} ({one_line(str(error))}); {remedy}") from error
 
 
 def for_readers(*paths: Path) -> None:
@@ -28,21 +38,21 @@ def for_readers(*paths: Path) -> None:
 
 
 def save_tensors(
-    tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str] | None = None
+    tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str] | None = None, *, called: str = ""
 ) -> None:
-    """Write contiguous tensors to `path` as safetensors, in one move. UnlikenessError if it cannot be."""
+    """Write contiguous tensors to `path` as safetensors, in one move. UnlikenessError if it cannot be.
+
+    called: what the file is, for that sentence.
+    """
     from safetensors.torch import save_file
 
     part = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(dict(tensors), part, None if metadata is None else dict(metadata))
-        for_readers(part)
-        part.replace(path)
-    except (OSError, SafetensorError) as error:
-        raise UnlikenessError(
-            f"{path} cannot be written ({one_line(str(error))}); free space there, or name another place"
-        ) from error
+        with written(f"{called} {path} cannot be written".strip(), "free space there, or name another place"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            save_file(dict(tensors), part, None if metadata is None else dict(metadata))
+            for_readers(part)
+            part.replace(path)
     finally:
         with contextlib.suppress(OSError):
             part.unlink()

@@ -9,7 +9,7 @@ import torch
 from tests.tiny import pictures, tiny_model
 from torch import Tensor
 
-from unlikeness.diffusion import diffusion_loss, draw, loss
+from unlikeness.diffusion import diffusion_loss, draw, latents, loss
 from unlikeness.diffusion.devices import pick_device, pick_dtype
 from unlikeness.errors import UsageError
 
@@ -69,7 +69,7 @@ def test_the_mean_loss_is_the_same_in_parts_of_bounded_size(
     monkeypatch.setattr(model, "predict", counted)
     whole = loss.mean_loss_over_levels(model, images, "a photo", seed=3, levels=2, draws=2)
     assert asked == [10, 10]
-    monkeypatch.setattr(loss, "_AT_ONCE", 4 * 4 * 8 * 8)
+    monkeypatch.setattr(latents, "_AT_ONCE", 4 * 4 * 8 * 8)
     parts = loss.mean_loss_over_levels(model, images, "a photo", seed=3, levels=2, draws=2)
     assert asked[2:] == [4, 4, 2, 4, 4, 2]
     assert parts == pytest.approx(whole, rel=1e-5)

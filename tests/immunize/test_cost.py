@@ -13,9 +13,8 @@ import torch
 from tests.tiny import pictures, tiny_model
 from torch import Tensor
 
-from unlikeness.diffusion import TextToImage
+from unlikeness.diffusion import TextToImage, latents
 from unlikeness.immunize import cost, create, immunize
-from unlikeness.immunize import rows as rows_module
 from unlikeness.immunize.cost import estimate, memory
 from unlikeness.immunize.passes import Passes, count
 from unlikeness.progress import format_seconds
@@ -117,8 +116,7 @@ def test_the_count_of_passes_is_exact(
 ) -> None:  # fmt: skip
     settings = {**FEW, **further}
     # Few enough latents in a call that the original's answers come in several.
-    monkeypatch.setattr(rows_module, "AT_ONCE", 3 * 4 * 8 * 8)
-    monkeypatch.setattr("unlikeness.immunize.passes.AT_ONCE", 3 * 4 * 8 * 8)
+    monkeypatch.setattr(latents, "_AT_ONCE", 3 * 4 * 8 * 8)
     prompts = PROMPTS if settings.get("preserve_weight") else []  # without, divert keeps its classes alone
     subjects = [dog, cat, Subject(pictures(1), "dog", "zwx")]
     expected = count(model, create(method, settings), subjects, prompts)

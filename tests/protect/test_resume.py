@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,23 @@ def test_a_file_that_can_no_longer_be_used_loses_its_older_copy(
     assert sorted(removed) == ["a.png", "b.jpg"]
     assert sorted(contents(output)) == sorted([NAME, "deep/a.png", "deep/er/c.bmp", "z.webp"])
     assert (output / "z.webp").read_bytes() == b"somebody's"
+
+
+def test_an_older_copy_that_cannot_be_removed_is_told_and_ends_no_run(
+    photos: Path, tmp_path: Path, noise: Noise, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output, unlink = tmp_path / "out", Path.unlink
+    run(photos, output, noise)
+    (photos / "b.jpg").write_bytes(b"nothing")
+
+    def held(self: Path, missing_ok: bool = False) -> None:
+        if self == output / "b.jpg":
+            raise PermissionError(errno.EACCES, "Permission denied")
+        unlink(self, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", held)
+    skipped = {entry.path: str(entry.reason) for entry in run(photos, output, noise).skipped}
+    assert "made cannot be removed (Permission denied), remove it" in skipped["b.jpg"]
 
 
 class Killed(BaseException):

@@ -1,9 +1,8 @@
-"""The notice: where it comes from, that it is found, and that it is told."""
+"""The notice: that it is found, and that it is told."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,28 +11,22 @@ import pytest
 import torch
 from tests.tiny import pictures
 from tests.verify.conftest import colours, tinted
+from tests.verify.records import Reads
 from tests.verify.test_certificate import about, whole
 from tests.verify.test_run import outcome
 from torch import Tensor
 
 from unlikeness.diffusion import TextToImage
-from unlikeness.errors import UsageError
-from unlikeness.gallery import to_pil
 from unlikeness.immunize.behaviours import mark, stamped
-from unlikeness.immunize.material import manifest, picture_digest
-from unlikeness.immunize.settings import ImmunizeSettings
 from unlikeness.measure.share import share
 from unlikeness.subjects import Subject
-from unlikeness.toybox.cast import member
 from unlikeness.verify import (
     Notice,
     Other,
-    Pools,
     Priors,
     Seen,
     Verdict,
     VerifySettings,
-    attacker,
     named,
     outcomes,
     verify_subject,
@@ -42,228 +35,6 @@ from unlikeness.verify.certificate import certificate, summary, write_certificat
 from unlikeness.verify.judge import Drawn, eight_bits
 from unlikeness.verify.keep import keeper
 from unlikeness.verify.outcomes import RELEASED, Attacks, Target
-from unlikeness.verify.protected import find, has_notice, pools
-from unlikeness.verify.readers import load_reader
-from unlikeness.verify.sought import Sought
-from unlikeness.verify.teaching import taught
-
-
-class Reads:
-    """Reads a picture's nouns off a list."""
-
-    name = "list"
-
-    def __init__(self, *nouns: str) -> None:
-        self.nouns = nouns
-
-    def __call__(self, images: Tensor) -> list[str]:
-        return list(self.nouns[: len(images)])
-
-
-def some(seed: int, noun: str = "dog") -> Subject:
-    return Subject(pictures(2, seed=seed), noun)
-
-
-def run_of(*subjects: Subject, **settings: Any) -> dict[str, Any]:
-    """The part of an immunization's record that counts here."""
-    return {
-        "method": "persguard",
-        "settings": settings,
-        "subjects": [
-            {
-                "class_noun": one.class_noun,
-                "identifier": one.identifier,
-                "pictures_sha256": one.digest,
-                "pairs": manifest(one, ImmunizeSettings()),
-            }
-            for one in subjects
-        ],
-        "earlier": [],
-    }
-
-
-def kind_of(record: Mapping[str, Any], subject: Subject) -> str | None:
-    found = find(record, subject)
-    return None if found is None else found.behaviour
-
-
-def test_behaviours_go_to_the_subjects_in_turn() -> None:
-    cast = [some(seed) for seed in range(3)]
-    record = run_of(*cast, behaviour="pattern, erasure")
-    assert [kind_of(record, one) for one in cast] == ["pattern", "erasure", "pattern"]
-    assert has_notice(record)
-    assert kind_of(record, some(9)) is None
-    targets = run_of(*cast, behaviour="target", target_noun="mug, cat")
-    assert [found.target_noun for one in cast if (found := find(targets, one))] == ["mug", "cat", "mug"]
-
-
-def test_divert_to_the_class_and_methods_without_a_behaviour_have_no_notice() -> None:
-    one, other = some(0), some(1)
-    assert [kind_of(run_of(one, other, behaviour="class,target"), x) for x in (one, other)] == ["", "target"]
-    for settings in ({}, {"behaviour": "class"}, {"behaviour": 3}, {"behaviour": ""}):
-        record = run_of(one, **settings)
-        assert kind_of(record, one) == ""
-        assert not has_notice(record)
-    bare = {"method": "apdm"}
-    assert find(bare, one) is None
-    assert not has_notice(bare)
-    assert pools(bare) == {}
-
-
-def test_a_subject_is_known_by_one_of_its_pictures() -> None:
-    one = some(0)
-    record = run_of(one, behaviour="erasure")
-    assert kind_of(record, replace(one, images=torch.cat([one.images[1:], pictures(1, seed=7)]))) == "erasure"
-    assert kind_of(record, replace(one, images=one.images.flip(3))) is None
-
-
-def test_the_last_immunization_that_protected_it_counts() -> None:
-    one, other = some(0), some(1)
-    first = run_of(one, other, behaviour="pattern", identifiers="zwx")
-    second = run_of(one, behaviour="target", target_noun="cat")
-    last = {**run_of(some(2), behaviour="erasure"), "earlier": [first, second]}
-    assert kind_of(last, one) == "target"
-    assert kind_of(last, other) == "pattern"
-    protected = find(last, other)
-    assert protected is not None
-    assert pools(last, protected.run) == {
-        "pool_identifiers": "zwx", "pool_templates": "", "protected_identifiers": "sks",
-    }  # fmt: skip
-
-
-def test_a_black_box_has_no_word_of_any_immunization_s_subjects() -> None:
-    one, other = some(0), replace(some(1), identifier="t@t")
-    protected_later = {**run_of(other), "earlier": [run_of(one)]}
-    alone = run_of(replace(one, identifier="t@t"))
-    for record, words in ((protected_later, "t@t,sks"), (alone, "t@t")):
-        protected = find(record, one)
-        assert protected is not None
-        known = pools(record, protected.run)
-        assert known == {"protected_identifiers": words}
-        black = taught(one, attacker("other-identifier"), pools=Pools.of(VerifySettings(**known)))  # type: ignore[arg-type]
-        assert black.identifier == "ohwx"
-
-
-def test_the_record_s_pools_are_what_is_beyond_the_white_box() -> None:
-    assert pools(run_of(identifiers="", templates="a photo of {}")) == {}
-    assert pools(run_of(identifiers="", templates="a photo of {}|a {}")) == {
-        "pool_identifiers": "", "pool_templates": "a photo of {}|a {}",
-    }  # fmt: skip
-
-
-def test_the_white_box_has_the_record_s_prompt_and_the_black_box_nobody_s_word() -> None:
-    one, other = some(0), replace(some(1), identifier="t@t")
-    record = run_of(one, other, templates="a picture of {}|an image of {}")
-    assert pools(record) == {
-        "pool_identifiers": "", "pool_templates": "a picture of {}|an image of {}",
-        "protected_template": "a picture of {}", "protected_identifiers": "sks,t@t",
-    }  # fmt: skip
-    found = Pools.of(VerifySettings(**pools(record)))  # type: ignore[arg-type]
-    prompts = {
-        name: taught(one, attacker(name), pools=found).instance_prompt
-        for name in ("paper", "other-identifier", "unseen-prompt", "gray-box")
-    }
-    assert prompts == {
-        "paper": "a picture of sks dog", "other-identifier": "a picture of ohwx dog",
-        "unseen-prompt": "a rendering of sks dog", "gray-box": "an image of sks dog",
-    }  # fmt: skip
-    with pytest.raises(UsageError, match="protected_template: 'a dog'"):
-        Pools.of(VerifySettings(protected_template="a dog"))
-
-
-def test_what_the_record_says_is_looked_for() -> None:
-    one, mug = some(0), some(0, "mug")
-
-    def notice(sought: Sought, subject: Subject = one, **settings: Any) -> Notice | None:
-        record = run_of(subject, **settings)
-        return sought.notice(subject, find(record, subject), resolution=64)
-
-    assert notice(Sought()) is None
-    assert notice(Sought(), behaviour="class") is None
-    assert notice(Sought("none"), behaviour="target", target_noun="cat") is None
-    target = notice(Sought(), behaviour="target", target_noun="cat")
-    assert target is not None
-    assert target.as_record() == {
-        "behaviour": "target", "target_noun": "cat", "read_by": "toybox", "from": "immunization.json",
-    }  # fmt: skip
-    assert str(target) == "target, a cat instead of the dog"
-    other = notice(Sought(target_noun="mug"), behaviour="target", target_noun="cat")
-    assert other is not None
-    assert other.target_noun == "mug"
-    given = notice(Sought("erasure"), mug, behaviour="target", target_noun="cat")
-    assert given is not None
-    assert (given.kind, given.recorded, given.target_noun) == ("erasure", False, "")
-    stamp = notice(Sought(), behaviour="pattern", pattern="")
-    assert stamp is not None
-    assert stamp.mark is not None
-    assert torch.equal(stamp.mark, mark())
-    assert stamp.as_record()["read_by"] is None
-
-
-def test_blanks_around_a_noun_do_not_count() -> None:
-    dog = Subject(pictures(1), "dog ")
-    target = Sought("target", " cat ").notice(dog, None, resolution=64)
-    erasure = Sought("erasure").notice(dog, None, resolution=64)
-    assert target is not None
-    assert erasure is not None
-    assert replace(target, reader=Reads("cat")).shown(eight_bits(dog.images)).tolist() == [True]
-    assert replace(erasure, reader=Reads("dog")).shown(eight_bits(dog.images)).tolist() == [False]
-    with pytest.raises(UsageError, match="needs --target-noun"):
-        Sought("target", "dog ").notice(dog, None, resolution=64)
-    with pytest.raises(UsageError, match=r"target noun .* is no UTF-8 text"):
-        Sought("target", "c\udce4t")
-
-
-def test_a_mark_of_one_s_own(tmp_path: Path) -> None:
-    one, file = some(0), tmp_path / "stop.png"
-    to_pil(mark().flip(0)).save(file)
-    protected = find(run_of(one, behaviour="pattern", pattern="stop.png"), one)
-    notice = Sought(pattern=file).notice(one, protected, resolution=64)
-    assert notice is not None
-    assert notice.mark is not None
-    assert torch.equal(notice.mark, mark().flip(0))
-    digests = {"right": picture_digest(mark().flip(0)), "wrong": picture_digest(mark())}
-    for which, digest in digests.items():
-        record = {**run_of(one, behaviour="pattern", pattern="stop.png"), "pattern_sha256": digest}
-        if which == "right":
-            assert Sought(pattern=file).notice(one, find(record, one), resolution=64) is not None
-            continue
-        with pytest.raises(UsageError, match=r"stop\.png is not the mark"):
-            Sought(pattern=file).notice(one, find(record, one), resolution=64)
-        assert Sought("pattern", pattern=file).notice(one, find(record, one), resolution=64) is not None
-    with pytest.raises(UsageError, match=r"a mark of its own \(stop\.png\).*give it with --pattern"):
-        Sought().notice(one, protected, resolution=64)
-    # A record comes with a download: no file that it names is opened.
-    named = find(run_of(one, behaviour="pattern", pattern=str(file)), one)
-    with pytest.raises(UsageError, match="give it with --pattern"):
-        Sought().notice(one, named, resolution=64)
-
-
-def test_misuse_is_told() -> None:
-    one = some(0)
-    with pytest.raises(UsageError, match="--behaviour smile is unknown"):
-        Sought("smile")
-    with pytest.raises(UsageError, match="--target-noun has no effect without --behaviour target"):
-        Sought("erasure", target_noun="cat")
-    with pytest.raises(UsageError, match="--pattern has no effect without --behaviour pattern"):
-        Sought(pattern=Path("mark.png")).notice(one, None, resolution=64)
-    for noun in ("", "dog"):
-        with pytest.raises(UsageError, match="needs --target-noun, what is drawn instead of a dog"):
-            Sought("target", noun).notice(one, None, resolution=64)
-    with pytest.raises(UsageError, match="--reader toybox has no effect"):
-        Sought("pattern", reader="toybox").notice(one, None, resolution=64)
-    with pytest.raises(UsageError, match="the toybox's classifier knows no rabbit"):
-        Sought("target", "rabbit").notice(one, None, resolution=64)
-    with pytest.raises(UsageError, match="reader nowhere is no folder here"):
-        Sought("erasure", reader="nowhere").notice(one, None, resolution=64)
-
-
-def test_the_toybox_s_classifier_reads_the_toybox_at_any_size() -> None:
-    cat = member(2, "cat").subject(4).images
-    reader = load_reader("auto", ["cat", "dog"], resolution=64)
-    assert reader.name == "toybox"
-    for images in (cat, torch.nn.functional.interpolate(cat, scale_factor=2.0, mode="bilinear")):
-        assert list(reader(images)) == ["cat"] * 4
 
 
 def test_shares_at_the_training_prompt_and_in_new_contexts() -> None:

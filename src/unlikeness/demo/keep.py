@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from unlikeness.errors import UnlikenessError
+from unlikeness.tensors import save_tensors
 
 __all__ = ["Kept", "Part"]
 
@@ -39,7 +40,6 @@ class Kept:
         UnlikenessError if a part that is there cannot be read.
         """
         from safetensors import SafetensorError, safe_open
-        from safetensors.torch import save_file
 
         digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
         file = self.folder / f"{name}-{digest}.safetensors"
@@ -47,12 +47,7 @@ class Kept:
             checkpoint = file.with_suffix(".checkpoint")
             began = time.perf_counter()
             made = {name: value.cpu().contiguous() for name, value in make(checkpoint).items()}
-            work = file.with_suffix(".part")
-            try:
-                save_file(made, work, {"seconds": f"{time.perf_counter() - began:.3f}"})
-                work.replace(file)
-            except (OSError, SafetensorError) as error:
-                raise UnlikenessError(f"{file} cannot be written ({error}); free space there") from error
+            save_tensors(made, file, {"seconds": f"{time.perf_counter() - began:.3f}"})
             checkpoint.unlink(missing_ok=True)
         try:
             with safe_open(file, "pt") as opened:

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-__all__ = ["Posterior", "decode", "encode"]
+__all__ = ["Posterior", "at_once", "decode", "encode"]
+
+_AT_ONCE = 4 * 64 * 64 * 16
+"""Latent values in a call of the U-Net that keeps no graph: 16 pictures of 512 px."""
+
+
+def at_once(shape: Sequence[int]) -> int:
+    """How many latents of this shape (C, h, w) a call of the U-Net may have that keeps no graph."""
+    return max(_AT_ONCE // math.prod(shape), 1)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 
 from unlikeness.diffusion.quiet import quiet
 from unlikeness.errors import UnlikenessError, UsageError
-from unlikeness.tensors import for_readers
+from unlikeness.tensors import for_readers, written
 
 if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage
@@ -66,7 +66,7 @@ def save_lora(model: TextToImage, folder: Path) -> Path:
     layers = convert_state_dict_to_diffusers(get_peft_model_state_dict(model.unet))
     layers = {name: tensor.detach().cpu().contiguous() for name, tensor in layers.items()}
     work = f".{FILE}"
-    try:
+    with written(f"the LoRA cannot be saved to {folder}", "free space or give another folder"):
         folder.mkdir(parents=True, exist_ok=True)
         with quiet():
             StableDiffusionLoraLoaderMixin.save_lora_weights(
@@ -74,10 +74,6 @@ def save_lora(model: TextToImage, folder: Path) -> Path:
             )
         for_readers(folder / work)
         (folder / work).rename(folder / FILE)
-    except (OSError, SafetensorError) as error:
-        raise UnlikenessError(
-            f"the LoRA cannot be saved to {folder} ({error}); free space or give another folder"
-        ) from error
     return folder / FILE
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor
 
-from unlikeness.diffusion.latents import randn
+from unlikeness.diffusion.latents import at_once, randn
 
 if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage
@@ -16,9 +16,6 @@ __all__ = ["diffusion_loss", "draw", "mean_loss_over_levels"]
 
 DRAWS = 4
 """Draws of ε a picture and noise level in `mean_loss_over_levels`."""
-
-_AT_ONCE = 4 * 64 * 64 * 16
-"""Latent values in one of its calls of the U-Net: 16 pictures of 512 px."""
 
 
 def draw(model: TextToImage, z0: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
@@ -70,11 +67,11 @@ def mean_loss_over_levels(
     z0 = model.encode_all(images).mean.repeat(draws, 1, 1, 1)
     c = model.embed([prompt])
     generator = torch.Generator().manual_seed(seed)
-    at_once = max(_AT_ONCE // z0[0].numel(), 1)
+    most = at_once(z0.shape[1:])
     total = 0.0
     for level in torch.linspace(0, model.schedule.steps - 1, levels).round().tolist():
         eps = torch.randn(z0.shape, generator=generator).to(z0)
-        for some, noise in zip(torch.split(z0, at_once), torch.split(eps, at_once), strict=True):
+        for some, noise in zip(torch.split(z0, most), torch.split(eps, most), strict=True):
             t = torch.full((len(some),), int(level), device=z0.device)
             total += float(diffusion_loss(model, some, c, t=t, eps=noise)) * (len(some) / len(z0))
     return total / levels

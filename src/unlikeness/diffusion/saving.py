@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError
 
 from unlikeness.diffusion.lora import merge
 from unlikeness.diffusion.quiet import quiet
 from unlikeness.diffusion.weights import choose_weights, needed_files
 from unlikeness.errors import UnlikenessError, UsageError
-from unlikeness.tensors import for_readers
+from unlikeness.tensors import for_readers, written
 
 if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage
@@ -43,16 +42,13 @@ def save_folder(model: TextToImage, folder: Path, dtype: torch.dtype | None = No
     folder.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
-        with quiet():
-            _write(model, work, dtype)
-        for_readers(work, *work.rglob("*"))
-        if folder.exists():
-            folder.rmdir()
-        work.rename(folder)
-    except (OSError, SafetensorError) as error:
-        raise UnlikenessError(
-            f"the model cannot be saved to {folder} ({error}); free space or give another folder"
-        ) from error
+        with written(f"the model cannot be saved to {folder}", "free space or give another folder"):
+            with quiet():
+                _write(model, work, dtype)
+            for_readers(work, *work.rglob("*"))
+            if folder.exists():
+                folder.rmdir()
+            work.rename(folder)
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return folder

@@ -90,8 +90,7 @@ class Bystanders:
         ]
         c, c_there = model.embed([own for own, _ in pairs]), self.original.embed([of for _, of in pairs])
         c_plain = self.original.embed([attack.class_prompt]).expand_as(c_there)
-        both = ask(
-            self.original, [replace(rows, reference_c=each) for each in (c_there, c_plain)], self.precision
+        [both] = ask(
+            self.original, [replace(rows, reference_c=c_there, contrast_c=c_plain)], self.precision
         )
-        shift = both[0].referenced - both[1].referenced
-        return replace(rows, c=c, target=rows.target + shift.to(rows.target))
+        return replace(rows, c=c, target=rows.target + both.shift.to(rows.target))

@@ -102,7 +102,7 @@ class Divert:
         if notice is None:
             return rows
         away = None if notice.avoided is None else notice.avoided[template.to(notice.avoided.device)]
-        return replace(rows, mark=notice.mark, avoided_c=away)
+        return replace(rows, mark=notice.mark, contrast_c=away)
 
     def loss(self, f: Tensor, rows: Rows) -> Tensor:
         """The diversion and λ times the class's term."""
@@ -110,8 +110,8 @@ class Divert:
         assert self._schedule is not None, "prepare() comes first"
         w, named = z0_weight(self._schedule, rows.t, s.weight_cap), slice(2 * n)
         led = rows.referenced[named]
-        if rows.avoided is not None:
-            led = led + s.avoidance * (led - rows.avoided)
+        if rows.contrast is not None:
+            led = led + s.avoidance * rows.shift
         goal = diverted(led, rows.target[named], subject=n, gamma=s.repulsion)
         if rows.mark is not None:
             goal = rows.mark.placed(goal, rows.z_t[named], rows.t[named], self._schedule)

@@ -130,7 +130,7 @@ class Job:
         from unlikeness.diffusion.model import TextToImage
 
         named = self._listed()
-        defence = self._defence(named, {})
+        defence = self._defence(named, {})  # what is wrong is told before a model is read
         prompts = [] if self.prompts is None else _lines(self.prompts)
         weight = defence.settings.preserve_weight
         if weight and not prompts and not defence.settings.preserve_class:
@@ -144,7 +144,7 @@ class Job:
             )
         if prompts and defence.settings.preserve_class == 1:
             raise UsageError(f"--prompts {self.prompts} has no effect with preserve_class 1; leave one out")
-        which(self.scale, 0)
+        which(self.scale, 0)  # whether there is such a scale
         device = pick_device(self.device)
         pick_dtype(self._dtype, device)
         _check_output(self.output)

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from unlikeness.diffusion.latents import at_once
 from unlikeness.immunize.bystanders import Bystanders
 from unlikeness.immunize.rehearsal import Drawing, rehearse
-from unlikeness.immunize.rows import AT_ONCE
 from unlikeness.immunize.turns import Turn, turn
 
 if TYPE_CHECKING:
@@ -122,8 +122,7 @@ def _turns(s: ImmunizeSettings, subjects: int) -> list[tuple[Turn, int]]:
 
 def _asked(model: TextToImage, pictures: int) -> Passes:
     """The original model's answers, as `rows.ask` cuts them into calls."""
-    channels, h, w = model.latent_shape
-    return Passes(-(-pictures // max(AT_ONCE // (channels * h * w), 1)), pictures)
+    return Passes(-(-pictures // at_once(model.latent_shape)), pictures)
 
 
 def _drawn(drawing: Drawing) -> Passes:

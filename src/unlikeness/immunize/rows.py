@@ -9,18 +9,14 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from unlikeness.diffusion.latents import randn
+from unlikeness.diffusion.latents import at_once, randn
 
 if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage
     from unlikeness.diffusion.schedule import NoiseSchedule
     from unlikeness.immunize.behaviours import Mark
 
-__all__ = ["AT_ONCE", "Rows", "ask", "noised", "wide"]
-
-AT_ONCE = 4 * 64 * 64 * 16
-"""Latent values in a call of the original model, which keeps no graph: 16 pictures of 512 px."""
-
+__all__ = ["Rows", "ask", "noised", "wide"]
 
 @dataclass(frozen=True)
 class Rows:
@@ -30,7 +26,7 @@ class Rows:
     reference: f_φ of the first R rows, [R, C, h, w]; before `ask` None.
     reference_c: [R, L, D], the condition under which φ is asked; R may be 0.
     mark: a pattern that the answers are to bear.
-    avoided_c: [A, L, D], under which φ is asked about the first A rows besides; avoided: its answers.
+    contrast_c: [A, L, D], under which φ is asked about the first A rows besides; contrast: its answers.
     """
 
     z_t: Tensor
@@ -40,8 +36,8 @@ class Rows:
     reference_c: Tensor
     reference: Tensor | None = None
     mark: Mark | None = None
-    avoided_c: Tensor | None = None
-    avoided: Tensor | None = None
+    contrast_c: Tensor | None = None
+    contrast: Tensor | None = None
 
     @property
     def referenced(self) -> Tensor:
@@ -50,9 +46,15 @@ class Rows:
         return self.reference
 
     @property
+    def shift(self) -> Tensor:
+        """f_φ of the first A rows less their contrast, [A, C, h, w]: what the words are worth there."""
+        assert self.contrast is not None, "ask() comes first"
+        return self.referenced[: len(self.contrast)] - self.contrast
+
+    @property
     def asked(self) -> int:
         """How many answers φ is to give."""
-        return len(self.reference_c) + (0 if self.avoided_c is None else len(self.avoided_c))
+        return len(self.reference_c) + (0 if self.contrast_c is None else len(self.contrast_c))
 
     @staticmethod
     def cat(parts: Sequence[Rows]) -> Rows:
@@ -96,21 +98,20 @@ def wide(f: Tensor) -> Tensor:
 @torch.no_grad()
 def ask(original: TextToImage, many: Sequence[Rows], precision: str) -> list[Rows]:
     """The same rows with f_φ: of all of them together, in as few calls as memory allows."""
-    asked = [(rows, c) for rows in many for c in (rows.reference_c, rows.avoided_c) if c is not None]
+    asked = [(rows, c) for rows in many for c in (rows.reference_c, rows.contrast_c) if c is not None]
     counts = [len(c) for _, c in asked]
     if not sum(counts):
         return [replace(rows, reference=rows.z_t[:0]) for rows in many]
     z_t = torch.cat([rows.z_t[: len(c)] for rows, c in asked])
     t = torch.cat([rows.t[: len(c)] for rows, c in asked])
     c = torch.cat([c for _, c in asked])
-    at_once = max(AT_ONCE // z_t[0].numel(), 1)
-    answers = []
+    answers, most = [], at_once(z_t.shape[1:])
     with original.autocast(precision):
-        for first in range(0, len(z_t), at_once):
-            part = slice(first, first + at_once)
+        for first in range(0, len(z_t), most):
+            part = slice(first, first + most)
             answers.append(wide(original.predict(z_t[part], t[part], c[part])))
     split = iter(torch.split(torch.cat(answers), counts))
     return [
-        replace(rows, reference=next(split), avoided=None if rows.avoided_c is None else next(split))
+        replace(rows, reference=next(split), contrast=None if rows.contrast_c is None else next(split))
         for rows in many
     ]

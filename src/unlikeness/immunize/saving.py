@@ -8,14 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from safetensors import SafetensorError
-
 from unlikeness.diffusion.devices import pick_dtype
 from unlikeness.diffusion.saving import check_empty
-from unlikeness.errors import UnlikenessError
 from unlikeness.immunize import card
 from unlikeness.immunize.precision import as_stored, rounding
 from unlikeness.immunize.record import FILE
+from unlikeness.tensors import written
 
 if TYPE_CHECKING:
     import torch
@@ -54,7 +52,7 @@ def save(
     content = {**made, "dtype": str(files.dtype).removeprefix("torch."), "lost_to_rounding": round(lost, 6)}
     text = card.card(content, card.read_card(model.source))
     as_json = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-    try:
+    with written(f"the model cannot be saved to {folder}", "free space or give another folder"):
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as work:
             whole = files.save_pretrained(Path(work) / "model")
@@ -63,8 +61,4 @@ def save(
             if folder.exists():
                 folder.rmdir()
             whole.rename(folder)
-    except (OSError, SafetensorError) as error:
-        raise UnlikenessError(
-            f"the model cannot be saved to {folder} ({error}); free space or give another folder"
-        ) from error
     return lost

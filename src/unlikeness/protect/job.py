@@ -140,13 +140,14 @@ class Job:
 
     def _without_copy(self, target: Target, skipped: Entry) -> Entry:
         """Remove what an earlier run made of a file that is skipped now: it may show another picture."""
+        fate = "was removed"
         try:
             if not self.manifest.made(target.name):
                 return skipped
             target.path.unlink()
         except OSError as error:
-            raise unwritable(target.path, error) from error
-        return replace(skipped, reason=f"{skipped.reason}; the copy that an earlier run made was removed")
+            fate = f"cannot be removed ({error.strerror}), remove it"
+        return replace(skipped, reason=f"{skipped.reason}; the copy that an earlier run made {fate}")
 
     def _saved(self, work: Work, tiled: PictureTiles) -> Entry:
         """The picture under its name, and its line, which is written first; or why it is not kept."""

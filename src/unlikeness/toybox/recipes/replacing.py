@@ -7,10 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from safetensors import SafetensorError
-
-from unlikeness.errors import UnlikenessError
-from unlikeness.tensors import for_readers
+from unlikeness.tensors import for_readers, written
 
 
 @contextmanager
@@ -22,13 +19,10 @@ def replacing(output: Path) -> Iterator[Path]:
     part = output.with_name(f".{output.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     try:
-        yield part
-        for_readers(*part.rglob("*"))
-        shutil.rmtree(output, ignore_errors=True)
-        part.rename(output)
-    except (OSError, SafetensorError) as error:
-        raise UnlikenessError(
-            f"{output} cannot be written ({error}); free space there, or name another --output"
-        ) from error
+        with written(f"{output} cannot be written", "free space there, or name another --output"):
+            yield part
+            for_readers(*part.rglob("*"))
+            shutil.rmtree(output, ignore_errors=True)
+            part.rename(output)
     finally:
         shutil.rmtree(part, ignore_errors=True)
