@@ -162,6 +162,7 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
         "divert", {**_SMALL, "bystanders": 2, "bystanders_placed": 0.8, "behaviour": "target"},
     ),
     "target-often": ("divert", {**_OFTEN, "behaviour": "target"}),
+    "target-often-start": ("divert", {**_OFTEN, "from_start": True, "behaviour": "target"}),
     "target-often-faster": ("divert", {**_OFTEN, "learning_rate": 3e-4, "behaviour": "target"}),
     "target-often-longer": ("divert", {**_OFTEN, "outer_steps": 1600, "behaviour": "target"}),
     "target-often-2": ("divert", {**_OFTEN, "bystanders": 2, "behaviour": "target"}),
@@ -182,6 +183,9 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     "target-held-shared": ("divert", {**_HELD, "stride": 4, "behaviour": "target"}),
     "target-pools": ("divert", {**_TAUGHT, **_POOLS, "behaviour": "target"}),
     "target-pools-often": ("divert", {**_OFTEN, **_POOLS, "behaviour": "target"}),
+    "pattern-pools-marked": (
+        "divert", {**_OFTEN, **_POOLS, "mark_weight": 10.0, "from_start": True, "behaviour": "pattern"},
+    ),
     "pattern-unguided": ("divert", {**_UNGUIDED, "behaviour": "pattern"}),
     "target-unguided": ("divert", {**_UNGUIDED, "behaviour": "target"}),
     "combined": ("combined", {**_APDM_AND, "behaviour": "target"}),
