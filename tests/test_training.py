@@ -104,6 +104,15 @@ def test_another_runs_checkpoint_is_refused(tmp_path: Path) -> None:
         Run().train(8, checkpoint)
 
 
+def test_a_users_own_file_is_not_taken_for_a_damaged_checkpoint(tmp_path: Path) -> None:
+    picture = tmp_path / "0.png"
+    picture.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(100))
+    for wrong, said in ((picture, "is no checkpoint of a training"), (tmp_path, "is no file")):
+        with pytest.raises(UsageError, match=said):
+            Run().train(8, wrong)
+    assert picture.stat().st_size == 108
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_loss_that_is_not_finite_stops_the_run(value: float) -> None:
     weight = torch.nn.Parameter(torch.ones(1))

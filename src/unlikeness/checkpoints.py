@@ -52,7 +52,8 @@ def save_checkpoint(
         "numbers": numbers,
     }
     save_tensors(
-        {name: tensor.detach().contiguous() for name, tensor in tensors.items()},
+        # Laid out anew beside the GPU's memory, which a training may fill.
+        {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()},
         path,
         {"training": json.dumps(header)},
         called="the checkpoint",
@@ -68,6 +69,7 @@ def steps_done(path: Path, identity: Mapping[str, Any]) -> int:
 
     if not path.exists():
         return 0
+    _check_file(path)
     with _damage(path), safe_open(path, "pt") as file:
         return int(_header(path, file.metadata(), identity)["step"])
 
@@ -81,8 +83,19 @@ def _damage(path: Path) -> Iterator[None]:
         raise
     except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
         raise UnlikenessError(
-            f"the checkpoint {path} is damaged ({error}); delete it to start anew"
+            f"the checkpoint {path} is damaged, or none ({error}); delete it, or give another name"
         ) from error
+
+
+def _check_file(path: Path) -> None:
+    """UsageError for what cannot be a checkpoint, and must not be taken for a damaged one: a folder, a
+    picture."""
+    if not path.is_file():
+        raise UsageError(f"{path} is no file, and a checkpoint is one; give another name")
+    with path.open("rb") as file:
+        start = file.read(9)
+    if len(start) == 9 and start[8:] != b"{":  # of safetensors: eight bytes of a length, then JSON
+        raise UsageError(f"{path} is no checkpoint of a training; give another name")
 
 
 def _header(path: Path, metadata: Mapping[str, str] | None, identity: Mapping[str, Any]) -> dict[str, Any]:
@@ -113,6 +126,7 @@ def load_checkpoint(
     """
     from safetensors import safe_open
 
+    _check_file(path)
     with _damage(path), safe_open(path, "pt") as file:
         header = _header(path, file.metadata(), identity)
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118

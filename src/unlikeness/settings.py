@@ -10,13 +10,13 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar, get_args, get_type_hints
 
 from unlikeness.errors import UsageError
 
-__all__ = ["Checked", "build", "setting"]
+__all__ = ["Checked", "build", "pairs", "setting"]
 
 S = TypeVar("S", bound="Checked")
 
@@ -72,6 +72,25 @@ def build(cls: type[S], values: Mapping[str, object]) -> S:
         for name, value in values.items()
     }
     return cls(**parsed)
+
+
+def pairs(
+    option: str, texts: Sequence[str] | None, flags: Mapping[str, object] | None = None
+) -> dict[str, object]:
+    """Values by name: of `flags` those that are given (not None), and the texts NAME=VALUE of `option`.
+
+    UsageError for a text of another form, and for a name that is given twice.
+    """
+    values = {name: value for name, value in (flags or {}).items() if value is not None}
+    for text in texts or []:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise UsageError(f"{option} {text} must be NAME=VALUE")
+        name = name.strip().replace("-", "_")
+        if name in values:
+            raise UsageError(f"{name} is given twice, the second time by {option} {text}; leave one out")
+        values[name] = value.strip()
+    return values
 
 
 def _checked(field: dataclasses.Field[Any], hint: Any, value: Any) -> Any:

@@ -115,10 +115,24 @@ def test_misuse_is_one_line(
 ) -> None:
     base = ["personalize", "--model", str(model), "--images", str(photos), "--class-noun", "dog", "-q"]
     new = ["--output", str(tmp_path / "new")]
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "empty")
+    (tmp_path / "empty").mkdir()
     wrong = {
         "did you mean lora": [*base, *new, "--method", "lorra"],
         "text_encoder is no setting": [*base, *new, "--method", "lora", "--text-encoder"],
         "must be NAME=VALUE": [*base, *new, "--set", "flip"],
+        "steps is given twice": [*base, *new, "--steps", "2", "--set", "steps=3"],
+        "is no scale": [*base, *new, "--scale", "large"],
+        "would be in the way": [*base, *new, "--checkpoint", str(tmp_path / "new" / "state")],
+        "is no folder; name another --output": [*base, "--output", str(photos / "0.png" / "new")],
+        "is no folder; name another --checkpoint": [*base, *new, "--checkpoint", str(photos / "0.png" / "c")],
+        "is a link": [*base, "--output", str(link)],
+        "class_seed must be at most": [*base, *new, "--set", f"class_seed={2**64}"],
+        "device xpu is not supported": [*base, *new, "--device", "xpu"],
+        "no UTF-8 text": ["generate", "--model", str(model), "--prompt", "a \udcff dog", *new],
+        "are too many": ["generate", "--model", str(model), "--prompt", "x", "--steps", "1500", *new],
+        "finite": ["generate", "--model", str(model), "--prompt", "x", "--guidance", "inf", *new],
         "never overwritten": [*base, "--output", str(photos)],
         "model_index.json": ["generate", "--model", str(photos), "--prompt", "x", *new],
         "is no LoRA file": ["generate", "--model", str(model), "--lora", str(photos), "--prompt", "x", *new],
@@ -130,3 +144,13 @@ def test_misuse_is_one_line(
         assert err.count("\n") == 1
         assert named in err
     assert not (tmp_path / "new").exists()
+
+
+def test_a_small_model_is_trained_at_its_own_scale(model: Path, photos: Path, tmp_path: Path) -> None:
+    base = ["personalize", "--model", str(model), "--images", str(photos), "--class-noun", "dog", *QUICK[:-3]]
+    for scale, rate, batch in (("auto", 5e-4, 4), ("stable-diffusion", 5e-6, 1)):
+        tuned = tmp_path / scale
+        assert main([*base, "--scale", scale, "--output", str(tuned), "-q"]) == 0
+        settings = json.loads((tuned / "personalization.json").read_text())["settings"]
+        assert (settings["learning_rate"], settings["batch_size"]) == (rate, batch)
+        assert (settings["steps"], settings["class_images"]) == (2, 2)

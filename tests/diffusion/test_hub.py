@@ -8,6 +8,7 @@ from typing import Any
 
 import huggingface_hub
 import pytest
+from huggingface_hub.errors import HfHubHTTPError
 
 from unlikeness.diffusion import TextToImage
 from unlikeness.diffusion.hub import ALIASES, locate
@@ -91,3 +92,33 @@ def test_what_cannot_be_a_name_is_refused(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").touch()
     with pytest.raises(UsageError, match="single file"):
         locate(tmp_path / "model.safetensors")
+
+
+def test_a_hub_that_is_down_leaves_the_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    answers = [429, 503, 403]
+
+    def busy(self: Any, repo: str, **kwargs: Any) -> Any:
+        error = HfHubHTTPError.__new__(HfHubHTTPError)  # whichever HTTP library is under it
+        error.response = SimpleNamespace(status_code=answers.pop(0))
+        raise error
+
+    def download(repo: str, **kwargs: Any) -> str:
+        assert kwargs["local_files_only"]
+        return str(tmp_path)
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", busy)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    for _ in range(2):
+        assert locate("someone/some-model") == tmp_path
+    with pytest.raises(UnlikenessError, match="could not be fetched"):
+        locate("someone/some-model")
+
+
+def test_a_full_disk_is_no_missing_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(repo: str, **kwargs: Any) -> str:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", lambda *_, **__: SimpleNamespace(siblings=[]))
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", full)
+    with pytest.raises(UnlikenessError, match="No space left on device"):
+        locate("someone/some-model")

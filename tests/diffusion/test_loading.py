@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -264,3 +265,27 @@ def test_half_precision_files_run_in_a_plain_pipeline_that_names_no_dtype(tmp_pa
     assert {part.dtype for part in (pipeline.unet, pipeline.text_encoder, pipeline.vae)} == {torch.float32}
     picture = pipeline("a dog", num_inference_steps=2, output_type="np").images[0]
     assert picture.shape == (32, 32, 3)
+
+
+def test_an_index_of_another_form_is_refused(tmp_path: Path) -> None:
+    folder = write_tiny(tmp_path / "model")
+    index = json.loads((folder / "model_index.json").read_text())
+    for wrong, said in (
+        ({"vae": []}, "has no vae/ folder"),
+        ({"unet": ["diffusers", 3]}, "has no unet/ folder"),
+        ({"scheduler": ["diffusers", "logging"]}, "is a logging, which this diffusers does not have"),
+        ({"scheduler": ["diffusers", "AutoencoderKL"]}, "the scheduler of model"),
+        ({"../secret": ["diffusers", "AutoencoderKL"]}, "has a part '../secret', which is no name"),
+    ):
+        (folder / "model_index.json").write_text(json.dumps({**index, **wrong}))
+        with pytest.raises(UnlikenessError, match=re.escape(said)):
+            TextToImage.from_pretrained(folder, device="cpu")
+
+
+def test_a_carried_file_that_holds_no_weights_is_one_sentence(tmp_path: Path) -> None:
+    folder = write_tiny(tmp_path / "model", safety_checker=True, pickled=True)
+    (folder / "safety_checker" / "pytorch_model.bin").write_text("version https://git-lfs.github.com/spec/v1")
+    model = TextToImage.from_pretrained(folder, device="cpu")
+    with pytest.raises(UnlikenessError, match=r"pytorch_model\.bin is no file of weights"):
+        model.save_pretrained(tmp_path / "saved")
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["model"]

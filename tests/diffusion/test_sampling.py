@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, StableDiffusio
 from tests.tiny import tiny_model, write_tiny
 
 from unlikeness.diffusion import TextToImage
-from unlikeness.diffusion.sampling import initial_noise
+from unlikeness.diffusion.sampling import SAMPLERS, initial_noise
 from unlikeness.errors import UsageError
 
 
@@ -90,3 +91,26 @@ def test_settings_that_cannot_be_are_refused(tmp_path: Path) -> None:
         model.generate(["a"], seeds=[1], steps=0)
     with pytest.raises(UsageError, match="sampler 'euler'"):
         model.generate(["a"], seeds=[1], sampler="euler")
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_saved_copy_draws_what_its_model_draws(sampler: str, tmp_path: Path) -> None:
+    folder = write_tiny(tmp_path / "model")
+    # As Stable Diffusion 1.5's own file: without timestep_spacing, which schedulers take differently.
+    file = folder / "scheduler" / "scheduler_config.json"
+    kept = {k: v for k, v in json.loads(file.read_text()).items() if k != "timestep_spacing"}
+    file.write_text(json.dumps(kept))
+    model = TextToImage.from_pretrained(folder, device="cpu")
+    copy = TextToImage.from_pretrained(model.save_pretrained(tmp_path / "copy"), device="cpu")
+    drawn = [one.generate(["a dog"], seeds=[1], steps=5, sampler=sampler) for one in (model, copy)]
+    assert torch.equal(*drawn)
+
+
+def test_more_steps_than_noise_levels_are_refused(tmp_path: Path) -> None:
+    model = tiny_model(tmp_path)
+    for sampler in SAMPLERS:
+        for steps in (600, 1500):  # of 1,000 levels 600 would leave out the highest 400
+            with pytest.raises(UsageError, match=rf"steps \({steps}\) are too many for 1000 noise levels"):
+                model.generate(["a dog"], seeds=[0], steps=steps, sampler=sampler)
+    with pytest.raises(UsageError, match="guidance must be a finite number, not nan"):
+        model.generate(["a dog"], seeds=[0], steps=2, guidance=float("nan"))

@@ -10,6 +10,7 @@ import pytest
 import safetensors.torch
 import torch
 from diffusers import StableDiffusionPipeline
+from peft import LoraConfig, get_peft_model_state_dict
 from safetensors import SafetensorError
 from tests.tiny import pictures, tiny_model
 
@@ -17,6 +18,7 @@ from unlikeness.diffusion import TextToImage, diffusion_loss
 from unlikeness.diffusion.lora import FILE, has_lora, load_lora, save_lora
 from unlikeness.errors import UnlikenessError, UsageError
 from unlikeness.personalize import create, method, names, personalize
+from unlikeness.personalize.material import class_prior
 from unlikeness.subjects import Subject
 
 QUICK: dict[str, dict[str, Any]] = {
@@ -208,3 +210,56 @@ def test_a_lora_that_cannot_be_written_is_one_sentence(
     monkeypatch.setattr(safetensors.torch, "save_file", full)
     with pytest.raises(UnlikenessError, match="No space left"):
         save_lora(tuned, tmp_path / "lora")
+
+
+def test_a_lora_file_counts_as_much_as_it_says(tmp_path: Path) -> None:
+    model = tiny_model(tmp_path)
+    pipe = StableDiffusionPipeline.from_pretrained(model.source)
+    pipe.unet.add_adapter(
+        LoraConfig(r=4, lora_alpha=16, init_lora_weights=False, target_modules=["to_q", "to_v"])
+    )
+    StableDiffusionPipeline.save_lora_weights(
+        tmp_path / "lora", unet_lora_layers=get_peft_model_state_dict(pipe.unet),
+        unet_lora_adapter_metadata=pipe.unet.peft_config["default"].to_dict(),
+    )  # fmt: skip
+    assert not torch.allclose(answer(pipe), answer(model), atol=1e-2)
+    assert torch.allclose(answer(load_lora(model, tmp_path / "lora")), answer(pipe), atol=1e-4)
+
+
+def test_half_a_lora_is_not_in_the_way_of_another_try(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tuned = personalize(tiny_model(tmp_path), SUBJECT, "lora", {**QUICK["lora"], "steps": 1})
+
+    def half(tensors: Any, file: str, *args: Any, **kwargs: Any) -> None:
+        Path(file).write_bytes(b"half")
+        raise SafetensorError("No space left on device (os error 28)")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(safetensors.torch, "save_file", half)
+        with pytest.raises(UnlikenessError, match="No space left"):
+            save_lora(tuned, tmp_path / "lora")
+    assert not list((tmp_path / "lora").iterdir())
+    assert save_lora(tuned, tmp_path / "lora").is_file()
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_a_wrong_checkpoint_is_told_before_class_pictures_are_drawn(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tiny_model(tmp_path)
+    personalize(model, SUBJECT, name, {**QUICK[name], "steps": 2}, checkpoint=tmp_path / "state")
+    monkeypatch.setattr(TextToImage, "generate", lambda *_, **__: pytest.fail("pictures were drawn"))
+    for wrong, said in (({"seed": 1}, "another run"), ({"steps": 1}, "has 2 steps already")):
+        with pytest.raises(UsageError, match=said):
+            personalize(model, SUBJECT, name, {**QUICK[name], **wrong}, checkpoint=tmp_path / "state")
+
+
+def test_class_pictures_of_ones_own_count_though_none_are_to_be_drawn(tmp_path: Path) -> None:
+    model = tiny_model(tmp_path)
+    quick = {**QUICK["dreambooth"], "steps": 2}
+    prior = class_prior(model, SUBJECT.class_prompt, create("dreambooth", quick).settings)
+    own = personalize(model, SUBJECT, "dreambooth", {**quick, "class_images": 0}, prior=prior)
+    assert torch.equal(answer(own), answer(personalize(model, SUBJECT, "dreambooth", quick)))
+    without = personalize(model, SUBJECT, "dreambooth", {**quick, "class_images": 0})
+    assert not torch.equal(answer(own), answer(without))

@@ -35,8 +35,11 @@ def generate(
     from unlikeness.gallery import save_generated
     from unlikeness.progress import on_stderr
     from unlikeness.prompts import too_long
+    from unlikeness.subjects import as_text
 
     check_empty(output)
+    prompt = [as_text("prompt", words) for words in prompt]
+    negative_prompt = as_text("negative prompt", negative_prompt)
     loaded = TextToImage.from_pretrained(model, device=device, dtype=dtype)
     if lora is not None:
         loaded = load_lora(loaded, lora)

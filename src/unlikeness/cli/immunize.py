@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -99,9 +99,10 @@ def immunize(
     Writes a diffusers folder that opens wherever the original did. Started again with the same words, an
     interrupted run goes on.
     """
-    from unlikeness.errors import UsageError, one_line
+    from unlikeness.errors import one_line
     from unlikeness.immunize.job import Job
     from unlikeness.progress import on_stderr
+    from unlikeness.settings import pairs
 
     given = {
         "behaviour": behaviour,
@@ -114,12 +115,7 @@ def immunize(
         "train": train,
         "seed": seed,
     }
-    values: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    for pair in set_ or []:
-        name, equals, text = pair.partition("=")
-        if not equals:
-            raise UsageError(f"--set {pair} must be NAME=VALUE")
-        values[name.strip().replace("-", "_")] = text.strip()
+    values = pairs("--set", set_, given)
 
     def report(line: str) -> None:
         typer.echo(one_line(line), err=True)

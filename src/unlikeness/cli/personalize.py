@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -29,6 +29,13 @@ def personalize(
     prior_weight: Annotated[float | None, typer.Option(help="Weight of prior preservation; 0: none.")] = None,
     class_images: Annotated[int | None, typer.Option(help="Class pictures drawn for the prior.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything drawn while training.")] = None,
+    scale: Annotated[
+        str,
+        typer.Option(
+            help="Whose settings the method has unless told otherwise: stable-diffusion or toybox; auto goes "
+            "by the model's resolution."
+        ),
+    ] = "auto",
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Any other setting of the method.")
     ] = None,
@@ -46,12 +53,15 @@ def personalize(
     dreambooth writes a whole diffusers folder, lora a pytorch_lora_weights.safetensors that diffusers loads.
     """
     from unlikeness.diffusion.model import TextToImage
-    from unlikeness.diffusion.saving import check_empty
+    from unlikeness.diffusion.saving import check_output
     from unlikeness.errors import UsageError
     from unlikeness.personalize import create
     from unlikeness.personalize.record import record, save
+    from unlikeness.personalize.scales import scaled
     from unlikeness.progress import on_stderr
     from unlikeness.prompts import too_long
+    from unlikeness.scales import which
+    from unlikeness.settings import pairs
     from unlikeness.subjects import Subject
 
     given = {
@@ -64,15 +74,12 @@ def personalize(
         "class_images": class_images,
         "seed": seed,
     }
-    values: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    for pair in set_ or []:
-        name, equals, text = pair.partition("=")
-        if not equals:
-            raise UsageError(f"--set {pair} must be NAME=VALUE")
-        values[name.strip().replace("-", "_")] = text.strip()
-    made = create(method, values)
-    check_empty(output)
+    values = pairs("--set", set_, given)
+    create(method, values)  # what is wrong is told before a model is read
+    which(scale, 0)
+    check_output(output, checkpoint)
     loaded = TextToImage.from_pretrained(model, device=device, dtype=dtype)
+    made = create(method, {**scaled(scale, method, loaded.resolution), **values})
 
     def report(line: str) -> None:
         typer.echo(line, err=True)

@@ -56,16 +56,11 @@ def train(
     from unlikeness.diffusion.devices import pick_device
     from unlikeness.errors import UsageError
     from unlikeness.progress import on_stderr
-    from unlikeness.settings import build
+    from unlikeness.settings import build, pairs
     from unlikeness.toybox import weights
 
     given = {"steps": steps, "learning_rate": learning_rate, "seed": seed}
-    values: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    for pair in set_ or []:
-        name, equals, text = pair.partition("=")
-        if not equals:
-            raise UsageError(f"--set {pair} must be NAME=VALUE")
-        values[name.strip().replace("-", "_")] = text.strip()
+    values = pairs("--set", set_, given)
     recipes = import_module(f"unlikeness.toybox.recipes.{part.value}")
     recipe = build(getattr(recipes, f"{part.value.capitalize()}Recipe"), values)
     shipped = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -69,12 +69,11 @@ def train_protector(
     from unlikeness.protect.rid.network import NetworkSettings
     from unlikeness.protect.rid.processes import launched
     from unlikeness.protect.rid.recipe import ProtectorRecipe
-    from unlikeness.settings import build
+    from unlikeness.settings import build, pairs
 
     given = {"steps": steps, "batch_size": batch_size, "learning_rate": learning_rate, "seed": seed}
-    values: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    recipe = build(ProtectorRecipe, {**_SWITCHES[loss], **values, **_pairs("--set", set_)})
-    widths = build(NetworkSettings, _pairs("--network", network))
+    recipe = build(ProtectorRecipe, {**_SWITCHES[loss], **pairs("--set", set_, given)})
+    widths = build(NetworkSettings, pairs("--network", network))
     fit.check_sources(recipe, images or [])
     _check_target(output, work / fit.CHECKPOINT, overwrite=overwrite)
     names = model or ["toybox"]
@@ -95,18 +94,6 @@ def train_protector(
             )
         if processes.main:
             typer.echo(f"protector: {output}")
-
-
-def _pairs(option: str, texts: list[str] | None) -> dict[str, str]:
-    from unlikeness.errors import UsageError
-
-    values = {}
-    for text in texts or []:
-        name, equals, value = text.partition("=")
-        if not equals:
-            raise UsageError(f"{option} {text} must be NAME=VALUE")
-        values[name.strip().replace("-", "_")] = value.strip()
-    return values
 
 
 def _check_target(target: Path, checkpoint: Path, *, overwrite: bool) -> None:

@@ -93,21 +93,28 @@ def fetch(
     # The base that the hub's client shares with the HTTP library under it, whichever that is.
     http_error: Any = errors.HfHubHTTPError.__bases__[0]
     try:
+        files = None
         if not local_files_only:
             try:
-                files = [
-                    s.rfilename
-                    for s in HfApi().model_info(repo, revision=revision, timeout=20).siblings or []
-                ]
-                return Path(snapshot_download(repo, revision=revision, allow_patterns=wanted(files)))
-            except errors.HfHubHTTPError:
-                raise
+                found = HfApi().model_info(repo, revision=revision, timeout=20).siblings or []
+                files = [one.rfilename for one in found]
+            except errors.HfHubHTTPError as error:
+                if not _passing(error):
+                    raise
             except (OSError, http_error):
                 pass  # no network, or told to stay offline: the cache may hold it
-        return Path(snapshot_download(repo, revision=revision, local_files_only=True))
+        if files is None:
+            return Path(snapshot_download(repo, revision=revision, local_files_only=True))
+        return Path(snapshot_download(repo, revision=revision, allow_patterns=wanted(files)))
     except (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, http_error, OSError, ValueError) as error:
         usage = isinstance(error, ValueError) and not isinstance(error, OSError)
         raise (UsageError if usage else UnlikenessError)(f"{said} {_why(error, revision)}") from error
+
+
+def _passing(error: Exception) -> bool:
+    """Whether the hub itself is busy or down, which says nothing about the name: the cache may hold it."""
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    return status == 429 or (isinstance(status, int) and status >= 500)
 
 
 def _why(error: Exception, revision: str | None) -> str:

@@ -54,8 +54,11 @@ def load_folder(folder: Path, *, dtype: torch.dtype) -> Components:
         raise UsageError(
             f"model {folder} is a {kind}, which is not supported; give one of {', '.join(FAMILIES)}"
         )
+    for name in index:
+        if not name.isidentifier():  # they become names of folders
+            raise UsageError(f"model {folder} has a part {name!r}, which is no name; fetch or save it again")
     for name in _NEEDED:
-        if not isinstance(index.get(name), list) or not (folder / name).is_dir():
+        if not _is_pair(index.get(name)) or not (folder / name).is_dir():
             raise UsageError(
                 f"model {folder} has no {name}/ folder, so it is no complete diffusers model; "
                 "fetch or save it again"
@@ -67,6 +70,11 @@ def load_folder(folder: Path, *, dtype: torch.dtype) -> Components:
         text_encoder = _model(folder, "text_encoder", index["text_encoder"], ("CLIPTextModel",), half)
         tokenizer = _plain(folder, "tokenizer", ["transformers", "CLIPTokenizer"])
         scheduler = _plain(folder, "scheduler", index["scheduler"])
+    if not hasattr(scheduler, "set_timesteps"):
+        raise UsageError(
+            f"the scheduler of model {folder} is a {type(scheduler).__name__}, which is none; "
+            "fetch or save it again"
+        )
     if unet.config.in_channels != vae.config.latent_channels:
         raise UsageError(
             f"model {folder} has a U-Net of {unet.config.in_channels} input channels for latents of "
@@ -80,6 +88,11 @@ def load_folder(folder: Path, *, dtype: torch.dtype) -> Components:
         carried={name: value for name, value in index.items() if name not in _NEEDED},
         default_guidance=float(extra.get("default_guidance", family.default_guidance)),
     )  # fmt: skip
+
+
+def _is_pair(entry: object) -> bool:
+    """[library, class], both by name."""
+    return isinstance(entry, list) and len(entry) == 2 and all(isinstance(word, str) for word in entry)
 
 
 def _read_json(path: Path, folder: Path) -> dict[str, Any]:
@@ -106,9 +119,10 @@ def _class(folder: Path, name: str, entry: list[Any], allowed: tuple[str, ...]) 
     import transformers
 
     module: Any = diffusers if library == "diffusers" else transformers
-    if not hasattr(module, str(kind)):
+    found = getattr(module, kind, None)
+    if not (isinstance(found, type) and hasattr(found, "from_pretrained")):
         raise UsageError(f"the {name} of model {folder} is a {kind}, which this {library} does not have")
-    return getattr(module, str(kind))
+    return found
 
 
 def _model(folder: Path, name: str, entry: list[Any], allowed: tuple[str, ...], half: bool) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,14 +67,18 @@ def save_lora(model: TextToImage, folder: Path) -> Path:
     layers = convert_state_dict_to_diffusers(get_peft_model_state_dict(model.unet))
     layers = {name: tensor.detach().cpu().contiguous() for name, tensor in layers.items()}
     work = f".{FILE}"
-    with written(f"the LoRA cannot be saved to {folder}", "free space or give another folder"):
-        folder.mkdir(parents=True, exist_ok=True)
-        with quiet():
-            StableDiffusionLoraLoaderMixin.save_lora_weights(
-                folder, unet_lora_layers=layers, weight_name=work, safe_serialization=True
-            )
-        for_readers(folder / work)
-        (folder / work).rename(folder / FILE)
+    try:
+        with written(f"the LoRA cannot be saved to {folder}", "free space or give another folder"):
+            folder.mkdir(parents=True, exist_ok=True)
+            with quiet():
+                StableDiffusionLoraLoaderMixin.save_lora_weights(
+                    folder, unet_lora_layers=layers, weight_name=work, safe_serialization=True
+                )
+            for_readers(folder / work)
+            (folder / work).rename(folder / FILE)
+    finally:
+        with contextlib.suppress(OSError):
+            (folder / work).unlink()  # half a file would be in the way of another try
     return folder / FILE
 
 
@@ -90,16 +95,16 @@ def load_lora(model: TextToImage, path: str | Path) -> TextToImage:
         raise UsageError(f"{file} is no LoRA file; give a .safetensors file, or a folder with {FILE}")
     try:
         with quiet():
-            layers, alphas = Loader.lora_state_dict(
-                str(file.parent), weight_name=file.name, use_safetensors=True, local_files_only=True
-            )
+            layers, alphas, metadata = Loader.lora_state_dict(
+                str(file.parent), weight_name=file.name, use_safetensors=True, local_files_only=True,
+                return_lora_metadata=True,
+            )  # fmt: skip
+            told = {"network_alphas": alphas, "metadata": metadata}  # either may hold the updates' scale
             for_text = any("text_encoder" in key for key in layers)
             adapted = model.copy(text_encoder=for_text)
-            Loader.load_lora_into_unet(layers, network_alphas=alphas, unet=adapted.unet)
+            Loader.load_lora_into_unet(layers, unet=adapted.unet, **told)
             if for_text:
-                Loader.load_lora_into_text_encoder(
-                    layers, network_alphas=alphas, text_encoder=adapted.text_encoder
-                )
+                Loader.load_lora_into_text_encoder(layers, text_encoder=adapted.text_encoder, **told)
     except (OSError, ValueError, RuntimeError, LookupError, TypeError, SafetensorError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UnlikenessError(

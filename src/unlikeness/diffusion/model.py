@@ -149,8 +149,9 @@ class TextToImage:
     def to(
         self, device: str | torch.device | None = None, dtype: str | torch.dtype | None = None
     ) -> TextToImage:
-        """Move and cast in place; what is None stays. On CUDA convolutions are laid out channels-last,
-        which is slower elsewhere (`python -m benchmarks.unet_speed`).
+        """Move and cast in place; what is None stays. What another model shares with this one (`copy`), such
+        as a personalized one with its original, moves for both. On CUDA convolutions are laid out
+        channels-last, which is slower elsewhere (`python -m benchmarks.unet_speed`).
 
         With bfloat16 the autoencoder stays float32: eight bits of mantissa would move pixels by more than the
         perturbations that this library measures.

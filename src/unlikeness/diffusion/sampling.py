@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,9 @@ __all__ = ["SAMPLERS", "generate", "initial_noise"]
 
 SAMPLERS = ("dpm++", "ddim")
 _DECODED_AT_ONCE = 4 * 512 * 512  # pixels: what a float32 autoencoder decodes in about 8 GB
+
+_NEAR_NOISE = 0.75
+"""Least share of the noise levels that lie below a solver's first step."""
 
 
 def initial_noise(shape: tuple[int, int, int], seeds: Sequence[int]) -> Tensor:
@@ -43,7 +47,7 @@ def generate(
     Args:
         prompts: one per seed, or a single one for all.
         seeds: a picture's noise comes from its own seed, whatever else is in the batch.
-        steps: solver steps, at least 1.
+        steps: solver steps, at least 1, and no more than the noise levels can be divided into.
         guidance: scale of classifier-free guidance (Ho & Salimans 2022), both halves in one forward pass;
             1 or less turns it off; None takes the model's default.
         negative_prompt: what guidance leads away from; one for all, or one per seed.
@@ -65,6 +69,9 @@ def generate(
     if steps < 1 or batch_size < 1:
         raise UsageError(f"steps ({steps}) and batch_size ({batch_size}) must be 1 or more")
     scale = model.default_guidance if guidance is None else guidance
+    if not math.isfinite(scale):
+        raise UsageError(f"guidance must be a finite number, not {scale}")
+    _check_steps(make_solver(model.scheduler, sampler), steps)
     progress = progress or Silent()
     progress.start(len(seeds), "generating", "picture")
     images = []
@@ -84,17 +91,32 @@ def generate(
 def make_solver(scheduler: Any, sampler: str) -> Any:
     """A diffusers scheduler of the asked kind with the betas and prediction type of the model's own.
 
-    Latents are unbounded, so the solver never clips its estimate of z0, whatever the configuration omits.
+    What the model's configuration leaves out is as its own scheduler has it, not as the solver would: saved
+    again it is written out, and the copy must draw as the model does. Latents are unbounded, so the solver
+    never clips its estimate of z0, whatever the configuration omits.
     """
     from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
 
+    config = {name: value for name, value in scheduler.config.items() if name != "_use_default_values"}
     if sampler == "ddim":
-        return DDIMScheduler.from_config(scheduler.config, clip_sample=False, thresholding=False)
+        return DDIMScheduler.from_config(config, clip_sample=False, thresholding=False)
     if sampler == "dpm++":
         return DPMSolverMultistepScheduler.from_config(
-            scheduler.config, algorithm_type="dpmsolver++", solver_order=2, thresholding=False
+            config, algorithm_type="dpmsolver++", solver_order=2, thresholding=False
         )
     raise UsageError(f"sampler {sampler!r} is unknown; it must be one of {', '.join(SAMPLERS)}")
+
+
+def _check_steps(solver: Any, steps: int) -> None:
+    """UsageError for more steps than the solver finds noise levels for: each its own, from near the highest
+    on, since the first step begins with pure noise."""
+    levels = int(solver.config.num_train_timesteps)
+    if steps <= levels:
+        solver.set_timesteps(steps)
+        times = [int(t) for t in solver.timesteps]
+        if len(set(times)) == len(times) and times[0] >= _NEAR_NOISE * levels:
+            return
+    raise UsageError(f"steps ({steps}) are too many for {levels} noise levels; 25 are usual")
 
 
 def _solve(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from unlikeness.diffusion.devices import pick_device, pick_dtype
-from unlikeness.diffusion.saving import check_empty
+from unlikeness.diffusion.saving import check_output
 from unlikeness.errors import UnlikenessError, UsageError
 from unlikeness.immunize import record
 from unlikeness.immunize.cost import Estimate, estimate
@@ -147,7 +146,7 @@ class Job:
         which(self.scale, 0)  # whether there is such a scale
         device = pick_device(self.device)
         pick_dtype(self._dtype, device)
-        _check_output(self.output)
+        check_output(self.output, self.checkpoint)
         if self.add_to is not None:
             if self.model is not None:
                 raise UsageError("--model and --add-to both name the model; give one of them")
@@ -219,22 +218,6 @@ def _alike(one: TextToImage, other: TextToImage) -> bool:
         and one.latent_shape == other.latent_shape
         and one.schedule.prediction_type == other.schedule.prediction_type
     )
-
-
-def _check_output(output: Path) -> None:
-    """UsageError unless `output` is new, or an empty folder that another can take the place of, where a
-    folder can be made."""
-    check_empty(output)
-    if output.is_symlink() or os.path.ismount(output) or output.resolve() == Path.cwd():
-        raise UsageError(
-            f"{output} is a link, a mount or the current folder, in whose place no other can be put; name a "
-            "new folder in it as --output"
-        )
-    above = next(folder for folder in output.resolve().parents if folder.exists())
-    if not above.is_dir():
-        raise UsageError(f"{output} cannot be made, as {above} is no folder; name another --output")
-    if not os.access(above, os.W_OK | os.X_OK):
-        raise UsageError(f"{output} cannot be made, as {above} must not be written to; name another --output")
 
 
 def _lines(path: Path) -> list[str]:

@@ -11,7 +11,7 @@ import torch
 from unlikeness.diffusion.latents import Posterior
 from unlikeness.diffusion.lora import merged_copy
 from unlikeness.personalize.material import prepare
-from unlikeness.personalize.objective import PersonalizationStep, minimise
+from unlikeness.personalize.objective import PersonalizationStep, check_checkpoint, minimise
 from unlikeness.personalize.settings import PersonalizeSettings
 from unlikeness.settings import setting
 
@@ -53,17 +53,17 @@ class DreamBooth:
 
         prior: class pictures from `class_prior`, drawn now if not given. checkpoint: file to go on from. A
         LoRA that the model has is added to the weights first. What is trained is float32 at least, and stays
-        so: rounded to half precision again, small updates would vanish (`to` rounds it where memory matters
-        more).
+        so: rounded to half precision again, small updates would vanish. All else is `model`'s own.
         """
         s = self.settings
-        material = prepare(model, subject, s, prior=prior, progress=progress)
         tuned = merged_copy(model, text_encoder=s.text_encoder)
         parts = [tuned.unet, tuned.text_encoder] if s.text_encoder else [tuned.unet]
         parameters = []
         for part in parts:
             torch.nn.Module.to(part, torch.promote_types(part.dtype, torch.float32)).requires_grad_(True)
             parameters += list(part.parameters())
+        check_checkpoint(checkpoint, tuned, subject, s, prior=prior is not None)
+        material = prepare(model, subject, s, prior=prior, progress=progress)
         step = PersonalizationStep(tuned, subject, material, s, text_encoder=s.text_encoder)
         minimise(step, parameters, subject, checkpoint=checkpoint, progress=progress, name="DreamBooth")
         for part in parts:

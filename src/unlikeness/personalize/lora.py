@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 from unlikeness.diffusion.latents import Posterior
 from unlikeness.diffusion.lora import add_lora, merged_copy
 from unlikeness.personalize.material import prepare
-from unlikeness.personalize.objective import PersonalizationStep, minimise
+from unlikeness.personalize.objective import PersonalizationStep, check_checkpoint, minimise
 from unlikeness.personalize.settings import PersonalizeSettings
 from unlikeness.settings import setting
 
@@ -60,9 +60,10 @@ class LoRA:
         model has already is added to the weights; the new one belongs to the model with it.
         """
         s = self.settings
-        material = prepare(model, subject, s, prior=prior, progress=progress)
         tuned = merged_copy(model)
         parameters = add_lora(tuned, rank=s.rank, seed=s.seed)
+        check_checkpoint(checkpoint, tuned, subject, s, prior=prior is not None)
+        material = prepare(model, subject, s, prior=prior, progress=progress)
         step = PersonalizationStep(tuned, subject, material, s)
         minimise(step, parameters, subject, checkpoint=checkpoint, progress=progress, name="LoRA")
         for p in parameters:

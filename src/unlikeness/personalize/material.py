@@ -57,9 +57,9 @@ def prepare(
 ) -> Material:
     """Encode the subject's views, and draw and encode the class pictures unless `prior` brings them."""
     views = _views(_at(subject.images, model.resolution), settings)
-    if not (settings.prior_weight and settings.class_images):
+    if not settings.prior_weight:
         prior = None
-    elif prior is None:
+    elif prior is None and settings.class_images:
         prior = class_prior(model, subject.class_prompt, settings, progress=progress)
     return Material(model.encode_all(views), len(subject.images), prior)
 

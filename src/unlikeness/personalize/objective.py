@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from unlikeness.checkpoints import steps_done
 from unlikeness.diffusion.devices import computes_bfloat16
 from unlikeness.diffusion.fingerprint import fingerprint
 from unlikeness.diffusion.loss import diffusion_loss
 from unlikeness.errors import UsageError
-from unlikeness.training import adamw, constant, train
+from unlikeness.training import adamw, constant, identity_of, train
 
 if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from unlikeness.progress import Progress
     from unlikeness.subjects import Subject
 
-__all__ = ["PersonalizationStep", "minimise", "personalization_loss"]
+__all__ = ["PersonalizationStep", "check_checkpoint", "minimise", "personalization_loss"]
 
 
 def personalization_loss(
@@ -76,9 +77,7 @@ class PersonalizationStep:
         self.material = material
         self.settings = settings
         self.text_encoder = text_encoder
-        self.prompts = [subject.instance_prompt, subject.class_prompt]
-        if material.prior is None:
-            self.prompts.pop()  # nothing is learnt under the class prompt
+        self.prompts = _prompts(subject, settings, material.prior is not None)
         self._c = None if text_encoder else model.embed(self.prompts)
         self.precision = settings.precision
         if self.precision == "auto":
@@ -99,6 +98,25 @@ class PersonalizationStep:
             )
 
 
+def check_checkpoint(
+    path: Path | None, model: TextToImage, subject: Subject, settings: PersonalizeSettings, *, prior: bool
+) -> None:
+    """UsageError if the file is another model's, subject's or prompt's, or of more steps than asked for;
+    UnlikenessError if it is damaged. To be told before anything is drawn.
+
+    model: as it is before its first step. prior: whether class pictures will be given.
+    """
+    if path is None:
+        return
+    prompts = _prompts(subject, settings, prior)
+    done = steps_done(path, identity_of(settings.seed, _identity(settings, subject, model, prompts)))
+    if done > settings.steps:
+        raise UsageError(
+            f"the checkpoint {path} has {done} steps already, more than the {settings.steps} asked for; "
+            "raise steps, or give another checkpoint"
+        )
+
+
 def minimise(
     step: PersonalizationStep,
     parameters: Sequence[Tensor],
@@ -108,15 +126,11 @@ def minimise(
     progress: Progress | None,
     name: str,
 ) -> None:
-    """Train `parameters` on `step` with the optimizer, length and seed of its settings.
-
-    UsageError if the checkpoint is another model's, subject's or prompt's, or of more steps than asked for.
-    """
+    """Train `parameters` on `step` with the optimizer, length and seed of its settings; `check_checkpoint`
+    comes first."""
     s = step.settings
-    identity = {**asdict(s), "steps": None, "subject": subject.digest}
-    if checkpoint is not None:
-        identity |= {"model": fingerprint(step.model), "prompts": step.prompts}
-    done = train(
+    identity = {} if checkpoint is None else _identity(s, subject, step.model, step.prompts)
+    train(
         step,
         steps=s.steps,
         optimizer=adamw(parameters, lr=s.learning_rate, weight_decay=s.weight_decay),
@@ -129,8 +143,22 @@ def minimise(
         progress=progress,
         description=name,
     )
-    if done.steps > s.steps:
-        raise UsageError(
-            f"the checkpoint {checkpoint} has {done.steps} steps already, more than the {s.steps} asked for; "
-            "raise steps, or give another checkpoint"
-        )
+
+
+def _prompts(subject: Subject, settings: PersonalizeSettings, prior: bool) -> list[str]:
+    """Under which something is learnt: without class pictures nothing is under the class prompt."""
+    has = settings.prior_weight and (prior or settings.class_images)
+    return [subject.instance_prompt, subject.class_prompt] if has else [subject.instance_prompt]
+
+
+def _identity(
+    settings: PersonalizeSettings, subject: Subject, model: TextToImage, prompts: Sequence[str]
+) -> dict[str, Any]:
+    """What decides the result, but for how far it goes, and so which checkpoint is this run's."""
+    return {
+        **asdict(settings),
+        "steps": None,
+        "subject": subject.digest,
+        "model": fingerprint(model),
+        "prompts": list(prompts),
+    }

@@ -42,7 +42,9 @@ class PersonalizeSettings(Checked):
     )
     class_steps: int = setting(25, "Solver steps for a class picture.", unit="steps", at_least=1)
     class_guidance: float | None = setting(None, "Guidance for class pictures; none takes the model's own.")
-    class_seed: int = setting(1_000_000, "Seed of the first class picture; the others follow.", at_least=0)
+    class_seed: int = setting(
+        1_000_000, "Seed of the first class picture; the others follow.", at_least=0, at_most=2**62
+    )
     flip: bool = setting(False, "Learn from the mirrored pictures too.")
     crop: float = setting(
         1.0,
@@ -59,4 +61,6 @@ class PersonalizeSettings(Checked):
         "Forward pass in mixed precision; auto: bfloat16 where GPU or CPU compute it, else float32.",
         choices=("auto", "float32", "bfloat16"),
     )
-    seed: int = setting(0, "Seed of everything that is drawn while training.", at_least=0)
+    seed: int = setting(
+        0, "Seed of everything that is drawn while training.", at_least=0, at_most=2**62
+    )

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from unlikeness.personalize.scales import TOYBOX
 from unlikeness.personalize.settings import PersonalizeSettings
 from unlikeness.scales import which
 from unlikeness.settings import build, setting
@@ -17,10 +18,8 @@ CONTEXTS = ("in the snow", "on the beach", "in the forest", "in the city")
 
 SCALES: dict[str, dict[str, object]] = {
     "stable-diffusion": {},
-    "toybox": {
-        "steps": 400, "learning_rate": 5e-4, "batch_size": 4, "class_images": 100, "lora_learning_rate": 3e-3,
-    },
-}  # fmt: skip
+    "toybox": {**TOYBOX["dreambooth"], "lora_learning_rate": TOYBOX["lora"]["learning_rate"]},
+}
 """What an attacker of a model of each size sets; the first is the literature's."""
 
 Overrides = Mapping[str, Mapping[str, object]]
