@@ -21,7 +21,7 @@ SAMPLERS = ("dpm++", "ddim")
 _DECODED_AT_ONCE = 4 * 512 * 512  # pixels: what a float32 autoencoder decodes in about 8 GB
 
 _NEAR_NOISE = 0.75
-"""Least share of the noise levels that lie below a solver's first step."""
+"""Least share of the noise levels that lie below the first of many steps."""
 
 
 def initial_noise(shape: tuple[int, int, int], seeds: Sequence[int]) -> Tensor:
@@ -108,13 +108,14 @@ def make_solver(scheduler: Any, sampler: str) -> Any:
 
 
 def _check_steps(solver: Any, steps: int) -> None:
-    """UsageError for more steps than the solver finds noise levels for: each its own, from near the highest
-    on, since the first step begins with pure noise."""
+    """UsageError for more steps than the solver finds noise levels for: each its own, and, of many, from near
+    the highest on, since the first begins with pure noise."""
     levels = int(solver.config.num_train_timesteps)
     if steps <= levels:
         solver.set_timesteps(steps)
         times = [int(t) for t in solver.timesteps]
-        if len(set(times)) == len(times) and times[0] >= _NEAR_NOISE * levels:
+        spread = steps <= levels // 2 or times[0] >= _NEAR_NOISE * levels
+        if spread and len(set(times)) == len(times):
             return
     raise UsageError(f"steps ({steps}) are too many for {levels} noise levels; 25 are usual")
 
