@@ -98,7 +98,7 @@ def test_a_hub_that_is_down_leaves_the_cache(monkeypatch: pytest.MonkeyPatch, tm
     answers = [429, 503, 403]
 
     def busy(self: Any, repo: str, **kwargs: Any) -> Any:
-        error = HfHubHTTPError.__new__(HfHubHTTPError)  # whichever HTTP library is under it
+        error: Any = HfHubHTTPError.__new__(HfHubHTTPError)  # whichever HTTP library is under it
         error.response = SimpleNamespace(status_code=answers.pop(0))
         raise error
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tests.pictures.makers import ALL, BUDGET, HEIGHT, LOSSLESS, LOSSY, REWRITTEN, WIDTH, changed
+from tests.pictures.makers import ALL, BUDGET, HEIGHT, LOSSLESS, LOSSY, REWRITTEN, WIDTH, changed, image
 
 from unlikeness.pictures import Edit, Picture, open_picture, save_picture
 
@@ -134,3 +134,33 @@ def test_rgb_is_what_a_training_script_gets(name: str, tmp_path: Path) -> None:
     assert np.abs(picture.rgb - expected).max() <= tolerance
     turned = picture.orientation >= 5
     assert picture.size == ((HEIGHT, WIDTH) if turned else (WIDTH, HEIGHT))
+
+
+def test_an_avif_keeps_what_its_values_mean(tmp_path: Path) -> None:
+    ALL["avif-rotated"](tmp_path / "source")
+    data = (tmp_path / "source").read_bytes()
+    at = data.index(b"colrnclx") + 8
+    wide = (12).to_bytes(2, "big") + (16).to_bytes(2, "big")  # Display P3, PQ
+    (tmp_path / "source").write_bytes(data[:at] + wide + data[at + 4 :])
+    picture = open_picture(tmp_path / "source")
+    edit = Edit(picture, budget=BUDGET)
+    edit.write(0, 0, changed(picture))
+    save_picture(picture, edit, tmp_path / "target")
+    saved = (tmp_path / "target").read_bytes()
+    assert saved[saved.index(b"colrnclx") + 8 :][:4] == wide
+    assert open_picture(tmp_path / "target").size == picture.size
+
+
+@pytest.mark.parametrize("compression", ["raw", "packbits", "tiff_lzw"])
+def test_prediction_is_only_what_other_programs_take_for_it(compression: str, tmp_path: Path) -> None:
+    """Tag 317 counts where libtiff minds it; elsewhere it is a leftover."""
+    source = image("RGB")
+    source.save(tmp_path / "a.tif", compression=compression, tiffinfo={317: 2})
+    picture = open_picture(tmp_path / "a.tif")
+    with Image.open(tmp_path / "a.tif") as read:
+        assert np.array_equal(np.asarray(read), picture.pixels)
+    edit = Edit(picture, budget=BUDGET)
+    edit.write(0, 0, changed(picture))
+    save_picture(picture, edit, tmp_path / "b.tif")
+    with Image.open(tmp_path / "b.tif") as read:
+        assert np.array_equal(np.asarray(read), edit.stored)

@@ -10,6 +10,7 @@ from tests.protect.test_tiles import write
 from unlikeness.diffusion import TextToImage
 from unlikeness.errors import UsageError
 from unlikeness.protect.folder import protect_folder
+from unlikeness.protect.job import FAINT
 from unlikeness.protect.noise import Noise, NoiseSettings
 from unlikeness.protect.tiles import Scale
 
@@ -51,3 +52,11 @@ def test_a_bound_that_is_no_number_is_refused_before_anything_is_written(
     with pytest.raises(UsageError, match="psnr must be a finite number"):
         protect_folder([tmp_path / "a.png"], tmp_path / "out", noise, method="noise", psnr=psnr)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_change_that_rounding_takes_away_is_told(tmp_path: Path, model: TextToImage) -> None:
+    write(tmp_path / "a.png", 64, 64)
+    noise = Noise(model, NoiseSettings(budget=8.0))
+    found = protect_folder([tmp_path / "a.png"], tmp_path / "b", noise, method="noise", psnr=90.0)
+    (entry,) = found.protected
+    assert (entry.note, entry.linf) == (FAINT, 0)

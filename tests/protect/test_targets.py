@@ -97,3 +97,16 @@ def test_nothing_to_protect_and_an_output_that_is_a_file_are_usage_errors(
         run(tmp_path / "nowhere", tmp_path / "out", noise)
     with pytest.raises(UsageError, match="is a file"):
         run(photos, photos / "a.png", noise)
+
+
+def test_what_an_earlier_run_has_made_is_no_original(photos: Path, tmp_path: Path, noise: Noise) -> None:
+    output = tmp_path / "out"
+    run(photos, output, noise)
+    before = contents(output)
+    for named in (output / "deep", output / "deep" / "a.png"):
+        with pytest.raises(UsageError, match=r"a\.png is a protected picture of .*; name the originals"):
+            run(named, output, noise)
+    assert contents(output) == before
+    (output / "originals").mkdir()
+    nested = write(output / "originals" / "new.png", 40, 40)  # below the output, but nobody has made it
+    assert [entry.path for entry in run(nested.parent, output, noise).protected] == ["new.png"]

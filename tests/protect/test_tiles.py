@@ -90,6 +90,21 @@ def test_a_grey_picture_keeps_the_strength_of_a_coloured_one(tmp_path: Path, mod
     np.testing.assert_allclose(np.abs(change), 8, atol=1e-3)
 
 
+def test_a_grey_picture_is_changed_no_more_than_a_coloured_one(tmp_path: Path) -> None:
+    class Half(Smooth):
+        """Half of the budget, the same in all channels."""
+
+        def perturb(
+            self, images: torch.Tensor, seeds: Sequence[int], on_step: Callable[[int], None] | None = None
+        ) -> torch.Tensor:
+            return images + 0.5 * (super().perturb(images, seeds, on_step) - images).mean(1, keepdim=True)
+
+    path = write(tmp_path / "grey.png", 96, 64, mode="L")
+    picture, edit = protected(path, Half(), Scale(mode="tiles"))
+    wanted = np.clip((picture.rgb - 0.5) * 16, -8, 8) / 2
+    assert np.abs(delta(picture, edit) - wanted).max() <= 0.51
+
+
 def test_tiles_of_one_picture_show_no_seams(tmp_path: Path) -> None:
     path = write(tmp_path / "a.png", 300, 210)
     picture, edit = protected(path, Smooth(), Scale(mode="tiles"))

@@ -14,11 +14,23 @@ from tests.protect.folders import GOOD, lines, run
 from tests.protect.test_tiles import write
 
 from unlikeness.errors import UnlikenessError
-from unlikeness.pictures import Edit, save_picture
-from unlikeness.protect import job
+from unlikeness.pictures import Edit, open_picture, save_picture
+from unlikeness.protect import job, rng
 from unlikeness.protect.folder import protect_folder
-from unlikeness.protect.manifest import NAME
+from unlikeness.protect.manifest import NAME, digest
 from unlikeness.protect.noise import Noise
+from unlikeness.protect.tiles import PictureTiles, Scale, Tile
+
+
+def opened(path: Path, noise: Noise) -> list[Tile]:
+    """The tiles of a picture as the folder job cuts them."""
+    seed = rng.derive(0, digest(path))
+    picture = open_picture(path)
+    return list(
+        PictureTiles(
+            picture, Edit(picture, budget=4), resolution=noise.resolution, budget=4, scale=Scale(), seed=seed
+        ).tiles()
+    )
 
 
 def test_a_name_that_is_not_printable_leads_to_no_place_on_the_disk(tmp_path: Path, noise: Noise) -> None:
@@ -131,3 +143,22 @@ def test_a_failing_protection_is_not_hidden(photos: Path, tmp_path: Path, noise:
 
     with pytest.raises(UnlikenessError, match="smaller batch size"):
         run(photos, tmp_path / "out", Failing())
+
+
+def test_a_protection_that_answers_with_no_numbers_costs_one_picture(
+    photos: Path, tmp_path: Path, noise: Noise, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    perturb = Noise.perturb
+
+    def overflown(self: Noise, images: torch.Tensor, seeds: Sequence[int], told: Any = None) -> torch.Tensor:
+        protected = perturb(self, images, seeds, told)
+        protected[[i for i, seed in enumerate(seeds) if seed in unlucky]] = torch.nan
+        return protected
+
+    unlucky = {tile.seed for tile in opened(photos / "b.jpg", noise)}
+    monkeypatch.setattr(Noise, "perturb", overflown)
+    outcome = run(photos, tmp_path / "out", noise)
+    assert [entry.path for entry in outcome.protected] == [name for name in GOOD if name != "b.jpg"]
+    (said,) = [str(entry.reason) for entry in outcome.skipped if entry.path == "b.jpg"]
+    assert said.startswith("b.jpg: the protection answered with values that are not numbers; give --dtype")
+    assert not (tmp_path / "out" / "b.jpg").exists()

@@ -61,7 +61,8 @@ def protect(
         typer.Option(
             min=10,
             max=100,
-            help="Weaken the change of each picture until it is this faint [dB]; 40: hardly to be seen.",
+            help="Weaken the change of each picture until it is this faint [dB], before rounding; 40: hardly "
+            "to be seen.",
         ),
     ] = None,
     mask: Annotated[
@@ -97,18 +98,9 @@ def protect(
     from unlikeness.protect.survey import survey
     from unlikeness.protect.targets import find_targets
     from unlikeness.protect.tiles import Scale
-    from unlikeness.settings import build
+    from unlikeness.settings import build, pairs
 
-    values: dict[str, object] = {"budget": budget}
-    if steps is not None:
-        values["steps"] = steps
-    for text in setting or []:
-        name, equals, value = text.partition("=")
-        if not equals:
-            raise UsageError(f"--set {text} must be NAME=VALUE")
-        values[name.strip().replace("-", "_")] = value.strip()
-    if weights is not None:
-        values["weights"] = weights
+    values = pairs("--set", setting, {"budget": budget, "steps": steps, "weights": weights})
     method = method or ("rid" if model is None else "advdm")
     found = registry.method(method)
     if model is not None and not found.needs_model:
@@ -116,6 +108,8 @@ def protect(
             f"--model is for methods that follow a gradient; {method} needs none: leave it out, or give "
             "another --method"
         )
+    if dtype != "auto" and not found.needs_model:
+        raise UsageError(f"--dtype is a model's, and {method} needs none and chooses its own; leave it out")
     against = model or "toybox"
     settings = build(found.settings_type, values)
     sized = build(Scale, {"mode": scale.value})
@@ -131,7 +125,7 @@ def protect(
 
     protection = make(settings)
     size = batch_size or batches.default_batch_size(
-        protection.resolution, loaded.device if loaded is not None else "cpu"
+        protection.resolution, getattr(loaded or protection, "device", "cpu")
     )
     with on_stderr(quiet=quiet) as progress:
         if dry_run:
@@ -185,7 +179,7 @@ def _show_survey(seen: Survey) -> None:
 
 
 def _show_outcome(outcome: Outcome, output: Path) -> None:
-    from unlikeness.protect.job import BLACK, UNCHANGED
+    from unlikeness.protect.job import BLACK, FAINT, UNCHANGED
 
     for entry in outcome.skipped:
         typer.echo(f"skipped {entry.reason}", err=True)
@@ -194,6 +188,8 @@ def _show_outcome(outcome: Outcome, output: Path) -> None:
         parts.append(f"{copies} of them only copied (the budget is smaller than a step of their values)")
     if copies := sum(entry.note == BLACK for entry in outcome.protected):
         parts.append(f"{copies} of them only copied (their masks leave nothing to change)")
+    if copies := sum(entry.note == FAINT for entry in outcome.protected):
+        parts.append(f"{copies} of them only copied (--psnr leaves less than a step of their values)")
     if outcome.before:
         parts.append(f"{len(outcome.before)} done before")
     if outcome.skipped:

@@ -64,6 +64,7 @@ def train_protector(
     """
     from unlikeness.diffusion import TextToImage
     from unlikeness.diffusion.devices import pick_device
+    from unlikeness.errors import one_line
     from unlikeness.progress import on_stderr
     from unlikeness.protect.rid import fit
     from unlikeness.protect.rid.network import NetworkSettings
@@ -91,6 +92,7 @@ def train_protector(
                 names=names,
                 processes=processes,
                 progress=progress,
+                report=lambda line: typer.echo(one_line(line), err=True),
             )
         if processes.main:
             typer.echo(f"protector: {output}")

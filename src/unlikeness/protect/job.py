@@ -25,13 +25,16 @@ from unlikeness.protect.masks import mask_digest, open_mask
 from unlikeness.protect.targets import Target
 from unlikeness.protect.tiles import PictureTiles, Scale, Tile
 
-__all__ = ["BLACK", "UNCHANGED", "Job", "Work", "unwritable"]
+__all__ = ["BLACK", "FAINT", "UNCHANGED", "Job", "Work", "unwritable"]
 
 UNCHANGED = "nothing was changed, this is a copy: the budget is smaller than a step of the file's values"
 """The note of a picture that no change of the budget's size could be made to."""
 
 BLACK = "nothing was changed, this is a copy: the mask is black or nearly so"
 """The note of a picture whose mask left nothing to change."""
+
+FAINT = "nothing was changed, this is a copy: psnr leaves less than a step of the file's values"
+"""The note of a picture whose change was weakened until rounding took it away."""
 
 HAIR = 1e-3
 """n/255 by which a measured L-infinity may pass the budget: float32 rounding of exact integers."""
@@ -51,6 +54,8 @@ class Work:
     bytes_in: int | None = None
     mask_digest: str | None = None
     began: float = 0.0
+    failed: bool = False
+    """Whether the protection answered to one of its tiles with values that are not numbers."""
 
     @property
     def pixels(self) -> int:
@@ -61,7 +66,9 @@ class Work:
 
     def accept(self, tile: Tile, delta: NDArray[np.float32]) -> None:
         assert self.tiled is not None
-        self.tiled.accept(tile, delta)
+        self.failed = self.failed or not np.isfinite(delta).all()
+        if not self.failed:
+            self.tiled.accept(tile, delta)
 
 
 @dataclass(frozen=True)
@@ -119,7 +126,13 @@ class Job:
 
     def finish(self, work: Work) -> Work:
         """Save, read again, measure, and write the manifest's line; the pictures are let go."""
-        if work.tiled is not None:
+        if work.failed:
+            work.entry = self._skipped(
+                work,
+                f"{work.target.source}: the protection answered with values that are not numbers; give "
+                "--dtype float32, or another method",
+            )
+        elif work.tiled is not None:
             path = work.target.path
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -132,7 +145,7 @@ class Job:
                 if error.errno in _HOPELESS:
                     raise unwritable(path, error) from error
                 work.entry = self._skipped(work, f"{path}: it cannot be written ({error.strerror})")
-            work.tiled = None
+        work.tiled = None
         if work.entry is not None and work.entry.status == "skipped":
             work.entry = self._without_copy(work.target, work.entry)
             self._append(work.entry)
@@ -213,7 +226,9 @@ class Job:
     def _note(self, work: Work, tiled: PictureTiles) -> str | None:
         if tiled.edit.changed:
             return tiled.picture.note
-        return UNCHANGED if work.mask_digest is None else BLACK
+        if work.mask_digest is not None:
+            return BLACK
+        return UNCHANGED if self.psnr is None else FAINT
 
     def _recipe(self, work: Work) -> Mapping[str, Any]:
         """All that decides one picture's result."""

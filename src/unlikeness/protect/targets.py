@@ -27,11 +27,13 @@ def find_targets(paths: Sequence[Path], output: Path) -> list[Target]:
     """All pictures below `paths`, each with its place below `output`.
 
     One folder is mirrored as it is; of several, each keeps its own name below `output`, as with `cp -r`.
-    Files that are named outright go to the top. What lies in `output` is never an input.
+    Files that are named outright go to the top. What lies in `output` is no input, unless a
+    folder below it is named, and what an earlier run has made never is.
 
     Raises:
-        UsageError: nothing to protect; an output that is an input, a file, or holds files of other origin
-            under the names that would be written; two inputs that would be written to one place.
+        UsageError: nothing to protect; a picture that an earlier run has made there; an output that is an
+            input, a file, or holds files of other origin under the names that would be written; two inputs
+            that would be written to one place.
     """
     if output.exists() and not output.is_dir():
         raise UsageError(f"output {output} is a file; name a folder")
@@ -49,7 +51,13 @@ def find_targets(paths: Sequence[Path], output: Path) -> list[Target]:
             f"no pictures in {', '.join(map(str, paths)) or 'nothing'}; name pictures or folders of them"
         )
     targets: dict[str, Target] = {}
+    manifest, inside = Manifest(output, read_only=True), output.resolve()
     for root, source in found:
+        real = source.resolve()
+        if inside in real.parents and manifest.made(real.relative_to(inside).as_posix()):
+            raise UsageError(
+                f"{source} is a protected picture of {output / NAME}, not an original; name the originals"
+            )
         within = source.relative_to(root)
         if several and root in folders:
             within = Path(root.resolve().name) / within
@@ -60,14 +68,13 @@ def find_targets(paths: Sequence[Path], output: Path) -> list[Target]:
                 f"protect them into different output folders"
             )
         targets[name] = Target(source, output / within, name)
-    _check_existing(list(targets.values()), output)
+    _check_existing(list(targets.values()), output, manifest)
     return list(targets.values())
 
 
-def _check_existing(targets: Sequence[Target], output: Path) -> None:
+def _check_existing(targets: Sequence[Target], output: Path, manifest: Manifest) -> None:
     """Nothing that is there already may be lost, unless an earlier run has made it."""
     sources = {os.path.realpath(target.source): target.source for target in targets}
-    manifest = Manifest(output, read_only=True)
     for target in targets:
         if target.name == NAME:
             raise UsageError(f"{target.source} has the name of the manifest; rename it")

@@ -179,9 +179,10 @@ class PictureTiles:
     def accept(self, tile: Tile, delta: Floats) -> None:
         """The perturbation of a tile: [T, T, 3], within the budget."""
         if self.picture.raster.model.space == "grey":
-            # A grey file has one value a pixel: the sign that most channels want, rather than their mean.
-            delta = np.clip(3 * delta.mean(axis=2, keepdims=True), -self._budget, self._budget)
-            delta = np.repeat(delta, 3, axis=2)
+            # A grey file has one value a pixel: the sign that most of the channels' change has, and the mean
+            # of their strengths, where a plain mean would lose what differs in sign.
+            strength = np.abs(delta).mean(axis=2, keepdims=True)
+            delta = np.repeat(np.sign(delta.mean(axis=2, keepdims=True)) * strength, 3, axis=2)
         if tile.stage == "tiles":
             delta = delta * self._weaker(delta)
         finished = self._blends[tile.stage].add(tile, delta)

@@ -194,3 +194,37 @@ def test_what_cannot_be_trained_is_said_first(model: TextToImage, tmp_path: Path
     assert not (tmp_path / "work").exists()
     with pytest.raises(UsageError, match="model reads the first 16"):
         Trial(Protector(SMALL), [model], ProtectorRecipe(prompt="dog " * 30))
+
+
+def test_what_is_asked_wrongly_is_told_before_anything_is_drawn(
+    model: TextToImage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe, work = ProtectorRecipe(**{**FEW, "steps": 2}), tmp_path / "w"
+    train_protector(recipe, [model], tmp_path / "a.safetensors", work=work, network=SMALL)
+    monkeypatch.setattr(fit, "gather", lambda *_: pytest.fail("pictures were drawn"))
+    for wrong, said in (({"seed": 1}, "belongs to another run"), ({"prompt": "a " * 30}, "tokens")):
+        other = ProtectorRecipe(**{**FEW, "steps": 2, **wrong})
+        folder = work if "seed" in wrong else tmp_path / "new"
+        with pytest.raises(UsageError, match=said):
+            train_protector(other, [model], tmp_path / "b.safetensors", work=folder, network=SMALL)
+
+
+def test_pictures_are_named_before_they_are_made(tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    own.mkdir()
+    Image.new("RGB", (40, 40), (200, 10, 10)).save(own / "a.png")
+    for further in ({}, {"renders": 0}, {"renders": 0, "leaves": 0}):
+        recipe = ProtectorRecipe(**{**FEW, **further})
+        for images in ([], [own]) if recipe.renders or recipe.leaves else ([own],):
+            made = fit.gather(recipe, images, 16, tmp_path / "banks", None)
+            assert fit.source_of(recipe, images, 16) == made.source
+
+
+def test_damaged_pairs_are_named(model: TextToImage, tmp_path: Path) -> None:
+    recipe = ProtectorRecipe(**{**FEW, "steps": 1}, regression_weight=1.0, pairs=2, pair_steps=1)
+    train_protector(recipe, [model], tmp_path / "a.safetensors", work=tmp_path / "w", network=SMALL)
+    (file,) = (tmp_path / "w" / "pairs").rglob("*.safetensors")
+    file.write_bytes(b"")
+    (tmp_path / "w" / fit.CHECKPOINT).unlink()
+    with pytest.raises(UnlikenessError, match=r"00000\.safetensors is damaged .*; delete it to make it anew"):
+        train_protector(recipe, [model], tmp_path / "b.safetensors", work=tmp_path / "w", network=SMALL)

@@ -71,6 +71,27 @@ def test_adv_sds_is_its_formula_in_value_and_gradient(weights: Path, prediction_
     assert g.abs().max() > 0.1
 
 
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction", "sample"])
+def test_the_aim_lies_along_the_error_of_epsilon(weights: Path, prediction_type: str) -> None:
+    """A step of descent moves z_t towards ε̂ − ε, which raises the loss, whatever the network predicts."""
+    model = exact(weights, prediction_type)
+    eps, noise = drawn(model)
+    with torch.no_grad():
+        q = model.encode(pictures(3).double())
+    c = model.embed(["a photo"])
+    mean = q.mean.clone().requires_grad_(True)
+    loss, _ = objectives.adv_sds(model, Posterior(mean, q.std), c, t=T, eps=eps, noise=noise)
+    (gradient,) = torch.autograd.grad(loss, mean)
+    z_t = model.schedule.add_noise(q.mean + q.std * noise, eps, T)
+    with torch.no_grad():
+        z0_hat = model.schedule.predict_z0(model.predict(z_t, T, c.expand(3, -1, -1)), z_t, T)
+    tables = (model.schedule.signal, model.schedule.noise)
+    signal, sigma = (table.double()[T].view(-1, 1, 1, 1) for table in tables)
+    eps_hat = (z_t - signal * z0_hat) / sigma
+    cosine = torch.nn.functional.cosine_similarity(-gradient.flatten(1), (eps_hat - eps).flatten(1))
+    assert (cosine[1:] > 0.99).all()  # at t = 0 the two are all rounding
+
+
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
 def test_the_images_gradient_passes_the_encoder_and_never_the_unet(
     weights: Path, prediction_type: str

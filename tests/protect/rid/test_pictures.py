@@ -153,8 +153,15 @@ def test_photographs_become_squares_and_damaged_files_are_left_out(tmp_path: Pat
     assert bank.pixels.shape == (3, 16, 16, 3)
     assert (heard.totals, heard.done) == ([5], 5)
     assert [file.name for file in (tmp_path / "work").iterdir()] == [f"{bank.name}.npy"]
-    photo_bank([folder], 16, folder=tmp_path / "work", progress=heard)
+    said: list[str] = []
+    photo_bank([folder], 16, folder=tmp_path / "work", progress=heard, report=said.append)
     assert heard.totals == [5]
+    assert said == [
+        "--images: 2 of 5 pictures cannot be read and are left out; once they can, delete "
+        f"{tmp_path / 'work' / bank.name}.npy"
+    ]
+    photo_bank([folder], 16, folder=tmp_path / "anew", report=said.append)
+    assert "a.jpg: it is no JPEG" in said[1]
     (folder / "1.png").unlink()
     fewer = photo_bank([folder], 16, folder=tmp_path / "work")
     assert (len(fewer), fewer.name == bank.name) == (2, False)

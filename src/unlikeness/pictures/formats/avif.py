@@ -1,5 +1,6 @@
 """AVIF, by Pillow: 8 bits, the source's chroma subsampling, EXIF, ICC and XMP.
 
+What the values mean (primaries, transfer function) is taken over from the source, since Pillow writes sRGB.
 AVIF keeps its orientation in the container (irot and imir), which Pillow shows as the EXIF tag and writes
 back; an EXIF block that has the tag itself is set anew without it, all others keep their bytes but those of a
 thumbnail. The quality of the source is not in the file: `QUALITY` is used. Said in the note: more than 8
@@ -31,6 +32,7 @@ from unlikeness.pictures.formats.previews import NOTE, exif_without
 __all__ = ["QUALITY", "read"]
 
 QUALITY = 90
+_NCLX = b"colrnclx"
 _MODES = {"L": ColourModel("grey"), "RGB": ColourModel("rgb"), "RGBA": ColourModel("rgb", "straight")}
 
 
@@ -39,10 +41,12 @@ class _Avif:
     mode: str
     subsampling: str
     metadata: dict[str, bytes]
+    colours: bytes | None
 
     def write(self, pixels: Pixels, target: BinaryIO) -> None:
-        image = to_pillow(self.mode, pixels)
-        image.save(target, "AVIF", quality=QUALITY, subsampling=self.subsampling, **self.metadata)
+        image, coded = to_pillow(self.mode, pixels), io.BytesIO()
+        image.save(coded, "AVIF", quality=QUALITY, subsampling=self.subsampling, **self.metadata)
+        target.write(_described(coded.getvalue(), self.colours))
 
 
 def read(data: bytes, max_pixels: int) -> Raster:
@@ -73,8 +77,25 @@ def read(data: bytes, max_pixels: int) -> Raster:
         NOTE if metadata.get("exif", b"") != exif else None,
         "alpha coded with the picture, not exact" if image.mode == "RGBA" else None,
     )
-    writer = _Avif(image.mode, subsampling, metadata)
+    writer = _Avif(image.mode, subsampling, metadata, _colours(data))
     return Raster(pixels, _MODES[image.mode], writer, lossless=False, orientation=orientation, note=note)
+
+
+def _colours(data: bytes) -> bytes | None:
+    """Primaries and transfer function, two bytes each, of the first box that names them (ISO/IEC 14496-12,
+    12.1.5, with the numbers of ITU-T H.273); None without one."""
+    at = data.find(_NCLX)
+    return data[at + len(_NCLX) : at + len(_NCLX) + 4] if 0 <= at <= len(data) - len(_NCLX) - 4 else None
+
+
+def _described(coded: bytes, colours: bytes | None) -> bytes:
+    """The file with these in place of the encoder's, which takes all colours for sRGB's. How colours became
+    YCbCr, which the box names too, is the encoder's."""
+    at = coded.find(_NCLX)
+    if colours is None or at < 0:
+        return coded
+    at += len(_NCLX)
+    return coded[:at] + colours + coded[at + 4 :]
 
 
 def _coding(data: bytes) -> tuple[int, str]:

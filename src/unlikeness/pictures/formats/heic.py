@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 
@@ -67,7 +67,10 @@ def read(data: bytes, max_pixels: int) -> Raster:
     if pixels.shape[:2] != (height, width):
         raise Unusable("it is damaged (its size is not what its header says); copy or export it again")
     channels = pixels.shape[2]
-    model = ColourModel("grey" if channels < 3 else "rgb", "none" if channels % 2 else "straight")
+    alpha: Literal["none", "straight", "premultiplied"] = "none" if channels % 2 else "straight"
+    if primary.mode.split(";")[0] == "RGBa":
+        alpha = "premultiplied"
+    model = ColourModel("grey" if channels < 3 else "rgb", alpha)
     info = dict(primary.info)
     orientation = valid(pillow_heif.set_orientation(dict(info)))  # as the encoder will read it
     kept = ("exif", "xmp", "icc_profile", "icc_profile_type", "nclx_profile")

@@ -34,7 +34,7 @@ from unlikeness.pictures.formats.tiff_container import (
     read_directories,
     write_directory,
 )
-from unlikeness.pictures.formats.tiff_samples import read_samples
+from unlikeness.pictures.formats.tiff_samples import is_predicted, read_samples
 from unlikeness.pictures.orientation import to_stored, valid
 
 __all__ = ["read"]
@@ -166,7 +166,7 @@ def read(data: bytes, max_pixels: int) -> Raster:
     alpha: Literal["none", "straight", "premultiplied"] = "none"
     if extra and extra[0] in (1, 2):
         alpha = "premultiplied" if extra[0] == 1 else "straight"
-    writer = _Tiff(kept, photometric, extra, page.number(259, 1), page.number(317, 1) == 2)
+    writer = _Tiff(kept, photometric, extra, page.number(259, 1), is_predicted(page))
     pixels = read_samples(data, page, channels, bits.pop())
     if photometric == _WHITE_IS_ZERO:
         pixels[..., 0] = np.iinfo(pixels.dtype).max - pixels[..., 0]

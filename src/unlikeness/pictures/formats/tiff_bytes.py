@@ -26,7 +26,7 @@ from unlikeness.pictures.formats.tiff_container import (
     write_directory,
 )
 
-__all__ = ["LOSSLESS", "NONE", "pack", "unpack"]
+__all__ = ["LOSSLESS", "NONE", "PACKBITS", "pack", "unpack"]
 
 NONE, LZW, DEFLATE, OLD_DEFLATE, PACKBITS, LZMA, ZSTD = 1, 5, 8, 32946, 32773, 34925, 50000
 LOSSLESS = frozenset({NONE, LZW, DEFLATE, OLD_DEFLATE, PACKBITS, LZMA, ZSTD})

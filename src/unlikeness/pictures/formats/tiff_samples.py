@@ -8,10 +8,12 @@ import numpy as np
 
 from unlikeness.pictures.colour import Pixels
 from unlikeness.pictures.formats.base import Unusable
-from unlikeness.pictures.formats.tiff_bytes import Bytes, unpack
+from unlikeness.pictures.formats.tiff_bytes import LOSSLESS, NONE, PACKBITS, Bytes, unpack
 from unlikeness.pictures.formats.tiff_container import Directory, Order
 
-__all__ = ["read_samples"]
+__all__ = ["is_predicted", "read_samples"]
+
+_PREDICTING = LOSSLESS - {NONE, PACKBITS}
 
 
 def read_samples(data: bytes, page: Directory, channels: int, bits: int) -> Pixels:
@@ -40,7 +42,7 @@ def read_samples(data: bytes, page: Directory, channels: int, bits: int) -> Pixe
     dtype = np.dtype(f"u{bits // 8}")
     depth = 1 if planar else channels
     pixels: Pixels = np.empty((height, width, channels), dtype)
-    predicted = page.number(317, 1) == 2
+    predicted = is_predicted(page)
     index = 0
     for plane in range(planes):
         into = pixels[..., plane : plane + 1] if planar else pixels
@@ -53,6 +55,12 @@ def read_samples(data: bytes, page: Directory, channels: int, bits: int) -> Pixe
                 into[y : y + rows, x : x + box_width] = box[: height - y, : width - x]
                 index += 1
     return pixels
+
+
+def is_predicted(page: Directory) -> bool:
+    """Whether samples are stored as differences: tag 317 says so, and counts with LZW and what came after it
+    alone; libtiff, and so Pillow, pass over it elsewhere."""
+    return page.number(317, 1) == 2 and page.number(259, 1) in _PREDICTING
 
 
 def _samples(raw: Bytes, dtype: np.dtype[Any], order: Order, depth: int, predicted: bool) -> Pixels:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,25 +10,32 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from unlikeness.checkpoints import load_checkpoint
+from unlikeness.checkpoints import load_checkpoint, steps_done
 from unlikeness.diffusion.fingerprint import fingerprint
 from unlikeness.errors import UsageError
 from unlikeness.pictures.finding import find_pictures
 from unlikeness.progress import Progress
 from unlikeness.protect.base import frozen
 from unlikeness.protect.rid.network import NetworkSettings, Protector
-from unlikeness.protect.rid.pictures import Bank, leaves_bank, photo_bank, render_bank
+from unlikeness.protect.rid.pictures import (
+    Bank,
+    drawn_name,
+    leaves_bank,
+    photo_bank,
+    photo_name,
+    render_bank,
+)
 from unlikeness.protect.rid.processes import Processes
 from unlikeness.protect.rid.recipe import ProtectorRecipe
 from unlikeness.protect.rid.regression import pairs_of
-from unlikeness.protect.rid.trial import NO_MODEL, Trial, draw_budgets, draw_side
+from unlikeness.protect.rid.trial import NO_MODEL, Trial, check_prompt, draw_budgets, draw_side
 from unlikeness.protect.rid.weights import save_protector
-from unlikeness.training import Ema, Step, adamw, linear, step_generator, train
+from unlikeness.training import Ema, Step, adamw, identity_of, linear, step_generator, train
 
 if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage
 
-__all__ = ["CHECKPOINT", "Pictures", "check_sources", "gather", "train_protector"]
+__all__ = ["CHECKPOINT", "Pictures", "check_sources", "gather", "source_of", "train_protector"]
 
 CHECKPOINT = "protector.safetensors"
 """The training's state, in its `work` folder."""
@@ -40,7 +47,7 @@ class Pictures:
     def __init__(self, banks: Sequence[tuple[Bank, float]]) -> None:
         self.banks = [bank for bank, _ in banks]
         self.shares = torch.tensor([share for _, share in banks])
-        self.source = ", ".join(f"{bank.name} {share:g}" for bank, share in banks)
+        self.source = _source([(bank.name, share) for bank, share in banks])
         """What tells these pictures from others."""
 
     def draw(self, count: int, side: int, generator: torch.Generator) -> Tensor:
@@ -52,20 +59,41 @@ class Pictures:
 
 
 def gather(
-    recipe: ProtectorRecipe, images: Sequence[Path], side: int, folder: Path, progress: Progress | None
-) -> Pictures:
-    """Renders and dead leaves half and half, and the user's own; see `check_sources`."""
+    recipe: ProtectorRecipe, images: Sequence[Path], side: int, folder: Path, progress: Progress | None,
+    report: Callable[[str], None] | None = None,
+) -> Pictures:  # fmt: skip
+    """Renders and dead leaves half and half, and the user's own; see `check_sources`. report: is told of
+    those of the user's that cannot be read."""
     check_sources(recipe, images)
-    share = recipe.photos_share if images else 0.0
-    drawn = [
+    banks = [
         make(count, side, seed=recipe.seed, folder=folder, progress=progress)
         for make, count in ((render_bank, recipe.renders), (leaves_bank, recipe.leaves))
         if count
     ]
-    banks = [(bank, (1 - share) / len(drawn)) for bank in drawn]
     if images:
-        banks.append((photo_bank(images, side, folder=folder, progress=progress), share if drawn else 1.0))
-    return Pictures(banks)
+        banks.append(photo_bank(images, side, folder=folder, progress=progress, report=report))
+    return Pictures(list(zip(banks, _shares(recipe, images), strict=True)))
+
+
+def source_of(recipe: ProtectorRecipe, images: Sequence[Path], side: int) -> str:
+    """`Pictures.source` of what `gather` will make, before it does."""
+    named = (("renders", recipe.renders), ("leaves", recipe.leaves))
+    names = [drawn_name(kind, count, side, recipe.seed) for kind, count in named if count]
+    if images:
+        names.append(photo_name([file for _, file in find_pictures(images)], side))
+    return _source(list(zip(names, _shares(recipe, images), strict=True)))
+
+
+def _shares(recipe: ProtectorRecipe, images: Sequence[Path]) -> list[float]:
+    """Of every batch: renders and dead leaves, as far as there are any, and the user's own."""
+    drawn = bool(recipe.renders) + bool(recipe.leaves)
+    share = recipe.photos_share if images else 0.0
+    own = [share if drawn else 1.0] if images else []
+    return [(1 - share) / max(drawn, 1)] * drawn + own
+
+
+def _source(named: Sequence[tuple[str, float]]) -> str:
+    return ", ".join(f"{name} {share:g}" for name, share in named)
 
 
 def check_sources(recipe: ProtectorRecipe, images: Sequence[Path]) -> None:
@@ -88,6 +116,7 @@ def train_protector(
     names: Sequence[str] = (),
     processes: Processes | None = None,
     progress: Progress | None = None,
+    report: Callable[[str], None] | None = None,
 ) -> Protector:
     """Train, and write `output` (safetensors, half precision).
 
@@ -98,10 +127,11 @@ def train_protector(
         names: of the models, for the record in the file: folders are called by their own name. The file and
             the checkpoint also tell models apart by their fingerprints.
         processes: from `launched`; None: this one alone. A batch is shared by all, and the first one writes.
+        report: is told which of `images` are left out.
 
     Raises:
-        UsageError: no model, nothing to learn from, the checkpoint in `work` is another run's or another
-            model's, or a batch that cannot be shared.
+        UsageError: no model, nothing to learn from, a prompt that is too long, a checkpoint in `work` that is
+            another run's or another model's, or a batch that cannot be shared.
         UnlikenessError: the training diverged.
     """
     if not models:
@@ -114,8 +144,6 @@ def train_protector(
     mine = replace(recipe, batch_size=processes.share(recipe.batch_size))
     resolution = max(model.resolution for model in models)
     bank_side = round(resolution * recipe.largest_detail * 1.25)
-    with processes.main_first():
-        pictures = gather(recipe, images, bank_side, work / "pictures", progress)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         protector = Protector(network).to(models[0].device)
@@ -123,9 +151,14 @@ def train_protector(
     against = {"models": [own_name(name) for name in names], "fingerprints": [fingerprint(m) for m in models]}
     settings: dict[str, Any] = {**asdict(recipe), **asdict(protector.settings), **against}
     if images:
-        settings["pictures"] = pictures.source
+        settings["pictures"] = source_of(recipe, images, bank_side)
     if processes.count > 1:
         settings["processes"] = processes.count
+    # What is asked wrongly is told before anything is drawn.
+    steps_done(checkpoint, identity_of(recipe.seed, settings))
+    check_prompt(models, recipe)
+    with processes.main_first():
+        pictures = gather(recipe, images, bank_side, work / "pictures", progress, report)
     device = models[0].device
     with frozen(*(part for model in models for part in (model.vae, model.unet, model.text_encoder))):
         pairs = None
@@ -195,7 +228,7 @@ def _minimise(
         return ema
     start = 0
     if checkpoint.exists():
-        identity = {"seed": recipe.seed, "settings": settings}
+        identity = identity_of(recipe.seed, settings)
         start = load_checkpoint(checkpoint, parameters, optimizer, ema, identity)
     train(
         lambda index, _: step(start + index, step_generator(recipe.seed, start + index)),

@@ -47,6 +47,8 @@ def adv_sds(
     with torch.no_grad(), model.autocast():
         f = model.predict(z_t.detach(), t, c.expand(len(z_t), -1, -1))
         error = f.float() - model.schedule.target(z0.detach(), eps, t).float()
+        if model.schedule.prediction_type == "sample":
+            error = -error  # ẑ0 − z0, which lies against ε̂ − ε
         w = 1 - model.schedule.alpha_bar.to(z_t.device)[t].view(-1, 1, 1, 1)
         aim = z_t.detach() + w * error
     return 0.5 * (z_t - aim).square().mean(), error.square().mean()

@@ -27,7 +27,9 @@ from torch import Tensor
 from unlikeness.errors import PictureError, UnlikenessError, UsageError, one_line
 from unlikeness.progress import Progress, Silent
 
-__all__ = ["Bank", "dead_leaves", "leaves_bank", "photo_bank", "render_bank"]
+__all__ = [
+    "Bank", "dead_leaves", "drawn_name", "leaves_bank", "photo_bank", "photo_name", "render_bank",
+]  # fmt: skip
 
 Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
@@ -69,38 +71,66 @@ class Bank:
 
 def render_bank(count: int, size: int, *, seed: int, folder: Path, progress: Progress | None = None) -> Bank:
     """Scenes of the toybox's world, drawn at `size` px."""
-    return _bank(f"renders-{seed}-{count}-{size}", _render, count, size, seed, folder, progress)
+    return _bank(drawn_name("renders", count, size, seed), _render, count, size, seed, folder, progress)
 
 
 def leaves_bank(count: int, size: int, *, seed: int, folder: Path, progress: Progress | None = None) -> Bank:
     """Pictures of `dead_leaves`."""
-    return _bank(f"leaves-{seed}-{count}-{size}", _leaves, count, size, seed, folder, progress)
+    return _bank(drawn_name("leaves", count, size, seed), _leaves, count, size, seed, folder, progress)
 
 
-def photo_bank(paths: Sequence[Path], size: int, *, folder: Path, progress: Progress | None = None) -> Bank:
-    """The pictures below `paths`, their centre square at `size` px; what cannot be read is left out.
+def drawn_name(kind: str, count: int, size: int, seed: int) -> str:
+    """Of a bank of "renders" or "leaves"."""
+    return f"{kind}-{seed}-{count}-{size}"
+
+
+def photo_name(files: Sequence[Path], size: int) -> str:
+    """Of a bank of these files as they are now."""
+    stamp = "\n".join(f"{f.resolve()} {f.stat().st_mtime_ns} {f.stat().st_size}" for f in files)
+    return f"photos-{hashlib.sha256(os.fsencode(stamp)).hexdigest()[:12]}-{size}"
+
+
+def photo_bank(
+    paths: Sequence[Path],
+    size: int,
+    *,
+    folder: Path,
+    progress: Progress | None = None,
+    report: Callable[[str], None] | None = None,
+) -> Bank:
+    """The pictures below `paths`, their centre square at `size` px; what cannot be read is left out, and told
+    to `report`.
 
     UsageError if nothing can be read. A picture that has changed is read again.
     """
     from unlikeness.pictures.finding import find_pictures
 
     files = [file for _, file in find_pictures(paths)]
-    stamp = "\n".join(f"{f.resolve()} {f.stat().st_mtime_ns} {f.stat().st_size}" for f in files)
-    name = f"photos-{hashlib.sha256(os.fsencode(stamp)).hexdigest()[:12]}-{size}"
+    name = photo_name(files, size)
+    reasons: list[str] = []
     if not (folder / f"{name}.npy").exists():
         progress = progress or Silent()
         progress.start(len(files), "reading pictures", "picture")
-        if not _write(folder, name, size, (_square(file, size) for file in files), progress):
+        if not _write(folder, name, size, (_square(file, size, reasons) for file in files), progress):
             raise UsageError(f"--images: none of {len(files)} files can be read as a picture; name others")
-    return _open(folder, name)
+    bank = _open(folder, name)
+    if report is not None and len(bank) < len(files):
+        left = len(files) - len(bank)
+        first = f" ({one_line(reasons[0])})" if reasons else ""
+        report(
+            f"--images: {left} of {len(files)} pictures cannot be read and are left out{first}; once they "
+            f"can, delete {folder / name}.npy"
+        )
+    return bank
 
 
-def _square(file: Path, size: int) -> Pixels | None:
+def _square(file: Path, size: int, reasons: list[str]) -> Pixels | None:
     from unlikeness.pictures import open_picture
 
     try:
         image = torch.from_numpy(open_picture(file).rgb).permute(2, 0, 1)[None]
-    except PictureError:
+    except PictureError as error:
+        reasons.append(str(error))
         return None
     side = min(image.shape[-2:])
     y, x = (image.shape[2] - side) // 2, (image.shape[3] - side) // 2

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from unlikeness.diffusion.fingerprint import fingerprint
+from unlikeness.errors import UnlikenessError, one_line
 from unlikeness.progress import Progress, Silent
 from unlikeness.protect.advdm import AdvDM, AdvDMSettings
 from unlikeness.protect.rng import derive
@@ -79,7 +81,12 @@ def pairs_of(
             seeds = [derive(recipe.seed, "pair", number, i) for i in range(_AT_ONCE)]
             delta = AdvDM(model, settings).perturb(images, seeds) - images
             save_tensors({"images": images, "delta": delta.contiguous()}, file)
-        parts.append(load_file(file))
+        try:
+            parts.append(load_file(file))
+        except SafetensorError as error:
+            raise UnlikenessError(
+                f"{file} is damaged ({one_line(str(error))}); delete it to make it anew"
+            ) from error
         progress.advance(min(_AT_ONCE, recipe.pairs - start))
     progress.close()
     images, delta = (torch.cat([p[name] for p in parts])[: recipe.pairs] for name in ("images", "delta"))

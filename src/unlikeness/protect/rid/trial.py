@@ -26,9 +26,16 @@ from unlikeness.protect.rid.regression import Pairs
 if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage
 
-__all__ = ["NO_MODEL", "Trial", "draw_budgets", "draw_side", "viewed"]
+__all__ = ["NO_MODEL", "Trial", "check_prompt", "draw_budgets", "draw_side", "viewed"]
 
 NO_MODEL = "a protector needs a model to protect against; give one or more --model"
+
+
+def check_prompt(models: Sequence[TextToImage], recipe: ProtectorRecipe) -> None:
+    """UsageError if one of the models does not read the whole of the recipe's prompt."""
+    for model in models:
+        if reason := too_long(model.tokenizer, recipe.prompt):
+            raise UsageError(reason)
 
 
 class Trial:
@@ -54,9 +61,7 @@ class Trial:
             raise UsageError(NO_MODEL)
         if recipe.regression_weight and pairs is None:
             raise UsageError("regression_weight needs pictures with gradient perturbations")
-        for model in models:
-            if reason := too_long(model.tokenizer, recipe.prompt):
-                raise UsageError(reason)
+        check_prompt(models, recipe)
         self.network, self.models, self.recipe, self.pairs = network, list(models), recipe, pairs
         self.augment = augment or Augment(AugmentSettings())
         with torch.no_grad():
