@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from unlikeness.errors import UnlikenessError, UsageError
+from unlikeness.errors import UsageError
+from unlikeness.outputs import check_output
+from unlikeness.tensors import for_readers, written
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["GRID", "RECORD", "grid", "is_grid", "save_generated", "to_pil"]
+__all__ = ["GRID", "RECORD", "grid", "is_grid", "new_folder", "save_generated", "to_pil"]
 
 GRID = "grid.png"
 RECORD = "generation.json"
@@ -66,23 +71,39 @@ def save_generated(
     The record names each file's prompt and seed, and `settings` (JSON-able). Returns the pictures' files.
     UsageError if the folder exists and is not empty.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UsageError(f"{folder} already holds something, which is never overwritten; give another folder")
     digits = max(len(str(len(images) - 1)), 4)
-    files = [folder / f"{i:0{digits}}.png" for i in range(len(images))]
+    names = [f"{i:0{digits}}.png" for i in range(len(images))]
     pictures = [
-        {"file": file.name, "prompt": prompt, "seed": seed}
-        for file, prompt, seed in zip(files, prompts, seeds, strict=True)
+        {"file": name, "prompt": prompt, "seed": seed}
+        for name, prompt, seed in zip(names, prompts, seeds, strict=True)
     ]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for file, image in zip(files, images, strict=True):
-            to_pil(image).save(file)
-        grid(images, columns=columns).save(folder / GRID)
+    with new_folder(folder) as made:
+        for name, image in zip(names, images, strict=True):
+            to_pil(image).save(made / name)
+        grid(images, columns=columns).save(made / GRID)
         record = json.dumps({**settings, "pictures": pictures}, indent=2, ensure_ascii=False)
-        (folder / RECORD).write_text(record + "\n", encoding="utf-8")
-    except OSError as error:
-        raise UnlikenessError(
-            f"the pictures cannot be written to {folder} ({error}); free space there"
-        ) from error
-    return files
+        (made / RECORD).write_text(record + "\n", encoding="utf-8")
+    return [folder / name for name in names]
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """Another name for `folder`, beside it, to write pictures to; the folder appears with all of them or not
+    at all.
+
+    UsageError if it exists and is not empty, or nothing can take its place; UnlikenessError if something
+    cannot be written.
+    """
+    check_output(folder)
+    target = folder.resolve()
+    with written(f"the pictures cannot be written to {folder}", "free space there"):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        try:
+            yield work
+            for_readers(work)
+            if target.exists():
+                target.rmdir()
+            work.rename(target)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)

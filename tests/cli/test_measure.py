@@ -68,3 +68,36 @@ def test_an_unknown_encoder_is_misuse(tmp_path: Path, capsys: pytest.CaptureFixt
     arguments = ["--subject", folder, "--generated", folder, "--class-images", folder, "--encoder", "toybix"]
     assert main(["measure", "similarity", *arguments]) == 2
     assert "did you mean toybox?" in capsys.readouterr().err
+
+
+def test_pictures_that_would_be_compared_with_themselves_are_misuse(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rng = np.random.default_rng(0)
+    for name in ("held", "drawn", "class"):
+        (tmp_path / name).mkdir()
+        for i in range(3):
+            pixels = rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / name / f"{i}.png")
+    for other, option in (("held", "--subject"), ("class", "--class-images")):
+        stray = tmp_path / "drawn" / f"stray-{other}.png"
+        stray.write_bytes((tmp_path / other / "1.png").read_bytes())
+        folders = {"--subject": "held", "--class-images": "class", "--generated": "drawn"}
+        arguments = [word for flag, name in folders.items() for word in (flag, str(tmp_path / name))]
+        assert main(["measure", "similarity", *arguments]) == 2
+        said = capsys.readouterr().err
+        assert f"1 of the pictures in {tmp_path / 'drawn'} are in {tmp_path / folders[option]} too" in said
+        stray.unlink()
+
+
+def test_names_are_shown_on_one_line_of_plain_text(
+    folders: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for folder in folders:
+        source = Path(folder, "b.png").read_bytes()
+        Path(folder, "c\x1b[31m\nd.png").write_bytes(source)
+    Path(folders[0], "e\x1b[0m.png").write_bytes(source)
+    assert main(["measure", *folders]) == 0
+    out, err = capsys.readouterr()
+    assert "\x1b" not in out + err
+    assert "only among the originals: e [0m.png" in err

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from diffusers import AutoencoderKL
 from PIL import Image
 from safetensors import SafetensorError
 
@@ -42,6 +43,8 @@ def test_render_refuses_what_it_cannot_do(tmp_path: Path, capsys: pytest.Capture
         "backpack": ["--class-noun", "dgo", "--output", new],
         "never overwritten": ["--class-noun", "dog", "--output", full],
         "different folders": ["--class-noun", "dog", "--output", new, "--held-out", new],
+        "none in another": ["--class-noun", "dog", "--output", new, "--held-out", f"{new}/held"],
+        "learn from pictures": ["--class-noun", "dog", "--output", f"{new}/dog", "--class-images", new],
     }
     for named, arguments in wrong.items():
         assert main(["toybox", "render", *arguments]) == 2, named
@@ -61,7 +64,17 @@ def test_train_refuses_wrong_settings_before_any_work(
     (other / "letter.txt").write_text("dear")
     made = tmp_path / "made"
     made.mkdir()
-    (made / "config.json").write_text("{}")
+    (made / "config.json").write_text('{"_class_name": "AutoencoderKL"}')
+    project = tmp_path / "project"
+    project.mkdir()
+    (project / "config.json").write_text("{}")
+    (project / "thesis.txt").write_text("years")
+    mixed = tmp_path / "mixed"
+    mixed.mkdir()
+    (mixed / "config.json").write_text('{"_class_name": "AutoencoderKL"}')
+    (mixed / "thesis.txt").write_text("years")
+    wide = tmp_path / "wide"
+    AutoencoderKL(latent_channels=4, norm_num_groups=4, block_out_channels=(8,)).save_pretrained(wide)
     wrong = {
         "is no setting of VaeRecipe": ["vae", "--set", "stepz=3"],
         "must be NAME=VALUE": ["vae", "--set", "steps"],
@@ -71,6 +84,14 @@ def test_train_refuses_wrong_settings_before_any_work(
         "no earlier result": ["vae", "--output", str(other), "--overwrite"],
         "--overwrite": ["vae", "--output", str(made)],
         "holds no autoencoder": ["model", "--output", str(tmp_path / "model"), "--vae", str(other)],
+        "latents of 4 channels": ["model", "--output", str(tmp_path / "model"), "--vae", str(wide)],
+        "crop_size must be a multiple of 4 px": ["vae", "--set", "crop_size=30"],
+        "average must be at most": ["model", "--set", "average=1"],
+        "project exists and is no earlier result": ["vae", "--output", str(project), "--overwrite"],
+        "mixed exists and is no earlier result": ["vae", "--output", str(mixed), "--overwrite"],
+        "is where the checkpoint will be": [
+            "identity", "--output", str(work / "identity.checkpoint.safetensors"),
+        ],
         "'vea'": ["vea"],
     }
     for named, arguments in wrong.items():

@@ -19,6 +19,7 @@ def s(value: float, spread: float = 0.05) -> dict[str, float]:
         (s(0.8), s(0.2), s(0.22), "mixed", "does not show that the computed change does better"),
         (s(0.8), s(0.6), None, "mixed", "lost part"),
         (s(0.8), s(0.78), None, "bad", "did not hold"),
+        (s(0.98, 0.02), s(0.88, 0.03), None, "bad", "a little less"),
         (s(0.8, 0.3), s(0.4, 0.3), None, "bad", "within the chance"),
         (s(0.6), s(0.8), None, "bad", "made things worse"),
         (s(0.1), s(0.0), None, "open", "nothing that the protection could have prevented"),

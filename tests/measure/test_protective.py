@@ -72,3 +72,18 @@ def test_classes_are_read() -> None:
 def test_what_is_missing_is_named(kind: str) -> None:
     with pytest.raises(UsageError, match="cannot be looked for"):
         protective(kind, pictures(1))
+
+
+def test_a_flat_corner_beside_an_object_has_no_mark() -> None:
+    """Where a window is flat, variance and correlation are rounding, whatever lies beside it."""
+    y = torch.linspace(0, 1, 16)
+    gradient = y[:, None].expand(16, 16)[None].repeat(3, 1, 1)
+    for size in (64, 512):
+        images = torch.ones(4, 3, size, size)
+        side = round(size * 0.3)
+        for i, width in enumerate((1, 2, 3, 4)):
+            images[i, :, :, -side - width : -side] = torch.rand(3, size, width)
+        found = pattern_correlation(images, gradient)
+        assert float(found.abs().max()) < FOUND
+    assert float(pattern_correlation(stamped(images, gradient), gradient).min()) > 0.95
+    assert not pattern_correlation(images, torch.full((3, 16, 16), 0.5)).any()

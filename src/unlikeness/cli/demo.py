@@ -43,7 +43,8 @@ def demo(
 ) -> None:
     """Show on a small model how a subject is copied from five pictures, and what protecting them changes.
 
-    Ends with OUTPUT/report.html. With --photos, protects your own photographs into OUTPUT/protected instead.
+    Ends with OUTPUT/report.html. With --photos, protects your own photographs into OUTPUT/protected instead,
+    and ends with OUTPUT/photographs.html.
     A run that was stopped goes on when it is started again.
     """
     from unlikeness.errors import UsageError
@@ -56,8 +57,9 @@ def demo(
     if photos is None and model != "toybox":
         raise UsageError("the story plays on the toybox; give --photos to use another model")
 
-    from unlikeness.demo import DemoSettings, Judge, protect_photographs, run
+    from unlikeness.demo import DemoSettings, Judge, photographs, protect_photographs, run
     from unlikeness.demo.photographs import chosen_method
+    from unlikeness.demo.story import PAGE
     from unlikeness.diffusion import TextToImage
 
     method = chosen_method(method, model)  # what is asked wrongly is said before a model is loaded
@@ -96,6 +98,6 @@ def demo(
                 progress=progress,
                 say=None if quiet else lambda text: typer.echo(text, err=True),
             )
-    typer.echo(f"the report is {(output / 'report.html').resolve()}")
+    typer.echo(f"the report is {(output / (PAGE if photos is None else photographs.PAGE)).resolve()}")
     if failed:
         raise typer.Exit(1)

@@ -31,13 +31,13 @@ def generate(
     """Draw pictures from a model, of the embedded toybox or of any Stable Diffusion 1.x or 2.x."""
     from unlikeness.diffusion.lora import load_lora
     from unlikeness.diffusion.model import TextToImage
-    from unlikeness.diffusion.saving import check_empty
     from unlikeness.gallery import save_generated
+    from unlikeness.outputs import check_output
     from unlikeness.progress import on_stderr
     from unlikeness.prompts import too_long
     from unlikeness.subjects import as_text
 
-    check_empty(output)
+    check_output(output)
     prompt = [as_text("prompt", words) for words in prompt]
     negative_prompt = as_text("negative prompt", negative_prompt)
     loaded = TextToImage.from_pretrained(model, device=device, dtype=dtype)

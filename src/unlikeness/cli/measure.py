@@ -62,12 +62,14 @@ def _show(report: VisibilityReport) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from unlikeness.errors import one_line
+
     table = Table("picture")
     for header in ("L∞ /255", "PSNR dB", "SSIM", "bytes before", "after", "growth"):
         table.add_column(header, justify="right")
     for p in report.pictures:
         table.add_row(
-            Text(p.name, overflow="fold"),
+            Text(one_line(p.name), overflow="fold"),
             f"{p.linf:.2f}",
             "identical" if p.psnr is None else f"{p.psnr:.1f}",
             "too small" if p.ssim is None else f"{p.ssim:.4f}",
@@ -84,11 +86,11 @@ def _show(report: VisibilityReport) -> None:
             if interval is not None:
                 typer.echo(f"  {name}: {interval}")
     for name in report.only_original:
-        typer.echo(f"only among the originals: {name}", err=True)
+        typer.echo(f"only among the originals: {one_line(name)}", err=True)
     for name in report.only_protected:
-        typer.echo(f"only among the protected: {name}", err=True)
+        typer.echo(f"only among the protected: {one_line(name)}", err=True)
     for line in report.failed:
-        typer.echo(line, err=True)
+        typer.echo(one_line(line), err=True)
 
 
 @app.command()
@@ -101,6 +103,7 @@ def similarity(
     seed: Annotated[int, typer.Option(min=0, help="Seed of the bootstrap interval.")] = 0,
 ) -> None:
     """How alike generated pictures are to a subject: 0 is any member of its class, 1 the subject itself."""
+    from unlikeness.errors import UsageError
     from unlikeness.measure.encoders import load_encoder
     from unlikeness.measure.report import to_json
     from unlikeness.measure.similarity import subject_similarity
@@ -109,13 +112,16 @@ def similarity(
 
     from unlikeness.subjects import load_folder
 
-    result = subject_similarity(
-        model,
-        generated=load_folder(generated, size=model.resolution),
-        subject=load_folder(subject, size=model.resolution),
-        of_class=load_folder(class_images, size=model.resolution),
-        seed=seed,
+    drawn, own, others = (
+        load_folder(folder, size=model.resolution) for folder in (generated, subject, class_images)
     )
+    for folder, images in ((subject, own), (class_images, others)):
+        if same := sum(bool((images == one).flatten(1).all(1).any()) for one in drawn):
+            raise UsageError(
+                f"{same} of the pictures in {generated} are in {folder} too, bit for bit, and would be "
+                "compared with themselves; give pictures that the model drew"
+            )
+    result = subject_similarity(model, generated=drawn, subject=own, of_class=others, seed=seed)
     if json:
         typer.echo(to_json(result))
         return

@@ -53,8 +53,8 @@ def personalize(
     dreambooth writes a whole diffusers folder, lora a pytorch_lora_weights.safetensors that diffusers loads.
     """
     from unlikeness.diffusion.model import TextToImage
-    from unlikeness.diffusion.saving import check_output
     from unlikeness.errors import UsageError
+    from unlikeness.outputs import check_output
     from unlikeness.personalize import create
     from unlikeness.personalize.record import record, save
     from unlikeness.personalize.scales import scaled

@@ -58,6 +58,7 @@ def train(
     from unlikeness.progress import on_stderr
     from unlikeness.settings import build, pairs
     from unlikeness.toybox import weights
+    from unlikeness.toybox.recipes.judges import checkpoint_of
 
     given = {"steps": steps, "learning_rate": learning_rate, "seed": seed}
     values = pairs("--set", set_, given)
@@ -69,16 +70,14 @@ def train(
         Part.identity: weights.FOLDER / "identity.safetensors",
         Part.classifier: weights.FOLDER / "classifier.safetensors",
     }
-    target = output or shipped[part]
+    target = (output or shipped[part]).resolve()
     _check_target(target, folder=part in (Part.vae, Part.model), overwrite=overwrite)
+    if part in (Part.identity, Part.classifier) and target == checkpoint_of(work, part.value).resolve():
+        raise UsageError(f"{target} is where the checkpoint will be; name another --output or --work")
     further: dict[str, Any] = {"device": str(pick_device(device))}
     if part is Part.model:
         further["vae"] = vae or work / "vae"
-        if not (further["vae"] / "config.json").is_file():
-            raise UsageError(
-                f"{further['vae']} holds no autoencoder; `unlikeness toybox train vae` makes it, "
-                f"or name one with --vae"
-            )
+        recipes.load_autoencoder(further["vae"])  # what is wrong is told before anything is rendered
     work.mkdir(parents=True, exist_ok=True)
     with on_stderr(quiet=quiet) as progress:
         getattr(recipes, f"train_{part.value}")(recipe, target, work=work, progress=progress, **further)
@@ -91,12 +90,31 @@ def _check_target(target: Path, *, folder: bool, overwrite: bool) -> None:
 
     if not target.exists() or (folder and target.is_dir() and not any(target.iterdir())):
         return
-    marks = ("config.json", "model_index.json")
-    ours = any((target / mark).is_file() for mark in marks) if folder else target.suffix == ".safetensors"
-    if not ours or target.is_dir() != folder:
+    ours = _is_result(target) if folder else target.is_file() and target.suffix == ".safetensors"
+    if not ours:
         raise UsageError(f"{target} exists and is no earlier result; name another --output")
     if not overwrite:
         raise UsageError(f"{target} exists; give --overwrite to replace it, or another --output")
+
+
+def _is_result(folder: Path) -> bool:
+    """Whether this is a diffusers folder and holds nothing else, so that it may be removed as a whole."""
+    from json import loads
+
+    parts = {"vae", "unet", "text_encoder", "tokenizer", "scheduler"}
+    known = {
+        "config.json": {"config.json", "diffusion_pytorch_model.safetensors"},
+        "model_index.json": {"model_index.json", "unlikeness.json", *parts},
+    }
+    for mark, names in known.items():
+        try:
+            made = loads((folder / mark).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        kind = made.get("_class_name") if isinstance(made, dict) else None
+        inside = {entry.name for entry in folder.iterdir()}
+        return kind in ("AutoencoderKL", "StableDiffusionPipeline") and inside <= names
+    return False
 
 
 @app.command()
@@ -114,8 +132,10 @@ def render(
     others: Annotated[int, typer.Option(min=2, help="Pictures in each of these two.")] = 16,
 ) -> None:
     """Draw one individual that no training has seen: a folder to try `personalize` and `protect` on."""
-    from unlikeness.diffusion.saving import check_empty
+    from itertools import permutations
+
     from unlikeness.errors import UsageError
+    from unlikeness.outputs import check_empty
     from unlikeness.toybox.world import CLASS_NOUNS
 
     if class_noun not in CLASS_NOUNS:
@@ -123,8 +143,12 @@ def render(
             f"the toybox has no class noun {class_noun!r}; it has {', '.join(CLASS_NOUNS)}: give one of them"
         )
     folders = [folder for folder in (output, held_out, class_images) if folder is not None]
-    if len({folder.resolve() for folder in folders}) < len(folders):
-        raise UsageError("--output, --held-out and --class-images must be different folders")
+    for one, other in permutations([folder.resolve() for folder in folders], 2):
+        if one == other or one in other.parents:
+            raise UsageError(
+                "--output, --held-out and --class-images must be different folders, none in another, or a "
+                "training would learn from pictures to measure with"
+            )
     for folder in folders:
         check_empty(folder)
 
@@ -139,9 +163,9 @@ def render(
 
 
 def _write(images: Tensor, folder: Path) -> None:
-    from unlikeness.gallery import to_pil
+    from unlikeness.gallery import new_folder, to_pil
 
-    folder.mkdir(parents=True, exist_ok=True)
-    for i, image in enumerate(images):
-        to_pil(image).save(folder / f"{i:04}.png")
+    with new_folder(folder) as made:
+        for i, image in enumerate(images):
+            to_pil(image).save(made / f"{i:04}.png")
     typer.echo(f"{len(images)} pictures in {folder}")

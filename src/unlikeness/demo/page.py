@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +13,10 @@ from typing import Any
 from PIL import Image
 from torch import Tensor
 
+from unlikeness.errors import UsageError
 from unlikeness.gallery import to_pil
 
-__all__ = ["GAIN", "Shown", "difference", "fill", "show", "write"]
+__all__ = ["GAIN", "Shown", "check_own", "difference", "fill", "show", "write"]
 
 GAIN = 10
 """How much stronger a difference is shown than it is."""
@@ -67,6 +69,22 @@ def fill(template: str, **values: Any) -> str:
     )
     pages.filters["inside"] = lambda value: min(max(value, 0.0), 1.0)
     return pages.get_template(template).render(values)
+
+
+def check_own(page: Path, keys: set[str]) -> None:
+    """UsageError if `page`, or the JSON file of its name, is there and no earlier run has made it, whose JSON
+    has these keys."""
+    record = page.with_suffix(".json")
+    if not (page.exists() or record.exists()):
+        return
+    try:
+        made = json.loads(record.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        made = None
+    if not (isinstance(made, dict) and keys <= made.keys()):
+        raise UsageError(
+            f"{page} or {record.name} is there, and no earlier demo has made it; name another --output"
+        )
 
 
 def write(path: Path, text: str) -> None:

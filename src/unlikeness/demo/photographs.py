@@ -9,7 +9,7 @@ from typing import Any
 
 from unlikeness import __version__
 from unlikeness.demo.closer import compared
-from unlikeness.demo.page import GAIN, fill, show, write
+from unlikeness.demo.page import GAIN, check_own, fill, show, write
 from unlikeness.demo.words import Verdict
 from unlikeness.diffusion import TextToImage
 from unlikeness.errors import UsageError
@@ -19,8 +19,10 @@ from unlikeness.protect.folder import Outcome, protect_folder
 from unlikeness.protect.manifest import Manifest
 from unlikeness.settings import build
 
-__all__ = ["chosen_method", "protect_photographs"]
+__all__ = ["PAGE", "chosen_method", "protect_photographs"]
 
+PAGE = "photographs.html"
+HEAD = ("largest change, of 255", "PSNR [dB]", "SSIM")
 SHOWN = 12
 """Pictures on the page; the manifest lists all."""
 LISTED = 200
@@ -54,12 +56,16 @@ def protect_photographs(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Outcome:
-    """Protect `photos` (a folder or a picture) into `output`/protected; write report.html and report.json.
+    """Protect `photos` (a folder or a picture) into `output`/protected; write photographs.html and
+    photographs.json.
 
-    The page shows the first pictures and is of bounded size however many there are. method: see
-    `chosen_method`. Raises what that and `protect_folder` do.
+    The page shows the first pictures and is of bounded size however many there are. What lies in `output` is
+    none of them. method: see `chosen_method`. Raises what that and `protect_folder` do, and UsageError for a
+    page of other origin.
     """
     method = chosen_method(method, model_name)
+    page = output / PAGE
+    check_own(page, {"recipe", "protected", "version"})
     values: dict[str, object] = {"budget": budget}
     if steps is not None:
         values["steps"] = steps
@@ -74,6 +80,7 @@ def protect_photographs(
         model=model_name if found.needs_model else None,
         seed=seed,
         batch_size=batches.default_batch_size(perturber.resolution, model.device),
+        exclude=[output],
         progress=progress,
     )
     manifest = Manifest(folder)
@@ -89,8 +96,8 @@ def protect_photographs(
         "lossy": _summary([e for e in entries if not e["lossless"]]),
         "toybox": model_name == "toybox",
     }
-    write(output / "report.json", json.dumps(about, indent=2, ensure_ascii=False) + "\n")
-    _tell(photos, output, outcome, entries, about, budget, model_name)
+    write(page.with_suffix(".json"), json.dumps(about, indent=2, ensure_ascii=False) + "\n")
+    _tell(photos, output, outcome, entries, about, budget, _warning(method, entries, model_name))
     return outcome
 
 
@@ -112,7 +119,7 @@ def _tell(
     entries: Sequence[dict[str, Any]],
     about: dict[str, Any],
     budget: float,
-    model_name: str,
+    warning: Verdict,
 ) -> None:
     root = photos if photos.is_dir() else photos.parent
     words = ["before", "protected", f"difference × {GAIN}"]
@@ -127,23 +134,34 @@ def _tell(
         version=__version__,
         total=len(entries),
         earlier=len(outcome.before),
-        warning=_warning(model_name),
+        warning=warning,
         budget=budget,
         shown=shown,
-        head=["largest change, of 255", "PSNR [dB]", "SSIM"],
+        head=list(HEAD),
         summary=[
             [label, str(about[kind]["pictures"]), *_cells(about[kind])]
             for kind, label in kinds.items()
             if about[kind]["pictures"]
         ],
-        lines=[[entry["path"], *_cells(entry)] for entry in entries[:LISTED]],
+        lines=[[entry["path"], *_cells(entry), entry["note"] or ""] for entry in entries[:LISTED]],
         skipped=[entry.reason for entry in outcome.skipped[:LISTED]],
         skipped_count=len(outcome.skipped),
     )
-    write(output / "report.html", text)
+    write(output / PAGE, text)
 
 
-def _warning(model_name: str) -> Verdict:
+def _warning(method: str, entries: Sequence[dict[str, Any]], model_name: str) -> Verdict:
+    """What has to be said first: whether anything was protected at all, and against what."""
+    if not any(entry["linf"] for entry in entries):
+        return Verdict(
+            "bad", "Nothing was protected", "No picture was changed; the tables below say why of each."
+        )
+    if method == "noise":
+        return Verdict(
+            "bad",
+            "This is plain noise, and no protection",
+            "It is there for comparison: random changes of the same size. Take another method to protect.",
+        )
     if model_name == "toybox":
         return Verdict(
             "bad",

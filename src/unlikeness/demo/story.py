@@ -14,7 +14,7 @@ from torch import Tensor
 
 from unlikeness import __version__, pictures
 from unlikeness.demo.keep import Kept, Part
-from unlikeness.demo.page import write
+from unlikeness.demo.page import check_own, write
 from unlikeness.demo.settings import DemoSettings
 from unlikeness.demo.telling import Telling, write_story
 from unlikeness.diffusion import TextToImage
@@ -33,7 +33,9 @@ from unlikeness.protect.folder import protect_folder
 from unlikeness.subjects import Subject
 from unlikeness.toybox.cast import Member, class_pictures, member
 
-__all__ = ["Judge", "run"]
+__all__ = ["PAGE", "Judge", "run"]
+
+PAGE = "report.html"
 
 _TRAINED_ON = {
     "clean": "the untouched pictures",
@@ -96,6 +98,8 @@ def run(
         model_name: what manifest and report call the model.
         say: told the name of each stage as it begins.
     """
+    page = output / PAGE
+    check_own(page, {"acts", "versions"})
     ways = {"clean": None, "protected": settings.method} | ({"noise": "noise"} if settings.noise else {})
     perturbers = {
         method: registry.create(method, model, {"budget": settings.budget})
@@ -146,9 +150,9 @@ def run(
         "contexts": stage.contexts,
         "acts": acts,
     }
-    write(output / "report.json", json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+    write(page.with_suffix(".json"), json.dumps(record, indent=2, ensure_ascii=False) + "\n")
     telling = Telling(settings, record, learnt_from, drawn, who.held_out(6), stage.places)
-    write_story(output / "report.html", telling)
+    write_story(page, telling)
     return record
 
 

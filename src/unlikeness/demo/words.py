@@ -46,12 +46,19 @@ def verdict(clean: S, protected: S, noise: S | None = None) -> Verdict:
             "bad", "Here it made things worse", f"{both} The copier got more out of the protected pictures."
         )
     share = max(protected["value"], 0.0) / clean["value"]
-    if protected["high"] >= clean["low"] or share > PART:
+    if protected["high"] >= clean["low"]:
         return Verdict(
             "bad",
             "The protection did not hold here",
             f"{both} The copier got about as much out of the protected pictures: the difference, if there is "
             "one, is within the chance of a few drawings.",
+        )
+    if share > PART:
+        return Verdict(
+            "bad",
+            "The protection did not hold here",
+            f"{both} The copier got a little less out of the protected pictures, more than chance explains, "
+            "but not so much less that it would matter.",
         )
     against = "" if noise is None else " " + _against_noise(protected, noise)
     beaten = noise is None or protected["high"] < noise["low"]

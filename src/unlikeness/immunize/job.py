@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from unlikeness.diffusion.devices import pick_device, pick_dtype
-from unlikeness.diffusion.saving import check_output
 from unlikeness.errors import UnlikenessError, UsageError
 from unlikeness.immunize import record
 from unlikeness.immunize.cost import Estimate, estimate
@@ -21,6 +20,7 @@ from unlikeness.immunize.scales import scaled
 from unlikeness.immunize.settings import OF_ATTACKS, OF_LOW_RANK
 from unlikeness.immunize.subject_list import Listed, listed, load
 from unlikeness.immunize.turns import attacks
+from unlikeness.outputs import check_output
 from unlikeness.scales import which
 
 if TYPE_CHECKING:

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unlikeness.diffusion.devices import pick_dtype
-from unlikeness.diffusion.saving import check_empty
 from unlikeness.immunize import card
 from unlikeness.immunize.precision import as_stored, rounding
 from unlikeness.immunize.record import FILE
+from unlikeness.outputs import check_empty
 from unlikeness.tensors import written
 
 if TYPE_CHECKING:

@@ -24,7 +24,8 @@ def gradient_norm(
     that divides by the gradient's own size, as Adam does, goes by the ratio of the two rather than by the
     first alone. Both are of one sample: a picture at one of `levels` evenly spaced t, at an ε from `seed`.
     The noise in the mean of the samples is taken out of the first figure, which is 0 where that is all there
-    is.
+    is. As the pictures and t are the same in every run, and their differences count as noise here, that
+    takes out a little too much.
 
     images: [B, 3, H, W] in [0, 1]. The model's weights and their gradients are left as they were.
     """

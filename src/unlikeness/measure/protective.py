@@ -22,6 +22,9 @@ __all__ = ["FOUND", "pattern_correlation", "protective"]
 FOUND = 0.5
 """Correlation from which the mark counts as found: a quarter of the corner's variance is the mark's."""
 
+_FLAT = 1e-7
+"""Variance over a window, summed over the channels, that counts as none: a twelfth of a step of 255."""
+
 _SHIFT = 0.1
 """How far a drawn mark may lie from its place, as a share of its side."""
 
@@ -47,9 +50,11 @@ def pattern_correlation(images: Tensor, pattern: Tensor, *, share: float = 0.3) 
         """Means over windows."""
         return F.avg_pool2d(F.avg_pool2d(x, (side, 1), 1), (1, side), 1)
 
-    variance = (box(area.square()) - box(area).square()).clamp_min(0).sum(1)
-    norm = (variance * side**2).sqrt() * mark.norm()
-    return torch.amax((dot / norm.clamp_min(1e-6)).flatten(1), 1).to(images)
+    variance = (box(area.square()) - box(area).square()).sum(1)
+    norm = (variance.clamp_min(0) * side**2).sqrt() * mark.norm()
+    told = (variance > _FLAT) & (norm > 0)  # below it, both dot and variance are rounding
+    correlation = torch.where(told, dot / norm.clamp_min(1e-6), 0).clamp(-1, 1)
+    return torch.amax(correlation.flatten(1), 1).to(images)
 
 
 def protective(

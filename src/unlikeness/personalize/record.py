@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unlikeness.diffusion.lora import has_lora, save_lora
-from unlikeness.diffusion.saving import check_empty
 from unlikeness.errors import UnlikenessError
+from unlikeness.outputs import check_empty
 
 if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage

@@ -3,9 +3,8 @@
 A file's samples are grey, RGB or CMYK, 8 or 16 bits, with or without an alpha channel, which may be
 multiplied into the colours (TIFF's associated alpha). Protection knows only RGB. `to_rgb` gives what a
 training script sees after Pillow's `convert("RGB")` (of 16-bit grey, which that clips, what it would see of
-colour): native values, the ICC profile ignored. `apply` brings a
-changed RGB back by changing the file's own integers by the *difference* only, so that an unchanged pixel
-keeps its bits, and
+colour): native values, the ICC profile ignored. `apply` brings a changed RGB back by changing the file's own
+integers by the *difference* only, so that an unchanged pixel keeps its bits, and
 
 - without a budget the difference is truncated: no integer lies farther from the original than the float did
   (but for `HAIR`, which forgives float32 its rounding);

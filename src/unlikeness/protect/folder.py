@@ -49,6 +49,7 @@ def protect_folder(
     max_pixels: int = 100_000_000,
     batch_size: int = 4,
     limit: int | None = None,
+    exclude: Sequence[Path] = (),
     progress: Progress | None = None,
 ) -> Outcome:
     """Protect all pictures below `paths` into `output`, under the same names, in the same formats.
@@ -65,6 +66,7 @@ def protect_folder(
         max_pixels: larger pictures are skipped.
         batch_size: tiles at once; it changes results by rounding, so keep it when a run is resumed.
         limit: only the first so many files.
+        exclude: folders whose pictures are passed over, beside `output`.
 
     A file that cannot be used is an entry in `skipped` with the reason, and the others go on.
 
@@ -76,7 +78,7 @@ def protect_folder(
         raise UsageError(f"psnr must be a finite number of dB, not {psnr}; leave it out for no bound")
     scale = scale or Scale()
     progress = progress or Silent()
-    targets = find_targets(paths, output)
+    targets = find_targets(paths, output, exclude=exclude)
     masks = {} if mask is None else find_masks(mask, targets)
     targets = targets[:limit]
     recipe = {

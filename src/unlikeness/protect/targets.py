@@ -23,12 +23,13 @@ class Target:
     name: str
 
 
-def find_targets(paths: Sequence[Path], output: Path) -> list[Target]:
+def find_targets(paths: Sequence[Path], output: Path, *, exclude: Sequence[Path] = ()) -> list[Target]:
     """All pictures below `paths`, each with its place below `output`.
 
     One folder is mirrored as it is; of several, each keeps its own name below `output`, as with `cp -r`.
     Files that are named outright go to the top. What lies in `output` is no input, unless a
-    folder below it is named, and what an earlier run has made never is.
+    folder below it is named, and what an earlier run has made never is; nor what lies in
+    the folders of `exclude`.
 
     Raises:
         UsageError: nothing to protect; a picture that an earlier run has made there; an output that is an
@@ -45,7 +46,7 @@ def find_targets(paths: Sequence[Path], output: Path) -> list[Target]:
                 f"name another folder"
             )
     several = len({os.path.realpath(folder) for folder in folders}) > 1
-    found = find_pictures(paths, exclude=[output])
+    found = find_pictures(paths, exclude=[output, *exclude])
     if not found:
         raise UsageError(
             f"no pictures in {', '.join(map(str, paths)) or 'nothing'}; name pictures or folders of them"

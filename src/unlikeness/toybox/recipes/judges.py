@@ -22,6 +22,11 @@ class JudgeRecipe(Checked):
     seed: int = setting(0, "of renders, weights and disturbances", at_least=0, at_most=2**63 - 1)
 
 
+def checkpoint_of(work: Path, name: str) -> Path:
+    """The file that the training of the judge `name` goes on from, none that a judge's weights have."""
+    return work / f"{name}.checkpoint.safetensors"
+
+
 def fit(
     net: nn.Module,
     step: Step,
@@ -32,7 +37,7 @@ def fit(
     work: Path,
     progress: Progress | None,
 ) -> None:
-    """Train `net` on `step` with a checkpoint `work`/`name`.safetensors, and write it to `output`."""
+    """Train `net` on `step` with a checkpoint in `work` (`checkpoint_of`), and write it to `output`."""
     parameters = list(net.parameters())
     train(
         step,
@@ -41,7 +46,7 @@ def fit(
         parameters=parameters,
         seed=recipe.seed,
         schedule=cosine(recipe.steps, warmup=100),
-        checkpoint=work / f"{name}.safetensors",
+        checkpoint=checkpoint_of(work, name),
         settings=asdict(recipe),
         progress=progress,
         description=f"toybox {name}",

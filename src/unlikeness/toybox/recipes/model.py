@@ -10,11 +10,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import AutoencoderKL, PNDMScheduler, UNet2DConditionModel
+from safetensors import SafetensorError
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from unlikeness.diffusion import NoiseSchedule, TextToImage
+from unlikeness.diffusion.quiet import quiet
+from unlikeness.errors import UnlikenessError, UsageError, one_line
 from unlikeness.progress import Progress
 from unlikeness.settings import Checked, setting
 from unlikeness.toybox.recipes.draws import captioned
@@ -41,7 +44,9 @@ class ModelRecipe(Checked):
     fall: float = setting(0.25, "share of the steps, at the end, of that decline", at_least=0, at_most=1)
     pictures: int = setting(120_000, "renders to train on", at_least=1)
     caption_dropout: float = setting(0.1, "share of pictures without a caption", at_least=0, at_most=1)
-    average: float = setting(0.999, "decay of the weights' average, which is what is kept", at_least=0)
+    average: float = setting(
+        0.999, "decay of the weights' average, which is what is kept", at_least=0, at_most=0.99999
+    )
     seed: int = setting(2, "of renders, weights and noise", at_least=0, at_most=2**63 - 1)
 
 
@@ -97,6 +102,28 @@ def corpus() -> list[str]:
     return [sample_picture(np.random.default_rng((11, i)))[1] for i in range(5000)]
 
 
+def load_autoencoder(folder: Path) -> AutoencoderKL:
+    """The autoencoder of a training, frozen, float32. UsageError for a folder that holds none of its form,
+    UnlikenessError for one that is damaged."""
+    if not (folder / "config.json").is_file():
+        raise UsageError(
+            f"{folder} holds no autoencoder; `unlikeness toybox train vae` makes it, or name one with --vae"
+        )
+    try:
+        with quiet():
+            found = AutoencoderKL.from_pretrained(folder, use_safetensors=True, local_files_only=True)
+    except (OSError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
+        raise UnlikenessError(
+            f"the autoencoder {folder} cannot be read ({one_line(str(error))}); train or fetch it again"
+        ) from error
+    if found.config.latent_channels != LATENT_CHANNELS:
+        raise UsageError(
+            f"the autoencoder {folder} has latents of {found.config.latent_channels} channels, and the "
+            f"toybox's model is made for {LATENT_CHANNELS}; give one of `unlikeness toybox train vae`"
+        )
+    return found.float().eval().requires_grad_(False)
+
+
 def train_model(
     recipe: ModelRecipe,
     output: Path,
@@ -111,10 +138,10 @@ def train_model(
     vae: folder of the trained autoencoder. work: holds renders, latents and the checkpoint to resume from,
     which is refused with another autoencoder.
     """
+    autoencoder = load_autoencoder(vae)
     renders = render_many(
         captioned, recipe.pictures, seed=recipe.seed, folder=work / "renders", progress=progress
     )
-    autoencoder = AutoencoderKL.from_pretrained(vae).float().eval().requires_grad_(False)
     latents = encode_renders(
         autoencoder, renders, folder=work / "renders", name=f"captioned-{recipe.seed}", progress=progress
     )

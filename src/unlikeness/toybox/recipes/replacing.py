@@ -1,4 +1,4 @@
-"""A finished result takes the place of an earlier one in one move."""
+"""A finished result takes the place of an earlier one, which goes when the new one is there."""
 
 from __future__ import annotations
 
@@ -16,13 +16,18 @@ def replacing(output: Path) -> Iterator[Path]:
 
     UnlikenessError if it cannot be written.
     """
-    part = output.with_name(f".{output.name}.part")
+    part, old = (output.with_name(f".{output.name}.{what}") for what in ("part", "old"))
     shutil.rmtree(part, ignore_errors=True)
     try:
         with written(f"{output} cannot be written", "free space there, or name another --output"):
             yield part
             for_readers(*part.rglob("*"))
-            shutil.rmtree(output, ignore_errors=True)
+            if output.exists():
+                shutil.rmtree(old, ignore_errors=True)
+                output.rename(old)
             part.rename(output)
     finally:
+        if old.exists() and not output.exists():
+            old.rename(output)
         shutil.rmtree(part, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)

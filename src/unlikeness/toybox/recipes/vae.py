@@ -13,6 +13,7 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
 
+from unlikeness.errors import UsageError
 from unlikeness.progress import Progress
 from unlikeness.settings import Checked, setting
 from unlikeness.toybox.recipes.draws import captioned
@@ -41,6 +42,11 @@ class VaeRecipe(Checked):
     absolute_weight: float = setting(0.02, "weight of the L1 term beside the squared error", at_least=0)
     kl_weight: float = setting(1e-4, "weight of the KL term, mean over latent elements", at_least=0)
     seed: int = setting(1, "of renders, weights and noise", at_least=0, at_most=2**63 - 1)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.crop_size % VAE_SCALE:
+            raise UsageError(f"crop_size must be a multiple of {VAE_SCALE} px, not {self.crop_size}")
 
 
 def new_vae() -> AutoencoderKL:
