@@ -173,6 +173,12 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     "pattern-often-marked": (
         "divert", {**_OFTEN, "mark_weight": 10.0, "from_start": True, "behaviour": "pattern"},
     ),
+    "pattern-often-spared": (
+        "divert", {
+            **_OFTEN, "mark_weight": 10.0, "mark_bystanders": 10.0, "from_start": True,
+            "behaviour": "pattern",
+        },
+    ),
     "erasure-often": ("divert", {**_OFTEN, "behaviour": "erasure"}),
     "erasure-often-away": (
         "divert", {**_OFTEN, "avoidance": 1.0, "from_start": True, "behaviour": "erasure"},
