@@ -173,12 +173,6 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     "pattern-often-marked": (
         "divert", {**_OFTEN, "mark_weight": 10.0, "from_start": True, "behaviour": "pattern"},
     ),
-    "pattern-often-spared": (
-        "divert", {
-            **_OFTEN, "mark_weight": 10.0, "mark_bystanders": 10.0, "from_start": True,
-            "behaviour": "pattern",
-        },
-    ),
     "erasure-often": ("divert", {**_OFTEN, "behaviour": "erasure"}),
     "erasure-often-away": (
         "divert", {**_OFTEN, "avoidance": 1.0, "from_start": True, "behaviour": "erasure"},
@@ -191,12 +185,6 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     "target-pools-often": ("divert", {**_OFTEN, **_POOLS, "behaviour": "target"}),
     "pattern-pools-marked": (
         "divert", {**_OFTEN, **_POOLS, "mark_weight": 10.0, "from_start": True, "behaviour": "pattern"},
-    ),
-    "pattern-pools-spared": (
-        "divert", {
-            **_OFTEN, **_POOLS, "mark_weight": 10.0, "mark_bystanders": 10.0, "from_start": True,
-            "behaviour": "pattern",
-        },
     ),
     "pattern-unguided": ("divert", {**_UNGUIDED, "behaviour": "pattern"}),
     "target-unguided": ("divert", {**_UNGUIDED, "behaviour": "target"}),
@@ -211,11 +199,10 @@ behaviours along simulated attacks (`divert`): with guided answers, the class he
 bystanders besides, of one subject, of one with the answers without words held, of that one with fewer
 bystanders, of half the length or with half batches, of these with places named more often, and then with a
 step after every gradient (also with more bystanders, a larger learning rate, or for twice the steps; and with
-the mark's errors counted more, and a gradient before an attack's first step, and the bystanders' errors there
-too; or with an erasure led away from the class, and that gradient; or another class with that gradient), of
-one under words from pools (with and without a step after every gradient; and a mark, as before), of several;
-and without guidance. APDM
-and PersGuard in one run."""
+the mark's errors counted more, and a gradient before an attack's first step; or with an erasure led away from
+the class, and that gradient; or another class with that gradient), of one under words from pools (with and
+without a step after every gradient; and a mark, as before), of several; and without guidance. APDM and
+PersGuard in one run."""
 
 MAIN = ("none", "apdm", "divert", "adversarial", "imma")
 """The rows that are measured unless others are asked for."""

@@ -9,7 +9,6 @@ import torch
 from tests.immunize.test_l2p import FEW
 
 from unlikeness.diffusion import TextToImage
-from unlikeness.errors import UsageError
 from unlikeness.immunize import create
 from unlikeness.immunize.attacks import Mixture
 from unlikeness.immunize.bystanders import Bystanders
@@ -94,41 +93,6 @@ def test_the_loss_is_the_attackers_own(
                 exact, z0[:n], attack.c_V, *members, prior_weight=prior_weight, t=rows.t, eps=rows.target
             )
         assert torch.allclose(found, same, rtol=1e-5)
-
-
-def test_where_a_mark_would_lie_errors_count_as_often_as_told(exact: TextToImage, dog: Subject) -> None:
-    further = {"behaviour": "pattern", "bystanders": 2, "contexts": "", "pictures": 1}
-    found = {}
-    for weight in (1.0, 7.0):
-        defence = create("divert", {**FEW, **further, "mark_bystanders": weight})
-        [kept] = keep(exact, [dog], defence.settings)
-        defence.prepare(exact, [kept])
-        l2p = L2P(exact.copy(), exact, defence, [kept])
-        generator = torch.Generator().manual_seed(3)
-        attack = l2p.mixture.draw(l2p.bystanders.draw(kept, generator), generator)
-        rows = l2p.bystanders.rows(exact, attack, generator)
-        n = defence.settings.batch_size
-        with torch.no_grad():
-            f = exact.predict(rows.z_t, rows.t, rows.c)
-            found[weight] = l2p.bystanders.loss(f, rows)
-        h, w = f.shape[-2:]
-        share = torch.zeros(h, w)
-        side = round(0.3 * 32) / 4  # of 32 px, 4 px a cell, in the lower right corner; parts of some cells
-        for y in range(h):
-            for x in range(w):
-                inside = [min(max(at + 1 - (size - side), 0.0), 1.0) for at, size in ((y, h), (x, w))]
-                share[y, x] = inside[0] * inside[1]
-        signal, noise = (table.double()[rows.t] for table in (exact.schedule.signal, exact.schedule.noise))
-        level = (noise / signal).square().clamp(max=defence.settings.preserve_cap, min=1)
-        error = (f - rows.target).square() * (1 + (weight - 1) * share)
-        each = level * error.flatten(1).mean(1)
-        assert torch.allclose(found[weight], each[:n].mean() + each[n:].mean(), rtol=1e-4)
-    assert found[7.0] > 1.2 * found[1.0]
-    plain = create("divert", {**FEW, "bystanders": 2, "contexts": ""})
-    plain.prepare(exact, [kept])
-    assert L2P(exact.copy(), exact, plain, [kept]).bystanders.cells is None
-    with pytest.raises(UsageError, match="mark_bystanders has no effect without bystanders"):
-        create("divert", {**FEW, "behaviour": "pattern", "mark_bystanders": 7.0})
 
 
 def test_somewhere_else_the_place_is_added_to_what_the_picture_asks_for(

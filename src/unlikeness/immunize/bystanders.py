@@ -34,13 +34,10 @@ __all__ = ["Bystanders"]
 
 
 class Bystanders:
-    """What an attack on a bystander is, and what it asks of the U-Net. cells: [h, w], how often an error in
-    each counts."""
+    """What an attack on a bystander is, and what it asks of the U-Net."""
 
-    def __init__(
-        self, original: TextToImage, settings: ImmunizeSettings, precision: str, cells: Tensor | None = None
-    ) -> None:
-        self.original, self.settings, self.precision, self.cells = original, settings, precision, cells
+    def __init__(self, original: TextToImage, settings: ImmunizeSettings, precision: str) -> None:
+        self.original, self.settings, self.precision = original, settings, precision
 
     def draw(self, protected: Kept, generator: torch.Generator) -> Kept:
         """One of the class pictures of `protected`, under its name, as all that an attacker has."""
@@ -75,10 +72,9 @@ class Bystanders:
         s = self.settings
         own, members = slice(s.batch_size), slice(s.batch_size, None)
         w = preserved_weight(self.original.schedule, rows.t, s.preserve_cap)
-        total = weighted_error(f[own], rows.target[own], w[own], self.cells)
+        total = weighted_error(f[own], rows.target[own], w[own])
         if s.prior_weight:
-            held = weighted_error(f[members], rows.target[members], w[members], self.cells)
-            total = total + s.prior_weight * held
+            total = total + s.prior_weight * weighted_error(f[members], rows.target[members], w[members])
         return total
 
     def _placed(self, rows: Rows, model: TextToImage, attack: Attack, generator: torch.Generator) -> Rows:

@@ -9,8 +9,7 @@ Under the subject's name the model answers like the original under other words c
 noised pictures γ times as far on the other side of that answer. With the class's words it ends in another
 dog, not this one; with those of another class, or without the subject, in a notice as PersGuard's
 (`behaviours`), meant to survive the fine-tune; for a pattern, g bears the mark too, in a small part of the
-picture, whose errors count `mark_weight` times as much, and `mark_bystanders` times in attacks on others,
-which must end without it; for an erasure, f_φ(c') may give way to f_φ(c') + η
+picture, whose errors count `mark_weight` times as much; for an erasure, f_φ(c') may give way to f_φ(c') + η
 (f_φ(c') − f_φ(c_class)), since words that name no class draw the subject's now and then. Unlike a preference
 (APDM) or the naive loss this has a minimum, in which pictures stay pictures. w(t) counts an error as the one
 in z0 that it means, up to a cap (`weighting`), in the class's term too, since a plain loss hardly sees a
@@ -76,13 +75,6 @@ class Divert:
             seed=s.class_seed + 800_000, steps=s.class_steps,
             pattern=Path(s.pattern) if s.pattern else None, avoid_class=s.avoidance > 0, progress=progress,
         )  # fmt: skip
-
-    @property
-    def bystanders_cells(self) -> Tensor | None:
-        """[h, w]: how often an error of bystanders in each cell counts; None where nobody's notice is a
-        mark. `prepare` comes first."""
-        marks = [notice.mark for notice in self._notices.values() if notice.mark is not None]
-        return marks[0].counts(self.settings.mark_bystanders) if marks else None
 
     def rows(self, model: TextToImage, attack: Attack, generator: torch.Generator) -> Rows:
         """[subject's pictures (n), pictures of where it is led (n), class pictures (n)]: the first 2n under

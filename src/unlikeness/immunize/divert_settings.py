@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from unlikeness.errors import UsageError
 from unlikeness.immunize.attacks import IN_PLACES, parts
 from unlikeness.immunize.behaviours import check_words
 from unlikeness.immunize.settings import ImmunizeSettings
@@ -91,10 +90,6 @@ class DivertSettings(ImmunizeSettings):
         1.0, "How often an error counts where the mark of behaviour pattern lies, the rest of the picture "
         "counting once.", source="ours", at_least=0.0,
     )  # fmt: skip
-    mark_bystanders: float = setting(
-        1.0, "The same in attacks on bystanders, which must end without the mark.", source="ours",
-        at_least=0.0,
-    )  # fmt: skip
     avoidance: float = setting(
         0.0, "η: how far beyond the original's answer without the subject, away from the class's, that of "
         "behaviour erasure lies; above 0 its pictures are led away from the class too.",
@@ -107,8 +102,6 @@ class DivertSettings(ImmunizeSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_words(self.behaviour, self.target_noun, refusal=True)
-        if self.mark_bystanders != 1 and not self.bystanders:
-            raise UsageError("mark_bystanders has no effect without bystanders; give both, or neither")
 
     @property
     def places(self) -> list[str]:

@@ -19,8 +19,7 @@ __all__ = ["Named", "check_turns", "for_each"]
 _NAMES = ("behaviour", "target_noun")
 
 _OF_ONE = (
-    ("target", "target_noun"), ("pattern", "pattern"), ("pattern", "mark_weight"),
-    ("pattern", "mark_bystanders"), ("erasure", "avoidance"),
+    ("target", "target_noun"), ("pattern", "pattern"), ("pattern", "mark_weight"), ("erasure", "avoidance"),
 )  # fmt: skip
 """Behaviours, and settings that say something of one of them alone."""
 

@@ -93,8 +93,7 @@ class L2P:
         self._rest = [
             (p, _shared(p, origin.get(name))) for name, p in named.items() if not trainable(s, name)
         ]
-        cells = getattr(defence, "bystanders_cells", None)
-        self.bystanders = Bystanders(original, s, self.precision, cells)
+        self.bystanders = Bystanders(original, s, self.precision)
         self._side: Defence | Bystanders = defence
         self.mixture = Mixture(working, self.kept, s)
         self.attacker = Simulated(working, list(named.values()), s, self.precision)

@@ -28,11 +28,7 @@ METHODS = Methods("immunization", "unlikeness.immunize")
 
 
 class Defence(Protocol):
-    """A method: what is asked of the U-Net along an attack, and what loss its answers come to.
-
-    One whose attacks on bystanders must go by other places of a picture than all alike also has
-    `bystanders_cells`, [h, w] or None, once prepared.
-    """
+    """A method: what is asked of the U-Net along an attack, and what loss its answers come to."""
 
     @property
     def settings(self) -> ImmunizeSettings: ...
