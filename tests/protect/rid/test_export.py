@@ -12,6 +12,7 @@ from torch import Tensor
 
 from unlikeness.errors import UnlikenessError, UsageError
 from unlikeness.protect.rid.export import export_onnx
+from unlikeness.protect.rid.method import Rid, RidSettings
 from unlikeness.protect.rid.network import NetworkSettings, Protector
 from unlikeness.protect.rid.onnx_network import OnnxProtector
 from unlikeness.protect.rid.opening import open_network
@@ -170,3 +171,9 @@ def test_missing_packages_name_the_extra(file: Path, monkeypatch: pytest.MonkeyP
     with pytest.raises(UnlikenessError, match=r'pip install "unlikeness\[onnx\]"'):
         export_onnx(loaded(protector()), file.with_name("other.onnx"))
     assert [path.name for path in file.parent.iterdir()] == [file.name]
+
+
+def test_an_exported_protector_is_on_no_other_device(file: Path) -> None:
+    with pytest.raises(UsageError, match="an exported protector computes on the CPU, not on cuda:1"):
+        Rid(None, RidSettings(weights=str(file)), device="cuda:1")
+    assert str(Rid(None, RidSettings(weights=str(file)), device="cpu").device) == "cpu"

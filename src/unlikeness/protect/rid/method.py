@@ -52,7 +52,8 @@ class Rid:
     change nothing.
 
     Raises:
-        UsageError, UnlikenessError: see `open_network`; a device that is not there.
+        UsageError, UnlikenessError: see `open_network`; a device that is not there, or, for an exported
+            file, another than the CPU.
     """
 
     settings_type: ClassVar[type[ProtectSettings]] = RidSettings
@@ -64,6 +65,8 @@ class Rid:
         self, model: TextToImage | None, settings: RidSettings, *, device: str | torch.device = "auto"
     ) -> None:
         self.settings = settings
+        if settings.weights.lower().endswith(".onnx") and str(device) not in ("auto", "cpu"):
+            raise UsageError(f"an exported protector computes on the CPU, not on {device}; leave device out")
         where = pick_device(device) if model is None else model.device
         self._network = open_network(settings.weights, where, way=settings.way)
         self.resolution = self._network.resolution
