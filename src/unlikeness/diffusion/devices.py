@@ -22,7 +22,7 @@ _DTYPES = {
 def pick_device(device: str | torch.device | None = None) -> torch.device:
     """A device from its name. None and "auto": the first CUDA GPU, else Apple's MPS, else the CPU.
 
-    UsageError for any other and for a GPU that is not there.
+    UsageError for any other name and for a GPU that is not there; a device object may be of any kind.
     """
     if device is None or device == "auto":
         if torch.cuda.is_available():
@@ -32,7 +32,7 @@ def pick_device(device: str | torch.device | None = None) -> torch.device:
         picked = torch.device(device)
     except RuntimeError as error:
         raise UsageError(f"device {device!r} is unknown; use auto, cpu, mps, cuda or cuda:N") from error
-    if picked.type not in ("cpu", "cuda", "mps"):
+    if isinstance(device, str) and picked.type not in ("cpu", "cuda", "mps"):
         raise UsageError(f"device {device} is not supported; use auto, cpu, mps, cuda or cuda:N")
     if picked.type == "cuda" and (picked.index or 0) >= torch.cuda.device_count():
         raise UsageError(f"device {device} is not on this machine; use auto or cpu")
