@@ -17,7 +17,8 @@ import torch
 
 from benchmarks import common, personalization
 from benchmarks.immunization import CODE, Bench
-from benchmarks.immunizing import ROWS, SCALE, captions, opened, rows_of
+from benchmarks.immunization_rows import ROWS, SCALE, rows_of
+from benchmarks.immunizing import captions, opened
 from benchmarks.judging import TRAINING
 from benchmarks.plotting import curves
 from unlikeness import immunize

@@ -20,7 +20,8 @@ from torch import Tensor
 
 from benchmarks import common, personalization
 from benchmarks.immunization import CODE, Bench
-from benchmarks.immunizing import opened, rows_of
+from benchmarks.immunization_rows import rows_of
+from benchmarks.immunizing import opened
 from unlikeness.diffusion import TextToImage, draw
 from unlikeness.diffusion.family import StableDiffusion
 from unlikeness.measure import frechet_distance

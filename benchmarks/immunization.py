@@ -25,6 +25,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from benchmarks import attacking, common, personalization, protection
+from benchmarks.immunization_rows import MAIN, ROWS, rows_of
 from benchmarks.immunization_tables import (
     CLASS_PICTURES,
     STRENGTHS,
@@ -32,18 +33,7 @@ from benchmarks.immunization_tables import (
     sheet,
     sum_up,
 )
-from benchmarks.immunizing import (
-    ENGINE,
-    MAIN,
-    ROWS,
-    Maker,
-    captions,
-    opened,
-    others_of,
-    protective_of,
-    rows_of,
-    shares,
-)
+from benchmarks.immunizing import ENGINE, Maker, captions, opened, others_of, protective_of, shares
 from benchmarks.judging import TRAINING, Judge
 from unlikeness.diffusion import TextToImage
 from unlikeness.diffusion.fingerprint import fingerprint

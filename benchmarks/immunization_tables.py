@@ -9,7 +9,8 @@ from typing import Any
 from PIL import Image
 
 from benchmarks import apdm_ablation, common, protection
-from benchmarks.immunizing import PROTECTIVE, ROWS
+from benchmarks.immunization_rows import ROWS
+from benchmarks.immunizing import PROTECTIVE
 from benchmarks.judging import summarize
 from unlikeness.measure.bootstrap import bootstrap_mean
 from unlikeness.verify.attackers import EVERY

@@ -20,8 +20,9 @@ from typing import Any
 
 from benchmarks import common, personalization
 from benchmarks.immunization import CODE, Bench, possible
+from benchmarks.immunization_rows import ROWS, SCALE
 from benchmarks.immunization_tables import STRENGTHS
-from benchmarks.immunizing import PROTECTIVE, ROWS, SCALE, others_of, what_it_took
+from benchmarks.immunizing import PROTECTIVE, others_of, what_it_took
 from benchmarks.judging import Counts, summarize, toybox_judge
 from unlikeness import immunize
 from unlikeness.diffusion import TextToImage
@@ -40,7 +41,7 @@ OTHERS = tuple(one.name for one in EVERY if one is not PAPER)
 def cli(argv: Sequence[str] | None) -> None:
     parser = common.parser(__doc__.split("\n")[0] if __doc__ else "")
     parser.add_argument("--counts", default="1,4,16,64", help="numbers of protected subjects")
-    parser.add_argument("--row", default="divert", help="method and settings, of benchmarks.immunizing")
+    parser.add_argument("--row", default="divert", help="of benchmarks.immunization_rows")
     parser.add_argument("--schedule", default="joint", help=f"one of {', '.join(SCHEDULES)}")
     parser.add_argument(
         "--steps-each", type=int, default=200, help="outer steps for each subject; for all if sampled"

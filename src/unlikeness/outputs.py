@@ -7,7 +7,7 @@ from pathlib import Path
 
 from unlikeness.errors import UsageError
 
-__all__ = ["check_empty", "check_output"]
+__all__ = ["check_empty", "check_output", "check_place"]
 
 
 def check_empty(folder: Path) -> None:
@@ -28,7 +28,7 @@ def check_output(output: Path, checkpoint: Path | None = None) -> None:
             f"{output} is a link, a mount or the current folder, in whose place no other can be put; name a "
             "new folder in it as --output"
         )
-    _check_place(output, "--output")
+    check_place(output, "--output")
     if checkpoint is None:
         return
     if output.resolve() in (checkpoint.resolve(), *checkpoint.resolve().parents):
@@ -36,10 +36,10 @@ def check_output(output: Path, checkpoint: Path | None = None) -> None:
             f"the checkpoint {checkpoint} would be in the way of {output}, which must be empty until the "
             "end; name a file elsewhere"
         )
-    _check_place(checkpoint, "--checkpoint")
+    check_place(checkpoint, "--checkpoint")
 
 
-def _check_place(path: Path, option: str) -> None:
+def check_place(path: Path, option: str) -> None:
     """UsageError unless something can be made at `path`, given by `option`."""
     above = next(folder for folder in path.resolve().parents if folder.exists())
     if not above.is_dir():

@@ -11,6 +11,7 @@ from benchmarks import (
     apdm_ablation,
     common,
     immunization,
+    immunization_rows,
     immunization_tables,
     immunizing,
     personalization,
@@ -96,8 +97,8 @@ def test_the_gray_box_draws_from_the_pools_of_the_row() -> None:
     assert immunization.possible(GRAY_BOX, "divert-mixed")
     assert not any(immunization.possible(GRAY_BOX, row) for row in ("none", "apdm"))
     assert immunization.pools("divert-mixed") == {
-        "pool_identifiers": immunizing.ROWS["divert-mixed"][1]["identifiers"],
-        "pool_templates": immunizing.ROWS["divert-mixed"][1]["templates"],
+        "pool_identifiers": immunization_rows.ROWS["divert-mixed"][1]["identifiers"],
+        "pool_templates": immunization_rows.ROWS["divert-mixed"][1]["templates"],
     }
     assert immunization.pools("none") == {}
 

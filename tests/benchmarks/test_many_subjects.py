@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import common, immunizing, many_subjects
+from benchmarks import common, immunization_rows, many_subjects
 
 pytestmark = pytest.mark.usefixtures("apart")
 
@@ -38,7 +38,7 @@ def test_other_attackers_have_a_table_of_their_own(
 ) -> None:
     """The gray box only of a row whose simulated attackers draw from pools."""
     pooled = {"identifiers": "zwx", "templates": "a picture of {}", "behaviour": "pattern"}
-    monkeypatch.setitem(immunizing.ROWS, "pooled", ("divert", pooled))
+    monkeypatch.setitem(immunization_rows.ROWS, "pooled", ("divert", pooled))
     path = tmp_path / "many_subjects.json"
     flags = ["--quick", "--results", str(path), "--device", "cpu", "--counts", "1", "--attackers"]
     many_subjects.cli([*flags, "paper,lora-4,gray-box", "--row", "pooled"])

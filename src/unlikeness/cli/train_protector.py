@@ -92,7 +92,7 @@ def train_protector(
                 names=names,
                 processes=processes,
                 progress=progress,
-                report=lambda line: typer.echo(one_line(line), err=True),
+                report=(lambda line: typer.echo(one_line(line), err=True)) if processes.main else None,
             )
         if processes.main:
             typer.echo(f"protector: {output}")
@@ -101,15 +101,14 @@ def train_protector(
 def _check_target(target: Path, checkpoint: Path, *, overwrite: bool) -> None:
     """UsageError unless `target` can be written, and is free or an earlier result that may be replaced."""
     from unlikeness.errors import UsageError
+    from unlikeness.outputs import check_place
     from unlikeness.protect.rid.weights import is_protector
 
     if target.suffix != ".safetensors":
         raise UsageError(f"--output {target} must be a file name that ends in .safetensors")
     if target.resolve() == checkpoint.resolve():
         raise UsageError(f"{target} is where the checkpoint will be; name another --output or --work")
-    above = next(folder for folder in target.resolve().parents if folder.exists())
-    if not above.is_dir():
-        raise UsageError(f"{target} cannot be written, as {above} is no folder; name another --output")
+    check_place(target, "--output")
     if not target.exists():
         return
     if not is_protector(target):
