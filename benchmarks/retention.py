@@ -4,10 +4,10 @@
 
 Per row (a method and its settings, `benchmarks.immunization_rows`), unseen subject and learning rate: one
 DreamBooth training of the immunized model, looked at after 100, 200, 400, 800 and 1,600 steps; and before
-any, together with the pull of the subject's pictures and of an unprotected subject's (`measure.gradient`), who is
-personalized too. What a row costs its attacker is the ratio of steps to s = 0.5 with and without it. The
-costs of a backdoor are drawn against what it does: how much the released model knows of the subject, and what
-is left of s for the unprotected.
+any, together with the pull of the subject's pictures and of an unprotected subject's (`measure.gradient`),
+who is personalized too. What a row costs its attacker is the ratio of steps to s = 0.5 with and without it.
+The costs of a backdoor are drawn against what it does: how much the released model knows of the subject,
+and what is left of s for the unprotected.
 """
 
 from __future__ import annotations
