@@ -11,7 +11,7 @@ from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, StableDiffusio
 from tests.tiny import tiny_model, write_tiny
 
 from unlikeness.diffusion import TextToImage
-from unlikeness.diffusion.sampling import SAMPLERS, initial_noise
+from unlikeness.diffusion.sampling import SAMPLERS, drawn, initial_noise
 from unlikeness.errors import UsageError
 
 
@@ -114,3 +114,14 @@ def test_more_steps_than_noise_levels_are_refused(tmp_path: Path) -> None:
                 model.generate(["a dog"], seeds=[0], steps=steps, sampler=sampler)
     with pytest.raises(UsageError, match="guidance must be a finite number, not nan"):
         model.generate(["a dog"], seeds=[0], steps=2, guidance=float("nan"))
+
+
+def test_batches_come_one_by_one_and_are_checked_before_the_first(tmp_path: Path) -> None:
+    model = TextToImage.from_pretrained(write_tiny(tmp_path / "model"))
+    with pytest.raises(UsageError, match="batch_size"):
+        drawn(model, ["a dog"], seeds=[0], batch_size=0)
+    batches = list(drawn(model, ["a dog"], seeds=range(5), steps=2, batch_size=2))
+    assert [len(batch) for batch in batches] == [2, 2, 1]
+    whole = model.generate(["a dog"], seeds=range(5), steps=2, batch_size=2)
+    assert torch.equal(torch.cat(batches), whole)
+    assert not any(batch.requires_grad for batch in batches)

@@ -31,6 +31,7 @@ def generate(
     """Draw pictures from a model, of the embedded toybox or of any Stable Diffusion 1.x or 2.x."""
     from unlikeness.diffusion.lora import load_lora
     from unlikeness.diffusion.model import TextToImage
+    from unlikeness.diffusion.sampling import drawn
     from unlikeness.gallery import save_generated
     from unlikeness.outputs import check_output
     from unlikeness.progress import on_stderr
@@ -47,17 +48,6 @@ def generate(
         typer.echo(f"unlikeness: {line}", err=True)
     seeds = list(range(seed, seed + count)) * len(prompt)
     prompts = [words for words in prompt for _ in range(count)]
-    with on_stderr(quiet=quiet) as progress:
-        images = loaded.generate(
-            prompts,
-            seeds=seeds,
-            steps=steps,
-            guidance=guidance,
-            negative_prompt=negative_prompt,
-            batch_size=batch_size,
-            sampler=sampler,
-            progress=progress,
-        )
     settings = {
         "model": model,
         "lora": None if lora is None else str(lora),
@@ -66,12 +56,13 @@ def generate(
         "negative_prompt": negative_prompt,
         "sampler": sampler,
     }
-    save_generated(
-        images,
-        output,
-        prompts=prompts,
-        seeds=seeds,
-        settings=settings,
-        columns=count if len(prompt) > 1 else None,
-    )
-    typer.echo(f"{len(images)} pictures in {output}")
+    with on_stderr(quiet=quiet) as progress:
+        batches = drawn(
+            loaded, prompts, seeds=seeds, steps=steps, guidance=guidance, negative_prompt=negative_prompt,
+            batch_size=batch_size, sampler=sampler, progress=progress,
+        )  # fmt: skip
+        files = save_generated(
+            batches, output, prompts=prompts, seeds=seeds, settings=settings,
+            columns=count if len(prompt) > 1 else None,
+        )  # fmt: skip
+    typer.echo(f"{len(files)} pictures in {output}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,7 +15,7 @@ from unlikeness.progress import Progress, Silent
 if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage
 
-__all__ = ["SAMPLERS", "generate", "initial_noise"]
+__all__ = ["SAMPLERS", "drawn", "generate", "initial_noise"]
 
 SAMPLERS = ("dpm++", "ddim")
 _DECODED_AT_ONCE = 4 * 512 * 512  # pixels: what a float32 autoencoder decodes in about 8 GB
@@ -29,8 +29,12 @@ def initial_noise(shape: tuple[int, int, int], seeds: Sequence[int]) -> Tensor:
     return torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
 
 
-@torch.no_grad()
-def generate(
+def generate(model: TextToImage, prompts: Sequence[str], **how: Any) -> Tensor:
+    """Images [B, 3, H, W], float32 in [0, 1] on the CPU: all that `drawn` yields, in one tensor."""
+    return torch.cat(list(drawn(model, prompts, **how)))
+
+
+def drawn(
     model: TextToImage,
     prompts: Sequence[str],
     *,
@@ -41,8 +45,9 @@ def generate(
     batch_size: int = 16,
     sampler: str = "dpm++",
     progress: Progress | None = None,
-) -> Tensor:
-    """Images [B, 3, H, W], float32 in [0, 1] on the CPU, one per seed, at the model's own resolution.
+) -> Iterator[Tensor]:
+    """Batches [batch_size or fewer, 3, H, W], float32 in [0, 1] on the CPU, in all one picture per seed, at
+    the model's own resolution. Everything is checked in the call, before the first batch is asked for.
 
     Args:
         prompts: one per seed, or a single one for all.
@@ -72,20 +77,28 @@ def generate(
     if not math.isfinite(scale):
         raise UsageError(f"guidance must be a finite number, not {scale}")
     _check_steps(make_solver(model.scheduler, sampler), steps)
-    progress = progress or Silent()
+    return _batches(
+        model, prompts, negative, list(seeds), steps, scale, batch_size, sampler, progress or Silent()
+    )
+
+
+def _batches(
+    model: TextToImage, prompts: list[str], negative: list[str], seeds: list[int], steps: int, scale: float,
+    batch_size: int, sampler: str, progress: Progress,
+) -> Iterator[Tensor]:  # fmt: skip
     progress.start(len(seeds), "generating", "picture")
-    images = []
     for start in range(0, len(seeds), batch_size):
         part = slice(start, start + batch_size)
-        z = initial_noise(model.latent_shape, seeds[part]).to(model.device)
-        c = model.embed(prompts[part])
-        uncond = model.embed(negative[part]) if scale > 1 else None
-        z0 = _solve(model, make_solver(model.scheduler, sampler), z, c, uncond, scale, steps)
-        at_once = max(_DECODED_AT_ONCE // model.resolution**2, 1)
-        images += [model.decode(some).float().cpu() for some in torch.split(z0, at_once)]
-        progress.advance(len(z0))
+        with torch.no_grad():
+            z = initial_noise(model.latent_shape, seeds[part]).to(model.device)
+            c = model.embed(prompts[part])
+            uncond = model.embed(negative[part]) if scale > 1 else None
+            z0 = _solve(model, make_solver(model.scheduler, sampler), z, c, uncond, scale, steps)
+            at_once = max(_DECODED_AT_ONCE // model.resolution**2, 1)
+            images = torch.cat([model.decode(some).float().cpu() for some in torch.split(z0, at_once)])
+        progress.advance(len(images))
+        yield images
     progress.close()
-    return torch.cat(images)
 
 
 def make_solver(scheduler: Any, sampler: str) -> Any:
