@@ -201,6 +201,7 @@ def test_misuse_is_one_line(home: Path, tmp_path: Path, capsys: pytest.CaptureFi
         "did you mean toybox": ["--encoder", "toybix"],
         "stepps is no setting": ["--set", "stepps=3"],
         "must be NAME=VALUE": ["--set", "steps"],
+        "lora-4.rank is given twice": ["--set", "lora-4.rank=2", "--set", "lora-4.rank=3"],
         "lines NAME: VALUE": ["--settings", str(tmp_path / "list.yaml")],
         "nothing.yaml cannot be read": ["--settings", str(tmp_path / "nothing.yaml")],
         "deep.yaml cannot be read": ["--settings", str(tmp_path / "deep.yaml")],

@@ -220,11 +220,14 @@ def _yaml(path: Path | None) -> dict[str, Any]:
 
 
 def _pairs(texts: tuple[str, ...]) -> dict[str, str]:
-    found = {}
+    found: dict[str, str] = {}
     for pair in texts:
         name, equals, text = pair.partition("=")
         if not equals:
             raise UsageError(f"--set {pair} must be NAME=VALUE or ATTACKER.NAME=VALUE")
         whose, dot, which = name.strip().rpartition(".")
-        found[f"{whose}{dot}{which.replace('-', '_')}"] = text.strip()
+        setting = f"{whose}{dot}{which.replace('-', '_')}"
+        if setting in found:
+            raise UsageError(f"{setting} is given twice, the second time by --set {pair}; leave one out")
+        found[setting] = text.strip()
     return found
