@@ -145,6 +145,11 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     "pattern-often-marked": (
         "divert", {**_OFTEN, "mark_weight": 10.0, "from_start": True, "behaviour": "pattern"},
     ),
+    "pattern-often-weighted": ("divert", {**_OFTEN, "mark_weight": 10.0, "behaviour": "pattern"}),
+    "pattern-often-own": (
+        "divert",
+        {**_OFTEN, "mark_weight": 10.0, "from_start": True, "behaviour": "pattern", "class_seed": 2_000_000},
+    ),
     "erasure-often": ("divert", {**_OFTEN, "behaviour": "erasure"}),
     "erasure-often-away": (
         "divert", {**_OFTEN, "avoidance": 1.0, "from_start": True, "behaviour": "erasure"},
