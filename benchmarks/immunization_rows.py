@@ -142,13 +142,9 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
         "divert", {**_OFTEN, "bystanders": 2, "learning_rate": 3e-4, "behaviour": "target"},
     ),
     "pattern-often": ("divert", {**_OFTEN, "behaviour": "pattern"}),
+    "pattern-often-weighted": ("divert", {**_OFTEN, "mark_weight": 10.0, "behaviour": "pattern"}),
     "pattern-often-marked": (
         "divert", {**_OFTEN, "mark_weight": 10.0, "from_start": True, "behaviour": "pattern"},
-    ),
-    "pattern-often-weighted": ("divert", {**_OFTEN, "mark_weight": 10.0, "behaviour": "pattern"}),
-    "pattern-often-own": (
-        "divert",
-        {**_OFTEN, "mark_weight": 10.0, "from_start": True, "behaviour": "pattern", "class_seed": 2_000_000},
     ),
     "erasure-often": ("divert", {**_OFTEN, "behaviour": "erasure"}),
     "erasure-often-away": (
@@ -176,10 +172,10 @@ behaviours along simulated attacks (`divert`): with guided answers, the class he
 bystanders besides, of one subject, of one with the answers without words held, of that one with fewer
 bystanders, of half the length or with half batches, of these with places named more often, and then with a
 step after every gradient (also with more bystanders, a larger learning rate, or for twice the steps; and with
-the mark's errors counted more, and a gradient before an attack's first step; or with an erasure led away from
-the class, and that gradient; or another class with that gradient), of one under words from pools (with and
-without a step after every gradient; and a mark, as before), of several; and without guidance. APDM and
-PersGuard in one run."""
+the mark's errors counted more, alone or with a gradient before an attack's first step; or with an erasure led
+away from the class, and that gradient; or another class with that gradient), of one under words from pools
+(with and without a step after every gradient; and a mark, as before), of several; and without guidance. APDM
+and PersGuard in one run."""
 
 MAIN = ("none", "apdm", "divert", "adversarial", "imma")
 """The rows that are measured unless others are asked for."""

@@ -62,7 +62,6 @@ class Divert:
         self.contexts = self.settings.places
         self.templates = [*parts(self.settings.templates), *self.contexts]
         self._schedule: NoiseSchedule | None = None
-        self.at_start = False
         self._notices: dict[int, Behaviour] = {}
         self._original: TextToImage | None = None
 
@@ -110,9 +109,6 @@ class Divert:
         s, n = self.settings, self.settings.batch_size
         assert self._schedule is not None, "prepare() comes first"
         w, named = z0_weight(self._schedule, rows.t, s.weight_cap), slice(2 * n)
-        if self.at_start:
-            w = w.clone()
-            w[n : 2 * n] = 0
         led = rows.referenced[named]
         if rows.contrast is not None:
             led = led + s.avoidance * rows.shift

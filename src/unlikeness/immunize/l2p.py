@@ -122,7 +122,6 @@ class L2P:
                 self._attacks(generator)
             if s.text_encoder:  # prompts are read by the encoder as the attack has made it
                 drawn += self._rows(attack, 1, generator)
-            self.defence.at_start = s.from_start and index % s.episode == 0 and point == 0  # type: ignore
             total += self._protects(drawn[point])
         if self.preserve is not None:
             with self._at_theta():
