@@ -28,6 +28,7 @@ from benchmarks import attacking, common, personalization, protection
 from benchmarks.immunization_rows import MAIN, ROWS, rows_of
 from benchmarks.immunization_tables import (
     CLASS_PICTURES,
+    OTHERS,
     STRENGTHS,
     render,
     sheet,
@@ -45,7 +46,7 @@ from unlikeness.subjects import with_article
 from unlikeness.toybox import classifier
 from unlikeness.toybox.cast import Member, class_pictures, unseen
 from unlikeness.verify.attack import Priors, run_attacker
-from unlikeness.verify.attackers import EVERY, GRAY_BOX, PAPER, Attacker
+from unlikeness.verify.attackers import EVERY, GRAY_BOX, Attacker
 from unlikeness.verify.quality import diversity
 from unlikeness.verify.settings import SCALES, VerifySettings
 
@@ -81,7 +82,7 @@ def cli(argv: Sequence[str] | None) -> None:
     chosen: Sequence[Attacker] = EVERY
     known = (
         ("--strengths", args.strengths, STRENGTHS),
-        ("--others", args.others, ("same class", "another class", "none")),
+        ("--others", args.others, (*OTHERS, "none")),
         ("--attackers", args.attackers, ("all", *(one.name for one in EVERY))),
     )
     for flag, text, names in known:
@@ -143,7 +144,8 @@ class Bench:
                 self.results.cell(
                     f"{key}/{strength}/{kind}",
                     lambda base=base, kind=kind: self.attacked(  # type: ignore[misc]
-                        released, others_of(who)[kind], PAPER, base, drawn, f"{key}-{kind}", row, who
+                        released, others_of(who)[OTHERS[kind][0]], OTHERS[kind][1], base, drawn,
+                        f"{key}-{kind}", row, who,
                     ),
                 )
 

@@ -13,7 +13,7 @@ from benchmarks.immunization_rows import ROWS
 from benchmarks.immunizing import PROTECTIVE
 from benchmarks.judging import summarize
 from unlikeness.measure.bootstrap import bootstrap_mean
-from unlikeness.verify.attackers import EVERY
+from unlikeness.verify.attackers import EVERY, PAPER, attacker
 
 STRENGTHS: dict[str, dict[str, Any]] = {
     "gentle": {"learning_rate": 5e-5},
@@ -29,6 +29,14 @@ CLASS_PICTURES = 200
 SHEET = "subjects, the attacked original, the attacked model"
 IN_SHORT = ("paper", "text-encoder", "lora-4", "lora-32", "augmented")
 """The attackers that have a column in the table of one line a model."""
+
+OTHERS = {
+    "same class": ("same class", PAPER),
+    "another class": ("another class", PAPER),
+    "same class renamed": ("same class", attacker("other-identifier")),
+}
+"""Whom nobody protects: which of `immunizing.others_of`, and who attacks; the last one under another
+identifier than the protected subject's."""
 
 
 def sheet(pairs: Sequence[Sequence[Path]], gap: int = 8) -> Image.Image:
@@ -100,7 +108,7 @@ def render(record: Mapping[str, Any]) -> str:
     kinds = [
         (strength, kind)
         for strength in STRENGTHS
-        for kind in ("same class", "another class")
+        for kind in OTHERS
         if any(f"{strength}/{kind}" in found["s"] for found in summary.values())
     ]
     kept, unasked = [], []
@@ -125,7 +133,8 @@ def render(record: Mapping[str, Any]) -> str:
         common.table(head, rows),
         *(["Notice: share of pictures with the protective output, at the training prompt / in new contexts."]
           if noticed else []),
-        "What everybody else still has: s of unprotected subjects after the paper's attack; class pictures.",
+        "What everybody else still has: s of unprotected subjects after the paper's attack (renamed: "
+        "under another identifier than the protected subject's); class pictures.",
         common.table([*headings, "FID", "drift", "recall", "diversity", "captions read"], kept),
         *_unasked(unasked, kinds),
         f"{CLASS_PICTURES} class pictures a subject; FID and recall against renders, in the classifier's "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -16,8 +17,11 @@ from benchmarks import (
     immunizing,
     personalization,
 )
+from unlikeness.diffusion import TextToImage
+from unlikeness.subjects import Subject
 from unlikeness.toybox.cast import unseen
-from unlikeness.verify.attackers import GRAY_BOX
+from unlikeness.verify.attack import Attacked, run_attacker
+from unlikeness.verify.attackers import GRAY_BOX, Attacker
 
 pytestmark = pytest.mark.usefixtures("apart")
 
@@ -83,6 +87,25 @@ def test_notices_where_none_should_be_have_a_table(tmp_path: Path) -> None:
     results.cells.update(cells)
     record["summary"] = immunization_tables.sum_up(results, 0)
     assert "Who else" not in immunization_tables.render(record)
+
+
+def test_another_subject_may_go_under_another_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen: list[tuple[str, str]] = []
+
+    def watched(released: TextToImage, subject: Subject, one: Attacker, *args: Any, **how: Any) -> Attacked:
+        attacked = run_attacker(released, subject, one, *args, **how)
+        seen.append((one.name, attacked.subject.identifier))
+        return attacked
+
+    monkeypatch.setattr("benchmarks.immunization.run_attacker", watched)
+    path, kinds = tmp_path / "immunization.json", "same class,same class renamed"
+    how = ["--quick", "--results", str(path), "--device", "cpu", "--attackers", "paper", "--others", kinds]
+    immunization.cli([*how, "--rows", "none"])
+    assert seen == [("paper", "sks"), ("paper", "sks"), ("other-identifier", "t@t")]
+    assert {f"none/person-0/gentle/{kind}" for kind in kinds.split(",")} < set(common.load(path)["cells"])
+    assert "| s, same class, gentle | s, same class renamed, gentle |" in capsys.readouterr().out
 
 
 def test_the_unprotected_are_of_both_kinds_and_in_no_cast() -> None:
