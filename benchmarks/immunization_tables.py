@@ -126,6 +126,9 @@ def render(record: Mapping[str, Any]) -> str:
             shown.append(f"{q['protective']['value']:.0%}" if "protective" in q else None)
             if any(shown):
                 unasked.append([row, *shown, q["subjects"]])
+    renamed = " (renamed: under another identifier than the protected subject's)" * any(
+        kind == "same class renamed" for _, kind in kinds
+    )
     headings = ["model", *(f"s, {kind}, {strength}" for strength, kind in kinds)]
     about = record["about"]
     return "\n\n".join([
@@ -133,8 +136,8 @@ def render(record: Mapping[str, Any]) -> str:
         common.table(head, rows),
         *(["Notice: share of pictures with the protective output, at the training prompt / in new contexts."]
           if noticed else []),
-        "What everybody else still has: s of unprotected subjects after the paper's attack (renamed: "
-        "under another identifier than the protected subject's); class pictures.",
+        f"What everybody else still has: s of unprotected subjects after the paper's attack{renamed}; class "
+        "pictures.",
         common.table([*headings, "FID", "drift", "recall", "diversity", "captions read"], kept),
         *_unasked(unasked, kinds),
         f"{CLASS_PICTURES} class pictures a subject; FID and recall against renders, in the classifier's "
