@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,7 +30,7 @@ def test_pictures_are_written_as_they_come(tmp_path: Path) -> None:
             written.append(len(list(tmp_path.rglob("0*.png"))))
             yield batch
 
-    how = {"prompts": ["a dog"] * 5, "seeds": list(range(5)), "settings": {"steps": 2}}
+    how: dict[str, Any] = {"prompts": ["a dog"] * 5, "seeds": list(range(5)), "settings": {"steps": 2}}
     files = save_generated(batches(), tmp_path / "drawn", **how)
     assert written == [0, 2, 4]
     assert [file.name for file in files] == [f"000{i}.png" for i in range(5)]
