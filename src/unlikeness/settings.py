@@ -16,7 +16,7 @@ from typing import Any, TypeVar, get_args, get_type_hints
 
 from unlikeness.errors import UsageError
 
-__all__ = ["Checked", "build", "pairs", "setting"]
+__all__ = ["Checked", "build", "pairs", "setting", "with_default"]
 
 S = TypeVar("S", bound="Checked")
 
@@ -41,6 +41,11 @@ def setting(
         "choices": choices,
     }
     return dataclasses.field(default=default, metadata=metadata)
+
+
+def with_default(cls: type[Checked], name: str, default: Any) -> Any:
+    """The field `name` of a settings class, as a class that builds on it has it: with another default."""
+    return dataclasses.field(default=default, metadata=cls.__dataclass_fields__[name].metadata)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,18 +80,21 @@ def build(cls: type[S], values: Mapping[str, object]) -> S:
 
 
 def pairs(
-    option: str, texts: Sequence[str] | None, flags: Mapping[str, object] | None = None
+    option: str, texts: Sequence[str] | None, flags: Mapping[str, object] | None = None, *,
+    form: str = "NAME=VALUE",
 ) -> dict[str, object]:
     """Values by name: of `flags` those that are given (not None), and the texts NAME=VALUE of `option`.
 
-    UsageError for a text of another form, and for a name that is given twice.
+    A name may stand behind another one and a dot, which is left as it is. form: what an error says that texts
+    look like. UsageError for a text of another form, and for a name that is given twice.
     """
     values = {name: value for name, value in (flags or {}).items() if value is not None}
     for text in texts or []:
         name, equals, value = text.partition("=")
         if not equals:
-            raise UsageError(f"{option} {text} must be NAME=VALUE")
-        name = name.strip().replace("-", "_")
+            raise UsageError(f"{option} {text} must be {form}")
+        whose, dot, which = name.strip().rpartition(".")
+        name = f"{whose}{dot}{which.replace('-', '_')}"
         if name in values:
             raise UsageError(f"{name} is given twice, the second time by {option} {text}; leave one out")
         values[name] = value.strip()

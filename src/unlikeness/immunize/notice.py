@@ -13,7 +13,7 @@ from typing import ClassVar
 
 from unlikeness.immunize.divert import Divert
 from unlikeness.immunize.divert_settings import DivertSettings
-from unlikeness.settings import setting
+from unlikeness.settings import setting, with_default
 
 __all__ = ["Notice", "NoticeSettings"]
 
@@ -72,15 +72,8 @@ class NoticeSettings(DivertSettings):
     bystanders_placed: float = setting(
         0.8, "Share of their rows that name a place.", source=_FOUND, at_least=0.0, at_most=1.0
     )
-    mark_weight: float = setting(
-        10.0, "How often an error counts where the mark of behaviour pattern lies, the rest of the picture "
-        "counting once.", source=_FOUND, at_least=0.0,
-    )  # fmt: skip
-    avoidance: float = setting(
-        1.0, "η: how far beyond the original's answer without the subject, away from the class's, that of "
-        "behaviour erasure lies; above 0 its pictures are led away from the class too.",
-        source="ours; negative guidance as in ESD (Gandikota et al. 2023)", at_least=0.0,
-    )  # fmt: skip
+    mark_weight: float = with_default(DivertSettings, "mark_weight", 10.0)
+    avoidance: float = with_default(DivertSettings, "avoidance", 1.0)
     behaviour: str = setting(
         "target",
         "The notice: target, pattern or erasure; several, separated by commas, go to the subjects in turn.",

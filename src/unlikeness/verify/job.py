@@ -11,6 +11,7 @@ from unlikeness.errors import UnlikenessError, UsageError
 from unlikeness.immunize import record
 from unlikeness.measure.encoders import load_encoder
 from unlikeness.progress import Progress
+from unlikeness.settings import pairs
 from unlikeness.subjects import Subject, load_folder
 from unlikeness.verify.attackers import named
 from unlikeness.verify.certificate import FILE, check_own, summary, write_certificate
@@ -77,7 +78,8 @@ class Job:
 
         chosen = named([name.strip() for name in self.attackers])
         embedder = AtResolution(load_encoder(self.encoder))
-        written = {**_yaml(self.settings), **_pairs(self.values)}
+        said = pairs("--set", self.values, form="NAME=VALUE or ATTACKER.NAME=VALUE")
+        written = {**_yaml(self.settings), **said}
         Pools.of(given(written)[0])  # a wrong one is told before anything heavy is loaded
         if (self.unrelated is None) != (self.unrelated_noun is None):
             raise UsageError("--unrelated and --unrelated-noun belong together; give both or neither")
@@ -217,17 +219,3 @@ def _yaml(path: Path | None) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UsageError(f"the settings {path} must be lines NAME: VALUE")
     return {str(name): value for name, value in content.items()}
-
-
-def _pairs(texts: tuple[str, ...]) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for pair in texts:
-        name, equals, text = pair.partition("=")
-        if not equals:
-            raise UsageError(f"--set {pair} must be NAME=VALUE or ATTACKER.NAME=VALUE")
-        whose, dot, which = name.strip().rpartition(".")
-        setting = f"{whose}{dot}{which.replace('-', '_')}"
-        if setting in found:
-            raise UsageError(f"{setting} is given twice, the second time by --set {pair}; leave one out")
-        found[setting] = text.strip()
-    return found
