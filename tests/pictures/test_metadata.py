@@ -68,6 +68,21 @@ def test_jpeg_keeps_tables_sampling_scan_and_every_segment(name: str, tmp_path: 
     assert frames[0] == frames[1]
 
 
+def test_cmyk_without_adobe_s_segment_stays_without_and_shows_the_same(tmp_path: Path) -> None:
+    """Some programs take the inks of a file with the segment as inverted, and of one without it not."""
+    source = tmp_path / "source.jpg"
+    LOSSY["jpeg-cmyk"](source)
+    data = source.read_bytes()
+    at = data.index(b"\xff\xee")
+    source.write_bytes(data[:at] + data[at + 16 :])
+    assert 0xEE not in [marker for marker, _ in jpeg_segments(source)]
+    picture = open_picture(source)
+    target = protect(source)
+    assert 0xEE not in [marker for marker, _ in jpeg_segments(target)]
+    moved = np.abs(open_picture(target).rgb - picture.rgb)
+    assert 0 < float(moved.mean()) < 16 / 255
+
+
 def test_jpeg_keeps_segments_nobody_knows_and_three_tables(tmp_path: Path) -> None:
     source = tmp_path / "source.jpg"
     tables = [[1 + i] * 64 for i in range(3)]

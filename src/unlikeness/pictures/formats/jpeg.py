@@ -7,7 +7,7 @@ Marker layout: ITU-T T.81 annex B.
 What cannot be kept, and is said in the note: subsamplings other than 4:4:4, 4:2:2 and 4:2:0 (4:4:4 is
 written); thumbnails and data behind the picture (previews, gain maps, motion clips: they would show the
 picture unprotected); content credentials (they sign the old pixels). Huffman tables are made anew. CMYK is
-written without YCCK and subsampling.
+written without YCCK and subsampling; with Adobe's segment or without it, as it was.
 """
 
 from __future__ import annotations
@@ -65,6 +65,8 @@ class _Jpeg:
     subsampling: int
     progressive: bool
     keep_rgb: bool
+    adobe: bool
+    """Whether Adobe's segment, which the encoder writes for RGB and CMYK, belongs into the file."""
     head: bytes
 
     def write(self, pixels: Pixels, target: BinaryIO) -> None:
@@ -81,7 +83,7 @@ class _Jpeg:
             at = start
             if marker == 0xE0:
                 continue
-            if not 0xE0 <= marker <= 0xEF or marker == _APP14:
+            if not 0xE0 <= marker <= 0xEF or (marker == _APP14 and self.adobe):
                 target.write(data[start:end])
             at = end
             if marker == 0xDA:
@@ -126,6 +128,7 @@ def read(data: bytes, max_pixels: int) -> Raster:
         subsampling=subsampling,
         progressive=frame.marker == 0xC2,
         keep_rgb=count == 3 and _is_rgb(data, segments, frame),
+        adobe=count != 4 or any(marker == _APP14 for marker, _, _ in segments),
         head=head,
     )
     note = joined(
