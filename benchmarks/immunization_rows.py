@@ -177,17 +177,6 @@ away from the class, and that gradient; or another class with that gradient), of
 (with and without a step after every gradient; and a mark, as before), of several; and without guidance. APDM
 and PersGuard in one run."""
 
-RELEASED: dict[str, tuple[str, float]] = {
-    f"{row}-{percent}": (row, percent / 100)
-    for row in ("pattern-often-marked", "pattern-often-weighted", "erasure-often-away", "target-often")
-    for percent in (75, 50)
-}
-"""Rows that release a share of the change of another's weights, and are not trained again."""
-
-ROWS |= {
-    name: (ROWS[row][0], {**ROWS[row][1], "strength": share}) for name, (row, share) in RELEASED.items()
-}
-
 MAIN = ("none", "apdm", "divert", "adversarial", "imma")
 """The rows that are measured unless others are asked for."""
 

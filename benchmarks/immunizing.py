@@ -16,14 +16,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from benchmarks import attacking, common, personalization
-from benchmarks.immunization_rows import RELEASED, ROWS, SCALE
+from benchmarks.immunization_rows import ROWS, SCALE
 from benchmarks.judging import TRAINING, Counts, Judge, Reader, toybox_judge
 from unlikeness import immunize
 from unlikeness.diffusion import TextToImage
 from unlikeness.diffusion.latents import Posterior
 from unlikeness.immunize.behaviours import mark
 from unlikeness.immunize.material import class_settings
-from unlikeness.immunize.mixing import mix
 from unlikeness.immunize.passes import count as count_passes
 from unlikeness.immunize.preserve import draw_general
 from unlikeness.immunize.registry import Defence
@@ -143,15 +142,14 @@ class Maker:
         """The row's model for this subject; what it took is a cell of the results."""
         if row == "none":
             return self.model
-        trained, strength = RELEASED.get(row, (row, 1.0))
-        method, settings = ROWS[trained]
+        method, settings = ROWS[row]
         values = self.values(settings, [who])
-        name = f"{trained}-{personalization.key_of(who)}"
+        name = f"{row}-{personalization.key_of(who)}"
         file = self.file(name, {**values, "method": method, "subjects": [who.seed]})
         if not file.exists():
             self.run(self.model, [who], immunize.create(method, values), file)
         self.results.cell(f"{row}/{personalization.key_of(who)}/made", lambda: what_it_took(file))
-        return self.opened(file, strength)
+        return self.opened(file)
 
     def file(self, name: str, decides: Mapping[str, Any]) -> Path:
         """Where a model lies: in a folder of all that decides what it is, under a name for its code. With
@@ -163,11 +161,11 @@ class Maker:
         made = sorted(folder.glob("*.safetensors"), key=lambda one: one.stat().st_mtime)
         return made[-1] if made and self.results.keep and not file.exists() else file
 
-    def opened(self, file: Path, strength: float = 1.0) -> TextToImage:
-        """The model with the U-Net of this file, or one between its own and that."""
+    def opened(self, file: Path) -> TextToImage:
+        """The model with the U-Net of this file."""
         released = self.model.copy()
         released.unet.load_state_dict({name: value.float() for name, value in load_file(file).items()})
-        return mix(released, self.model, strength).freeze()
+        return released.freeze()
 
     def values(self, settings: Mapping[str, Any], cast: Sequence[Member]) -> dict[str, Any]:
         """A row's settings, to protect all of `cast` in one model."""

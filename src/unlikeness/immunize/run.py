@@ -17,7 +17,6 @@ from unlikeness.immunize.behaviours import mark_digest
 from unlikeness.immunize.each import check_turns
 from unlikeness.immunize.l2p import L2P, precision_of
 from unlikeness.immunize.material import keep
-from unlikeness.immunize.mixing import mix
 from unlikeness.immunize.preserve import Preserve, draw_general
 from unlikeness.immunize.registry import Defence, create
 from unlikeness.progress import Progress
@@ -122,7 +121,7 @@ def immunize(
         description="immunizing",
         after=after,
     )
-    released = mix(l2p.finish(), model, s.strength)
+    released = l2p.finish()
     released.text_encoder = model.text_encoder  # attackers had one of their own
     released.clear_cache()
     return released
@@ -142,7 +141,6 @@ def _identity(
         "subjects": [[one.digest, one.instance_prompt] for one in subjects],
         "prompts": list(prompts) if s.uses_prompts else [],
     }
-    del identity["strength"]  # nothing that is trained depends on it
     if marked := mark_digest(s):
         identity["pattern"] = marked  # wherever its file lies
     if not s.fall and not s.bystanders_from and s.outer_steps % s.episode == 0:

@@ -184,14 +184,6 @@ class ImmunizeSettings(Checked):
         "as they are released.",
         source="ours",
     )
-    strength: float = setting(
-        1.0,
-        "Share of the change in the weights that is released: less protects less, and harms less. The "
-        "training is the same.",
-        source="ours; Wortsman et al. 2022",
-        at_least=0.01,
-        at_most=1.0,
-    )
     train: str = setting(
         "all", "Which weights of the U-Net change.", source="APDM: all; IMMA: cross-attention", choices=PARTS
     )
