@@ -81,7 +81,7 @@ class _Jpeg:
         at = 2
         for marker, start, end in _segments(data):
             at = start
-            if marker == 0xE0:
+            if marker == _APP0:
                 continue
             if not 0xE0 <= marker <= 0xEF or (marker == _APP14 and self.adobe):
                 target.write(data[start:end])
@@ -128,7 +128,7 @@ def read(data: bytes, max_pixels: int) -> Raster:
         subsampling=subsampling,
         progressive=frame.marker == 0xC2,
         keep_rgb=count == 3 and _is_rgb(data, segments, frame),
-        adobe=count != 4 or any(marker == _APP14 for marker, _, _ in segments),
+        adobe=count != 4 or _adobe_transform(data, segments) is not None,
         head=head,
     )
     note = joined(
@@ -197,13 +197,21 @@ def _is_rgb(data: bytes, segments: list[tuple[int, int, int]], frame: _Frame) ->
     """Whether three components are RGB rather than YCbCr, by libjpeg's rules (jdapimin.c,
     default_decompress_parms).
     """
-    bodies = [(m, data[s + 4 : e]) for m, s, e in segments]
-    if any(m == 0xE0 and b[:5] == b"JFIF\0" for m, b in bodies):
+    if any(marker == _APP0 and data[start + 4 : start + 9] == b"JFIF\0" for marker, start, _ in segments):
         return False
-    for marker, body in bodies:
-        if marker == _APP14 and body[:5] == b"Adobe" and len(body) >= 12:
-            return body[11] == 0
+    transform = _adobe_transform(data, segments)
+    if transform is not None:
+        return transform == 0
     return tuple(i for i, _, _ in frame.components) == (0x52, 0x47, 0x42)
+
+
+def _adobe_transform(data: bytes, segments: list[tuple[int, int, int]]) -> int | None:
+    """The colour transform that Adobe's segment names; None without such a segment."""
+    for marker, start, end in segments:
+        body = data[start + 4 : end]
+        if marker == _APP14 and body[:5] == b"Adobe" and len(body) >= 12:
+            return body[11]
+    return None
 
 
 def _is_credential(data: bytes, segment: tuple[int, int, int]) -> bool:
