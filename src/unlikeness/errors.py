@@ -7,7 +7,7 @@ own making is meant to reach a user.
 
 from __future__ import annotations
 
-__all__ = ["PictureError", "UnlikenessError", "UsageError", "one_line"]
+__all__ = ["NotFinite", "PictureError", "UnlikenessError", "UsageError", "one_line"]
 
 
 def one_line(text: str) -> str:
@@ -29,3 +29,7 @@ class UsageError(UnlikenessError, ValueError):
 
 class PictureError(UnlikenessError):
     """One file cannot be used as a picture; the rest of a folder can go on without it."""
+
+
+class NotFinite(UnlikenessError):
+    """A training diverged, or a model's output is infinite or no number. Other work may go on without it."""
