@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from unlikeness.errors import NotFinite, UnlikenessError, UsageError
+from unlikeness.errors import NotFiniteError, UnlikenessError, UsageError
 from unlikeness.progress import Silent
 from unlikeness.training import (
     Ema,
@@ -120,7 +120,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(value: float) -> None:
     def step(index: int, generator: torch.Generator) -> torch.Tensor:
         return (weight * (value if index == 3 else 1.0)).sum()
 
-    with pytest.raises(NotFinite, match=r"diverged at step 3 .*lower the learning rate"):
+    with pytest.raises(NotFiniteError, match=r"diverged at step 3 .*lower the learning rate"):
         train(step, steps=9, optimizer=torch.optim.SGD([weight], lr=0.1), parameters=[weight], seed=0)
     assert torch.isfinite(weight).all()
 

@@ -7,7 +7,7 @@ own making is meant to reach a user.
 
 from __future__ import annotations
 
-__all__ = ["NotFinite", "PictureError", "UnlikenessError", "UsageError", "one_line"]
+__all__ = ["NotFiniteError", "PictureError", "UnlikenessError", "UsageError", "one_line"]
 
 
 def one_line(text: str) -> str:
@@ -31,5 +31,5 @@ class PictureError(UnlikenessError):
     """One file cannot be used as a picture; the rest of a folder can go on without it."""
 
 
-class NotFinite(UnlikenessError):
+class NotFiniteError(UnlikenessError):
     """A training diverged, or a model's output is infinite or no number. Other work may go on without it."""

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from unlikeness.checkpoints import load_checkpoint, save_checkpoint
-from unlikeness.errors import NotFinite, UsageError
+from unlikeness.errors import NotFiniteError, UsageError
 from unlikeness.progress import Progress, Silent
 
 __all__ = [
@@ -159,7 +159,7 @@ def train(
         after: called with (steps done, loss) after each step.
 
     Raises:
-        NotFinite: the loss or the gradient is not finite.
+        NotFiniteError: the loss or the gradient is not finite.
         UnlikenessError: the checkpoint is damaged.
         UsageError: the checkpoint belongs to another run.
     """
@@ -185,7 +185,7 @@ def train(
         norm = torch.nn.utils.clip_grad_norm_(parameters, math.inf if clip is None else clip)
         value = float(loss.detach())
         if not (math.isfinite(value) and math.isfinite(float(norm))):
-            raise NotFinite(
+            raise NotFiniteError(
                 f"{description} diverged at step {index} (loss {value:g}, gradient norm {float(norm):g}); "
                 "lower the learning rate"
             )
