@@ -15,7 +15,8 @@ from torch import Tensor
 
 from unlikeness.errors import PictureError, UnlikenessError, UsageError
 from unlikeness.gallery import is_grid
-from unlikeness.pictures import find_pictures, open_picture
+from unlikeness.pictures import kinds, open_picture
+from unlikeness.pictures.finding import find
 
 __all__ = ["Subject", "as_text", "load_folder", "with_article"]
 
@@ -121,7 +122,11 @@ def load_folder(path: Path, *, size: int | None, report: Callable[[str], None] |
     """
     tell = report or _log.warning
     images = []
-    for _, file in find_pictures([Path(path)]):
+    found = find([Path(path)])
+    others = [(file, kind) for _, file, kind in found.others if kind != kinds.VIDEO]
+    if unread := kinds.summary(others, "read"):
+        tell(f"{path}: {unread}")
+    for _, file in found.pictures:
         if is_grid(file):
             continue
         try:

@@ -17,6 +17,7 @@ import tifffile
 from PIL import Image
 from tests.pictures.makers import ALL, image, samples
 
+from unlikeness.bounds import MAX_PIXELS
 from unlikeness.errors import PictureError, UsageError
 from unlikeness.pictures import open_picture
 
@@ -169,3 +170,8 @@ def test_no_file_stays_open(name: str, tmp_path: Path) -> None:
     refusal(tmp_path / "half")
     assert picture.size
     assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_pillow_opens_what_the_default_bound_lets_through() -> None:
+    assert Image.MAX_IMAGE_PIXELS is not None
+    assert 2 * Image.MAX_IMAGE_PIXELS >= MAX_PIXELS >= 16320 * 12240

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer.core import TyperGroup
 
+from unlikeness.bounds import MAX_PIXELS
+
 if TYPE_CHECKING:
     from unlikeness.measure.report import VisibilityReport
 
@@ -37,7 +39,7 @@ def visibility(
     seed: Annotated[int, typer.Option(min=0, help="Seed of the bootstrap intervals.")] = 0,
     max_pixels: Annotated[
         int, typer.Option(min=1, help="Larger pictures are not compared; as for protect.")
-    ] = 100_000_000,
+    ] = MAX_PIXELS,
 ) -> None:
     """How far protected pictures are from their originals: L∞ [n/255], PSNR [dB], SSIM, size of the files.
 

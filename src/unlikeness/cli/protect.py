@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from unlikeness.bounds import MAX_PIXELS
+
 if TYPE_CHECKING:
     from unlikeness.protect.base import Perturber
     from unlikeness.protect.folder import Outcome
@@ -73,7 +75,7 @@ def protect(
         ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
-    max_pixels: Annotated[int, typer.Option(min=1, help="Larger pictures are skipped.")] = 100_000_000,
+    max_pixels: Annotated[int, typer.Option(min=1, help="Larger pictures are skipped.")] = MAX_PIXELS,
     batch_size: Annotated[
         int | None, typer.Option(min=1, help="Tiles at once; chosen for the device if not given.")
     ] = None,
@@ -176,13 +178,19 @@ def _show_survey(seen: Survey) -> None:
         f"{usable} pictures, {seen.tiles} tiles, about {format_seconds(seen.seconds)}; "
         f"{len(seen.files) - usable} to skip; nothing was written"
     )
+    if seen.passed_over:
+        typer.echo(seen.passed_over)
 
 
 def _show_outcome(outcome: Outcome, output: Path) -> None:
     from unlikeness.protect.job import BLACK, FAINT, UNCHANGED
 
+    unsupported = set(outcome.unsupported)
     for entry in outcome.skipped:
-        typer.echo(f"skipped {entry.reason}", err=True)
+        if entry.path not in unsupported:
+            typer.echo(f"skipped {entry.reason}", err=True)
+    if outcome.passed_over:
+        typer.echo(outcome.passed_over, err=True)
     parts = [f"{len(outcome.protected)} protected"]
     if copies := sum(entry.note == UNCHANGED for entry in outcome.protected):
         parts.append(f"{copies} of them only copied (the budget is smaller than a step of their values)")

@@ -11,10 +11,12 @@ from pathlib import Path
 import torch
 
 from unlikeness import __version__, pictures
+from unlikeness.bounds import MAX_PIXELS
 from unlikeness.errors import PictureError, UsageError
 from unlikeness.measure.bootstrap import Interval, bootstrap_mean
 from unlikeness.measure.visibility import SSIM_WINDOW, linf, psnr, ssim
-from unlikeness.pictures.reading import MAX_PIXELS
+from unlikeness.pictures import kinds
+from unlikeness.pictures.finding import find
 from unlikeness.progress import Progress, Silent
 
 __all__ = ["PictureVisibility", "VisibilityReport", "compare", "compare_pictures", "to_json"]
@@ -52,6 +54,7 @@ class VisibilityReport:
     ssim: Interval | None
     growth: Interval | None
     only_original: tuple[str, ...]
+    """With the pictures of kinds that cannot be protected (RAW, PSD, ...)."""
     only_protected: tuple[str, ...]
     failed: tuple[str, ...]
     """One line for each pair that could not be compared."""
@@ -120,7 +123,7 @@ def compare(
     if not original.is_dir():
         return _report([compare_pictures(original, protected, max_pixels=max_pixels)], [], [], [], seed)
 
-    left, right = _by_name(original, protected), _by_name(protected, original)
+    (left, unprotected), (right, _) = _by_name(original, protected), _by_name(protected, original)
     both = sorted(left.keys() & right.keys())
     if not both:
         raise UsageError(
@@ -138,14 +141,18 @@ def compare(
             failed.append(str(error))
         progress.advance()
     progress.close()
-    return _report(done, sorted(left.keys() - right.keys()), sorted(right.keys() - left.keys()), failed, seed)
+    unprotected |= left.keys() - right.keys()
+    return _report(done, sorted(unprotected), sorted(right.keys() - left.keys()), failed, seed)
 
 
-def _by_name(folder: Path, other: Path) -> dict[str, Path]:
-    """Pictures by their name relative to `folder`, without those of `other` if it lies inside."""
+def _by_name(folder: Path, other: Path) -> tuple[dict[str, Path], set[str]]:
+    """Pictures by their name relative to `folder`, without those of `other` if it lies inside; and the names
+    of those that cannot be protected.
+    """
     exclude = [] if folder.samefile(other) else [other]
-    found = pictures.find_pictures([folder], exclude=exclude)
-    return {file.relative_to(root).as_posix(): file for root, file in found}
+    found = find([folder], exclude=exclude)
+    others = {file.relative_to(root).as_posix() for root, file, kind in found.others if kind != kinds.VIDEO}
+    return {file.relative_to(root).as_posix(): file for root, file in found.pictures}, others
 
 
 def _report(

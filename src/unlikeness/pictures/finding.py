@@ -2,50 +2,122 @@
 
 from __future__ import annotations
 
+import mimetypes
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from unlikeness.errors import UnlikenessError, UsageError
+from unlikeness.pictures.kinds import HEAD, SUFFIXES, SUPPORTED, UNSUPPORTED, announced
 
-__all__ = ["SUFFIXES", "find_pictures"]
+__all__ = ["Found", "find", "find_pictures"]
 
-SUFFIXES = frozenset({
-    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".tif", ".tiff", ".bmp", ".dib",
-    ".heic", ".heif", ".hif", ".avif", ".gif",
+_OF_SYSTEMS = frozenset({
+    "@eadir", "@recycle", "#recycle", "#snapshot", "$recycle.bin", "system volume information", "__macosx",
+    "lost+found",
 })  # fmt: skip
-"""Names that are taken for pictures in a folder, in any case. GIF is among them so that it is refused with a
-reason rather than passed over in silence.
-"""
+"""Folders of network drives and systems, in lower case: previews that they made, and what was deleted."""
+_TYPES = mimetypes.MimeTypes()
+"""Python's own table of suffixes, not the machine's."""
+
+
+@dataclass
+class Found:
+    """What lies below some paths."""
+
+    pictures: list[tuple[Path, Path]] = field(default_factory=list)
+    """(root, file): root is the folder that was named, or the named file's folder."""
+    others: list[tuple[Path, Path, str]] = field(default_factory=list)
+    """(root, file, kind) of pictures that cannot be protected, and of videos: see `kinds.UNSUPPORTED`."""
 
 
 def find_pictures(paths: Sequence[Path], *, exclude: Sequence[Path] = ()) -> list[tuple[Path, Path]]:
-    """All pictures below `paths` as (root, file): root is the folder that was named, or the named file's
-    folder.
+    """(root, file) of the pictures below `paths` that may be protected: see `find`."""
+    return find(paths, exclude=exclude).pictures
 
-    A file that is named outright is taken whatever its suffix. In folders, entries whose name begins with a
-    dot are skipped, and so is everything in the folders of `exclude` (an output folder inside the input,
-    say). Links to folders are followed, each real folder once a root, so a loop ends. The order is that of
-    `paths`, then by name; a file that is reached twice is given once. Raises UsageError for a path that does
-    not exist, UnlikenessError for a folder that cannot be read.
+
+def find(paths: Sequence[Path], *, exclude: Sequence[Path] = ()) -> Found:
+    """Everything below `paths` that looks like a picture.
+
+    In folders a file is judged by its suffix, and where that says nothing, by its first bytes. A file that is
+    named outright is taken for a picture unless it is of a kind that cannot be protected. In folders, entries
+    whose name begins with a dot are skipped, and folders of systems, and everything in the folders of
+    `exclude` (an output folder inside the input, say).
+
+    Links to folders are followed after all real folders, so that a file is found at its real place where that
+    is below `paths`; each real folder is read once a root, so a loop ends. The order is that of `paths`, then
+    by name; a file that is reached twice is given once. Raises UsageError for a path that does not exist,
+    UnlikenessError for a folder that cannot be read.
     """
+    roots = [Path(path) for path in paths]
+    for root in roots:
+        if not root.exists():
+            raise UsageError(f"{root} does not exist; name a picture or a folder of pictures")
+    folders = [root.is_dir() for root in roots]
     barred = {_identity(folder) for folder in exclude if folder.is_dir()}
-    found: dict[Path, tuple[Path, Path]] = {}
-    for path in (Path(p) for p in paths):
-        if path.is_dir():
-            pairs = [(path, file) for file in _walk(path, barred)]
-        elif path.exists():
-            pairs = [(path.parent, path)]
-        else:
-            raise UsageError(f"{path} does not exist; name a picture or a folder of pictures")
-        for root, file in pairs:
-            found.setdefault(file.parent.resolve() / file.name, (root, file))
-    return list(found.values())
+    seen = [set(barred) for _ in roots]
+    links: list[list[Path]] = [[] for _ in roots]
+    taken: set[Path] = set()
+    files = [
+        _new(_walk(root, seen[i], links[i]) if folders[i] else [root], taken) for i, root in enumerate(roots)
+    ]
+    for i in range(len(roots)):
+        for link in links[i]:  # which grows by the links that are behind links
+            files[i] += _new(_walk(link, seen[i], links[i]), taken)
+    found = Found()
+    named = {root for root, folder in zip(roots, folders, strict=True) if not folder}
+    for root, folder, below in zip(roots, folders, files, strict=True):
+        for file in below:
+            _add(found, root if folder else root.parent, file, outright=file in named)
+    return found
 
 
-def _walk(root: Path, barred: set[tuple[int, int]]) -> Iterator[Path]:
-    """Picture files below `root`, sorted by name, a folder's files before its folders; without recursion."""
-    seen = set(barred)
+def _add(found: Found, root: Path, file: Path, *, outright: bool) -> None:
+    """Judge one file."""
+    suffix = file.suffix.lower()
+    kind = None if suffix in SUFFIXES else _kind(file, suffix)
+    if suffix in SUFFIXES or kind in SUPPORTED:
+        found.pictures.append((root, file))
+    elif kind is not None:
+        found.others.append((root, file, kind))
+    elif outright:
+        found.pictures.append((root, file))
+
+
+def _kind(file: Path, suffix: str) -> str | None:
+    """What a file is by its first bytes, or else by its name; None for what is no picture beyond doubt."""
+    named = UNSUPPORTED.get(suffix)
+    other = _TYPES.guess_type(f"x{suffix}")[0] or "image/"
+    if not file.is_file() or (named is None and not other.startswith(("image/", "application/octet-stream"))):
+        return named
+    try:
+        with file.open("rb", buffering=0) as opened:
+            kind = announced(opened.read(HEAD))
+    except OSError:
+        return named
+    return kind if kind in SUPPORTED else named or kind
+
+
+def _new(files: Iterable[Path], taken: set[Path]) -> list[Path]:
+    """Those whose real places are not yet `taken`, which they are then."""
+    new: list[Path] = []
+    real: dict[Path, Path] = {}
+    for file in files:
+        if file.parent not in real:
+            real[file.parent] = file.parent.resolve()
+        place = real[file.parent] / file.name
+        if place not in taken:
+            taken.add(place)
+            new.append(file)
+    return new
+
+
+def _walk(root: Path, seen: set[tuple[int, int]], links: list[Path]) -> Iterator[Path]:
+    """Files below `root`, sorted by name, a folder's files before its folders; without recursion.
+
+    Folders that are links are put into `links`.
+    """
     waiting = [root]
     while waiting:
         folder = waiting.pop()
@@ -53,11 +125,20 @@ def _walk(root: Path, barred: set[tuple[int, int]]) -> Iterator[Path]:
         if identity in seen:
             continue
         seen.add(identity)
+        folders: list[Path] = []
+        files: list[Path] = []
         try:
-            names = sorted(os.listdir(folder))  # noqa: PTH208 - names only
-            entries = [folder / name for name in names if not name.startswith(".")]
-            folders = [entry for entry in entries if entry.is_dir()]
-            files = [e for e in entries if e.suffix.lower() in SUFFIXES and e.is_file()]
+            with os.scandir(folder) as entries:
+                ordered = sorted(entries, key=lambda entry: entry.name)
+            for entry in ordered:
+                if entry.name.startswith("."):
+                    continue
+                path = folder / entry.name
+                if not (path if entry.is_symlink() else entry).is_dir():
+                    if (path if entry.is_symlink() else entry).is_file():
+                        files.append(path)
+                elif entry.name.lower() not in _OF_SYSTEMS:
+                    (links if entry.is_symlink() else folders).append(path)
         except OSError as error:
             raise UnlikenessError(
                 f"{folder}: the folder cannot be read ({error.strerror}); change its permissions or leave it"

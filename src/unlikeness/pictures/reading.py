@@ -11,19 +11,19 @@ from pathlib import Path
 
 from PIL import Image
 
+from unlikeness.bounds import MAX_PIXELS
 from unlikeness.errors import PictureError, UsageError, one_line
 from unlikeness.pictures.formats.base import DAMAGE, Raster, Unusable
+from unlikeness.pictures.kinds import HEAD, SUPPORTED, announced
 from unlikeness.pictures.picture import Picture
 
-__all__ = ["MAX_PIXELS", "format_of", "open_picture"]
-
-MAX_PIXELS = 100_000_000
-"""Default bound on width × height."""
+__all__ = ["format_of", "open_picture"]
 
 _BYTES_PER_PIXEL = 16
 """A file larger than this for each pixel of the bound (and `_SMALLEST_BOUND`) is not read into memory."""
 _SMALLEST_BOUND = 64 << 20
 
+_FORMATS = SUPPORTED | {"TIFF", "BMP"}
 _HEIF_BRANDS = {
     "AVIF": {b"avif", b"avis"},
     "HEIC": {b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"hevm", b"hevs", b"mif1", b"msf1"},
@@ -66,7 +66,7 @@ def open_picture(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) 
         raise UsageError(f"max_pixels is {max_pixels}, but it must be 1 or more")
     path = Path(path)
     data, stamp = _load(path, max_pixels)
-    kind = format_of(data[:4096])
+    kind = _kind(data)
     try:
         read = _reader(kind)
         with warnings.catch_warnings():
@@ -92,6 +92,12 @@ def open_picture(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) 
     return Picture(path, str(kind), raster, stamp)
 
 
+def _kind(data: bytes) -> str | None:
+    """Its format; or the kind of a picture that cannot be protected, also in the guise of another."""
+    told = announced(data[:HEAD])
+    return told if told and told not in SUPPORTED else format_of(data[:4096])
+
+
 def _reader(kind: str | None) -> Callable[[bytes, int], Raster]:
     """The `read` of a format's module, loaded at its first use. Raises Unusable where there is none."""
     if kind is None:
@@ -100,6 +106,8 @@ def _reader(kind: str | None) -> Callable[[bytes, int], Raster]:
         )
     if kind == "GIF":
         raise Unusable("GIF holds 256 colours or an animation, which cannot be protected; convert it to PNG")
+    if kind not in _FORMATS:
+        raise Unusable(f"{kind} files cannot be protected; export it as JPEG, PNG or TIFF first")
     module = import_module(f"unlikeness.pictures.formats.{kind.lower()}")
     read: Callable[[bytes, int], Raster] = module.read
     return read

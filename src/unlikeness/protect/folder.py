@@ -12,7 +12,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from unlikeness.bounds import MAX_PIXELS
 from unlikeness.errors import UsageError
+from unlikeness.pictures import kinds
 from unlikeness.progress import Progress, Silent
 from unlikeness.protect import batches
 from unlikeness.protect.base import Perturber
@@ -33,6 +35,10 @@ class Outcome:
     protected: list[Entry] = field(default_factory=list)
     skipped: list[Entry] = field(default_factory=list)
     before: list[str] = field(default_factory=list)
+    unsupported: list[str] = field(default_factory=list)
+    """Names of those in `skipped` whose kind cannot be protected: RAW, PSD, GIF, ..."""
+    passed_over: str | None = None
+    """One line on these and on videos, which have no entry; None where there are none."""
 
 
 def protect_folder(
@@ -46,7 +52,7 @@ def protect_folder(
     scale: Scale | None = None,
     psnr: float | None = None,
     mask: Path | None = None,
-    max_pixels: int = 100_000_000,
+    max_pixels: int = MAX_PIXELS,
     batch_size: int = 4,
     limit: int | None = None,
     exclude: Sequence[Path] = (),
@@ -80,7 +86,8 @@ def protect_folder(
     progress = progress or Silent()
     targets = find_targets(paths, output, exclude=exclude)
     masks = {} if mask is None else find_masks(mask, targets)
-    targets = targets[:limit]
+    passed_over = kinds.summary((target.source, target.kind) for target in targets if target.kind)
+    targets = [target for target in targets if target.kind != kinds.VIDEO][:limit]
     recipe = {
         "method": method,
         "settings": asdict(perturber.settings),
@@ -98,7 +105,7 @@ def protect_folder(
     except OSError as error:
         raise unwritable(output, error) from error
     job = Job(Manifest(output), perturber, recipe, computed, scale, seed, max_pixels, psnr, masks)
-    outcome = Outcome()
+    outcome = Outcome(passed_over=passed_over)
     progress.start(len(targets), "protecting", "picture")
     read = overlapped(job.open, targets)
     worked = batches.run(
@@ -111,6 +118,8 @@ def protect_folder(
                 outcome.before.append(work.target.name)
             else:
                 (outcome.skipped if work.entry.reason else outcome.protected).append(work.entry)
+                if work.target.kind is not None:
+                    outcome.unsupported.append(work.target.name)
             progress.advance(skipped=len(outcome.skipped))
     progress.close()
     return outcome

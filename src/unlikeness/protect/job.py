@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import secrets
 import time
 from collections.abc import Iterator, Mapping
@@ -16,12 +17,14 @@ from numpy.typing import NDArray
 
 from unlikeness import __version__
 from unlikeness.errors import PictureError, UnlikenessError, one_line
-from unlikeness.pictures import Edit, Picture, open_picture, save_picture
+from unlikeness.pictures import Edit, Picture, kinds, open_picture, save_picture
 from unlikeness.protect import rng
+from unlikeness.protect.attributes import copy_attributes
 from unlikeness.protect.base import Perturber
 from unlikeness.protect.check import compare
 from unlikeness.protect.manifest import Entry, Manifest, digest
 from unlikeness.protect.masks import mask_digest, open_mask
+from unlikeness.protect.names import WINDOWS, reserved
 from unlikeness.protect.targets import Target
 from unlikeness.protect.tiles import PictureTiles, Scale, Tile
 
@@ -53,6 +56,8 @@ class Work:
     input_digest: str | None = None
     bytes_in: int | None = None
     mask_digest: str | None = None
+    status: os.stat_result | None = None
+    """The file's, before it was read."""
     began: float = 0.0
     failed: bool = False
     """Whether the protection answered to one of its tiles with values that are not numbers."""
@@ -94,8 +99,12 @@ class Job:
         try:
             if not target.source.is_file():  # a pipe would block; opening it says what is wrong
                 open_picture(target.source)
+            work.status = target.source.stat()
+            work.bytes_in = work.status.st_size
+            if refused := _refused(target):
+                work.entry = self._skipped(work, refused)
+                return work
             work.input_digest = digest(target.source)
-            work.bytes_in = target.source.stat().st_size
             file = self.masks.get(target.name)
             work.mask_digest = None if file is None else mask_digest(file)
             if self.manifest.is_done(target.name, work.input_digest, self._recipe(work)):
@@ -148,7 +157,8 @@ class Job:
         work.tiled = None
         if work.entry is not None and work.entry.status == "skipped":
             work.entry = self._without_copy(work.target, work.entry)
-            self._append(work.entry)
+            if work.target.kind is None or not self.manifest.says(work.entry):
+                self._append(work.entry)
         return work
 
     def _without_copy(self, target: Target, skipped: Entry) -> Entry:
@@ -170,6 +180,8 @@ class Job:
             save_picture(tiled.picture, tiled.edit, waiting)
             entry = self._measured(work, tiled, waiting)
             if entry.status == "protected":
+                assert work.status is not None
+                copy_attributes(work.target.source, work.status, waiting)
                 self._append(entry)
                 waiting.replace(path)
         except PictureError as error:
@@ -253,6 +265,15 @@ class Job:
             recipe=self._recipe(work),
             version=__version__,
         )
+
+
+def _refused(target: Target) -> str | None:
+    """Why a file is skipped whatever it holds."""
+    if target.kind is not None:
+        return kinds.reason(target.source, target.kind)
+    if WINDOWS and reserved(target.name):
+        return f"{target.source}: Windows takes its name for a device; rename it"
+    return None
 
 
 def _renamed(text: str, path: Path, name: Path | str) -> str:

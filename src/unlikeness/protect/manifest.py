@@ -93,6 +93,11 @@ class Manifest:
             file.write(line.encode() + b"\n")
         self._add(json.loads(line))
 
+    def says(self, entry: Entry) -> bool:
+        """Whether the last line of this name says the same."""
+        line: dict[str, Any] = json.loads(json.dumps(asdict(entry)))
+        return self.entries.get(entry.path) == line
+
     def is_done(self, path: str, input_digest: str, recipe: Mapping[str, Any]) -> bool:
         """Whether this input was protected in this way, and its output is still there, untouched."""
         entry = self.entries.get(path)

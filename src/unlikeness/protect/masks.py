@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from unlikeness.bounds import MAX_PIXELS
 from unlikeness.errors import PictureError, UsageError, one_line
 from unlikeness.pictures import Picture, find_pictures, open_picture
 from unlikeness.protect.manifest import digest
@@ -45,7 +46,7 @@ class Mask:
         return Mask(np.asarray(resized))
 
 
-def open_mask(path: Path, size: tuple[int, int], *, max_pixels: int = 100_000_000) -> Mask:
+def open_mask(path: Path, size: tuple[int, int], *, max_pixels: int = MAX_PIXELS) -> Mask:
     """The mask in `path` for a picture of `size` (width, height), both as they are seen.
 
     A mask of another size is resized, if width and height agree to a pixel. Colours count by their grey;
@@ -96,6 +97,7 @@ def find_masks(mask: Path, targets: Sequence[Target]) -> Mapping[str, Path]:
         UsageError: no such file or folder; one mask for several pictures; two masks for one; none for any; a
             mask that is itself to be protected.
     """
+    targets = [target for target in targets if target.kind is None]
     if not (mask.is_dir() or mask.is_file()):
         raise UsageError(f"--mask {mask} is no file and no folder; give a grey picture, or a folder of them")
     if not mask.is_dir():

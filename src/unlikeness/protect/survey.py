@@ -11,8 +11,9 @@ from pathlib import Path
 
 import torch
 
+from unlikeness.bounds import MAX_PIXELS
 from unlikeness.errors import PictureError
-from unlikeness.pictures import open_picture
+from unlikeness.pictures import kinds, open_picture
 from unlikeness.progress import Progress, Silent
 from unlikeness.protect.base import Perturber
 from unlikeness.protect.masks import open_mask
@@ -37,10 +38,14 @@ class Planned:
 
 @dataclass(frozen=True)
 class Survey:
-    """All files, and an estimate of the whole in seconds: computing, reading and writing."""
+    """All files, and an estimate of the whole in seconds: computing, reading and writing.
+
+    passed_over: as in `folder.Outcome`.
+    """
 
     files: list[Planned]
     seconds: float
+    passed_over: str | None = None
 
     @property
     def tiles(self) -> int:
@@ -55,7 +60,7 @@ def survey(
     *,
     scale: Scale | None = None,
     masks: Mapping[str, Path] | None = None,
-    max_pixels: int = 100_000_000,
+    max_pixels: int = MAX_PIXELS,
     batch_size: int = 4,
     progress: Progress | None = None,
 ) -> Survey:
@@ -68,13 +73,19 @@ def survey(
     """
     scale = scale or Scale()
     progress = progress or Silent()
-    targets = find_targets(paths, output)
+    found = find_targets(paths, output)
+    passed_over = kinds.summary((target.source, target.kind) for target in found if target.kind)
+    targets = [target for target in found if target.kind != kinds.VIDEO]
     protection = make(settings)
     files: list[Planned] = []
     largest = 0
     progress.start(len(targets), "looking", "picture")
     began = time.perf_counter()
     for target in targets:
+        if target.kind is not None:
+            files.append(Planned(target.name, None, 0, kinds.reason(target.source, target.kind)))
+            progress.advance()
+            continue
         try:
             size = open_picture(target.source, max_pixels=max_pixels).size
             if mask := (masks or {}).get(target.name):
@@ -82,9 +93,9 @@ def survey(
         except PictureError as error:
             files.append(Planned(target.name, None, 0, str(error)))
         else:
-            found = grids(size, protection.resolution, scale, getattr(protection, "tile", None))
-            files.append(Planned(target.name, size, sum(map(len, found))))
-            largest = max(largest, *(grid.rows.tile for grid in found))
+            passes = grids(size, protection.resolution, scale, getattr(protection, "tile", None))
+            files.append(Planned(target.name, size, sum(map(len, passes))))
+            largest = max(largest, *(grid.rows.tile for grid in passes))
         progress.advance()
     progress.close()
     # Reading; saving and reading again to measure are about three times that.
@@ -92,7 +103,7 @@ def survey(
     if largest:
         batches = math.ceil(sum(file.tiles for file in files) / batch_size)
         seconds += batches * _batch_seconds(make, settings, largest, batch_size)
-    return Survey(files, seconds)
+    return Survey(files, seconds, passed_over)
 
 
 def _batch_seconds(

@@ -8,23 +8,29 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from unlikeness.errors import UsageError
-from unlikeness.pictures import find_pictures
+from unlikeness.pictures.finding import find
+from unlikeness.pictures.kinds import VIDEO
 from unlikeness.protect.manifest import NAME, Manifest
+from unlikeness.protect.names import Existing, key
 
 __all__ = ["Target", "find_targets"]
 
 
 @dataclass(frozen=True)
 class Target:
-    """One file to protect: `name` is its place below the output folder, with forward slashes."""
+    """One file to protect: `name` is its place below the output folder, with forward slashes.
+
+    kind: None; or that of a file that is only told of, since it cannot be protected: see `pictures.kinds`.
+    """
 
     source: Path
     path: Path
     name: str
+    kind: str | None = None
 
 
 def find_targets(paths: Sequence[Path], output: Path, *, exclude: Sequence[Path] = ()) -> list[Target]:
-    """All pictures below `paths`, each with its place below `output`.
+    """All pictures below `paths`, each with its place below `output`; behind them, files of other kinds.
 
     One folder is mirrored as it is; of several, each keeps its own name below `output`, as with `cp -r`.
     Files that are named outright go to the top. What lies in `output` is no input, unless a
@@ -46,38 +52,48 @@ def find_targets(paths: Sequence[Path], output: Path, *, exclude: Sequence[Path]
                 f"name another folder"
             )
     several = len({os.path.realpath(folder) for folder in folders}) > 1
-    found = find_pictures(paths, exclude=[output, *exclude])
-    if not found:
+    found = find(paths, exclude=[output, *exclude])
+    if not found.pictures and all(kind == VIDEO for _, _, kind in found.others):
         raise UsageError(
             f"no pictures in {', '.join(map(str, paths)) or 'nothing'}; name pictures or folders of them"
         )
+
+    def place(root: Path, source: Path, kind: str | None = None) -> Target:
+        within = source.relative_to(root)
+        if several and root in folders:
+            within = Path(root.resolve().name) / within
+        return Target(source, output / within, within.as_posix(), kind)
+
     targets: dict[str, Target] = {}
     manifest, inside = Manifest(output, read_only=True), output.resolve()
-    for root, source in found:
+    for root, source in found.pictures:
         real = source.resolve()
         if inside in real.parents and manifest.made(real.relative_to(inside).as_posix()):
             raise UsageError(
                 f"{source} is a protected picture of {output / NAME}, not an original; name the originals"
             )
-        within = source.relative_to(root)
-        if several and root in folders:
-            within = Path(root.resolve().name) / within
-        name = within.as_posix()
-        if name in targets:
-            raise UsageError(
-                f"{targets[name].source} and {source} would both be written to {output / within}; "
-                f"protect them into different output folders"
+        target = place(root, source)
+        other = targets.setdefault(key(target.name), target)
+        if other is not target:
+            where = (
+                f"to {target.path}"
+                if other.name == target.name
+                else f"as {target.name}, on disks that take these names for one"
             )
-        targets[name] = Target(source, output / within, name)
+            raise UsageError(
+                f"{other.source} and {source} would both be written {where}; protect them into different "
+                "output folders"
+            )
     _check_existing(list(targets.values()), output, manifest)
-    return list(targets.values())
+    return [*targets.values(), *(place(*other) for other in found.others)]
 
 
 def _check_existing(targets: Sequence[Target], output: Path, manifest: Manifest) -> None:
     """Nothing that is there already may be lost, unless an earlier run has made it."""
+    existing = Existing(output)
     sources = {os.path.realpath(target.source): target.source for target in targets}
     for target in targets:
-        if target.name == NAME:
+        if key(target.name) == key(NAME):
             raise UsageError(f"{target.source} has the name of the manifest; rename it")
         if os.path.realpath(target.path) in sources:
             raise UsageError(
@@ -88,6 +104,11 @@ def _check_existing(targets: Sequence[Target], output: Path, manifest: Manifest)
             raise UsageError(
                 f"{target.path} exists, and by {output / NAME} no earlier run has made it; "
                 f"move it away, or name an empty output folder"
+            )
+        if other := existing.alike(target.name):
+            raise UsageError(
+                f"{target.path} and {other}, which is there already, are one file on some disks; move that "
+                "away, or name an empty output folder"
             )
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from unlikeness.bounds import MAX_PIXELS
 from unlikeness.pictures.colour import ColourModel, Pixels
 
 __all__ = [
@@ -25,6 +26,10 @@ __all__ = [
     "to_array",
     "to_pillow",
 ]
+
+if Image.MAX_IMAGE_PIXELS is not None:
+    # Pillow refuses what has twice as many pixels; every reader here checks the size itself before decoding.
+    Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, MAX_PIXELS // 2)
 
 
 class Unusable(Exception):  # noqa: N818 - says of a file what it is, not what went wrong in us

@@ -103,9 +103,14 @@ def photo_bank(
 
     UsageError if nothing can be read. A picture that has changed is read again.
     """
-    from unlikeness.pictures.finding import find_pictures
+    from unlikeness.pictures import kinds
+    from unlikeness.pictures.finding import find
 
-    files = [file for _, file in find_pictures(paths)]
+    found = find(paths)
+    files = [file for _, file in found.pictures]
+    others = [(file, kind) for _, file, kind in found.others if kind != kinds.VIDEO]
+    if report is not None and (unread := kinds.summary(others, "read")):
+        report(f"--images: {unread}")
     name = photo_name(files, size)
     reasons: list[str] = []
     if not (folder / f"{name}.npy").exists():

@@ -1,0 +1,49 @@
+"""Date, permissions and extended attributes of a file, given to its copy as `cp -p` does."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from pathlib import Path
+
+__all__ = ["copy_attributes"]
+
+_ACCESS_LIST = "system.posix_acl_access"
+_USERS = "user."
+"""Attributes of users and programs; those of the system (security, capabilities) belong to one file."""
+_PICTURES = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"8BPS", b"icns")
+"""Beginnings of previews: an attribute that holds one would show the picture unprotected."""
+
+
+def copy_attributes(source: Path, status: os.stat_result, copy: Path) -> None:
+    """Give `copy` what `source` had when `status` was taken, before it was read.
+
+    That is the times of the last change and the last access [ns]; on systems with permissions those of
+    reading, writing and executing, of which the owner's to read is always given; on Linux access lists and
+    the attributes of users, without those that hold a picture. What the copy's file system does not know is
+    left out, since the picture itself is complete. On Windows a read-only file's copy can be written to,
+    because it could not be replaced.
+    """
+    if os.name == "posix":
+        _copy_extended(source, copy)
+        with contextlib.suppress(OSError):
+            copy.chmod(stat.S_IMODE(status.st_mode) & 0o777 | stat.S_IRUSR)
+    with contextlib.suppress(OSError):
+        os.utime(copy, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def _copy_extended(source: Path, copy: Path) -> None:
+    if not hasattr(os, "listxattr"):
+        return
+    try:
+        names = os.listxattr(source)
+    except OSError:
+        return
+    for name in names:
+        if name != _ACCESS_LIST and not name.startswith(_USERS):
+            continue
+        with contextlib.suppress(OSError):
+            value = os.getxattr(source, name)
+            if not any(beginning in value for beginning in _PICTURES):
+                os.setxattr(copy, name, value)
