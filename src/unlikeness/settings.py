@@ -27,15 +27,18 @@ def setting(
     *,
     unit: str = "",
     source: str = "",
+    above: float | None = None,
     at_least: float | None = None,
     at_most: float | None = None,
     choices: tuple[str, ...] = (),
 ) -> Any:
-    """A dataclass field with its documentation, unit, source and bounds (both inclusive)."""
+    """A dataclass field with its documentation, unit, source and bounds: `above` exclusive, both others
+    inclusive."""
     metadata = {
         "doc": doc,
         "unit": unit,
         "source": source,
+        "above": above,
         "at_least": at_least,
         "at_most": at_most,
         "choices": choices,
@@ -113,6 +116,9 @@ def _checked(field: dataclasses.Field[Any], hint: Any, value: Any) -> Any:
     if isinstance(value, float | int) and not isinstance(value, bool):
         if isinstance(value, float) and not math.isfinite(value):
             raise UsageError(f"{field.name} must be a finite number, not {value}")
+        above = field.metadata["above"]
+        if above is not None and value <= above:
+            raise UsageError(f"{field.name} must be more than {above:g}, not {value:g}")
         if low is not None and value < low:
             raise UsageError(f"{field.name} must be at least {low:g}, not {value}")
         if high is not None and value > high:

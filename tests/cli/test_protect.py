@@ -67,8 +67,13 @@ def test_a_budget_below_a_step_is_no_silent_success(
 ) -> None:
     write(tmp_path / "a.png", 50, 40)
     arguments = [str(tmp_path / "a.png"), "-o", str(tmp_path / "out"), "--model", tiny, "--method", "noise"]
-    assert main(["protect", *arguments, "--budget", "0.4"]) == 0
-    assert "1 protected, 1 of them only copied (the budget is smaller" in capsys.readouterr().out
+    for said in ("", "again"):
+        assert main(["protect", *arguments, "--budget", "0.4"]) == 1, said
+        told = capsys.readouterr()
+        assert told.out.startswith("nothing was protected, 1 unchanged (copies, not protected)")
+        assert "unchanged a.png: nothing was changed, this is a copy: the budget is smaller" in told.err
+    assert main(["protect", *arguments, "--budget", "0.4", "--dry-run"]) == 0
+    assert "1 of them will be unchanged" in capsys.readouterr().out
 
 
 def test_a_dry_run_writes_nothing(tiny: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -93,7 +98,10 @@ def test_a_dry_run_writes_nothing(tiny: str, tmp_path: Path, capsys: pytest.Capt
         (["--psnr", "nan"], "psnr"),
         (["--dtype", "float32"], "--dtype is a model's, and rid needs none"),
         (["--method", "advdm", "--steps", "3", "--set", "steps=4"], "steps is given twice"),
-        (["--budget", "-1"], "budget must be at least 0"),
+        (["--budget", "-1"], "budget must be more than 0"),
+        (["--budget", "0"], "budget must be more than 0"),
+        (["--budget", "0", "--method", "noise"], "budget must be more than 0"),
+        (["--method", "advdm", "--set", "step_size=0"], "step_size must be more than 0"),
         (["--model", "/no/such/folder"], "/no/such/folder"),
     ],
 )

@@ -117,10 +117,14 @@ def test_the_command(tmp_path: Path, photos: Path, capsys: pytest.CaptureFixture
 
 def test_a_page_says_when_nothing_was_protected(model: TextToImage, photos: Path, tmp_path: Path) -> None:
     further: dict[str, Any] = {"model_name": "tiny", "method": "advdm", "steps": 1}
-    protect_photographs(photos, tmp_path / "zero", model, budget=0, **further)
-    page = (tmp_path / "zero" / "photographs.html").read_text(encoding="utf-8")
-    assert "Nothing was protected" in page
-    assert "this is a copy" in page
+    for _ in range(2):
+        protect_photographs(photos / "a.png", tmp_path / "small", model, budget=0.5, **further)
+        page = (tmp_path / "small" / "photographs.html").read_text(encoding="utf-8")
+        assert "Nothing was protected" in page
+        assert "0 protected;\n1 unchanged; 0 skipped" in page
+        assert "this is a copy" in page
+    with pytest.raises(UsageError, match="budget must be more than 0"):
+        protect_photographs(photos, tmp_path / "zero", model, budget=0, **further)
     protect_photographs(photos / "broken.png", tmp_path / "none", model, **further)
     assert "Nothing was protected" in (tmp_path / "none" / "photographs.html").read_text(encoding="utf-8")
     protect_photographs(photos, tmp_path / "real", model, **further)

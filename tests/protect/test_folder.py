@@ -52,8 +52,8 @@ def test_the_tree_is_mirrored_and_every_file_accounted_for(
 
 def test_a_copy_that_could_not_be_changed_is_called_one(tmp_path: Path, model: TextToImage) -> None:
     source = write(tmp_path / "a.png", 40, 40)
-    (entry,) = run(source, tmp_path / "out", Noise(model, NoiseSettings(budget=0.5))).protected
-    assert entry.linf == 0
+    (entry,) = run(source, tmp_path / "out", Noise(model, NoiseSettings(budget=0.5))).unchanged
+    assert (entry.status, entry.linf) == ("unchanged", 0)
     assert str(entry.note).startswith("nothing was changed")
     assert (tmp_path / "out" / "a.png").read_bytes() == source.read_bytes()
 

@@ -19,10 +19,10 @@ from unlikeness.errors import PictureError, UsageError
 from unlikeness.pictures import open_picture
 from unlikeness.protect import registry
 from unlikeness.protect.folder import Outcome, protect_folder
-from unlikeness.protect.job import BLACK
 from unlikeness.protect.manifest import NAME, digest
 from unlikeness.protect.masks import open_mask
 from unlikeness.protect.tiles import Scale
+from unlikeness.protect.unchanged import BLACK
 
 
 def masked_left(path: Path, width: int, height: int) -> Path:
@@ -157,8 +157,10 @@ def test_a_black_mask_leaves_a_copy_and_says_so(tmp_path: Path, capsys: pytest.C
     source = write(tmp_path / "a.png", 40, 30)
     Image.new("L", (40, 30), 0).save(tmp_path / "mask.png")
     output = tmp_path / "out"
-    assert main(["protect", str(source), "-o", str(output), "--mask", str(tmp_path / "mask.png"), "-q"]) == 0
-    assert "1 of them only copied (their masks leave nothing to change)" in capsys.readouterr().out
+    assert main(["protect", str(source), "-o", str(output), "--mask", str(tmp_path / "mask.png"), "-q"]) == 1
+    said = capsys.readouterr()
+    assert said.out.startswith("nothing was protected, 1 unchanged (copies, not protected)")
+    assert f"unchanged a.png: {BLACK}" in said.err
     assert json.loads((output / NAME).read_text())["note"] == BLACK
     assert not change(source, output / "a.png").any()
 

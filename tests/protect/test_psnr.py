@@ -10,9 +10,9 @@ from tests.protect.test_tiles import write
 from unlikeness.diffusion import TextToImage
 from unlikeness.errors import UsageError
 from unlikeness.protect.folder import protect_folder
-from unlikeness.protect.job import FAINT
 from unlikeness.protect.noise import Noise, NoiseSettings
 from unlikeness.protect.tiles import Scale
+from unlikeness.protect.unchanged import FAINT
 
 
 @pytest.mark.parametrize("mode", ["fit", "tiles", "both"])
@@ -58,5 +58,5 @@ def test_a_change_that_rounding_takes_away_is_told(tmp_path: Path, model: TextTo
     write(tmp_path / "a.png", 64, 64)
     noise = Noise(model, NoiseSettings(budget=8.0))
     found = protect_folder([tmp_path / "a.png"], tmp_path / "b", noise, method="noise", psnr=90.0)
-    (entry,) = found.protected
+    (entry,) = found.unchanged
     assert (entry.note, entry.linf) == (FAINT, 0)

@@ -47,7 +47,7 @@ def demo(
     and ends with OUTPUT/photographs.html.
     A run that was stopped goes on when it is started again.
     """
-    from unlikeness.errors import UsageError
+    from unlikeness.errors import UsageError, one_line
     from unlikeness.progress import on_stderr
 
     if photos is not None and not photos.exists():
@@ -79,7 +79,9 @@ def demo(
             )
             for entry in outcome.skipped:
                 typer.echo(f"skipped {entry.reason}", err=True)
-            failed = bool(outcome.skipped)
+            for entry in outcome.unchanged:
+                typer.echo(one_line(f"unchanged {entry.path}: {entry.note}"), err=True)
+            failed = not outcome.complete
         else:
             from unlikeness.toybox import identity
 

@@ -161,7 +161,7 @@ def protect(
         _show_survey(seen)
         return
     _show_outcome(outcome, output)
-    if outcome.skipped:
+    if not outcome.complete:
         raise typer.Exit(1)
 
 
@@ -172,18 +172,21 @@ def _show_survey(seen: Survey) -> None:
         if file.size is None:
             typer.echo(f"skip  {file.reason}")
         else:
-            typer.echo(f"{file.name}  {file.size[0]} × {file.size[1]} px  {file.tiles} tiles")
+            copied = "" if file.unchanged is None else f"  unchanged: {file.unchanged}"
+            typer.echo(f"{file.name}  {file.size[0]} × {file.size[1]} px  {file.tiles} tiles{copied}")
     usable = sum(file.size is not None for file in seen.files)
+    copies = sum(file.unchanged is not None for file in seen.files)
     typer.echo(
         f"{usable} pictures, {seen.tiles} tiles, about {format_seconds(seen.seconds)}; "
-        f"{len(seen.files) - usable} to skip; nothing was written"
+        + (f"{copies} of them will be unchanged (copies, not protected); " if copies else "")
+        + f"{len(seen.files) - usable} to skip; nothing was written"
     )
     if seen.passed_over:
         typer.echo(seen.passed_over)
 
 
 def _show_outcome(outcome: Outcome, output: Path) -> None:
-    from unlikeness.protect.job import BLACK, FAINT, UNCHANGED
+    from unlikeness.errors import one_line
 
     unsupported = set(outcome.unsupported)
     for entry in outcome.skipped:
@@ -191,13 +194,13 @@ def _show_outcome(outcome: Outcome, output: Path) -> None:
             typer.echo(f"skipped {entry.reason}", err=True)
     if outcome.passed_over:
         typer.echo(outcome.passed_over, err=True)
+    for entry in outcome.unchanged:
+        typer.echo(one_line(f"unchanged {entry.path}: {entry.note}"), err=True)
     parts = [f"{len(outcome.protected)} protected"]
-    if copies := sum(entry.note == UNCHANGED for entry in outcome.protected):
-        parts.append(f"{copies} of them only copied (the budget is smaller than a step of their values)")
-    if copies := sum(entry.note == BLACK for entry in outcome.protected):
-        parts.append(f"{copies} of them only copied (their masks leave nothing to change)")
-    if copies := sum(entry.note == FAINT for entry in outcome.protected):
-        parts.append(f"{copies} of them only copied (--psnr leaves less than a step of their values)")
+    if not (outcome.protected or outcome.before):
+        parts = ["nothing was protected"]
+    if outcome.unchanged:
+        parts.append(f"{len(outcome.unchanged)} unchanged (copies, not protected)")
     if outcome.before:
         parts.append(f"{len(outcome.before)} done before")
     if outcome.skipped:

@@ -91,6 +91,7 @@ def protect_photographs(
         "recipe": entries[0]["recipe"] if entries else None,
         "protected": len(outcome.protected),
         "done_before": len(outcome.before),
+        "unchanged": len(outcome.unchanged),
         "skipped": len(outcome.skipped),
         "lossless": _summary([e for e in entries if e["lossless"]]),
         "lossy": _summary([e for e in entries if not e["lossless"]]),
@@ -144,6 +145,8 @@ def _tell(
             if about[kind]["pictures"]
         ],
         lines=[[entry["path"], *_cells(entry), entry["note"] or ""] for entry in entries[:LISTED]],
+        unchanged=[f"{entry.path}: {entry.note}" for entry in outcome.unchanged[:LISTED]],
+        unchanged_count=len(outcome.unchanged),
         skipped=[entry.reason for entry in outcome.skipped[:LISTED]],
         skipped_count=len(outcome.skipped),
     )
@@ -152,9 +155,9 @@ def _tell(
 
 def _warning(method: str, entries: Sequence[dict[str, Any]], model_name: str) -> Verdict:
     """What has to be said first: whether anything was protected at all, and against what."""
-    if not any(entry["linf"] for entry in entries):
+    if not entries:
         return Verdict(
-            "bad", "Nothing was protected", "No picture was changed; the tables below say why of each."
+            "bad", "Nothing was protected", "No picture was changed; the lists below say why of each."
         )
     if method == "noise":
         return Verdict(

@@ -21,6 +21,7 @@ from unlikeness.diffusion import TextToImage
 from unlikeness.diffusion.fingerprint import fingerprint
 from unlikeness.diffusion.latents import Posterior
 from unlikeness.diffusion.loss import mean_loss_over_levels
+from unlikeness.errors import UnlikenessError
 from unlikeness.gallery import to_pil
 from unlikeness.measure.similarity import Embedder, subject_similarity
 from unlikeness.measure.visibility import linf, psnr, ssim
@@ -177,8 +178,11 @@ def _read(files: list[Path]) -> Tensor:
 def _protect(
     stage: _Stage, files: list[Path], folder: Path, method: str, perturber: Perturber, model_name: str
 ) -> Tensor:
-    """Protect the files into `folder` through the folder job, and read them back."""
-    protect_folder(
+    """Protect the files into `folder` through the folder job, and read them back.
+
+    UnlikenessError if one of them was not protected: the story would compare a picture with itself.
+    """
+    outcome = protect_folder(
         files,
         folder,
         perturber,
@@ -188,6 +192,8 @@ def _protect(
         batch_size=batches.default_batch_size(perturber.resolution, stage.model.device),
         progress=stage.progress,
     )
+    for entry in (*outcome.skipped, *outcome.unchanged):
+        raise UnlikenessError(f"{method} did not protect {entry.path} ({entry.reason or entry.note})")
     return _read([folder / file.name for file in files])
 
 

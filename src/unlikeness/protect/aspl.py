@@ -67,7 +67,7 @@ class AsplSettings(ProtectSettings):
         "Change of every colour value in one gradient step.",
         unit="n/255 of the range [0, 1]",
         source="Anti-DreamBooth: 0.005 of [-1, 1]",
-        at_least=0.0,
+        above=0.0,
         at_most=255.0,
     )
     learning_rate: float = setting(

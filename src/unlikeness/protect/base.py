@@ -150,12 +150,15 @@ class GradientProtection(ABC, Generic[P]):
         original = images.detach().to(self.model.device)
         with frozen(self.model.vae, self.model.unet, self.model.text_encoder):
             current = self.start(original, generators)
+            aimed = torch.zeros(len(images), dtype=torch.bool, device=original.device)
             for k in range(self.settings.steps):
                 gradient = self.gradient(current, generators)
+                aimed |= (gradient != 0).flatten(1).any(1)
                 current = self.project(current + self.step(gradient), original)
                 if on_step is not None:
                     on_step(k + 1)
-        return current.to(images.device)
+        # Where there was no gradient in any step, the random start is left, which aims at nothing.
+        return torch.where(aimed.view(-1, 1, 1, 1), current, original).to(images.device)
 
 
 @contextmanager

@@ -30,15 +30,25 @@ __all__ = ["Outcome", "protect_folder"]
 
 @dataclass
 class Outcome:
-    """What became of all files: lines of the manifest for those done now, names of those done before."""
+    """What became of all files.
+
+    protected, skipped: lines of the manifest for those done now. before: names of those that an earlier run
+    has protected. unchanged: lines of the copies on which the protection does nothing, of earlier runs too.
+    """
 
     protected: list[Entry] = field(default_factory=list)
+    unchanged: list[Entry] = field(default_factory=list)
     skipped: list[Entry] = field(default_factory=list)
     before: list[str] = field(default_factory=list)
     unsupported: list[str] = field(default_factory=list)
     """Names of those in `skipped` whose kind cannot be protected: RAW, PSD, GIF, ..."""
     passed_over: str | None = None
     """One line on these and on videos, which have no entry; None where there are none."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether every file is protected, now or before."""
+        return not (self.skipped or self.unchanged)
 
 
 def protect_folder(
@@ -74,7 +84,8 @@ def protect_folder(
         limit: only the first so many files.
         exclude: folders whose pictures are passed over, beside `output`.
 
-    A file that cannot be used is an entry in `skipped` with the reason, and the others go on.
+    A file that cannot be used is an entry in `skipped` with the reason, one that the protection does nothing
+    to is an entry in `unchanged`, and the others go on.
 
     Raises:
         UsageError: see `find_targets` and `find_masks`; a psnr that is no finite number.
@@ -117,7 +128,7 @@ def protect_folder(
             if work.entry is None:
                 outcome.before.append(work.target.name)
             else:
-                (outcome.skipped if work.entry.reason else outcome.protected).append(work.entry)
+                getattr(outcome, work.entry.status).append(work.entry)
                 if work.target.kind is not None:
                     outcome.unsupported.append(work.target.name)
             progress.advance(skipped=len(outcome.skipped))

@@ -27,17 +27,9 @@ from unlikeness.protect.masks import mask_digest, open_mask
 from unlikeness.protect.names import WINDOWS, reserved
 from unlikeness.protect.targets import Target
 from unlikeness.protect.tiles import PictureTiles, Scale, Tile
+from unlikeness.protect.unchanged import why_unchanged
 
-__all__ = ["BLACK", "FAINT", "UNCHANGED", "Job", "Work", "unwritable"]
-
-UNCHANGED = "nothing was changed, this is a copy: the budget is smaller than a step of the file's values"
-"""The note of a picture that no change of the budget's size could be made to."""
-
-BLACK = "nothing was changed, this is a copy: the mask is black or nearly so"
-"""The note of a picture whose mask left nothing to change."""
-
-FAINT = "nothing was changed, this is a copy: psnr leaves less than a step of the file's values"
-"""The note of a picture whose change was weakened until rounding took it away."""
+__all__ = ["Job", "Work", "unwritable"]
 
 HAIR = 1e-3
 """n/255 by which a measured L-infinity may pass the budget: float32 rounding of exact integers."""
@@ -108,6 +100,7 @@ class Job:
             file = self.masks.get(target.name)
             work.mask_digest = None if file is None else mask_digest(file)
             if self.manifest.is_done(target.name, work.input_digest, self._recipe(work)):
+                work.entry = self.manifest.unchanged(target.name)
                 return work
             picture = open_picture(target.source, max_pixels=self.max_pixels)
             mask = None if file is None else open_mask(file, picture.size, max_pixels=self.max_pixels)
@@ -179,7 +172,7 @@ class Job:
         try:
             save_picture(tiled.picture, tiled.edit, waiting)
             entry = self._measured(work, tiled, waiting)
-            if entry.status == "protected":
+            if entry.status != "skipped":
                 assert work.status is not None
                 copy_attributes(work.target.source, work.status, waiting)
                 self._append(entry)
@@ -215,9 +208,19 @@ class Job:
                 f"{work.target.source}: the saved picture was {seen.linf:.2f}/255 from the original, over "
                 f"the budget of {budget:g}/255, and was removed; please report this file's format",
             )
+        why = why_unchanged(
+            picture,
+            tiled.edit,
+            saved,
+            linf=seen.linf,
+            budget=budget,
+            masked=work.mask_digest is not None,
+            weakened=self.psnr is not None,
+        )
+        notes = [why, picture.note]
         return Entry(
             path=work.target.name,
-            status="protected",
+            status="unchanged" if why else "protected",
             input_digest=work.input_digest,
             output_digest=digest(path),
             width=picture.size[0],
@@ -228,19 +231,12 @@ class Job:
             psnr=None if seen.psnr is None else round(seen.psnr, 3),
             ssim=None if seen.ssim is None else round(seen.ssim, 5),
             lossless=picture.lossless,
-            note=self._note(work, tiled),
+            note="; ".join(filter(None, notes)) or None,
             seconds=round(time.perf_counter() - work.began, 3),
             recipe=self._recipe(work),
             computed=self.computed,
             version=__version__,
         )
-
-    def _note(self, work: Work, tiled: PictureTiles) -> str | None:
-        if tiled.edit.changed:
-            return tiled.picture.note
-        if work.mask_digest is not None:
-            return BLACK
-        return UNCHANGED if self.psnr is None else FAINT
 
     def _recipe(self, work: Work) -> Mapping[str, Any]:
         """All that decides one picture's result."""

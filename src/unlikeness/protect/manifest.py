@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,11 +20,16 @@ __all__ = ["NAME", "Entry", "Manifest", "digest"]
 
 NAME = "manifest.jsonl"
 
+_WRITTEN = ("protected", "unchanged")
+"""The statuses of files that are in the output folder."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
     """One line. What does not apply to a skipped file is None.
 
+    status: protected; unchanged, where the file that was written is a copy on which the protection does
+        nothing (`note` says why); or skipped, where no file was written (`reason` says why).
     path: the output below the output folder, with forward slashes; never an absolute path.
     input_digest, output_digest: "sha256:..." of the files' bytes.
     recipe: method, settings, scale, model, its fingerprint, seed, the mask's digest: all that decides the
@@ -37,7 +42,7 @@ class Entry:
     """
 
     path: str
-    status: Literal["protected", "skipped"]
+    status: Literal["protected", "unchanged", "skipped"]
     reason: str | None = None
     input_digest: str | None = None
     output_digest: str | None = None
@@ -64,7 +69,7 @@ class Manifest:
         self.path = folder / NAME
         self.entries: dict[str, dict[str, Any]] = {}
         self._made: dict[str, set[str]] = {}
-        """By name, the digests of all that was ever protected under it."""
+        """By name, the digests of all that was ever written under it."""
         try:
             data = self.path.read_bytes() if self.path.exists() else b""
             whole = data[: data.rfind(b"\n") + 1]
@@ -99,14 +104,25 @@ class Manifest:
         return self.entries.get(entry.path) == line
 
     def is_done(self, path: str, input_digest: str, recipe: Mapping[str, Any]) -> bool:
-        """Whether this input was protected in this way, and its output is still there, untouched."""
+        """Whether this input was worked on in this way, and its output is still there, untouched."""
         entry = self.entries.get(path)
-        if entry is None or entry.get("status") != "protected":
+        if entry is None or entry.get("status") not in _WRITTEN:
             return False
         if entry.get("input_digest") != input_digest or entry.get("recipe") != dict(recipe):
             return False
         target = self.folder / path
         return target.is_file() and digest(target) == entry.get("output_digest")
+
+    def unchanged(self, path: str) -> Entry | None:
+        """The entry of a finished file on which the protection does nothing; None for any other.
+
+        An earlier version called such a file protected, with `linf` 0.
+        """
+        entry = self.entries[path]
+        if entry.get("status") != "unchanged" and entry.get("linf") != 0:
+            return None
+        known = {field.name: entry[field.name] for field in fields(Entry) if field.name in entry}
+        return Entry(**{"version": "", **known, "status": "unchanged"})
 
     def made(self, path: str) -> bool:
         """Whether a run has made the file that is there now, bit for bit."""
@@ -114,13 +130,13 @@ class Manifest:
         return digests is not None and target.is_file() and digest(target) in digests
 
     def may_replace(self, path: str) -> bool:
-        """Whether what is there now is a run's own: protected last, or, if skipped since, still as made."""
+        """Whether what is there now is a run's own: written last, or, if skipped since, still as made."""
         entry = self.entries.get(path)
-        return entry is not None and (entry.get("status") == "protected" or self.made(path))
+        return entry is not None and (entry.get("status") in _WRITTEN or self.made(path))
 
     def _add(self, entry: dict[str, Any]) -> None:
         self.entries[entry["path"]] = entry
-        if entry.get("status") == "protected":
+        if entry.get("status") in _WRITTEN:
             self._made.setdefault(entry["path"], set()).add(str(entry.get("output_digest")))
 
 

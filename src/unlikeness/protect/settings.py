@@ -18,7 +18,7 @@ class ProtectSettings(Checked):
         "Largest change of a colour value.",
         unit="n/255 of the range [0, 1]",
         source="ours: published values run from 6.4 to 16, and methods are compared at one value",
-        at_least=0.0,
+        above=0.0,
         at_most=255.0,
     )
 
@@ -33,7 +33,7 @@ class PgdSettings(ProtectSettings):
         "Change of every colour value in one step.",
         unit="n/255 of the range [0, 1]",
         source="AdvDM, Mist, SDS: 1",
-        at_least=0.0,
+        above=0.0,
         at_most=255.0,
     )
     random_start: bool = setting(

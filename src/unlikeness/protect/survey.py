@@ -20,6 +20,7 @@ from unlikeness.protect.masks import open_mask
 from unlikeness.protect.settings import PgdSettings, ProtectSettings
 from unlikeness.protect.targets import find_targets
 from unlikeness.protect.tiles import Scale, grids
+from unlikeness.protect.unchanged import foreseen
 
 __all__ = ["Planned", "Survey", "survey"]
 
@@ -28,12 +29,16 @@ _PROBE_STEPS = 2
 
 @dataclass(frozen=True)
 class Planned:
-    """One file: its output below the output folder, its size, its tiles; or the reason to skip it."""
+    """One file: its output below the output folder, its size, its tiles; or the reason to skip it.
+
+    unchanged: why it will be only a copy, as far as that can be told beforehand.
+    """
 
     name: str
     size: tuple[int, int] | None
     tiles: int
     reason: str | None = None
+    unchanged: str | None = None
 
 
 @dataclass(frozen=True)
@@ -87,14 +92,16 @@ def survey(
             progress.advance()
             continue
         try:
-            size = open_picture(target.source, max_pixels=max_pixels).size
-            if mask := (masks or {}).get(target.name):
-                open_mask(mask, size, max_pixels=max_pixels)
+            picture = open_picture(target.source, max_pixels=max_pixels)
+            size = picture.size
+            file = (masks or {}).get(target.name)
+            mask = None if file is None else open_mask(file, size, max_pixels=max_pixels)
         except PictureError as error:
             files.append(Planned(target.name, None, 0, str(error)))
         else:
             passes = grids(size, protection.resolution, scale, getattr(protection, "tile", None))
-            files.append(Planned(target.name, size, sum(map(len, passes))))
+            copied = foreseen(picture, settings.budget, mask)
+            files.append(Planned(target.name, size, sum(map(len, passes)), unchanged=copied))
             largest = max(largest, *(grid.rows.tile for grid in passes))
         progress.advance()
     progress.close()
