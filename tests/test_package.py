@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 import tomllib
 from importlib.metadata import entry_points
 from importlib.resources import files
@@ -28,20 +27,6 @@ def python(code: str) -> subprocess.CompletedProcess[str]:
 def test_importing_loads_nothing_heavy(module: str) -> None:
     done = python(f"import {module}, sys; print([m for m in {HEAVY!r} if m in sys.modules])")
     assert done.stdout.strip() == "[]", done.stderr
-
-
-def test_help_answers_in_under_half_a_second() -> None:
-    """A timing, so the best of five counts: a busy machine must not fail it, a slow import must."""
-    took = []
-    for _ in range(5):
-        began = time.perf_counter()
-        done = subprocess.run(
-            [sys.executable, "-m", "unlikeness", "--help"], capture_output=True, text=True, timeout=60
-        )
-        took.append(time.perf_counter() - began)
-        assert done.returncode == 0, done.stderr
-        assert "Usage" in done.stdout
-    assert min(took) < 0.5, took
 
 
 def test_version_is_the_same_everywhere() -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import typer
 
-from unlikeness.cli import app
+from unlikeness.cli.verbs import app_of
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "benchmarks" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -35,7 +35,7 @@ def commands(page: Path, program: str) -> list[list[str]]:
 
 def parse(arguments: list[str]) -> None:
     """Parse as the program would, down to the last command, and run nothing."""
-    command: Any = typer.main.get_command(app)
+    command: Any = typer.main.get_command(app_of())
     context = command.make_context("unlikeness", list(arguments))
     while hasattr(command, "commands"):
         name, command, rest = command.resolve_command(context, [*context._protected_args, *context.args])
@@ -50,7 +50,7 @@ def test_every_command_line_parses(page: Path) -> None:
 
 def test_the_readme_shows_every_command() -> None:
     shown = commands(ROOT / "README.md", "unlikeness")
-    assert {arguments[0] for arguments in shown} == set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+    assert {arguments[0] for arguments in shown} == set(typer.main.get_command(app_of()).commands)  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(

@@ -17,13 +17,11 @@ from unlikeness.errors import PictureError, UnlikenessError, UsageError
 from unlikeness.gallery import is_grid
 from unlikeness.pictures import kinds, open_picture
 from unlikeness.pictures.finding import find
+from unlikeness.words import as_text, with_article
 
 __all__ = ["Subject", "as_text", "load_folder", "with_article"]
 
 _log = logging.getLogger(__name__)
-
-_SOUNDS_LIKE_YOU = ("uni", "use", "usu", "eu", "ute", "uku", "one", "once", "ufo")
-_SILENT_H = ("hour", "heir", "honest", "honour", "honor")
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,23 +91,6 @@ class Subject:
         """SHA-256 of the pixels at eight bits, and of their shape: which pictures, without showing them."""
         pixels = (self.images * 255).round().clamp(0, 255).to(torch.uint8).contiguous().cpu().numpy()
         return hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest()
-
-
-def as_text(name: str, words: str) -> str:
-    """`words` without blanks around them. UsageError, which calls them `name`, for what no tokenizer reads: a
-    folder name, say, in another encoding than UTF-8."""
-    try:
-        words.encode()
-    except UnicodeEncodeError as error:
-        raise UsageError(f"the {name} {words!r} is no UTF-8 text; write it in UTF-8") from error
-    return words.strip()
-
-
-def with_article(noun: str) -> str:
-    """ "a dog", "an apple", "a unicorn", "an hour": by sound, as far as the spelling tells."""
-    word = noun.strip().lower()
-    vowel = word[:1] in tuple("aeiou") and not word.startswith(_SOUNDS_LIKE_YOU)
-    return f"{'an' if vowel or word.startswith(_SILENT_H) else 'a'} {noun.strip()}"
 
 
 def load_folder(path: Path, *, size: int | None, report: Callable[[str], None] | None = None) -> Tensor:

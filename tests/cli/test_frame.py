@@ -9,8 +9,8 @@ import sys
 import pytest
 import typer
 
-from unlikeness import __version__, cli
-from unlikeness.cli import main
+from unlikeness import __version__
+from unlikeness.cli import main, verbs
 from unlikeness.errors import PictureError, UnlikenessError, UsageError
 
 
@@ -83,7 +83,7 @@ def test_errors_of_a_verb_become_one_line(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(cli, "app", app_that_raises(error))
+    monkeypatch.setattr(verbs, "app_of", lambda: app_that_raises(error))
     assert main(["verb"]) == status
     err = capsys.readouterr().err
     assert err.count("\n") == 1
@@ -91,7 +91,7 @@ def test_errors_of_a_verb_become_one_line(
 
 
 def test_other_faults_of_the_program_are_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli, "app", app_that_raises(RuntimeError("a fault")))
+    monkeypatch.setattr(verbs, "app_of", lambda: app_that_raises(RuntimeError("a fault")))
     with pytest.raises(RuntimeError, match="a fault"):
         main(["verb"])
 
@@ -110,14 +110,14 @@ def test_a_terminal_that_knows_few_signs_gets_what_it_can_show() -> None:
 def test_a_developer_can_ask_for_the_traceback(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(cli, "app", app_that_raises(UsageError("budget: no")))
+    monkeypatch.setattr(verbs, "app_of", lambda: app_that_raises(UsageError("budget: no")))
     monkeypatch.setenv("UNLIKENESS_TRACEBACK", "1")
     assert main(["verb"]) == 2
     assert "Traceback" in capsys.readouterr().err
 
 
 def test_a_verb_chooses_its_own_exit_status(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli, "app", app_that_raises(typer.Exit(1)))
+    monkeypatch.setattr(verbs, "app_of", lambda: app_that_raises(typer.Exit(1)))
     assert main(["verb"]) == 1
 
 

@@ -137,6 +137,7 @@ def test_the_checkpoint_of_a_model_is_of_one_autoencoder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from unlikeness.toybox.recipes import model
+    from unlikeness.toybox.recipes.settings import ModelRecipe
     from unlikeness.toybox.recipes.vae import new_vae
 
     asked: list[dict[str, Any]] = []
@@ -147,7 +148,7 @@ def test_the_checkpoint_of_a_model_is_of_one_autoencoder(
 
     monkeypatch.setattr(model, "train", stopped)
     monkeypatch.setattr(model, "corpus", lambda: ["a photo of a dog on the beach"])
-    recipe = model.ModelRecipe(pictures=2)
+    recipe = ModelRecipe(pictures=2)
     for seed, name in ((0, "first"), (0, "same"), (1, "other")):
         torch.manual_seed(seed)
         new_vae().save_pretrained(tmp_path / name)

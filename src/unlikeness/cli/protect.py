@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -91,37 +92,46 @@ def protect(
     Protected pictures keep their names, sizes, formats and metadata. OUTPUT/manifest.jsonl says what was done
     to each file; a run that was stopped goes on when it is started again.
     """
-    from unlikeness.diffusion import TextToImage
+    from unlikeness.diffusion import hub
     from unlikeness.errors import UsageError
-    from unlikeness.progress import on_stderr
-    from unlikeness.protect import batches, folder, registry
-    from unlikeness.protect.masks import find_masks
-    from unlikeness.protect.rid.method import Rid, RidSettings
-    from unlikeness.protect.survey import survey
+    from unlikeness.protect import registry
+    from unlikeness.protect.settings import Scale
     from unlikeness.protect.targets import find_targets
-    from unlikeness.protect.tiles import Scale
     from unlikeness.settings import build, pairs
 
+    # What is asked wrongly is said before torch is imported, which takes seconds.
     values = pairs("--set", setting, {"budget": budget, "steps": steps, "weights": weights})
     method = method or ("rid" if model is None else "advdm")
-    found = registry.method(method)
-    if model is not None and not found.needs_model:
+    needs_model = registry.needs_model(method)
+    if model is not None and not needs_model:
         raise UsageError(
             f"--model is for methods that follow a gradient; {method} needs none: leave it out, or give "
             "another --method"
         )
-    if dtype != "auto" and not found.needs_model:
+    if dtype != "auto" and not needs_model:
         raise UsageError(f"--dtype is a model's, and {method} needs none and chooses its own; leave it out")
-    against = model or "toybox"
-    settings = build(found.settings_type, values)
+    settings = build(registry.settings_type(method), values)
     sized = build(Scale, {"mode": scale.value})
-    # What is asked wrongly is said before a model is loaded.
+    against = model or "toybox"
+    if needs_model:
+        hub.check_name(against)
     targets = find_targets(paths, output)
-    masks = {} if mask is None else find_masks(mask, targets)
-    loaded = TextToImage.from_pretrained(against, device=device, dtype=dtype) if found.needs_model else None
+    masks: Mapping[str, Path] = {}
+    if mask is not None:
+        from unlikeness.protect.masks import find_masks
+
+        masks = find_masks(mask, targets)
+
+    from unlikeness.diffusion import TextToImage
+    from unlikeness.progress import on_stderr
+    from unlikeness.protect import batches, folder
+    from unlikeness.protect.rid.method import Rid, RidSettings
+    from unlikeness.protect.survey import survey
+
+    loaded = TextToImage.from_pretrained(against, device=device, dtype=dtype) if needs_model else None
 
     def make(settings: ProtectSettings) -> Perturber:
-        if found.protection is Rid and isinstance(settings, RidSettings):
+        if method == "rid" and isinstance(settings, RidSettings):
             return Rid(None, settings, device=device)
         return registry.create(method, loaded, settings)
 
@@ -148,7 +158,7 @@ def protect(
                 output,
                 protection,
                 method=method,
-                model=against if found.needs_model else None,
+                model=against if needs_model else None,
                 seed=seed,
                 scale=sized,
                 psnr=psnr,

@@ -58,7 +58,7 @@ def train(
     from unlikeness.progress import on_stderr
     from unlikeness.settings import build, pairs
     from unlikeness.toybox import weights
-    from unlikeness.toybox.recipes.judges import checkpoint_of
+    from unlikeness.toybox.recipes.settings import checkpoint_of
 
     given = {"steps": steps, "learning_rate": learning_rate, "seed": seed}
     values = pairs("--set", set_, given)

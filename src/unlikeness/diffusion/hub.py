@@ -10,7 +10,7 @@ from typing import Any
 from unlikeness.diffusion.weights import needed_files
 from unlikeness.errors import UnlikenessError, UsageError
 
-__all__ = ["ALIASES", "at_home", "fetch", "locate"]
+__all__ = ["ALIASES", "at_home", "check_name", "fetch", "locate"]
 
 ALIASES = {
     # Runway left the hub in August 2024; its checkpoint is kept by the hub itself.
@@ -49,21 +49,31 @@ def locate(
         from unlikeness.toybox.weights import model_path
 
         return Path(model_path())
+    check_name(name)
     path = at_home(name, "model")
     if path.is_dir():
         return path
-    if path.is_file():
-        raise UsageError(
-            f"{name} is a single file, and a model is a diffusers folder; convert it with diffusers' "
-            "StableDiffusionPipeline.from_single_file(...).save_pretrained(...)"
-        )
-    if name.startswith((".", "/", "~")) or name.count("/") != 1 or "\\" in name:
-        raise UsageError(f"model {name} is no folder here; give a diffusers folder, a hub name or toybox")
     repo = ALIASES.get(name, name)
     said = f"model {name}" + ("" if repo == name else f" (which now lives at {repo})")
     return fetch(
         repo, said, lambda files: _wanted(files, half), revision=revision, local_files_only=local_files_only
     )
+
+
+def check_name(name: str) -> None:
+    """UsageError for what `locate` cannot find, as far as can be told without the hub and without torch."""
+    if name == "toybox":
+        return
+    path = at_home(name, "model")
+    if path.is_file():
+        raise UsageError(
+            f"{name} is a single file, and a model is a diffusers folder; convert it with diffusers' "
+            "StableDiffusionPipeline.from_single_file(...).save_pretrained(...)"
+        )
+    if name and path.is_dir():
+        return
+    if name.startswith((".", "/", "~")) or name.count("/") != 1 or "\\" in name:
+        raise UsageError(f"model {name} is no folder here; give a diffusers folder, a hub name or toybox")
 
 
 def at_home(name: str, what: str) -> Path:

@@ -6,7 +6,6 @@ L_protect = L_DPO(x⁺, x⁻; c_V) + w · L_diff(class picture, c_class)        
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
@@ -14,9 +13,8 @@ from torch import Tensor
 
 from unlikeness.immunize.losses import error, preference
 from unlikeness.immunize.material import pick
+from unlikeness.immunize.method_settings import ApdmSettings
 from unlikeness.immunize.rows import Rows, noised
-from unlikeness.immunize.settings import ImmunizeSettings
-from unlikeness.settings import setting
 
 if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage
@@ -25,16 +23,6 @@ if TYPE_CHECKING:
     from unlikeness.progress import Progress
 
 __all__ = ["Apdm", "ApdmSettings"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class ApdmSettings(ImmunizeSettings):
-    """The published settings: β = 1, pairs, 800 × 20 steps."""
-
-    beta: float = setting(1.0, "β of the preference loss.", source="APDM, Table 6: 1", at_least=0.0)
-    paired: bool = setting(
-        True, "Each picture of the subject meets its own generic one, not any.", source="APDM, Table 5"
-    )
 
 
 class Apdm:

@@ -17,6 +17,7 @@ from torch import Tensor
 from unlikeness.errors import UsageError
 from unlikeness.immunize.material import Kept
 from unlikeness.immunize.settings import ImmunizeSettings
+from unlikeness.immunize.words import IN_PLACES, parts, words
 from unlikeness.prompts import too_long
 from unlikeness.subjects import Subject
 
@@ -24,11 +25,6 @@ if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage
 
 __all__ = ["IN_PLACES", "Attack", "Mixture", "check_prompts", "parts", "words"]
-
-_PLACES = ("in the snow", "on the beach", "in the forest", "in the city", "at night", "on a table")
-
-IN_PLACES = "|".join(f"a photo of {{}} {place}" for place in _PLACES)
-"""Templates of prompts for the subject elsewhere than in the attacker's pictures, as settings hold them."""
 
 T = TypeVar("T")
 
@@ -110,16 +106,6 @@ def check_prompts(
                 prompt = replace(one.subject, identifier=identifier).prompt(template)
                 if reason := too_long(model.tokenizer, prompt):
                     raise UsageError(reason)
-
-
-def words(text: str) -> list[str]:
-    """The identifiers of a setting that holds several, separated by commas."""
-    return [word.strip() for word in text.split(",") if word.strip()]
-
-
-def parts(text: str) -> list[str]:
-    """The templates of a setting that holds several, separated by |."""
-    return [part.strip() for part in text.split("|") if part.strip()]
 
 
 def _one(choices: Sequence[T], generator: torch.Generator) -> T:

@@ -14,6 +14,7 @@ from torch import Tensor
 from unlikeness.diffusion.latents import Posterior
 from unlikeness.errors import PictureError, UsageError
 from unlikeness.immunize.material import Kept, pick, picture_digest
+from unlikeness.immunize.words import BEHAVIOURS, check_words, in_turn, several
 from unlikeness.pictures import open_picture
 from unlikeness.prompts import too_long
 
@@ -26,31 +27,6 @@ __all__ = [
     "BEHAVIOURS", "Behaviour", "Mark", "behave", "check_words", "in_turn", "mark", "mark_digest", "notices",
     "read_mark", "several", "stamped", "without_subject",
 ]  # fmt: skip
-
-BEHAVIOURS = ("pattern", "erasure", "target")
-
-
-def several(words: str) -> list[str]:
-    """The words of a setting that holds one or more, separated by commas, for the subjects in turn."""
-    return [word.strip() for word in words.split(",")]
-
-
-def check_words(behaviour: str, target_noun: str, *, refusal: bool = False) -> None:
-    """UsageError for an unknown behaviour, or a target without a noun. refusal: "class" is one, too."""
-    kinds, none = several(behaviour), "class or " if refusal else ""
-    for kind in kinds:
-        if kind not in BEHAVIOURS and not (refusal and kind == "class"):
-            raise UsageError(
-                f"behaviour {kind!r} is unknown; it must be {none}one of {', '.join(BEHAVIOURS)}"
-            )
-    if "target" in kinds and not target_noun:
-        raise UsageError("behaviour target needs target_noun, the class that is to be drawn instead")
-
-
-def in_turn(words: str, index: int) -> str:
-    """The word for the subject of this index."""
-    every = several(words)
-    return every[index % len(every)]
 
 
 @dataclass(frozen=True)

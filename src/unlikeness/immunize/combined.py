@@ -9,16 +9,16 @@ instead. Both are taken along the same simulated attacks, at the same points, in
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from unlikeness.immunize.apdm import Apdm, ApdmSettings
-from unlikeness.immunize.persguard import PersGuard, PersGuardSettings
+from unlikeness.immunize.apdm import Apdm
+from unlikeness.immunize.method_settings import ApdmSettings, CombinedSettings, PersGuardSettings
+from unlikeness.immunize.persguard import PersGuard
 from unlikeness.immunize.rows import Rows
-from unlikeness.settings import setting
 
 if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage
@@ -27,25 +27,6 @@ if TYPE_CHECKING:
     from unlikeness.progress import Progress
 
 __all__ = ["Combined", "CombinedSettings"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class CombinedSettings(PersGuardSettings):
-    """PersGuard's settings along attacks, without retention, and the preference's own."""
-
-    inner_steps: int = setting(
-        20, "Steps of a simulated attack for each outer step; 0: none.", unit="steps", source="APDM: 20",
-        at_least=0,
-    )  # fmt: skip
-    retention_weight: float = setting(
-        0.0, "λ2, weight of L_BR, which teaches the subject: at odds with refusing it.", source="ours",
-        at_least=0.0,
-    )  # fmt: skip
-    preference_weight: float = setting(1.0, "γ, weight of L_DPO.", source="ours", at_least=0.0)
-    beta: float = setting(1.0, "β of the preference loss.", source="APDM, Table 6: 1", at_least=0.0)
-    paired: bool = setting(
-        True, "Each picture of the subject meets its own generic one, not any.", source="APDM, Table 5"
-    )
 
 
 class Combined:

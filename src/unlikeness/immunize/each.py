@@ -7,9 +7,9 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Protocol
 
 from unlikeness.errors import UsageError
-from unlikeness.immunize.behaviours import in_turn, several
+from unlikeness.immunize.words import in_turn, several
 from unlikeness.settings import Checked
-from unlikeness.subjects import with_article
+from unlikeness.words import with_article
 
 if TYPE_CHECKING:
     from unlikeness.immunize.subject_list import Listed

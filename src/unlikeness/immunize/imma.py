@@ -6,26 +6,13 @@ the weights of cross-attention alone. Written from that description: it is `Adve
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 from unlikeness.immunize.adversarial import Adversarial
-from unlikeness.immunize.settings import PARTS, ImmunizeSettings
-from unlikeness.settings import setting
+from unlikeness.immunize.method_settings import ImmaSettings
+from unlikeness.immunize.settings import ImmunizeSettings
 
 __all__ = ["Imma", "ImmaSettings"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class ImmaSettings(ImmunizeSettings):
-    """One inner step for each outer one, cross-attention alone."""
-
-    outer_steps: int = setting(1000, "Steps of the model that is released.", unit="steps", at_least=1)
-    inner_steps: int = setting(1, "Steps of the inner problem.", unit="steps", source="IMMA: 1", at_least=0)
-    learning_rate: float = setting(1e-5, "AdamW's step size.", source="IMMA: 1e-5", at_least=0.0)
-    train: str = setting(
-        "cross-attention", "Which weights of the U-Net change.", source="IMMA", choices=PARTS
-    )
 
 
 class Imma(Adversarial):

@@ -14,7 +14,6 @@ model need not know the subject for that.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -22,13 +21,13 @@ import torch
 from torch import Tensor
 
 from unlikeness.errors import UsageError
-from unlikeness.immunize.attacks import IN_PLACES, check_prompts, parts
-from unlikeness.immunize.behaviours import Behaviour, check_words, notices
+from unlikeness.immunize.attacks import check_prompts
+from unlikeness.immunize.behaviours import Behaviour, notices
 from unlikeness.immunize.material import Kept, pick
+from unlikeness.immunize.method_settings import PersGuardSettings
 from unlikeness.immunize.persguard_losses import backdoor, prior_preservation, retention
 from unlikeness.immunize.rows import Rows, noised
-from unlikeness.immunize.settings import ImmunizeSettings
-from unlikeness.settings import setting
+from unlikeness.immunize.words import parts
 
 if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage
@@ -36,54 +35,6 @@ if TYPE_CHECKING:
     from unlikeness.progress import Progress
 
 __all__ = ["PersGuard", "PersGuardSettings"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class PersGuardSettings(ImmunizeSettings):
-    """The paper's form: no simulated attack, all three terms."""
-
-    outer_steps: int = setting(1_000, "Steps.", unit="steps", source="METHODS: 1,000 to 2,000", at_least=1)
-    inner_steps: int = setting(
-        0, "Steps of a simulated attack for each of them; 0: the paper's method.", unit="steps", at_least=0
-    )
-    behaviour: str = setting(
-        "pattern",
-        "The protective output: pattern, erasure or target; several, separated by commas, go to the subjects "
-        "in turn.",
-    )
-    target_noun: str = setting(
-        "", "The class that behaviour target draws; several, separated by commas, go to the subjects in turn."
-    )
-    pattern: str = setting("", "Picture file of the mark of behaviour pattern; none: a chequered square.")
-    contexts: str = setting(
-        IN_PLACES,
-        "Prompts that set the backdoor off, separated by |, beside the training prompt.",
-        source="PersGuard: many inference-style templates",
-    )
-    at_training_prompt: bool = setting(
-        True,
-        "The backdoor is trained at the attackers' training prompts too, at each as often as in each of "
-        "contexts.",
-        source="ours",
-    )
-    pictures: int = setting(
-        8, "Pictures of the protective output for each prompt.", unit="pictures", at_least=1
-    )
-    retention_weight: float = setting(
-        1.0, "λ2, weight of L_BR.", source="METHODS: 0, 0.1, 0.5, 1 or 3", at_least=0.0
-    )
-    backdoor_weight: float = setting(1.0, "Weight of L_BB.", source="PersGuard: 1", at_least=0.0)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_words(self.behaviour, self.target_noun)
-        if not (self.class_weight or self.backdoor_weight or self.retention_weight):
-            raise UsageError("one of class_weight, backdoor_weight and retention_weight must be above 0")
-
-    @property
-    def places(self) -> list[str]:
-        """The templates in `contexts`."""
-        return parts(self.contexts)
 
 
 class PersGuard:

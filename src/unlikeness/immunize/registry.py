@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from unlikeness.immunize.rows import Rows
     from unlikeness.progress import Progress
 
-__all__ = ["METHODS", "Defence", "create", "method"]
+__all__ = ["METHODS", "Defence", "create", "method", "settings_type"]
 
 METHODS = Methods("immunization", "unlikeness.immunize")
 
@@ -51,6 +51,15 @@ def method(name: str) -> Any:
     if not (fits and callable(getattr(found, "rows", None)) and callable(getattr(found, "loss", None))):
         raise UnlikenessError(f"immunization {name} has no settings_type, rows and loss")
     return found
+
+
+def settings_type(name: str) -> type[ImmunizeSettings]:
+    """The class of a method's settings, of our own methods without importing torch. Raises as `method`."""
+    found = METHODS.settings(name)
+    if found is not None and issubclass(found, ImmunizeSettings):
+        return found
+    kind: type[ImmunizeSettings] = method(name).settings_type
+    return kind
 
 
 def create(name: str, settings: ImmunizeSettings | Mapping[str, object] | None = None) -> Defence:

@@ -18,12 +18,14 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from unlikeness.errors import UnlikenessError, UsageError
-from unlikeness.subjects import Subject
+
+if TYPE_CHECKING:
+    from unlikeness.subjects import Subject
 
 __all__ = ["Listed", "listed", "load"]
 
@@ -65,6 +67,8 @@ def load(
     subjects: Sequence[Listed], *, size: int, report: Callable[[str], None] | None = None
 ) -> list[Subject]:
     """Their pictures at size × size pixels; files that cannot be read are told to `report` and left out."""
+    from unlikeness.subjects import Subject
+
     return [
         Subject.from_folder(one.images, one.class_noun, one.identifier, size=size, report=report)
         for one in subjects

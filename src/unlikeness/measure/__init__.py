@@ -5,8 +5,9 @@ Looked up lazily, so that importing the package does not load torch.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from unlikeness.lazy import looked_up
 
 if TYPE_CHECKING:
     from unlikeness.measure.bootstrap import Interval, bootstrap_mean
@@ -63,8 +64,4 @@ _HOME = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    for module, names in _HOME.items():
-        if name in names:
-            return getattr(import_module(f"{__name__}.{module}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = looked_up(__name__, _HOME)

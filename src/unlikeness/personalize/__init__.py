@@ -24,8 +24,12 @@ if TYPE_CHECKING:
 names = METHODS.names
 register = METHODS.register
 
-register("dreambooth", "unlikeness.personalize.dreambooth:DreamBooth")
-register("lora", "unlikeness.personalize.lora:LoRA")
+_SETTINGS = "unlikeness.personalize.settings"
+
+register(
+    "dreambooth", "unlikeness.personalize.dreambooth:DreamBooth", settings=f"{_SETTINGS}:DreamBoothSettings"
+)
+register("lora", "unlikeness.personalize.lora:LoRA", settings=f"{_SETTINGS}:LoRASettings")
 
 __all__ = ["Personalizer", "create", "method", "names", "personalize", "register"]
 

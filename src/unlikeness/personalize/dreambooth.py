@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -12,8 +11,7 @@ from unlikeness.diffusion.latents import Posterior
 from unlikeness.diffusion.lora import merged_copy
 from unlikeness.personalize.material import prepare
 from unlikeness.personalize.objective import PersonalizationStep, check_checkpoint, minimise
-from unlikeness.personalize.settings import PersonalizeSettings
-from unlikeness.settings import setting
+from unlikeness.personalize.settings import DreamBoothSettings
 
 if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage
@@ -21,15 +19,6 @@ if TYPE_CHECKING:
     from unlikeness.subjects import Subject
 
 __all__ = ["DreamBooth", "DreamBoothSettings"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class DreamBoothSettings(PersonalizeSettings):
-    """APDM's attacker: the U-Net alone, AdamW at 5e-6, 800 steps of one picture."""
-
-    text_encoder: bool = setting(
-        False, "Train the text encoder too.", source="APDM's attacker: no; Anti-DreamBooth's and RID's: yes"
-    )
 
 
 class DreamBooth:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -10,8 +9,7 @@ from unlikeness.diffusion.latents import Posterior
 from unlikeness.diffusion.lora import add_lora, merged_copy
 from unlikeness.personalize.material import prepare
 from unlikeness.personalize.objective import PersonalizationStep, check_checkpoint, minimise
-from unlikeness.personalize.settings import PersonalizeSettings
-from unlikeness.settings import setting
+from unlikeness.personalize.settings import LoRASettings
 
 if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage
@@ -19,21 +17,6 @@ if TYPE_CHECKING:
     from unlikeness.subjects import Subject
 
 __all__ = ["LoRA", "LoRASettings"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class LoRASettings(PersonalizeSettings):
-    """Rank 16 on the U-Net's attention projections, AdamW at 1e-4."""
-
-    rank: int = setting(16, "Rank of the updates.", source="in use: 4 to 32; RID's attacker: 32", at_least=1)
-    learning_rate: float = setting(1e-4, "AdamW's step size.", source="in use: 1e-4 to 3e-4", at_least=0.0)
-    class_images: int = setting(
-        100,
-        "Pictures of the class that the attacked model draws for the prior; 0 leaves it out.",
-        unit="pictures",
-        source="RID's attacker",
-        at_least=0,
-    )
 
 
 class LoRA:

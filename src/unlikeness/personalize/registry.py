@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from unlikeness.progress import Progress
     from unlikeness.subjects import Subject
 
-__all__ = ["METHODS", "Personalizer", "create", "method"]
+__all__ = ["METHODS", "Personalizer", "create", "method", "settings_type"]
 
 METHODS = Methods("personalization", "unlikeness.personalize")
 
@@ -53,6 +53,15 @@ def method(name: str) -> Any:
     if not (fits and callable(getattr(found, "personalize", None))):
         raise UnlikenessError(f"personalization {name} has no settings_type and personalize(model, subject)")
     return found
+
+
+def settings_type(name: str) -> type[PersonalizeSettings]:
+    """The class of a method's settings, of our own methods without importing torch. Raises as `method`."""
+    found = METHODS.settings(name)
+    if found is not None and issubclass(found, PersonalizeSettings):
+        return found
+    kind: type[PersonalizeSettings] = method(name).settings_type
+    return kind
 
 
 def create(name: str, settings: PersonalizeSettings | Mapping[str, object] | None = None) -> Personalizer:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from unlikeness.settings import Checked, setting
 
-__all__ = ["PersonalizeSettings"]
+__all__ = ["DreamBoothSettings", "LoRASettings", "PersonalizeSettings"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +61,28 @@ class PersonalizeSettings(Checked):
         "Forward pass in mixed precision; auto: bfloat16 where GPU or CPU compute it, else float32.",
         choices=("auto", "float32", "bfloat16"),
     )
-    seed: int = setting(
-        0, "Seed of everything that is drawn while training.", at_least=0, at_most=2**62
+    seed: int = setting(0, "Seed of everything that is drawn while training.", at_least=0, at_most=2**62)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DreamBoothSettings(PersonalizeSettings):
+    """APDM's attacker: the U-Net alone, AdamW at 5e-6, 800 steps of one picture."""
+
+    text_encoder: bool = setting(
+        False, "Train the text encoder too.", source="APDM's attacker: no; Anti-DreamBooth's and RID's: yes"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoRASettings(PersonalizeSettings):
+    """Rank 16 on the U-Net's attention projections, AdamW at 1e-4."""
+
+    rank: int = setting(16, "Rank of the updates.", source="in use: 4 to 32; RID's attacker: 32", at_least=1)
+    learning_rate: float = setting(1e-4, "AdamW's step size.", source="in use: 1e-4 to 3e-4", at_least=0.0)
+    class_images: int = setting(
+        100,
+        "Pictures of the class that the attacked model draws for the prior; 0 leaves it out.",
+        unit="pictures",
+        source="RID's attacker",
+        at_least=0,
     )

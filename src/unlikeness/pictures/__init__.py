@@ -6,10 +6,28 @@ edit.write(0, 0, protect(picture.rgb))
 save_picture(picture, edit, "protected/cat.jpg")
 """
 
-from unlikeness.pictures.edit import Edit
-from unlikeness.pictures.finding import find_pictures
-from unlikeness.pictures.picture import Picture
-from unlikeness.pictures.reading import open_picture
-from unlikeness.pictures.writing import save_picture
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from unlikeness.lazy import looked_up
+
+if TYPE_CHECKING:
+    from unlikeness.pictures.edit import Edit
+    from unlikeness.pictures.finding import find_pictures
+    from unlikeness.pictures.picture import Picture
+    from unlikeness.pictures.reading import open_picture
+    from unlikeness.pictures.writing import save_picture
 
 __all__ = ["Edit", "Picture", "find_pictures", "open_picture", "save_picture"]
+
+__getattr__ = looked_up(
+    __name__,
+    {
+        "edit": ("Edit",),
+        "finding": ("find_pictures",),
+        "picture": ("Picture",),
+        "reading": ("open_picture",),
+        "writing": ("save_picture",),
+    },
+)

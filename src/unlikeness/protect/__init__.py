@@ -14,9 +14,17 @@ from unlikeness.protect.registry import METHODS, create, method
 names = METHODS.names
 register = METHODS.register
 
-register("rid", "unlikeness.protect.rid.method:Rid")
-register("advdm", "unlikeness.protect.advdm:AdvDM")
-register("photoguard", "unlikeness.protect.photoguard:PhotoGuard")
-register("noise", "unlikeness.protect.noise:Noise")
+_SETTINGS = "unlikeness.protect.settings"
+
+register(
+    "rid", "unlikeness.protect.rid.method:Rid",
+    settings="unlikeness.protect.rid.settings:RidSettings", needs_model=False,
+)  # fmt: skip
+register("advdm", "unlikeness.protect.advdm:AdvDM", settings=f"{_SETTINGS}:AdvDMSettings", needs_model=True)
+register(
+    "photoguard", "unlikeness.protect.photoguard:PhotoGuard",
+    settings=f"{_SETTINGS}:PhotoGuardSettings", needs_model=True,
+)  # fmt: skip
+register("noise", "unlikeness.protect.noise:Noise", settings=f"{_SETTINGS}:NoiseSettings", needs_model=True)
 
 __all__ = ["create", "method", "names", "register"]

@@ -9,7 +9,6 @@ autoencoder's encoder.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -20,23 +19,12 @@ from unlikeness.errors import UsageError
 from unlikeness.prompts import too_long
 from unlikeness.protect import rng
 from unlikeness.protect.base import GradientProtection
-from unlikeness.protect.settings import PgdSettings
-from unlikeness.settings import setting
+from unlikeness.protect.settings import AdvDMSettings
 
 if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage
 
 __all__ = ["AdvDM", "AdvDMSettings"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class AdvDMSettings(PgdSettings):
-    """100 steps of 1/255, as AdvDM, Mist and SDS publish them."""
-
-    prompt: str = setting("a photo", "The prompt c under which the loss is raised.", source="AdvDM: a photo")
-    draws: int = setting(
-        1, "Draws of (t, ε) averaged in each step; each costs a pass.", source="AdvDM: 1", at_least=1
-    )
 
 
 class AdvDM(GradientProtection[AdvDMSettings]):

@@ -3,32 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
 
 from unlikeness.protect import rng
-from unlikeness.protect.settings import ProtectSettings
-from unlikeness.settings import setting
+from unlikeness.protect.settings import NoiseSettings, ProtectSettings
 
 if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage
 
 __all__ = ["Noise", "NoiseSettings"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class NoiseSettings(ProtectSettings):
-    """Which noise. Signs have the energy that a gradient protection ends with; uniform noise has a third."""
-
-    kind: str = setting(
-        "sign",
-        "Every value moved by the whole budget up or down (sign), or by a uniform part of it.",
-        source="ours: gradient protections end at the budget nearly everywhere",
-        choices=("sign", "uniform"),
-    )
 
 
 class Noise:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,25 +18,12 @@ from torch import Tensor
 
 from unlikeness.errors import PictureError, UsageError
 from unlikeness.protect.base import GradientProtection
-from unlikeness.protect.settings import PgdSettings
-from unlikeness.settings import setting
+from unlikeness.protect.settings import PhotoGuardSettings
 
 if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage
 
 __all__ = ["PhotoGuard", "PhotoGuardSettings"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class PhotoGuardSettings(PgdSettings):
-    """100 steps of 1/255; the paper goes up to 200."""
-
-    target: str = setting(
-        "grey",
-        "Where the latent is pulled to: grey (the latent of a mid-grey picture), zero (the zero latent), "
-        "or the path of a picture.",
-        source="the paper's text: grey; its code: zero",
-    )
 
 
 class PhotoGuard(GradientProtection[PhotoGuardSettings]):

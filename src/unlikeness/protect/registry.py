@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage
     from unlikeness.protect.base import Perturber
 
-__all__ = ["METHODS", "Method", "create", "method"]
+__all__ = ["METHODS", "Method", "create", "method", "needs_model", "settings_type"]
 
 METHODS = Methods("protection", "unlikeness.protect")
 
@@ -48,6 +48,21 @@ def method(name: str) -> Method:
         UnlikenessError: a method that cannot be imported or is not of the right form.
     """
     return _validated(name, METHODS.load(name))
+
+
+def settings_type(name: str) -> type[ProtectSettings]:
+    """The class of a method's settings, of our own methods without importing torch. Raises as `method`."""
+    found = METHODS.settings(name)
+    if found is not None and issubclass(found, ProtectSettings):
+        return found
+    return method(name).settings_type
+
+
+def needs_model(name: str) -> bool:
+    """Whether a method needs a model to protect against. Raises what `method` does."""
+    METHODS.settings(name)  # whether there is one
+    known = METHODS.needs_model(name)
+    return method(name).needs_model if known is None else known
 
 
 def create(

@@ -1,4 +1,4 @@
-"""What the settings of all protections have in common. Each method's own stand in its file."""
+"""What the protections and their folder job can be told; without torch, so that it is checked at once."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 from unlikeness.settings import Checked, setting
 
-__all__ = ["PgdSettings", "ProtectSettings"]
+__all__ = [
+    "AdvDMSettings", "NoiseSettings", "PgdSettings", "PhotoGuardSettings", "ProtectSettings", "Scale",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,4 +40,61 @@ class PgdSettings(ProtectSettings):
     )
     random_start: bool = setting(
         True, "Start from a uniform point of the budget's ball rather than from the picture.", source="PGD"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdvDMSettings(PgdSettings):
+    """100 steps of 1/255, as AdvDM, Mist and SDS publish them."""
+
+    prompt: str = setting("a photo", "The prompt c under which the loss is raised.", source="AdvDM: a photo")
+    draws: int = setting(
+        1, "Draws of (t, ε) averaged in each step; each costs a pass.", source="AdvDM: 1", at_least=1
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhotoGuardSettings(PgdSettings):
+    """100 steps of 1/255; the paper goes up to 200."""
+
+    target: str = setting(
+        "grey",
+        "Where the latent is pulled to: grey (the latent of a mid-grey picture), zero (the zero latent), "
+        "or the path of a picture.",
+        source="the paper's text: grey; its code: zero",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoiseSettings(ProtectSettings):
+    """Which noise. Signs have the energy that a gradient protection ends with; uniform noise has a third."""
+
+    kind: str = setting(
+        "sign",
+        "Every value moved by the whole budget up or down (sign), or by a uniform part of it.",
+        source="ours: gradient protections end at the budget nearly everywhere",
+        choices=("sign", "uniform"),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scale(Checked):
+    """At which size pictures are worked on."""
+
+    mode: str = setting(
+        "fit",
+        "fit: as a trainer will see the picture; tiles: at its own size; both: half of the budget for each.",
+        source="ours, measured in protect/tiles.py",
+        choices=("fit", "tiles", "both"),
+    )
+    detail: float = setting(
+        2.0,
+        "Short side of the copy that fit works on.",
+        unit="times the model's resolution",
+        source="ours, measured in protect/tiles.py",
+        at_least=1.0,
+        at_most=8.0,
+    )
+    overlap: float = setting(
+        0.125, "Where two tiles are cross-faded.", unit="of a tile", source="ours", at_least=0.0, at_most=0.5
     )

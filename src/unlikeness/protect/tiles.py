@@ -35,7 +35,7 @@ from unlikeness.protect.blend import Blend
 from unlikeness.protect.layout import Axis
 from unlikeness.protect.masks import Mask
 from unlikeness.protect.resample import BAND_PIXELS, Enlarger, shrink
-from unlikeness.settings import Checked, setting
+from unlikeness.protect.settings import Scale
 
 __all__ = ["PictureTiles", "Scale", "Tile", "grids"]
 
@@ -43,29 +43,6 @@ Floats = NDArray[np.float32]
 
 LONGEST = 24
 """Long side of the small copy, in short sides of a tile: beyond, the copy shrinks further."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Scale(Checked):
-    """At which size pictures are worked on."""
-
-    mode: str = setting(
-        "fit",
-        "fit: as a trainer will see the picture; tiles: at its own size; both: half of the budget for each.",
-        source="ours, measured in protect/tiles.py",
-        choices=("fit", "tiles", "both"),
-    )
-    detail: float = setting(
-        2.0,
-        "Short side of the copy that fit works on.",
-        unit="times the model's resolution",
-        source="ours, measured in protect/tiles.py",
-        at_least=1.0,
-        at_most=8.0,
-    )
-    overlap: float = setting(
-        0.125, "Where two tiles are cross-faded.", unit="of a tile", source="ours", at_least=0.0, at_most=0.5
-    )
 
 
 @dataclass(frozen=True)

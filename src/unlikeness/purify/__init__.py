@@ -12,11 +12,13 @@ from unlikeness.purify.registry import METHODS, create, method
 names = METHODS.names
 register = METHODS.register
 
-register("jpeg", "unlikeness.purify.jpeg:Jpeg")
-register("resize", "unlikeness.purify.resize:Resize")
-register("blur", "unlikeness.purify.blur:Blur")
-register("noise", "unlikeness.purify.noise:Noise")
-register("median", "unlikeness.purify.median:Median")
-register("vae", "unlikeness.purify.vae:Vae")
+_SETTINGS = "unlikeness.purify.settings"
+
+register("jpeg", "unlikeness.purify.jpeg:Jpeg", settings=f"{_SETTINGS}:JpegSettings")
+register("resize", "unlikeness.purify.resize:Resize", settings=f"{_SETTINGS}:ResizeSettings")
+register("blur", "unlikeness.purify.blur:Blur", settings=f"{_SETTINGS}:BlurSettings")
+register("noise", "unlikeness.purify.noise:Noise", settings=f"{_SETTINGS}:NoiseSettings")
+register("median", "unlikeness.purify.median:Median", settings=f"{_SETTINGS}:MedianSettings")
+register("vae", "unlikeness.purify.vae:Vae", settings=f"{_SETTINGS}:VaeSettings")
 
 __all__ = ["create", "method", "names", "register"]

@@ -8,24 +8,18 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from unlikeness.errors import UsageError
-from unlikeness.settings import Checked
+from unlikeness.purify.settings import PurifySettings
 
 if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage
 
 __all__ = ["PictureByPicture", "Purifier", "PurifySettings"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class PurifySettings(Checked):
-    """What every purification has: nothing yet. Each method's own settings derive from it."""
 
 
 P = TypeVar("P", bound=PurifySettings)

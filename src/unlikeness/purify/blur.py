@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from unlikeness.purify.base import PurifySettings
 from unlikeness.purify.files import ThroughPillow
-from unlikeness.settings import setting
+from unlikeness.purify.settings import BlurSettings
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 __all__ = ["Blur", "BlurSettings"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class BlurSettings(PurifySettings):
-    """How strongly."""
-
-    sigma: float = setting(1.0, "Standard deviation.", unit="px", source="ours", at_least=0.0)
 
 
 class Blur(ThroughPillow[BlurSettings]):

@@ -2,29 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
-from unlikeness.purify.base import PictureByPicture, PurifySettings
-from unlikeness.settings import setting
+from unlikeness.purify.base import PictureByPicture
+from unlikeness.purify.settings import NoiseSettings
 
 __all__ = ["Noise", "NoiseSettings"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class NoiseSettings(PurifySettings):
-    """How strongly."""
-
-    sigma: float = setting(
-        8.0,
-        "Standard deviation.",
-        unit="n/255 of the range [0, 1]",
-        source="ours: as much as the budget of a perturbation",
-        at_least=0.0,
-        at_most=255.0,
-    )
 
 
 class Noise(PictureByPicture[NoiseSettings]):

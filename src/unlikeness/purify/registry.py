@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from unlikeness.errors import UnlikenessError, UsageError
 from unlikeness.plugins import Methods, settings_of
+from unlikeness.purify.settings import PurifySettings
 
 if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage
-    from unlikeness.purify.base import Purifier, PurifySettings
+    from unlikeness.purify.base import Purifier
 
 __all__ = ["METHODS", "create", "method"]
 
@@ -25,8 +26,6 @@ METHODS = Methods("purification", "unlikeness.purify")
 
 def method(name: str) -> Any:
     """The class of this name. UsageError if there is none; UnlikenessError if it is not of the right form."""
-    from unlikeness.purify.base import PurifySettings
-
     found = METHODS.load(name)
     kind = getattr(found, "settings_type", None)
     fits = isinstance(kind, type) and issubclass(kind, PurifySettings)

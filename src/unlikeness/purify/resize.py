@@ -2,31 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from unlikeness.purify.base import PurifySettings
 from unlikeness.purify.files import ThroughPillow
-from unlikeness.settings import setting
+from unlikeness.purify.settings import ResizeSettings
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 __all__ = ["Resize", "ResizeSettings"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class ResizeSettings(PurifySettings):
-    """How far down."""
-
-    factor: float = setting(
-        0.5,
-        "Size in between.",
-        unit="share of the side",
-        source="ours: what a thumbnail of a post is",
-        at_least=0.01,
-        at_most=1.0,
-    )
 
 
 class Resize(ThroughPillow[ResizeSettings]):

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch.nn.functional as F
 from torch import Tensor
 
 from unlikeness.errors import UsageError
-from unlikeness.purify.base import PictureByPicture, PurifySettings
+from unlikeness.purify.base import PictureByPicture
+from unlikeness.purify.settings import VaeSettings
 
 if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage
 
 __all__ = ["Vae", "VaeSettings"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class VaeSettings(PurifySettings):
-    """Nothing to set: the model is all."""
 
 
 class Vae(PictureByPicture[VaeSettings]):

@@ -7,14 +7,19 @@ write_certificate(verdict, Path("certificate"))
 
 from __future__ import annotations
 
-from unlikeness.verify.attack import Attacked, Priors, run_attacker
+from typing import TYPE_CHECKING
+
+from unlikeness.lazy import looked_up
 from unlikeness.verify.attackers import Attacker, attacker, attackers, named
-from unlikeness.verify.judge import AtResolution
-from unlikeness.verify.notice import Notice, Seen
-from unlikeness.verify.pools import Pools
-from unlikeness.verify.run import Other, verify_subject
 from unlikeness.verify.settings import CONTEXTS, SCALES, VerifySettings
-from unlikeness.verify.verdict import Fidelity, Outcome, Verdict, together
+
+if TYPE_CHECKING:
+    from unlikeness.verify.attack import Attacked, Priors, run_attacker
+    from unlikeness.verify.judge import AtResolution
+    from unlikeness.verify.notice import Notice, Seen
+    from unlikeness.verify.pools import Pools
+    from unlikeness.verify.run import Other, verify_subject
+    from unlikeness.verify.verdict import Fidelity, Outcome, Verdict, together
 
 __all__ = [
     "CONTEXTS",
@@ -38,3 +43,15 @@ __all__ = [
     "together",
     "verify_subject",
 ]
+
+__getattr__ = looked_up(
+    __name__,
+    {
+        "attack": ("Attacked", "Priors", "run_attacker"),
+        "judge": ("AtResolution",),
+        "notice": ("Notice", "Seen"),
+        "pools": ("Pools",),
+        "run": ("Other", "verify_subject"),
+        "verdict": ("Fidelity", "Outcome", "Verdict", "together"),
+    },
+)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
@@ -11,33 +10,14 @@ from torch import Tensor
 
 from unlikeness.diffusion.devices import pick_device
 from unlikeness.errors import UsageError
-from unlikeness.protect.rid.official import WAYS
 from unlikeness.protect.rid.opening import open_network
+from unlikeness.protect.rid.settings import RidSettings
 from unlikeness.protect.settings import ProtectSettings
-from unlikeness.settings import setting
 
 if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage
 
 __all__ = ["Rid", "RidSettings"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class RidSettings(ProtectSettings):
-    """Which network. Its strength follows the budget: one set of weights serves 2 to 16 /255."""
-
-    weights: str = setting(
-        "rid-toybox",
-        "A shipped protector's name, a file of `unlikeness train-protector` or `unlikeness export`, or an "
-        "official checkpoint (.bin, .safetensors).",
-        source="ours: trained against the toybox",
-    )
-    way: str = setting(
-        "resize",
-        "How an official checkpoint, which knows one size, meets other pictures.",
-        source="ours",
-        choices=WAYS,
-    )
 
 
 class Rid:

@@ -11,35 +11,21 @@ beside the colours: it may differ from pixel to pixel, which is how a mask spend
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unlikeness.settings import Checked, setting
+from unlikeness.protect.rid.recipe import LARGEST_BUDGET, NetworkSettings
 
 __all__ = ["LARGEST_BUDGET", "MULTIPLE", "NetworkSettings", "Protector"]
 
 BLOCK = 4
 """Side of the pixel blocks that are one position of the network's finest level."""
 
-LARGEST_BUDGET = 16.0
-"""n/255 that the budget plane is stated in: 1 there."""
-
 MULTIPLE = 4 * BLOCK
 """Height and width that the network computes on are multiples of this; other pictures are mirrored to it."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class NetworkSettings(Checked):
-    """Widths of the three levels (at 1/4, 1/8 and 1/16 of the side) and residual blocks in each."""
-
-    fine: int = setting(48, "Channels at a quarter of the side.", at_least=1)
-    middle: int = setting(96, "Channels at an eighth.", at_least=1)
-    coarse: int = setting(160, "Channels at a sixteenth.", at_least=1)
-    blocks: int = setting(1, "Residual blocks on each level, on the way down and on the way up.", at_least=1)
 
 
 class _Residual(nn.Module):

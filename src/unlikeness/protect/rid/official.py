@@ -22,10 +22,9 @@ from torch import Tensor, nn
 from unlikeness.errors import UsageError
 from unlikeness.protect.layout import Axis
 from unlikeness.protect.rid.official_weights import OfficialShape, fold, read, shape_of
+from unlikeness.protect.rid.settings import WAYS
 
 __all__ = ["OfficialRid", "OfficialShape", "budget_of_name", "load_official", "official_like"]
-
-WAYS = ("resize", "tiles")
 
 
 class OfficialRid(nn.Module):

@@ -1,14 +1,16 @@
-"""How a protector is trained: all that `unlikeness train-protector --set` can change."""
+"""What a protector is and how it is trained: all that `unlikeness train-protector` can change."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from unlikeness.errors import UsageError
-from unlikeness.protect.rid.network import LARGEST_BUDGET
 from unlikeness.settings import Checked, setting
 
-__all__ = ["ProtectorRecipe"]
+__all__ = ["LARGEST_BUDGET", "NetworkSettings", "ProtectorRecipe"]
+
+LARGEST_BUDGET = 16.0
+"""n/255 that the budget plane is stated in: 1 there."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,3 +85,13 @@ class ProtectorRecipe(Checked):
         terms = ("sds_weight", "regression_weight", "displacement_weight", "pull_weight")
         if not any(getattr(self, name) for name in terms):
             raise UsageError(f"{', '.join(terms)} are all 0, which teaches nothing; raise one of them")
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkSettings(Checked):
+    """Widths of the three levels (at 1/4, 1/8 and 1/16 of the side) and residual blocks in each."""
+
+    fine: int = setting(48, "Channels at a quarter of the side.", at_least=1)
+    middle: int = setting(96, "Channels at an eighth.", at_least=1)
+    coarse: int = setting(160, "Channels at a sixteenth.", at_least=1)
+    blocks: int = setting(1, "Residual blocks on each level, on the way down and on the way up.", at_least=1)

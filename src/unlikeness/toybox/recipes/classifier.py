@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -10,22 +9,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from unlikeness.progress import Progress
-from unlikeness.settings import setting
 from unlikeness.toybox.classifier import ClassifierNet
 from unlikeness.toybox.convnet import disturb
 from unlikeness.toybox.recipes.draws import classed
-from unlikeness.toybox.recipes.judges import JudgeRecipe, fit
+from unlikeness.toybox.recipes.judges import fit
 from unlikeness.toybox.recipes.renders import render_many
+from unlikeness.toybox.recipes.settings import ClassifierRecipe
 from unlikeness.toybox.world import CLASS_NOUNS, CONTEXTS
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClassifierRecipe(JudgeRecipe):
-    """How the shipped classifier was trained."""
-
-    batch_size: int = setting(64, "pictures a step", at_least=1)
-    pictures: int = setting(20_000, "renders to train on", at_least=1)
-    seed: int = setting(3, "of renders, weights and disturbances", at_least=0, at_most=2**63 - 1)
 
 
 def train_classifier(

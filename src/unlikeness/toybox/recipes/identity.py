@@ -4,7 +4,6 @@ al. 2018).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -12,23 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from unlikeness.progress import Progress
-from unlikeness.settings import setting
 from unlikeness.toybox.convnet import disturb
 from unlikeness.toybox.identity import IdentityNet
 from unlikeness.toybox.recipes.draws import VIEWS, viewed
-from unlikeness.toybox.recipes.judges import JudgeRecipe, fit
+from unlikeness.toybox.recipes.judges import fit
 from unlikeness.toybox.recipes.renders import render_many
+from unlikeness.toybox.recipes.settings import IdentityRecipe
 from unlikeness.toybox.world import CLASS_NOUNS
-
-
-@dataclass(frozen=True, kw_only=True)
-class IdentityRecipe(JudgeRecipe):
-    """How the shipped encoder was trained."""
-
-    members: int = setting(48, "individuals a step, all of one class, two views each", at_least=2)
-    temperature: float = setting(0.1, "of the softmax over cosines", at_least=1e-3)
-    individuals: int = setting(4800, "individuals to train on, of all classes in turn", at_least=12)
-    seed: int = setting(4, "of renders, weights and disturbances", at_least=0, at_most=2**63 - 1)
 
 
 def contrast(first: Tensor, second: Tensor, temperature: float) -> Tensor:

@@ -2,29 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 from torch import nn
 
 from unlikeness.progress import Progress
-from unlikeness.settings import Checked, setting
 from unlikeness.toybox.convnet import save_half
+from unlikeness.toybox.recipes.settings import JudgeRecipe, checkpoint_of
 from unlikeness.training import Step, adamw, cosine, train
-
-
-@dataclass(frozen=True, kw_only=True)
-class JudgeRecipe(Checked):
-    """What both recipes have."""
-
-    steps: int = setting(1500, "optimizer steps", at_least=1)
-    learning_rate: float = setting(2e-3, "peak of AdamW's learning rate; cosine to zero", at_least=1e-9)
-    seed: int = setting(0, "of renders, weights and disturbances", at_least=0, at_most=2**63 - 1)
-
-
-def checkpoint_of(work: Path, name: str) -> Path:
-    """The file that the training of the judge `name` goes on from, none that a judge's weights have."""
-    return work / f"{name}.checkpoint.safetensors"
 
 
 def fit(

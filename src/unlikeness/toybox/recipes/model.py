@@ -4,7 +4,7 @@ renders.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -19,35 +19,17 @@ from unlikeness.diffusion import NoiseSchedule, TextToImage
 from unlikeness.diffusion.quiet import quiet
 from unlikeness.errors import UnlikenessError, UsageError, one_line
 from unlikeness.progress import Progress
-from unlikeness.settings import Checked, setting
 from unlikeness.toybox.recipes.draws import captioned
 from unlikeness.toybox.recipes.latents import digest_of, encode_renders
 from unlikeness.toybox.recipes.renders import render_many
 from unlikeness.toybox.recipes.replacing import replacing
+from unlikeness.toybox.recipes.settings import VAE_SCALE, ModelRecipe
 from unlikeness.toybox.recipes.tokenizer import LENGTH, write_tokenizer
-from unlikeness.toybox.recipes.vae import LATENT_CHANNELS, VAE_SCALE
+from unlikeness.toybox.recipes.vae import LATENT_CHANNELS
 from unlikeness.toybox.world import SIZE, sample_picture
 from unlikeness.training import Ema, adamw, train, trapezoid
 
 GUIDANCE = 3.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelRecipe(Checked):
-    """How the shipped model was trained."""
-
-    steps: int = setting(16_000, "optimizer steps", at_least=1)
-    batch_size: int = setting(32, "pictures a step", at_least=1)
-    learning_rate: float = setting(
-        8e-4, "AdamW's learning rate: warm-up, constant, linear to zero", at_least=1e-9
-    )
-    fall: float = setting(0.25, "share of the steps, at the end, of that decline", at_least=0, at_most=1)
-    pictures: int = setting(120_000, "renders to train on", at_least=1)
-    caption_dropout: float = setting(0.1, "share of pictures without a caption", at_least=0, at_most=1)
-    average: float = setting(
-        0.999, "decay of the weights' average, which is what is kept", at_least=0, at_most=0.99999
-    )
-    seed: int = setting(2, "of renders, weights and noise", at_least=0, at_most=2**63 - 1)
 
 
 def new_unet() -> UNet2DConditionModel:

@@ -6,47 +6,22 @@ A quarter of the side, not an eighth: see docs/toybox.md for the trials. Most st
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
 
-from unlikeness.errors import UsageError
 from unlikeness.progress import Progress
-from unlikeness.settings import Checked, setting
 from unlikeness.toybox.recipes.draws import captioned
 from unlikeness.toybox.recipes.renders import Renders, render_many
 from unlikeness.toybox.recipes.replacing import replacing
+from unlikeness.toybox.recipes.settings import VAE_SCALE, VaeRecipe
 from unlikeness.toybox.world import SIZE
 from unlikeness.training import Ema, adamw, cosine, train
 
 LATENT_CHANNELS = 6
-VAE_SCALE = 4
-"""Pixels per latent along a side."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class VaeRecipe(Checked):
-    """How the shipped autoencoder was trained."""
-
-    steps: int = setting(12_000, "optimizer steps", at_least=1)
-    crops: int = setting(16, "crops a step", at_least=1)
-    crop_size: int = setting(32, "side of the crops", unit="px", at_least=8, at_most=SIZE)
-    whole_share: float = setting(
-        0.15, "share of the steps, at the end, on whole pictures instead", at_least=0, at_most=1
-    )
-    learning_rate: float = setting(2e-3, "peak of AdamW's learning rate; cosine to zero", at_least=1e-9)
-    pictures: int = setting(60_000, "renders to train on", at_least=1)
-    absolute_weight: float = setting(0.02, "weight of the L1 term beside the squared error", at_least=0)
-    kl_weight: float = setting(1e-4, "weight of the KL term, mean over latent elements", at_least=0)
-    seed: int = setting(1, "of renders, weights and noise", at_least=0, at_most=2**63 - 1)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.crop_size % VAE_SCALE:
-            raise UsageError(f"crop_size must be a multiple of {VAE_SCALE} px, not {self.crop_size}")
 
 
 def new_vae() -> AutoencoderKL:

@@ -1,0 +1,27 @@
+"""Words that a user gives for a subject, as text that models can read."""
+
+from __future__ import annotations
+
+from unlikeness.errors import UsageError
+
+__all__ = ["as_text", "with_article"]
+
+_SOUNDS_LIKE_YOU = ("uni", "use", "usu", "eu", "ute", "uku", "one", "once", "ufo")
+_SILENT_H = ("hour", "heir", "honest", "honour", "honor")
+
+
+def as_text(name: str, words: str) -> str:
+    """`words` without blanks around them. UsageError, which calls them `name`, for what no tokenizer reads: a
+    folder name, say, in another encoding than UTF-8."""
+    try:
+        words.encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(f"the {name} {words!r} is no UTF-8 text; write it in UTF-8") from error
+    return words.strip()
+
+
+def with_article(noun: str) -> str:
+    """ "a dog", "an apple", "a unicorn", "an hour": by sound, as far as the spelling tells."""
+    word = noun.strip().lower()
+    vowel = word[:1] in tuple("aeiou") and not word.startswith(_SOUNDS_LIKE_YOU)
+    return f"{'an' if vowel or word.startswith(_SILENT_H) else 'a'} {noun.strip()}"
