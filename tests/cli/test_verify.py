@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 from tests.tiny import write_tiny
+from tests.verify.test_run import outcome, verdict
 
 from unlikeness.cli import main
 from unlikeness.gallery import to_pil
 from unlikeness.toybox.cast import member
+from unlikeness.verify.job import Job
 
 QUICK = [
     "--scale", "stable-diffusion", "--attackers", "paper,lora-4", "--context", "at 7", "-q",
@@ -189,6 +191,47 @@ def test_a_provider_s_pipeline_fails_on_it(
     assert main(other) == 2
     assert "is the certificate of other pictures and of another model" in capsys.readouterr().err
     assert (tmp_path / "out" / "certificate.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("s", "clean", "above", "status"),
+    [
+        (0.1, 0.9, None, 0), (0.1, 0.9, "0.3", 0), (0.1, 0.9, "0.05", 1), (0.6, 0.9, None, 0),
+        (0.6, 0.9, "0.7", 0), (0.6, 0.9, "0.3", 1), (0.1, 0.1, None, 0), (0.1, 0.1, "0.3", 1),
+        (0.1, None, "0.3", 1), (0.0, 0.1, "5", 1),
+    ],
+)  # fmt: skip
+def test_status_and_last_line_follow_the_verdict(
+    s: float, clean: float | None, above: str | None, status: int, home: Path, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    before = None if clean is None else outcome("paper", clean)
+    found = verdict(outcome("paper", s), clean=before, control_of="the original" if before else "")
+    monkeypatch.setattr(Job, "run", lambda self, **_: found)
+    assert main(words(home, tmp_path / "out", *(["--fail-above", above] if above else []))) == status
+    last = capsys.readouterr().out.splitlines()[-1]
+    if s == 0.6:
+        assert last.startswith("The attacker paper learnt the subject (s 0.60")
+    elif clean == 0.9:
+        assert last.startswith("No attacker learnt the subject (at most s 0.10")
+        assert last.endswith("learn the subject from the original (s 0.90).")
+    else:
+        assert last.startswith("Inconclusive: the attacker")
+
+
+def test_weak_attackers_of_an_unprotected_toybox_are_inconclusive(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = words(home, tmp_path / "out", "--attackers", "paper")
+    arguments[1] = "toybox"
+    assert main([*arguments, "--fail-above", "0.3"]) == 1
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith("Inconclusive: the attacker paper is too weak.")
+    made = json.loads((tmp_path / "out" / "certificate.json").read_text())
+    assert made["verdict"]["outcome"] == "inconclusive"
+    assert made["control_of"] == "mug-9003 of the toybox"
+    assert made["attackers"]["paper"]["control"]["s"]["value"] < 0.3
+    assert 'class="note good"' not in (tmp_path / "out" / "certificate.html").read_text()
 
 
 def test_misuse_is_one_line(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,12 +17,14 @@ from unlikeness.verify import Fidelity, Verdict, VerifySettings, named
 from unlikeness.verify.certificate import certificate, check_own, summary, write_certificate
 from unlikeness.verify.quality import quality
 from unlikeness.verify.signing import sign
+from unlikeness.verify.verdict import ORIGINAL
 
 
 def about(noun: str = "dog") -> dict[str, Any]:
     return {
         "class_noun": noun, "identifier": "sks", "pictures": 2, "pictures_sha256": "ab" * 32, "references": 2,
         "references_sha256": "cd" * 32, "held_out": False, "of_class": 5, "of_class_from": "model",
+        "control_held_out": None,
         "model": "0123", "original": None, "encoder": "toybox", "contexts": ["at 7"],
         "settings": {"steps": VerifySettings().steps}, "overrides": {"slow": {"clip": 2}},
     }  # fmt: skip
@@ -38,12 +40,18 @@ def whole(noun: str = "dog") -> Verdict:
         about(noun), torch.rand(2, 3, 8, 8), False, (outcome("paper", 0.1, 0.2), slow),
         {"unseen-pictures": "needs <pictures>"}, outcome("paper", 0.9),
         (Fidelity("<b>tom", "cat", True, outcome("paper", 0.6), outcome("paper", 0.8)),),
-        quality("a photo of a dog", *features.double(), seed=0),
+        quality("a photo of a dog", *features.double(), seed=0), control_of=ORIGINAL,
     )  # fmt: skip
 
 
 def test_the_worst_attacker_is_the_headline() -> None:
     made = json.loads(json.dumps(certificate(whole()), allow_nan=False))
+    assert made["schema"] == 2
+    assert (made["verdict"]["outcome"], made["verdict"]["conclusive"]) == ("learnt", True)
+    assert made["control_of"] == "the original"
+    assert made["attackers"]["paper"]["outcome"] == "little"
+    assert made["attackers"]["paper"]["control"]["s"]["value"] == pytest.approx(0.9)
+    assert (made["attackers"]["slow"]["outcome"], made["attackers"]["slow"]["control"]) == ("learnt", None)
     assert made["headline"]["attacker"] == "slow"
     assert made["headline"]["s"]["value"] == pytest.approx(0.4)
     assert list(made["attackers"]) == ["paper", "slow"]
@@ -58,6 +66,7 @@ def test_the_worst_attacker_is_the_headline() -> None:
     short = summary(made)
     assert short["worst"]["attacker"] == "slow"
     assert short["attackers"]["paper"]["value"] == pytest.approx(0.1)
+    assert (short["verdict"], short["attackers"]["paper"]["outcome"]) == ("learnt", "little")
     assert short["quality"]["recall"] == made["quality"]["drift"]["recall"]
 
 
@@ -104,20 +113,57 @@ def test_no_grid_of_an_earlier_certificate_stays(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("s", "clean", "text"),
+    ("s", "clean", "colour", "text"),
     [
-        (0.1, 0.9, "No attacker learnt the subject"),
-        (0.25, 0.9, "The worst attacker learnt little"),
-        (0.6, 0.9, "The attacker paper learnt the subject"),
-        (0.0, 0.1, "This run shows nothing about the protection"),
-        (0.6, 0.1, "The attacker paper learnt the subject"),
-        (0.1, None, "No original model"),
+        (0.1, 0.9, "good", "No attacker learnt the subject"),
+        (0.25, 0.9, "mixed", "The worst attacker learnt little"),
+        (0.6, 0.9, "bad", "The attacker paper learnt the subject"),
+        (0.0, 0.1, "open", "Inconclusive: the attacker paper is too weak"),
+        (0.6, 0.1, "bad", "The attacker paper learnt the subject"),
+        (0.1, None, "open", "Inconclusive: the attackers were not compared"),
     ],
 )
-def test_words_follow_the_figures(s: float, clean: float | None, text: str, tmp_path: Path) -> None:
+def test_words_and_colour_follow_the_figures(
+    s: float, clean: float | None, colour: str, text: str, tmp_path: Path
+) -> None:
     before = None if clean is None else outcome("paper", clean)
-    write_certificate(replace(whole(), outcomes=(outcome("paper", s),), clean=before), tmp_path)
-    assert text in (tmp_path / "certificate.html").read_text()
+    control_of = "" if clean is None else ORIGINAL
+    found = replace(whole(), outcomes=(outcome("paper", s),), clean=before, control_of=control_of)
+    made = write_certificate(found, tmp_path)
+    page = (tmp_path / "certificate.html").read_text()
+    assert f'<div class="note {colour}"><strong>{text}' in page
+    assert made["verdict"]["title"].startswith(text)
+    assert ("still be copied: inconclusive" in page) == (colour == "open")
+    if colour != "good":
+        assert 'class="note good"' not in page
+
+
+def test_the_page_shows_each_control_beside_its_attacker(tmp_path: Path) -> None:
+    weak = replace(
+        whole(), outcomes=(outcome("paper", 0.05), outcome("slow", 0.0)), clean=None,
+        controls={"paper": outcome("paper", 0.8), "slow": outcome("slow", 0.1)}, control_of="cat-tom",
+        failed={"lora-4": "DreamBooth <diverged>"}, left_out={},
+    )  # fmt: skip
+    made = write_certificate(weak, tmp_path)
+    page = (tmp_path / "certificate.html").read_text()
+    assert "Inconclusive: the attacker slow is too weak" in page
+    assert "slow did not clearly learn the unprotected subject cat-tom either (s up to 0.10)." in page
+    assert "lora-4 failed: DreamBooth &lt;diverged&gt;." in page
+    assert "Attackers that did not learn the subject were tried on the unprotected subject cat-tom" in page
+    assert page.count("The same attack on the unprotected subject cat-tom") == 2 * 2 * 4  # alt and caption
+    slow = made["attackers"]["slow"]
+    assert (slow["outcome"], slow["why"]) == ("inconclusive", "weak")
+    assert made["attackers"]["paper"]["outcome"] == "protected"
+    assert made["failed"] == {"lora-4": "DreamBooth <diverged>"}
+    assert summary(made)["failed"] == ["lora-4"]
+
+
+def test_a_certificate_of_the_first_schema_is_still_known(tmp_path: Path) -> None:
+    old = {"schema": 1, "about": {"pictures_sha256": "ab" * 32, "model": "0123"}, "headline": {}}
+    (tmp_path / "certificate.json").write_text(json.dumps(old))
+    check_own(tmp_path, "ab" * 32, "0123")
+    with pytest.raises(UsageError, match="of another model"):
+        check_own(tmp_path, "ab" * 32, "4567")
 
 
 def test_the_record_of_the_model_is_copied_and_signed_only_when_asked(tmp_path: Path) -> None:

@@ -54,6 +54,7 @@ def personalize(
     """
     from unlikeness.diffusion.model import TextToImage
     from unlikeness.errors import UsageError
+    from unlikeness.nouns import check_noun
     from unlikeness.outputs import check_output
     from unlikeness.personalize import create
     from unlikeness.personalize.record import record, save
@@ -84,6 +85,8 @@ def personalize(
     def report(line: str) -> None:
         typer.echo(line, err=True)
 
+    if told := check_noun(loaded.tokenizer, class_noun, "--class-noun"):
+        report(told)
     subject = Subject.from_folder(images, class_noun, identifier, size=loaded.resolution, report=report)
     if reason := too_long(loaded.tokenizer, subject.instance_prompt):
         raise UsageError(reason)

@@ -135,12 +135,14 @@ def render(
     from itertools import permutations
 
     from unlikeness.errors import UsageError
+    from unlikeness.nouns import closest
     from unlikeness.outputs import check_empty
     from unlikeness.toybox.world import CLASS_NOUNS
 
     if class_noun not in CLASS_NOUNS:
         raise UsageError(
-            f"the toybox has no class noun {class_noun!r}; it has {', '.join(CLASS_NOUNS)}: give one of them"
+            f"--class-noun {class_noun!r} is no class noun of the toybox, which draws only "
+            f"{', '.join(CLASS_NOUNS)}; give one of them{closest(class_noun, CLASS_NOUNS)}"
         )
     folders = [folder for folder in (output, held_out, class_images) if folder is not None]
     for one, other in permutations([folder.resolve() for folder in folders], 2):

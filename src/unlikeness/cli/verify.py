@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from unlikeness.verify.verdict import Outcome, Verdict
 
 __all__ = ["verify"]
 
@@ -29,10 +32,17 @@ def verify(
         Path | None, typer.Option(help="Folder: other members of the class; default: drawn.")
     ] = None,
     original: Annotated[
-        str | None, typer.Option(help="The model before its immunization, to compare with.")
+        str | None,
+        typer.Option(
+            help="The model before its immunization: attackers that learn nothing are tried there too."
+        ),
     ] = None,
     others: Annotated[
-        Path | None, typer.Option(help="Folder of unprotected subjects: NOUN/NAME/pictures.")
+        Path | None,
+        typer.Option(
+            help="Folder of unprotected subjects: NOUN/NAME/pictures; without --original, attackers that "
+            "learn nothing are tried on one."
+        ),
     ] = None,
     others_held_out: Annotated[
         Path | None, typer.Option(help="Folder of the same form: their pictures to compare with.")
@@ -76,7 +86,8 @@ def verify(
         bool, typer.Option("--quality/--no-quality", help="Measure the drift, with --original.")
     ] = True,
     fail_above: Annotated[
-        float | None, typer.Option(help="Exit with status 1 if the worst s is larger.")
+        float | None,
+        typer.Option(help="Exit with status 1 if the worst s is larger, or an attacker is inconclusive."),
     ] = None,
     sign: Annotated[
         bool, typer.Option("--sign", help="Enter the figures into the model's own immunization.json.")
@@ -91,6 +102,7 @@ def verify(
     """
     from unlikeness.errors import one_line
     from unlikeness.progress import on_stderr
+    from unlikeness.verify.headline import headline
     from unlikeness.verify.job import Job
     from unlikeness.verify.sought import Sought
 
@@ -115,12 +127,23 @@ def verify(
         what = one_line(f"{verdict.notice}")
         typer.echo(f"notice ({what}), share of pictures at the training prompt / in new contexts:")
         for title, one in verdict.asked:
-            typer.echo(f"  {title}: {one.seen}")
+            typer.echo(f"  {title}: {one.seen}{_beside(verdict, one)}")
         for other in verdict.others:
             if other.outcome.seen is not None:
                 typer.echo(f"  {one_line(other.name)}, whom nobody protects: {other.outcome.seen}")
         if verdict.quality is not None:
             typer.echo(f"  the class, before any attack: {verdict.quality.notice}")
     typer.echo(f"{output / 'certificate.html'}")
-    if fail_above is not None and worst.s.value > fail_above:
+    typer.echo(one_line(f"{headline(verdict)}"))
+    if fail_above is not None and not (worst.s.value <= fail_above and verdict.conclusive):
         raise typer.Exit(1)
+
+
+def _beside(verdict: Verdict, one: Outcome) -> str:
+    """Behind the share of pictures with the notice: what its control shows, and whether it counts at all."""
+    if all(one is not outcome for outcome in verdict.outcomes):
+        return ""
+    control = verdict.control(one.attacker.name)
+    there = "" if control is None or control.seen is None else f"; unprotected: {control.seen}"
+    weak = verdict.findings[one.attacker.name].kind == "inconclusive"
+    return there + ("; inconclusive, so that it shows nothing" if weak else "")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from unlikeness.diffusion.devices import pick_device, pick_dtype
 from unlikeness.errors import UnlikenessError, UsageError
 from unlikeness.immunize import record
+from unlikeness.immunize.behaviours import several
 from unlikeness.immunize.cost import Estimate, estimate
 from unlikeness.immunize.each import check_turns, for_each
 from unlikeness.immunize.registry import Defence, create, method
@@ -20,6 +21,7 @@ from unlikeness.immunize.scales import scaled
 from unlikeness.immunize.settings import OF_ATTACKS, OF_LOW_RANK
 from unlikeness.immunize.subject_list import Listed, listed, load
 from unlikeness.immunize.turns import attacks
+from unlikeness.nouns import check_noun
 from unlikeness.outputs import check_output
 from unlikeness.scales import which
 
@@ -156,6 +158,9 @@ class Job:
                 )
         model = TextToImage.from_pretrained(self._called, device=device, dtype="float32")
         defence = self._defence(named, scaled(self.scale, self.method, model.resolution))
+        for noun, where in self._nouns(named, defence.settings).items():
+            if told := check_noun(model.tokenizer, noun, where):
+                tell(told)
         original = None
         if self.original is not None:
             original = TextToImage.from_pretrained(self.original, device=device, dtype="float32")
@@ -179,6 +184,16 @@ class Job:
         check_turns(defence.settings, named)
         _check_effects(defence.settings, self.values)
         return defence
+
+    def _nouns(self, named: Sequence[Listed], settings: ImmunizeSettings) -> dict[str, str]:
+        """What names each class noun, once, by the noun."""
+        nouns: dict[str, str] = {}
+        for i, one in enumerate(named, 1):
+            where = "--class-noun" if self.subjects is None else f"{self.subjects}, subject {i}: class noun"
+            nouns.setdefault(one.class_noun, where)
+        for noun in filter(None, several(str(getattr(settings, "target_noun", "")))):
+            nouns.setdefault(noun, "target_noun")
+        return nouns
 
     def _listed(self) -> list[Listed]:
         if self.subjects is not None:

@@ -14,6 +14,7 @@ from typing import Any
 from unlikeness.demo.page import write
 from unlikeness.errors import UsageError
 from unlikeness.measure.similarity import SubjectSimilarity
+from unlikeness.verify.headline import headline
 from unlikeness.verify.notice import Seen
 from unlikeness.verify.quality import Quality
 from unlikeness.verify.verdict import Fidelity, Outcome, Verdict
@@ -21,21 +22,30 @@ from unlikeness.verify.verdict import Fidelity, Outcome, Verdict
 __all__ = ["FILE", "SCHEMA", "certificate", "check_own", "summary", "write_certificate"]
 
 FILE = "certificate.json"
-SCHEMA = 1
-"""Raised when a name or a meaning in the file changes."""
+SCHEMA = 2
+"""Raised when a name or a meaning in the file changes. 2: `verdict`, `control_of`, `failed`, and of each
+attacker `outcome` and `control`; the rest is as in 1."""
 
 
 def certificate(verdict: Verdict) -> dict[str, Any]:
-    """All that was found, JSON-able; the headline is the worst attacker."""
-    worst = verdict.worst
+    """All that was found, JSON-able; the headline is the worst attacker, the verdict what all show."""
+    worst, told = verdict.worst, headline(verdict)
     return {
         "schema": SCHEMA,
         "made": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "headline": {"attacker": worst.attacker, "prompt": worst.prompt, "s": asdict(worst.s)},
+        "verdict": {
+            "outcome": verdict.kind,
+            "conclusive": verdict.conclusive,
+            "title": told.title,
+            "text": told.text,
+        },
+        "control_of": verdict.control_of or None,
         "held_out": verdict.held_out,
         "attack_works_on_original": verdict.attack_works,
-        "attackers": {one.attacker.name: _outcome(one) for one in verdict.outcomes},
+        "attackers": {one.attacker.name: _attacked(one, verdict) for one in verdict.outcomes},
         "left_out": dict(verdict.left_out),
+        "failed": dict(verdict.failed),
         "original": None if verdict.clean is None else _outcome(verdict.clean),
         "notice": None if verdict.notice is None else verdict.notice.as_record(),
         "released": None if verdict.released is None else _outcome(verdict.released),
@@ -58,9 +68,14 @@ def summary(made: Mapping[str, Any]) -> dict[str, Any]:
         "class_noun": made["about"]["class_noun"],
         "pictures_sha256": made["about"]["pictures_sha256"],
         "held_out": made["held_out"],
+        "verdict": made["verdict"]["outcome"],
+        "control_of": made["control_of"],
         "worst": {"attacker": made["headline"]["attacker"], "s": short(made["headline"]["s"])},
-        "attackers": {name: short(one["s"]) for name, one in made["attackers"].items()},
+        "attackers": {
+            name: {**short(one["s"]), "outcome": one["outcome"]} for name, one in made["attackers"].items()
+        },
         "left_out": sorted(made["left_out"]),
+        "failed": sorted(made["failed"]),
         "unprotected": [
             {"name": one["name"], "s": short(one["model"]["s"]), "kept": one["kept"]}
             for one in made["unprotected"]
@@ -166,6 +181,17 @@ def _outcome(one: Outcome) -> dict[str, Any]:
         "settings": dict(one.settings),
         "losses": list(one.losses),
         "seconds": round(one.seconds, 1),
+    }
+
+
+def _attacked(one: Outcome, verdict: Verdict) -> dict[str, Any]:
+    """An attacker's outcome with what it shows, beside its control."""
+    found, control = verdict.findings[one.attacker.name], verdict.control(one.attacker.name)
+    return {
+        **_outcome(one),
+        "outcome": found.kind,
+        "why": found.why or None,
+        "control": None if control is None else _outcome(control),
     }
 
 

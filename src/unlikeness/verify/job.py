@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from unlikeness.errors import UnlikenessError, UsageError
 from unlikeness.immunize import record
 from unlikeness.measure.encoders import load_encoder
+from unlikeness.nouns import check_noun
 from unlikeness.progress import Progress
 from unlikeness.settings import pairs
 from unlikeness.subjects import Subject, load_folder
@@ -23,6 +24,7 @@ from unlikeness.verify.settings import CONTEXTS, given, scale
 from unlikeness.verify.signing import RECORD, sign
 from unlikeness.verify.sought import Sought
 from unlikeness.verify.verdict import Verdict
+from unlikeness.verify.world import original_of, unprotected
 
 if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage
@@ -85,6 +87,9 @@ class Job:
             raise UsageError("--unrelated and --unrelated-noun belong together; give both or neither")
         _check_output(self.output)
         model = TextToImage.from_pretrained(self.model, device=self.device, dtype="float32")
+        for noun, where in self._nouns().items():
+            if (told := check_noun(model.tokenizer, noun, where)) and report:
+                report(told)
         if self.sign and not (model.source is not None and (model.source / RECORD).is_file()):
             raise UsageError(f"{self.model} has no {RECORD} to sign; leave --sign out")
 
@@ -109,9 +114,15 @@ class Job:
             )
         device = str(model.device)
         notice = self.sought.notice(subject, protected, resolution=model.resolution, device=device)
-        original = None
+        others = self._others(model, subject.identifier, report)
+        original = control = None
         if self.original is not None:
             original = TextToImage.from_pretrained(self.original, device=self.device, dtype="float32")
+        elif (original := original_of(model, said)) is not None:
+            if report:
+                report(f"the original is the toybox, as {RECORD} says")
+        elif not others:
+            control = unprotected(model, subject)
         unrelated = None
         if self.unrelated is not None and self.unrelated_noun is not None:
             unrelated = Subject(folder(self.unrelated), self.unrelated_noun)
@@ -128,9 +139,10 @@ class Job:
             original=original,
             unseen=folder(self.unseen),
             unrelated=unrelated,
-            others=self._others(model, subject.identifier, report),
+            others=others,
+            control=control,
             notice=notice,
-            measure_quality=self.quality,
+            measure_quality=self.quality and self.original is not None,
             work=self.output / WORK,
             tell=report,
             progress=progress,
@@ -139,6 +151,15 @@ class Job:
         if model.source is not None:
             sign(model.source, self.output, summary(made), in_place=self.sign)
         return verdict
+
+    def _nouns(self) -> dict[str, str]:
+        """What names each class noun, once, by the noun."""
+        nouns = {self.class_noun: "--class-noun"}
+        if self.unrelated_noun is not None:
+            nouns.setdefault(self.unrelated_noun, "--unrelated-noun")
+        for noun, _, _ in [] if self.others is None else find_others(self.others):
+            nouns.setdefault(noun, f"--others {self.others}: class noun")
+        return nouns
 
     def _others(
         self, model: TextToImage, word: str, report: Callable[[str], None] | None

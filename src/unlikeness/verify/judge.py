@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from unlikeness.errors import UsageError
+from unlikeness.errors import NotFiniteError, UsageError
 from unlikeness.measure.encoders import Encoder
 from unlikeness.measure.similarity import (
     Embedder,
@@ -128,7 +128,12 @@ def draw_subject(
 
 
 def eight_bits(images: Tensor) -> Tensor:
-    """Images in [0, 1] as a file would hold them, uint8; `/ 255` brings them back."""
+    """Images in [0, 1] as a file would hold them, uint8; `/ 255` brings them back.
+
+    NotFiniteError for pictures that are none: as bytes they would be black, which looks like nobody.
+    """
     if not images.is_floating_point():
         raise UsageError(f"images must be floating point in [0, 1], not {images.dtype}")
+    if not bool(torch.isfinite(images).all()):
+        raise NotFiniteError("the model draws pictures with values that are no finite numbers")
     return (images * 255).round().clamp(0, 255).to(torch.uint8)

@@ -8,12 +8,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from unlikeness import __version__
 from unlikeness.demo.keep import Part
 from unlikeness.diffusion.fingerprint import fingerprint
+from unlikeness.errors import NotFiniteError
 from unlikeness.measure.share import share
 from unlikeness.measure.similarity import Embedder, Pairs, embed_all
 from unlikeness.progress import Progress, format_seconds
@@ -131,6 +133,8 @@ class Attacks:
             for name in ("plain", "elsewhere")
             if name in found
         }
+        if not all(np.isfinite(of.generated).all() for of in pairs.values()):
+            raise NotFiniteError(f"what {label} drew cannot be compared: its likeness is no finite number")
         s = {name: likeness([of], seed=self.base.seed) for name, of in pairs.items()}
         told = "" if seen is None else f", notice {seen}"
         self.tell(f"{label}: s {s['plain']}{told} after {format_seconds(part.seconds)}")

@@ -14,24 +14,24 @@ from unlikeness.demo.page import Shown, show, write
 from unlikeness.gallery import grid
 from unlikeness.progress import format_seconds
 from unlikeness.verify.attackers import EVERY
+from unlikeness.verify.finding import WORKS, Finding
+from unlikeness.verify.headline import called, headline
 from unlikeness.verify.outcomes import RELEASED
 from unlikeness.verify.quality import Drift, Quality
-from unlikeness.verify.verdict import WORKS, Fidelity, Outcome, Verdict
+from unlikeness.verify.verdict import ORIGINAL, Fidelity, Outcome, Verdict
 
 __all__ = ["fill", "write_grids", "write_page"]
 
 SHOWN = 6
 """Pictures of a kind on the page, and in a row of a grid."""
 
-GOOD = 0.15
-"""s up to which the headline says that the model refuses; above `WORKS` that it was learnt."""
-
 
 def write_grids(verdict: Verdict, folder: Path) -> None:
     """NAME.png for each attacker, one for the original, and one for the model as released, if it was asked.
 
-    Rows: the references; what the attacked original draws, if there is one; what the attacked model draws at
-    the training prompt; and in new contexts. A grid of an earlier certificate that this one does not have is
+    Rows: the references; what the attacked original draws, by the same attacker if it was tried there, else
+    by the paper's, if there is an original; what the attacked model draws at the training prompt; and in new
+    contexts. A grid of an earlier certificate that this one does not have is
     removed.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -42,8 +42,10 @@ def write_grids(verdict: Verdict, folder: Path) -> None:
         sheets[verdict.released.attacker.name] = verdict.released
     for name, one in sheets.items():
         rows = [verdict.references, one.drawn.plain / 255]
-        if verdict.clean is not None and one is not verdict.clean:
-            rows.insert(1, verdict.clean.drawn.plain / 255)
+        before = verdict.control(name) if verdict.control_of == ORIGINAL else None
+        before = before or verdict.clean
+        if before is not None and one is not verdict.clean:
+            rows.insert(1, before.drawn.plain / 255)
         if one.drawn.elsewhere is not None:
             rows.append(one.drawn.elsewhere / 255)
         part = folder / f".{name}.png"
@@ -58,19 +60,23 @@ def write_page(verdict: Verdict, made: Mapping[str, Any], path: Path) -> None:
     worst = verdict.worst
     name = f"{made['about']['identifier']} {made['about']['class_noun']}"
     watched = verdict.notice is not None
+    amount = "inconclusive" if verdict.kind == "inconclusive" else f"s {worst.s.value:.2f}"
     text = fill(
         "certificate.html",
-        title=f"How much of {name} can still be copied: s {worst.s.value:.2f}",
+        title=f"How much of {name} can still be copied: {amount}",
         verdict=verdict,
         worst=worst,
-        note=_note(verdict),
+        note=headline(verdict),
+        control=called(verdict.control_of),
+        works=WORKS,
         bars=[(title, one.worst) for title, one in verdict.asked],
         head=[
-            "attacker", "s", "95 % interval", "in new contexts", *["notice"] * watched, "pictures", "time",
+            "attacker", "s", "95 % interval", "in new contexts", *["notice"] * watched, "unprotected",
+            "outcome", "pictures", "time",
         ],
-        rows=[_row(title, one) for title, one in verdict.asked],
+        rows=[_row(title, one, verdict) for title, one in verdict.asked],
         references=show(verdict.references[:SHOWN]),
-        galleries=[(title, one, _gallery(one)) for title, one in verdict.asked],
+        galleries=[(title, one, _gallery(one, verdict)) for title, one in verdict.asked],
         others_head=["subject", "s", "95 % interval", "original", "kept", *["notice"] * watched],
         others=[_other(one, watched) for one in verdict.others],
         quality=None if verdict.quality is None else _quality(verdict.quality),
@@ -103,26 +109,46 @@ def _across(images: Tensor) -> Tensor:
     return torch.cat([found, torch.ones(SHOWN - len(found), *images.shape[1:])])
 
 
-def _row(title: str, one: Outcome) -> list[str]:
+def _row(title: str, one: Outcome, verdict: Verdict) -> list[str]:
+    control, found = _beside(one, verdict)
     return [
         f"{title}: {one.attacker.what}",
         f"{one.s.value:.2f}",
         f"{one.s.low:.2f} to {one.s.high:.2f}",
         "–" if one.elsewhere is None else f"{one.elsewhere.value:.2f}",
         *([] if one.seen is None else [f"{one.seen}"]),
+        "–" if control is None else _beside_s(control),
+        "–" if found is None else found.kind,
         f"{one.s.n_generated}" + ("" if one.elsewhere is None else f" + {one.elsewhere.n_generated}"),
         format_seconds(one.seconds),
     ]
 
 
-def _gallery(one: Outcome) -> list[list[Shown]]:
-    """A row at the training prompt, and one in new contexts, with its captions."""
+def _beside(one: Outcome, verdict: Verdict) -> tuple[Outcome | None, Finding | None]:
+    """An attacker's control and finding; neither for the original and the model as released."""
+    if all(one is not outcome for outcome in verdict.outcomes):
+        return None, None
+    return verdict.control(one.attacker.name), verdict.findings[one.attacker.name]
+
+
+def _beside_s(control: Outcome) -> str:
+    s, seen = control.worst, control.seen
+    return f"{s.value:.2f} ({s.low:.2f} to {s.high:.2f})" + ("" if seen is None else f", notice {seen}")
+
+
+def _gallery(one: Outcome, verdict: Verdict) -> list[list[Shown]]:
+    """A row at the training prompt, and one in new contexts, with its captions; then the control's, unless it
+    has a gallery of its own."""
     rows = [show(one.drawn.plain[:SHOWN] / 255)]
     if one.drawn.elsewhere is not None:
         count = len(one.drawn.elsewhere)
         which = torch.linspace(0, count - 1, min(SHOWN, count)).round().long().tolist()
         places = [one.drawn.places[i] for i in which]
         rows.append(show(one.drawn.elsewhere[which] / 255, places))
+    control, _ = _beside(one, verdict)
+    if control is not None and control is not verdict.clean:
+        pictures = control.drawn.plain[:SHOWN] / 255
+        rows.append(show(pictures, [f"The same attack on {called(verdict.control_of)}"] * len(pictures)))
     return rows
 
 
@@ -164,23 +190,3 @@ def _quality(quality: Quality) -> list[list[str]]:
         lines.append(["Fréchet distance to real pictures", number(now.frechet), number(before.frechet)])
         lines.append(["kernel distance to real pictures", number(now.kernel), number(before.kernel)])
     return lines
-
-
-def _note(verdict: Verdict) -> dict[str, str]:
-    """The colour, title and sentence of the headline."""
-    worst = verdict.worst
-    found = f"s {worst.s.value:.2f}, {worst.s.low:.2f} to {worst.s.high:.2f}"
-    if worst.s.value > WORKS:
-        title = f"The attacker {worst.attacker} learnt the subject ({found})"
-        return {"kind": "bad", "title": title, "text": ""}
-    if verdict.attack_works is False:
-        return {
-            "kind": "open",
-            "title": "This run shows nothing about the protection",
-            "text": "The paper's attacker does not learn the subject from the original model either: give "
-            "the attackers more steps or a larger learning rate.",
-        }
-    if worst.s.high <= GOOD:
-        return {"kind": "good", "title": f"No attacker learnt the subject (at most {found})", "text": ""}
-    title = f"The worst attacker learnt little of the subject ({found})"
-    return {"kind": "mixed", "title": title, "text": ""}

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from unlikeness.errors import UsageError
+from unlikeness.errors import UnlikenessError, UsageError
 from unlikeness.measure.similarity import Embedder
 from unlikeness.progress import Progress
 from unlikeness.prompts import too_long
@@ -17,6 +18,7 @@ from unlikeness.subjects import Subject, as_text
 from unlikeness.verify.apart import check_apart
 from unlikeness.verify.attack import Priors
 from unlikeness.verify.attackers import EVERY, PAPER, Attacker, personalizer
+from unlikeness.verify.controls import Trials, Unprotected, controls
 from unlikeness.verify.judge import Yardstick
 from unlikeness.verify.keep import digest, keeper
 from unlikeness.verify.notice import Notice
@@ -24,7 +26,7 @@ from unlikeness.verify.outcomes import Attacks, Target
 from unlikeness.verify.pools import Pools
 from unlikeness.verify.settings import CONTEXTS, Overrides, VerifySettings
 from unlikeness.verify.teaching import taught
-from unlikeness.verify.verdict import Fidelity, Outcome, Verdict
+from unlikeness.verify.verdict import ORIGINAL, Fidelity, Outcome, Verdict
 
 if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage
@@ -61,6 +63,7 @@ def verify_subject(
     unseen: Tensor | None = None,
     unrelated: Subject | None = None,
     others: Sequence[Other] = (),
+    control: Other | None = None,
     notice: Notice | None = None,
     measure_quality: bool = True,
     priors: Priors | None = None,
@@ -71,6 +74,10 @@ def verify_subject(
 ) -> Verdict:
     """Attack `model` with every attacker, and measure how much of `subject` each of them gets.
 
+    An attacker that did not learn the subject is tried where nothing protects too: on `original`, else on an
+    unprotected subject. What it does not learn there either shows nothing. If a training diverges, that
+    attacker has failed, and the others go on.
+
     Args:
         held_out: pictures of the subject [S, 3, H, W] that no attacker has, which is checked (`apart`). None:
             the protected ones themselves are compared with, which measures memory too, and the verdict says
@@ -79,9 +86,11 @@ def verify_subject(
         attackers, base, overrides: who, their common settings, and settings of single ones by name.
         contexts: words behind the training prompt; () asks at the training prompt alone.
         of_class: [C, 3, H, W], other members of the class; None: drawn by `original`, else by `model`.
-        original: the model before its immunization, for the drift, and for the paper's attacker on it.
+        original: the model before its immunization, for the controls and the drift.
         unseen, unrelated: what single attackers need (`attack.run_attacker`); unseen: [N, 3, H, W].
         others: unprotected subjects, personalized by the paper's attacker.
+        control: without `original`, the unprotected subject of the controls; None: one of `others`, of the
+            subject's class if there is one.
         notice: looked for in what every attacker draws of the subject, and in what the model itself draws of
             it; and where it should not be, in what is drawn of the others and of the class.
         measure_quality: with `original`: draw the class and measure the drift.
@@ -93,7 +102,7 @@ def verify_subject(
         UsageError: a wrong setting; too few pictures; held-out pictures that an attacker has; an encoder that
             does not tell the subject from its class; a prompt that the model cannot read to its end. All
             before the first attack.
-        UnlikenessError: a training diverged; a kept part is damaged.
+        UnlikenessError: every attacker failed, or the training on one of `others`; a kept part is damaged.
     """
     base = base or VerifySettings()
     _check_apart(subject, held_out, unseen, unrelated, others)
@@ -101,9 +110,14 @@ def verify_subject(
     settings = {one.name: personalizer(one, base, overrides).settings for one in attackers}
     without = {name for name, s in settings.items() if not (s.class_images and s.prior_weight)}
     chosen, left_out = _possible(attackers, subject, unseen, pools, without if unrelated is None else ())
-    for one in chosen:
+    aside = None if original is not None else control or _of_class(others, subject.class_noun)
+    learnt = [taught(subject, one, unseen, pools) for one in chosen]
+    learnt += [taught(other.subject, PAPER, pools=pools) for other in others]
+    if aside is not None:
+        learnt += [taught(aside.subject, one, aside.subject.images, pools) for one in chosen]
+    for one in learnt:
         for place in contexts or ("",):
-            prompt = as_text("prompt", f"{taught(subject, one, unseen, pools).instance_prompt} {place}")
+            prompt = as_text("prompt", f"{one.instance_prompt} {place}")
             if reason := too_long(model.tokenizer, prompt):
                 raise UsageError(reason)
     attacks = Attacks(
@@ -123,10 +137,24 @@ def verify_subject(
 
     stick = yardstick(subject, held_out, of_class)
     sticks = [yardstick(other.subject, other.held_out, other.of_class) for other in others]
-    clean = None if before is None else attacks.outcome(before, subject, PAPER, stick, "original", notice)
+    beside = next((its for other, its in zip(others, sticks, strict=True) if other is aside), None)
+    if aside is not None and beside is None:
+        beside = yardstick(aside.subject, aside.held_out, aside.of_class)
+    trials = Trials(attacks.tell)
+    clean = None
+    if before is not None:
+        title = f"{PAPER.name}, on {ORIGINAL}"
+        clean = trials.run(title, partial(attacks.outcome, before, subject, PAPER, stick, "original", notice))
     itself = taught(subject, PAPER, pools=pools)
     released = None if notice is None else attacks.released(target, itself, stick, notice)
-    outcomes = tuple(attacks.outcome(target, subject, one, stick, one.name, notice) for one in chosen)
+    tried = [
+        trials.run(one.name, partial(attacks.outcome, target, subject, one, stick, one.name, notice))
+        for one in chosen
+    ]
+    outcomes = tuple(one for one in tried if one is not None)
+    if not outcomes:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in trials.failed.items())
+        raise UnlikenessError(f"every attacker failed ({reasons})")
     fidelities = []
     for other, its in zip(others, sticks, strict=True):
         found: list[Outcome | None] = [
@@ -139,6 +167,19 @@ def verify_subject(
         ]  # fmt: skip
         assert found[0] is not None
         fidelities.append(Fidelity(other.name, other.subject.class_noun, its.held_out, found[0], found[1]))
+    unprotected = None
+    if before is not None:
+        known = {} if clean is None else {PAPER.name: clean}
+        unprotected = Unprotected(ORIGINAL, attacks, before, subject, stick, "original", notice, known)
+    elif aside is not None and beside is not None:
+        there = [one for other, one in zip(others, fidelities, strict=True) if other is aside]
+        known = {PAPER.name: there[0].outcome} if there else {}
+        unprotected = Unprotected(
+            aside.name, replace(attacks, unseen=aside.subject.images), target, aside.subject,
+            beside, f"model-other-{aside.name}",
+            None if notice is None else notice.of(aside.subject.class_noun), known,
+        )  # fmt: skip
+    compared = controls(unprotected, outcomes, trials)
     quality = None
     if before is not None and measure_quality:
         quality = attacks.quality(target, before, subject.class_prompt, embedder, of_class, notice)
@@ -152,6 +193,7 @@ def verify_subject(
         "held_out": stick.held_out,
         "of_class": len(stick.of_class),
         "of_class_from": "given" if of_class is not None else "original" if before is not None else "model",
+        "control_held_out": None if beside is None else beside.held_out,
         "model": target.fingerprint,
         "original": None if before is None else before.fingerprint,
         "encoder": attacks.name_of(embedder),
@@ -161,8 +203,14 @@ def verify_subject(
     }
     return Verdict(
         about, stick.references, stick.held_out, outcomes, left_out, clean, tuple(fidelities), quality,
-        notice, released,
+        notice, released, compared, "" if unprotected is None else unprotected.name, trials.failed,
     )  # fmt: skip
+
+
+def _of_class(others: Sequence[Other], class_noun: str) -> Other | None:
+    """The first of this class, else the first; None if there is none."""
+    alike = [other for other in others if other.subject.class_noun == class_noun]
+    return next(iter([*alike, *others]), None)
 
 
 def _check_apart(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,15 +11,16 @@ from torch import Tensor
 
 from unlikeness.errors import UsageError
 from unlikeness.measure.similarity import Pairs, SubjectSimilarity
-from unlikeness.verify.attackers import Attacker
+from unlikeness.verify.attackers import PAPER, Attacker
+from unlikeness.verify.finding import WORKS, Finding, Kind, finding, overall
 from unlikeness.verify.judge import Drawn, likeness
 from unlikeness.verify.notice import Notice, Seen
 from unlikeness.verify.quality import Quality
 
-__all__ = ["Fidelity", "Outcome", "Verdict", "Worst", "together"]
+__all__ = ["ORIGINAL", "Fidelity", "Outcome", "Verdict", "Worst", "together"]
 
-WORKS = 0.3
-"""s from which an attack on the original model has learnt the subject at all: below, nothing is shown."""
+ORIGINAL = "the original"
+"""What controls are called that attack the model before its immunization."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +49,7 @@ class Outcome:
     @property
     def worst(self) -> SubjectSimilarity:
         """The larger of both: what the attacker has got, wherever it shows."""
-        if self.elsewhere is not None and self.elsewhere.value > self.s.value:
+        if self.elsewhere is not None and _got(self.elsewhere) > _got(self.s):
             return self.elsewhere
         return self.s
 
@@ -86,7 +88,9 @@ class Verdict:
     about: models, settings, encoder, what the figures stand on; JSON-able. references: [S, 3, H, W], of which
     `held_out` says whether no attacker had them. left_out: reasons by attacker. clean: the paper's attacker
     on the original model. notice: what was looked for, and released: the model before any attack, which is
-    asked only then.
+    asked only then. controls: by attacker, what it gets where nothing protects, for those that did not learn
+    the subject (`control`). control_of: what these attack, `ORIGINAL` or an unprotected subject's name; empty
+    if there is neither. failed: by attacker or control, why it gave no outcome; never that it did not learn.
     """
 
     about: Mapping[str, Any]
@@ -99,11 +103,35 @@ class Verdict:
     quality: Quality | None = None
     notice: Notice | None = None
     released: Outcome | None = None
+    controls: Mapping[str, Outcome] = field(default_factory=dict)
+    control_of: str = ""
+    failed: Mapping[str, str] = field(default_factory=dict)
+
+    def control(self, attacker: str) -> Outcome | None:
+        """What this attacker gets where nothing protects; None if that was not tried."""
+        if self.clean is not None and attacker == PAPER.name:
+            return self.clean
+        return self.controls.get(attacker)
+
+    @property
+    def findings(self) -> dict[str, Finding]:
+        """What each attacker's outcome shows, by its name."""
+        return {one.attacker.name: finding(one, self.control(one.attacker.name)) for one in self.outcomes}
+
+    @property
+    def kind(self) -> Kind:
+        """What all of them show together."""
+        return overall(self.findings.values(), bool(self.failed))
+
+    @property
+    def conclusive(self) -> bool:
+        """Whether each attacker has learnt the subject, or was strong enough to learn it unprotected."""
+        return not self.failed and all(one.kind != "inconclusive" for one in self.findings.values())
 
     @property
     def worst(self) -> Worst:
         """The attacker who got furthest."""
-        found = max(self.outcomes, key=lambda one: one.worst.value)
+        found = max(self.outcomes, key=lambda one: _got(one.worst))
         where = " in new contexts" if found.worst is not found.s else ""
         return Worst(found.attacker.name, f"{found.prompt}{where}", found.worst)
 
@@ -120,6 +148,11 @@ class Verdict:
     def attack_works(self) -> bool | None:
         """Whether the paper's attacker learns the subject from the original; None without an original."""
         return None if self.clean is None else self.clean.s.value >= WORKS and self.clean.s.low > 0
+
+
+def _got(s: SubjectSimilarity) -> float:
+    """The value to compare by: what is no number is behind all that are."""
+    return s.value if math.isfinite(s.value) else -math.inf
 
 
 def together(verdicts: Sequence[Verdict], *, seed: int = 0) -> dict[str, SubjectSimilarity]:

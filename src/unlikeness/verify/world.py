@@ -1,0 +1,52 @@
+"""What attackers of a toybox model are compared with, where the user names nothing: others of its world."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from unlikeness.nouns import only_nouns
+from unlikeness.subjects import Subject
+from unlikeness.verify.run import Other
+
+if TYPE_CHECKING:
+    from unlikeness.diffusion.model import TextToImage
+
+__all__ = ["original_of", "unprotected"]
+
+_SEED = 9003
+"""The individual that controls learn. A subject of the user's own hardly has this seed."""
+
+_HELD_OUT, _OF_CLASS = 10, 24
+
+
+def original_of(model: TextToImage, record: Mapping[str, Any]) -> TextToImage | None:
+    """The shipped toybox, if a run in this record (`immunize.record.read`) began with it; else None.
+
+    No other original is looked for: a record is a stranger's text, and what it names is not opened.
+    """
+    if not only_nouns(model.tokenizer):
+        return None
+    from unlikeness.diffusion.fingerprint import fingerprint
+    from unlikeness.diffusion.model import TextToImage
+
+    said = [run.get("original_fingerprint") for run in (record, *record.get("earlier", []))]
+    if not any(said):
+        return None
+    toybox = TextToImage.from_pretrained("toybox", device=str(model.device), dtype="float32")
+    return toybox if fingerprint(toybox) in said else None
+
+
+def unprotected(model: TextToImage, subject: Subject) -> Other | None:
+    """An individual of the subject's class in the toybox's world, whom no model protects; None for a model of
+    another world. It comes with as many pictures, and with real members of its class."""
+    nouns = only_nouns(model.tokenizer)
+    noun = subject.class_noun.lower().split()[-1]
+    if noun not in nouns:
+        return None
+    from unlikeness.toybox.cast import class_pictures, member
+
+    who = member(_SEED, noun)
+    alike = Subject(who.subject(len(subject.images)).images, subject.class_noun, subject.identifier)
+    of_class = class_pictures(noun, _OF_CLASS, _SEED)
+    return Other(f"{noun}-{_SEED} of the toybox", alike, who.held_out(_HELD_OUT), of_class)
