@@ -30,6 +30,7 @@ from unlikeness.pictures.formats.base import (
     to_array,
     to_pillow,
 )
+from unlikeness.pictures.formats.jpeg_scans import decode
 from unlikeness.pictures.formats.previews import CREDENTIALS, NOTE, exif_without, resources_without
 
 __all__ = ["read"]
@@ -138,7 +139,8 @@ def read(data: bytes, max_pixels: int) -> Raster:
         CREDENTIALS if credentials else None,
     )
     orientation = exif_orientation(image)
-    return Raster(to_array(image), model, writer, lossless=False, orientation=orientation, note=note)
+    pixels = to_array(decode(data, image))
+    return Raster(pixels, model, writer, lossless=False, orientation=orientation, note=note)
 
 
 def _segments(data: bytes | memoryview) -> list[tuple[int, int, int]]:

@@ -41,7 +41,10 @@ def unpack(part: bytes, rows: int, width: int, compression: int) -> Bytes:
     if compression == NONE:
         raw = part
     elif compression in (DEFLATE, OLD_DEFLATE):
-        raw = zlib.decompressobj().decompress(part, need)
+        unpacker = zlib.decompressobj()
+        raw = unpacker.decompress(part, need)
+        if not unpacker.eof:  # on to the checksum, which is compared there
+            unpacker.decompress(unpacker.unconsumed_tail, 1)
     else:
         raw = _by_libtiff(part, rows, width, compression)
     if len(raw) < need:

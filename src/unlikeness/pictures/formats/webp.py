@@ -89,9 +89,7 @@ def read(data: bytes, max_pixels: int) -> Raster:
     quality = None if lossless else quality_of(found[b"VP8 "]) or _FALLBACK_QUALITY
     found_metadata = [part for part in chunks if part[0] not in _PICTURE | {b"VP8X", _C2PA}]
     metadata = tuple((kind, exif_without(body) if kind == b"EXIF" else body) for kind, body in found_metadata)
-    note = joined(
-        None if list(metadata) == found_metadata else NOTE, CREDENTIALS if _C2PA in found else None
-    )
+    note = joined(None if list(metadata) == found_metadata else NOTE, CREDENTIALS if _C2PA in found else None)
     model = ColourModel("rgb", "straight" if pixels.shape[2] == 4 else "none")
     return Raster(pixels, model, _WebP(quality, metadata), lossless, exif_orientation(image), note)
 
