@@ -20,6 +20,8 @@ from tests.pictures.makers import ALL, image, samples
 from unlikeness.bounds import MAX_PIXELS
 from unlikeness.errors import PictureError, UsageError
 from unlikeness.pictures import open_picture
+from unlikeness.pictures.reading import decode_file
+from unlikeness.pictures.unusable import Unusable
 
 
 def refusal(path: Path, **options: Any) -> str:
@@ -98,11 +100,12 @@ def test_what_pillow_takes_for_a_bomb(name: str, tmp_path: Path, monkeypatch: py
     """Where Pillow has a bound of its own that is hit first; its warning, at half of it, is not shown."""
     ALL[name](tmp_path / "picture")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
-    assert "larger than Pillow unpacks" in refusal(tmp_path / "picture")
+    with pytest.raises(Unusable, match="larger than Pillow unpacks"):
+        decode_file(tmp_path / "picture", 1000)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 800)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        open_picture(tmp_path / "picture")
+        decode_file(tmp_path / "picture", 1000)
 
 
 def test_a_bound_that_bounds_nothing_is_a_usage_error(tmp_path: Path) -> None:
@@ -150,7 +153,8 @@ def test_a_missing_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.delitem(sys.modules, "pillow_heif")
     monkeypatch.setattr(builtins, "__import__", without)
-    assert "pip install 'unlikeness[heif]'" in refusal(tmp_path / "a.heic")
+    with pytest.raises(Unusable, match=r"pip install 'unlikeness\[heif\]'"):
+        decode_file(tmp_path / "a.heic", 1000)
 
 
 def test_names_with_line_breaks_stay_one_line(tmp_path: Path) -> None:
@@ -165,6 +169,7 @@ def test_names_with_line_breaks_stay_one_line(tmp_path: Path) -> None:
 def test_no_file_stays_open(name: str, tmp_path: Path) -> None:
     ALL[name](tmp_path / "picture")
     (tmp_path / "half").write_bytes((tmp_path / "picture").read_bytes()[:60])
+    open_picture(tmp_path / "picture")  # the process that decodes is there now
     before = len(list(Path("/proc/self/fd").iterdir()))
     picture = open_picture(tmp_path / "picture")
     refusal(tmp_path / "half")

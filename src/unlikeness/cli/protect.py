@@ -122,6 +122,9 @@ def protect(
 
         masks = find_masks(mask, targets)
 
+    from unlikeness.pictures import guard
+
+    guard.prepare()  # it starts while torch is imported
     from unlikeness.diffusion import TextToImage
     from unlikeness.progress import on_stderr
     from unlikeness.protect import batches, folder

@@ -6,6 +6,7 @@ import os
 import stat
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
@@ -13,11 +14,15 @@ from PIL import Image
 
 from unlikeness.bounds import MAX_PIXELS
 from unlikeness.errors import PictureError, UsageError, one_line
-from unlikeness.pictures.formats.base import DAMAGE, Raster, Unusable
+from unlikeness.pictures import guard
+from unlikeness.pictures.budget import Budget
+from unlikeness.pictures.formats.base import DAMAGE, Raster
 from unlikeness.pictures.kinds import HEAD, SUPPORTED, announced
+from unlikeness.pictures.limits import TOO_LARGE
 from unlikeness.pictures.picture import Picture
+from unlikeness.pictures.unusable import Unusable
 
-__all__ = ["format_of", "open_picture"]
+__all__ = ["Decoded", "decode_file", "format_of", "open_picture"]
 
 _BYTES_PER_PIXEL = 16
 """A file larger than this for each pixel of the bound (and `_SMALLEST_BOUND`) is not read into memory."""
@@ -53,43 +58,65 @@ def format_of(head: bytes) -> str | None:
     return None
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Decoded:
+    """What a file holds: the name of its format, its raster, its size in bytes and its time of change."""
+
+    format: str
+    raster: Raster
+    stamp: tuple[int, int]
+
+
 def open_picture(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> Picture:
     """Open and decode one picture. See `Picture` for what is in it.
+
+    It is decoded in another process (`guard`), which is ended if it takes too long or needs too much memory.
 
     max_pixels: the largest width × height that is decoded, checked against the header before decoding.
 
     Raises PictureError, one line that names the file, the reason and the remedy, for a file that is missing,
     unreadable, empty, damaged, truncated, animated or of several pages, over the bound, of no supported
-    format, or that needs an extra which is not installed. The file is closed again in every case.
+    format, that takes too long or too much memory, or that needs an extra which is not installed. The file is
+    closed again in every case.
     """
     if max_pixels < 1:
         raise UsageError(f"max_pixels is {max_pixels}, but it must be 1 or more")
     path = Path(path)
-    data, stamp = _load(path, max_pixels)
+    try:
+        decoded = guard.decode(path, max_pixels)
+    except Unusable as reason:
+        raise PictureError(one_line(f"{path}: {reason}")) from reason
+    return Picture(path, decoded.format, decoded.raster, decoded.stamp)
+
+
+def decode_file(path: Path, max_pixels: int, budget: Callable[[int], Budget] = Budget) -> Decoded:
+    """Read and decode a file in this process. Raises Unusable, with reason and remedy, if it cannot be used.
+
+    budget: what the reading of a file of so many bytes may cost.
+    """
+    data, stamp, cost = _load(path, max_pixels, budget)
     kind = _kind(data)
     try:
         read = _reader(kind)
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), cost.active():
             warnings.simplefilter("ignore")
             raster = read(data, max_pixels)
-    except Unusable as reason:
-        raise PictureError(_line(path, str(reason))) from reason
+    except Unusable:
+        raise
     except MemoryError as error:
-        raise PictureError(
-            _line(path, "it does not fit in memory; close programs or scale it down")
-        ) from error
+        raise Unusable(TOO_LARGE) from error
     except Image.DecompressionBombError as error:
-        raise PictureError(
-            _line(path, "it is larger than Pillow unpacks in one piece; scale it down or save it as PNG")
+        raise Unusable(
+            "it is larger than Pillow unpacks in one piece; scale it down or save it as PNG"
         ) from error
     except DAMAGE as error:
         # Only what a decoder says is worth telling; an index out of range is not.
         told = isinstance(error, (OSError, SyntaxError, ValueError, RuntimeError)) and str(error)
         said = f" ({error})" if told else ""
-        raise PictureError(
-            _line(path, f"it is damaged or truncated{said}; copy it again, or open and export it elsewhere")
+        raise Unusable(
+            f"it is damaged or truncated{said}; copy it again, or open and export it elsewhere"
         ) from error
-    return Picture(path, str(kind), raster, stamp)
+    return Decoded(str(kind), raster, stamp)
 
 
 def _kind(data: bytes) -> str | None:
@@ -113,29 +140,25 @@ def _reader(kind: str | None) -> Callable[[bytes, int], Raster]:
     return read
 
 
-def _load(path: Path, max_pixels: int) -> tuple[bytes, tuple[int, int]]:
-    """The file's bytes, its size and its time of change. Never blocks on a pipe or reads a file without
-    bound.
+def _load(
+    path: Path, max_pixels: int, budget: Callable[[int], Budget]
+) -> tuple[bytes, tuple[int, int], Budget]:
+    """The file's bytes, its size and its time of change, and its budget. Never blocks on a pipe or reads a
+    file without bound.
     """
     try:
         if not stat.S_ISREG(path.stat().st_mode):
-            raise PictureError(_line(path, "it is not a file; name a picture or a folder of pictures"))
+            raise Unusable("it is not a file; name a picture or a folder of pictures")
         with path.open("rb") as file:
             status = os.fstat(file.fileno())
             if status.st_size == 0:
-                raise PictureError(_line(path, "the file is empty; copy or export it again"))
+                raise Unusable("the file is empty; copy or export it again")
             if status.st_size > max(_SMALLEST_BOUND, max_pixels * _BYTES_PER_PIXEL):
                 reason = f"its {status.st_size:,} bytes are too many for max_pixels {max_pixels:,}"
-                remedy = "scale it down, or raise max_pixels where that can be set"
-                raise PictureError(_line(path, f"{reason}; {remedy}"))
-            return file.read(), (status.st_size, status.st_mtime_ns)
+                raise Unusable(f"{reason}; scale it down, or raise max_pixels where that can be set")
+            cost = budget(status.st_size)
+            return file.read(status.st_size), (status.st_size, status.st_mtime_ns), cost
     except OSError as error:
-        reason = f"it cannot be read ({error.strerror}); check the name and its permissions"
-        raise PictureError(_line(path, reason)) from error
+        raise Unusable(f"it cannot be read ({error.strerror}); check the name and its permissions") from error
     except ValueError as error:  # a name with a null character
-        raise PictureError(_line(path, f"it cannot be read ({error}); check the name")) from error
-
-
-def _line(path: Path, reason: str) -> str:
-    """`path: reason` as one printable line."""
-    return one_line(f"{path}: {reason}")
+        raise Unusable(f"it cannot be read ({error}); check the name") from error

@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from unlikeness.bounds import MAX_PIXELS
+from unlikeness.pictures.budget import grant_pixels
 from unlikeness.pictures.colour import ColourModel, Pixels
+from unlikeness.pictures.unusable import Unusable
 
 __all__ = [
     "ANIMATED",
@@ -30,10 +32,6 @@ __all__ = [
 if Image.MAX_IMAGE_PIXELS is not None:
     # Pillow refuses what has twice as many pixels; every reader here checks the size itself before decoding.
     Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, MAX_PIXELS // 2)
-
-
-class Unusable(Exception):  # noqa: N818 - says of a file what it is, not what went wrong in us
-    """This file cannot be a picture here: reason and remedy, without the file's name."""
 
 
 class Writer(Protocol):
@@ -56,7 +54,10 @@ class Raster:
 
 
 def check_size(width: int, height: int, max_pixels: int) -> None:
-    """Refuse an empty picture or one over the bound; called with the header's size, before decoding."""
+    """Refuse an empty picture or one over the bound; called with the header's size, before decoding.
+
+    What the pixels need is then granted to the process that decodes them.
+    """
     if width < 1 or height < 1:
         raise Unusable(f"it is {width} × {height} pixels, which is no picture; export it again")
     if width * height > max_pixels:
@@ -64,6 +65,7 @@ def check_size(width: int, height: int, max_pixels: int) -> None:
             f"it has {width} × {height} = {width * height:,} pixels, over the bound of {max_pixels:,}; "
             "scale it down, or raise max_pixels where that can be set"
         )
+    grant_pixels(width * height)
 
 
 def exif_orientation(image: Image.Image) -> int:

@@ -1,0 +1,97 @@
+"""Memory that two processes share: pixels are decoded into it in one and read from it in the other.
+
+An area is anonymous: it has no name in any folder (on Windows, one that nobody can guess) and goes when the
+last process that has it mapped lets it go.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+import secrets
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextvars import ContextVar
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+__all__ = ["Area", "empty", "kept_in"]
+
+LARGE = 4 << 20
+"""Arrays of fewer bytes are not worth an area."""
+
+
+class Area:
+    """`size` bytes of shared memory, new or received.
+
+    handle: how the other process gets at it: a file descriptor, or a name on Windows.
+    """
+
+    def __init__(self, size: int, handle: int | str | None = None) -> None:
+        self.size = size
+        self.made = handle is None
+        self.handle: int | str
+        if sys.platform == "win32":
+            self.handle = f"unlikeness-{secrets.token_hex(16)}" if handle is None else str(handle)
+            self.memory = mmap.mmap(-1, size, tagname=str(self.handle))
+            return
+        self.handle = _descriptor(size) if handle is None else int(handle)
+        if not self.made and os.fstat(self.handle).st_size != size:
+            raise ValueError("an area is not of the size that was announced")
+        access = mmap.ACCESS_WRITE if self.made else mmap.ACCESS_READ
+        self.memory = mmap.mmap(self.handle, size, access=access)
+
+    def array(self, dtype: DTypeLike, shape: Sequence[int]) -> NDArray[Any]:
+        """The area as an array, which keeps it alive; read-only if it was received."""
+        found = np.frombuffer(self.memory, dtype).reshape(tuple(shape))
+        found.flags.writeable = self.made
+        return found
+
+    def close(self) -> None:
+        """Let go of the handle; arrays stay."""
+        if isinstance(self.handle, int):
+            os.close(self.handle)
+            self.handle = ""
+
+
+def _descriptor(size: int) -> int:
+    """A descriptor of `size` bytes that have no name; on Linux their size is fixed for good."""
+    if sys.platform == "linux" and hasattr(os, "memfd_create"):
+        import fcntl
+
+        descriptor = os.memfd_create("unlikeness", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        os.ftruncate(descriptor, size)
+        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
+        return descriptor
+    with tempfile.TemporaryFile() as file:
+        file.truncate(size)
+        return os.dup(file.fileno())
+
+
+_made: ContextVar[list[tuple[Area, NDArray[Any]]] | None] = ContextVar("made", default=None)
+
+
+@contextlib.contextmanager
+def kept_in(areas: list[tuple[Area, NDArray[Any]]]) -> Iterator[None]:
+    """Large arrays of `empty` lie in areas until the block ends; each is added to `areas` with its array."""
+    token = _made.set(areas)
+    try:
+        yield
+    finally:
+        _made.reset(token)
+
+
+def empty(shape: Sequence[int], dtype: DTypeLike) -> NDArray[Any]:
+    """Like numpy.empty: an array for pixels that are to leave this process, without a copy where possible."""
+    size = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
+    areas = _made.get()
+    if areas is None or size < LARGE:
+        return np.empty(tuple(shape), dtype)
+    area = Area(size)
+    array = area.array(dtype, shape)
+    areas.append((area, array))
+    return array

@@ -1,0 +1,234 @@
+"""Decoding in a process of its own, so that no file can hang this one, fill its memory or take it over.
+
+A file that takes longer, needs more memory or crashes its decoder costs only that process: the file is
+refused with a reason, and the next one is given to a fresh process. The process is light (numpy and Pillow),
+is kept for the next file, and ends with this one.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from unlikeness.errors import UnlikenessError, one_line
+from unlikeness.pictures.limits import OVER, TOO_LARGE, Limits
+from unlikeness.pictures.link import Link
+from unlikeness.pictures.unusable import Unusable
+from unlikeness.pictures.wire import packed, unpacked
+
+if TYPE_CHECKING:
+    from unlikeness.pictures.reading import Decoded
+
+__all__ = ["LIMITS", "PROGRAM", "close", "decode", "prepare"]
+
+LIMITS = Limits()
+PROGRAM = "from unlikeness.pictures.worker import main; main()"
+"""What the process runs."""
+_START = "import sys; sys.path[:] = sys.argv[1:]; "
+_START_SECONDS = 120
+_AT_ONCE = 2
+"""Processes at a time: one file is read while another is read again."""
+
+
+def decode(path: Path, max_pixels: int) -> Decoded:
+    """What `reading.decode_file` gives, decoded in another process.
+
+    Raises Unusable with the reason where the file cannot be used; UnlikenessError if no process can be
+    started.
+    """
+    with _pool.child() as child:
+        return child.decode(path, max_pixels)
+
+
+def prepare() -> None:
+    """Start the process now, so that it is ready when it is needed. Failures are told then."""
+    with contextlib.suppress(UnlikenessError):
+        _pool.prepare()
+
+
+def close() -> None:
+    """End the processes that wait for a file. They are started again when they are needed."""
+    _pool.close()
+
+
+class _Child:
+    """One process that decodes."""
+
+    def __init__(self) -> None:
+        if getattr(sys, "frozen", False) or not sys.executable:
+            raise _cannot_start("this program has no Python interpreter beside it")
+        ours, theirs = socket.socketpair()
+        self.link = Link(ours)
+        self.ready = False
+        self.fit = True
+        command = [sys.executable, "-P", "-c", _START + PROGRAM, *(str(place) for place in sys.path)]
+        few = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+        try:
+            self.process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE if sys.platform == "win32" else theirs.fileno(),
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                env={**os.environ, **few},
+                creationflags=_WITHOUT_A_WINDOW,
+            )
+            if sys.platform == "win32":
+                assert self.process.stdin is not None
+                share = theirs.share(self.process.pid)
+                self.process.stdin.write(b"%d\n" % len(share) + share)
+                self.process.stdin.close()
+        except OSError as error:
+            ours.close()
+            raise _cannot_start(error.strerror or str(error)) from error
+        finally:
+            theirs.close()
+
+    def decode(self, path: Path, max_pixels: int) -> Decoded:
+        """See the module's `decode`. Whatever goes wrong, the process is not fit for another file."""
+        self.fit = False
+        self._greet()
+        request = {"path": os.fsencode(_absolute(path)).hex(), "max_pixels": max_pixels, **asdict(LIMITS)}
+        deadline = time.monotonic() + LIMITS.waiting
+        try:
+            self.link.send(packed(request))
+            kind, told, *last = unpacked(*self.link.receive(lambda: self._check(deadline)))
+        except (EOFError, OSError):
+            raise Unusable(self._end_of()) from None
+        except (ValueError, TypeError, LookupError, AttributeError, ImportError, RecursionError) as error:
+            raise Unusable(_CRASHED) from error
+        if kind == "picture":
+            self.fit = True
+            decoded: Decoded = told
+            return decoded
+        if kind == "unusable":
+            self.fit = last == [False]
+            raise Unusable(str(told))
+        raise Unusable(f"its decoder failed ({one_line(str(told))}); export it again, and report this file")
+
+    def close(self) -> None:
+        """End the process, whatever it does."""
+        self.link.close()
+        with contextlib.suppress(OSError):
+            self.process.kill()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(5)
+        if self.process.stderr is not None:
+            self.process.stderr.close()
+
+    def _greet(self) -> None:
+        """Wait, the first time, until it is ready. UnlikenessError if it never is."""
+        if not self.ready:
+            deadline = time.monotonic() + _START_SECONDS
+            try:
+                self.link.receive(lambda: self._check(deadline))
+            except (EOFError, OSError) as error:
+                raise _cannot_start(self._last_words()) from error
+            self.ready = True
+
+    def _check(self, deadline: float) -> None:
+        if time.monotonic() > deadline:
+            raise EOFError("it took too long")
+
+    def _last_words(self) -> str:
+        """The last line that it wrote before it ended."""
+        self.process.kill()
+        said = b"" if self.process.stderr is None else self.process.stderr.read()
+        lines = said.decode(errors="replace").strip().splitlines()
+        return lines[-1] if lines else f"it ended with status {self.process.wait()}"
+
+    def _end_of(self) -> str:
+        """Why it ended, or is ended here, in the middle of a file."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(0.5)
+        status = self.process.poll()
+        if status is None:
+            return f"reading it takes longer than {LIMITS.waiting} seconds; copy it to another disk"
+        if status == OVER or (sys.platform != "win32" and status == -signal.SIGXCPU):
+            return f"decoding it takes longer than {LIMITS.seconds} seconds of computing; export it again"
+        if sys.platform != "win32" and status == -signal.SIGKILL:  # by Linux, where memory is short
+            return TOO_LARGE
+        return _CRASHED
+
+
+_CRASHED = "it is damaged (its decoder crashed); copy it again, or open and export it elsewhere"
+_WITHOUT_A_WINDOW = 0x08000000 if sys.platform == "win32" else 0
+
+
+class _Pool:
+    """The processes that there are."""
+
+    def __init__(self) -> None:
+        self.idle: list[_Child] = []
+        self.turns = threading.BoundedSemaphore(_AT_ONCE)
+        self.lock = threading.Lock()
+
+    @contextmanager
+    def child(self) -> Iterator[_Child]:
+        """A process for one file; afterwards it waits for the next, or is ended if it is not fit."""
+        with self.turns:
+            child = self._take()
+            try:
+                yield child
+            finally:  # also where Ctrl-C came in the middle of a file
+                if child.fit:
+                    with self.lock:
+                        self.idle.append(child)
+                else:
+                    child.close()
+
+    def prepare(self) -> None:
+        with self.lock:
+            if not self.idle:
+                self.idle.append(_Child())
+
+    def close(self) -> None:
+        while self.idle:
+            self.idle.pop().close()
+
+    def _take(self) -> _Child:
+        while True:
+            with self.lock:
+                child = self.idle.pop() if self.idle else None
+            if child is None:
+                return _Child()
+            if child.process.poll() is None:
+                return child
+            child.close()
+
+
+def _absolute(path: Path) -> str:
+    """The path from the root, with nothing resolved."""
+    with contextlib.suppress(OSError):
+        return os.path.join(os.getcwd(), path)  # noqa: PTH109, PTH118 - nothing is to be made simpler
+    return str(path)
+
+
+def _cannot_start(reason: str) -> UnlikenessError:
+    return UnlikenessError(
+        f"no picture can be read: the process that decodes them cannot be started ({one_line(reason)}); "
+        "let Python start processes, or install unlikeness again"
+    )
+
+
+def _forget() -> None:
+    """In a fork of this process: its parent's processes are not its own."""
+    global _pool
+    _pool = _Pool()
+
+
+_pool = _Pool()
+atexit.register(close)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
