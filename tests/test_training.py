@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from unlikeness.errors import NotFiniteError, UnlikenessError, UsageError
 from unlikeness.progress import Silent
@@ -123,6 +124,24 @@ def test_a_loss_that_is_not_finite_stops_the_run(value: float) -> None:
     with pytest.raises(NotFiniteError, match=r"diverged at step 3 .*lower the learning rate"):
         train(step, steps=9, optimizer=torch.optim.SGD([weight], lr=0.1), parameters=[weight], seed=0)
     assert torch.isfinite(weight).all()
+
+
+@pytest.mark.parametrize("every", [1, 500])
+def test_weights_that_the_last_step_spoilt_are_not_kept(tmp_path: Path, every: int) -> None:
+    weight = torch.nn.Parameter(torch.full((1,), 3e38))
+
+    def step(index: int, generator: torch.Generator) -> torch.Tensor:
+        return (weight * (-1.0 if index == 2 else 0.0)).sum()
+
+    kept = tmp_path / "state.safetensors"
+    with pytest.raises(NotFiniteError, match=r"diverged by step 3 \(its weights are not finite\)"):
+        train(
+            step, steps=3, optimizer=torch.optim.SGD([weight], lr=1e38), parameters=[weight], seed=0,
+            clip=None, checkpoint=kept, every=every,
+        )  # fmt: skip
+    assert kept.exists() == (every == 1)
+    if kept.exists():
+        assert all(t.isfinite().all() for t in load_file(kept).values() if t.is_floating_point())
 
 
 def test_the_gradient_is_clipped_to_its_norm() -> None:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from unlikeness.checkpoints import load_checkpoint, save_checkpoint
+from unlikeness.diffusion.finite import all_finite
 from unlikeness.errors import NotFiniteError, UsageError
 from unlikeness.progress import Progress, Silent
 
@@ -159,7 +160,7 @@ def train(
         after: called with (steps done, loss) after each step.
 
     Raises:
-        NotFiniteError: the loss or the gradient is not finite.
+        NotFiniteError: the loss, the gradient or, where they are kept, the weights are not finite.
         UnlikenessError: the checkpoint is damaged.
         UsageError: the checkpoint belongs to another run.
     """
@@ -194,13 +195,24 @@ def train(
             ema.update()
         losses.append(value)
         if checkpoint is not None and (index + 1) % every == 0:
+            _check_weights(parameters, description, index + 1)
             save_checkpoint(checkpoint, index + 1, parameters, optimizer, ema, identity)
             saved = index + 1
         progress.advance(loss=value)
         if after is not None:
             after(index + 1, value)
     optimizer.zero_grad(set_to_none=True)
+    if start < steps:
+        _check_weights(parameters, description, steps)
     if checkpoint is not None and saved < steps:
         save_checkpoint(checkpoint, steps, parameters, optimizer, ema, identity)
     progress.close()
     return Trained(max(start, steps), start, losses)
+
+
+def _check_weights(parameters: Sequence[Tensor], description: str, steps: int) -> None:
+    """NotFiniteError if a weight is NaN or infinite: what is kept must be worth going on from."""
+    if not all_finite(parameters):
+        raise NotFiniteError(
+            f"{description} diverged by step {steps} (its weights are not finite); lower the learning rate"
+        )

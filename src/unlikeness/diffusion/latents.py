@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from unlikeness.diffusion import finite
+
 __all__ = ["Posterior", "at_once", "decode", "encode"]
 
 _AT_ONCE = 4 * 64 * 64 * 16
@@ -69,6 +71,8 @@ def decode(vae: Any, z0: Tensor) -> Tensor:
     """Scaled latents z0 [B, C, h, w] -> images [B, 3, H, W] in [0, 1] (clamped)."""
     scale, shift = _scaling(vae)
     raw: Tensor = vae.decode(z0.to(vae.dtype) / scale + shift).sample
+    if not raw.requires_grad:  # clamping would make white of infinity
+        finite.check(raw, finite.DECODER, vae.dtype)
     return ((raw + 1) / 2).clamp(0, 1)
 
 

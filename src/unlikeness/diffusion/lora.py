@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors import SafetensorError
 
+from unlikeness.diffusion.finite import all_finite
 from unlikeness.diffusion.quiet import quiet
-from unlikeness.errors import UnlikenessError, UsageError
+from unlikeness.errors import NotFiniteError, UnlikenessError, UsageError
 from unlikeness.tensors import for_readers, written
 
 if TYPE_CHECKING:
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 __all__ = ["FILE", "TARGETS", "add_lora", "has_lora", "load_lora", "merge", "merged_copy", "save_lora"]
 
 FILE = "pytorch_lora_weights.safetensors"
+DIVERGED = "its weights are not finite (NaN or infinity), as after a training that diverged"
+"""Why a model is not written."""
+
 TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
 """The attention projections that get an adapter, as in diffusers' own training scripts."""
 
@@ -66,6 +70,8 @@ def save_lora(model: TextToImage, folder: Path) -> Path:
         raise UsageError(f"{folder / FILE} exists, and is never overwritten; give another folder")
     layers = convert_state_dict_to_diffusers(get_peft_model_state_dict(model.unet))
     layers = {name: tensor.detach().cpu().contiguous() for name, tensor in layers.items()}
+    if not all_finite(layers.values()):
+        raise NotFiniteError(f"the LoRA is not saved to {folder}: {DIVERGED}")
     work = f".{FILE}"
     try:
         with written(f"the LoRA cannot be saved to {folder}", "free space or give another folder"):
@@ -110,6 +116,11 @@ def load_lora(model: TextToImage, path: str | Path) -> TextToImage:
         raise UnlikenessError(
             f"the LoRA {file} cannot be used with this model ({reason}); give one that was made for it"
         ) from error
+    if not all_finite(value for value in layers.values() if isinstance(value, torch.Tensor)):
+        raise NotFiniteError(
+            f"the LoRA {file} has weights that are not finite (NaN or infinity): they are damaged, or its "
+            "training has diverged; fetch or make it again"
+        )
     if not has_lora(adapted) and not for_text:
         raise UnlikenessError(f"the LoRA {file} holds nothing for this U-Net; give one that was made for it")
     for part in (adapted.unet, adapted.text_encoder):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
 
+from unlikeness.diffusion import finite
 from unlikeness.diffusion.latents import at_once, randn
 
 if TYPE_CHECKING:
@@ -62,7 +64,7 @@ def mean_loss_over_levels(
 
     t takes `levels` values, evenly spaced over all, each with `draws` draws of ε a picture; ε comes from
     `seed` alone, so that a picture and its protected copy meet the same. The U-Net sees a bounded number of
-    pictures at once, however many there are.
+    pictures at once, however many there are. NotFiniteError if the loss is NaN or infinite.
     """
     z0 = model.encode_all(images).mean.repeat(draws, 1, 1, 1)
     c = model.embed([prompt])
@@ -74,4 +76,6 @@ def mean_loss_over_levels(
         for some, noise in zip(torch.split(z0, most), torch.split(eps, most), strict=True):
             t = torch.full((len(some),), int(level), device=z0.device)
             total += float(diffusion_loss(model, some, c, t=t, eps=noise)) * (len(some) / len(z0))
+    if not math.isfinite(total):
+        raise finite.not_finite(finite.DENOISER, model.dtype)
     return total / levels

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from unlikeness.diffusion import latents
+from unlikeness.diffusion import finite, latents
 from unlikeness.diffusion.devices import pick_device, pick_dtype
 from unlikeness.diffusion.family import Family, StableDiffusion
 from unlikeness.diffusion.schedule import NoiseSchedule
@@ -85,6 +85,7 @@ class TextToImage:
         Raises:
             UsageError: what is given is no such model, or device or dtype is wrong.
             UnlikenessError: the hub cannot be reached or does not know the name; a file is damaged.
+            NotFiniteError: a weight is NaN or infinite.
         """
         from unlikeness.diffusion.hub import locate
         from unlikeness.diffusion.loading import load_folder
@@ -105,7 +106,9 @@ class TextToImage:
             source=folder,
             carried=parts.carried,
         )
-        return model.to(on, precision).freeze()
+        model.to(on, precision).freeze()
+        finite.check_weights(model, f"model {name_or_path}")
+        return model
 
     def save_pretrained(self, folder: str | Path, *, dtype: str | torch.dtype | None = None) -> Path:
         """Write the same diffusers layout, safetensors only; the folder appears complete or not at all.
@@ -153,13 +156,14 @@ class TextToImage:
         as a personalized one with its original, moves for both. On CUDA convolutions are laid out
         channels-last, which is slower elsewhere (`python -m benchmarks.unet_speed`).
 
-        With bfloat16 the autoencoder stays float32: eight bits of mantissa would move pixels by more than the
-        perturbations that this library measures.
+        In half precision the autoencoder stays float32: of bfloat16, eight bits of mantissa would move pixels
+        by more than the perturbations that this library measures; in float16 those of Stable Diffusion
+        overflow.
         """
         on = self.device if device is None else pick_device(device)
         precision = self.dtype if dtype is None else pick_dtype(dtype, on)
         layout = torch.channels_last if on.type == "cuda" else torch.contiguous_format
-        pixels = torch.float32 if precision == torch.bfloat16 else precision
+        pixels = torch.promote_types(precision, torch.float32)
         for module, kind in ((self.unet, precision), (self.vae, pixels), (self.text_encoder, precision)):
             torch.nn.Module.to(module, on, kind)
         self.unet.to(memory_format=layout)
@@ -210,18 +214,28 @@ class TextToImage:
 
     @torch.no_grad()
     def encode_all(self, images: Tensor, *, batch_size: int = 8) -> latents.Posterior:
-        """`encode` without gradients, a batch at a time: for latents that are computed once and kept."""
-        return latents.Posterior.cat([self.encode(part) for part in torch.split(images, batch_size)])
+        """`encode` without gradients, a batch at a time: for latents that are computed once and kept.
+
+        NotFiniteError if one of them is NaN or infinite.
+        """
+        found = latents.Posterior.cat([self.encode(part) for part in torch.split(images, batch_size)])
+        if not finite.all_finite([found.mean, found.std]):
+            raise finite.not_finite(finite.ENCODER, self.vae.dtype)
+        return found
 
     def decode(self, z0: Tensor) -> Tensor:
-        """Scaled latents [B, C, h, w] -> images [B, 3, H, W] in [0, 1]."""
+        """Scaled latents [B, C, h, w] -> images [B, 3, H, W] in [0, 1].
+
+        Without a gradient to keep, NotFiniteError if a value is NaN or infinite.
+        """
         return latents.decode(self.vae, z0.to(self.device))
 
     def embed(self, prompts: Sequence[str], *, grad: bool = False) -> Tensor:
         """Prompts -> c [B, L, D].
 
         Computed once per prompt and kept until the text encoder changes; with `grad` computed afresh, with
-        the graph that trains the text encoder, and all that is kept is forgotten.
+        the graph that trains the text encoder, and all that is kept is forgotten. NotFiniteError if what is
+        kept would be NaN or infinite.
         """
         if isinstance(prompts, str):
             prompts = [prompts]
@@ -238,6 +252,7 @@ class TextToImage:
             # What is kept is of full precision, even if asked for inside `autocast`.
             with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
                 embedded = self.family.embed(self.tokenizer, self.text_encoder, new)
+            finite.check(embedded, finite.TEXT_ENCODER, self.text_encoder.dtype)
             self._embedded.update(zip(new, embedded, strict=True))
         return torch.stack([self._embedded[prompt] for prompt in prompts])
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from unlikeness.diffusion import finite
 from unlikeness.errors import UsageError
 from unlikeness.progress import Progress, Silent
 
@@ -62,6 +63,7 @@ def drawn(
 
     Raises:
         UsageError: a setting is out of range, or prompts or negative prompts and seeds do not match.
+        NotFiniteError, when a batch is asked for: the model's answer is NaN or infinite.
     """
     prompts = [prompts] if isinstance(prompts, str) else list(prompts)
     negative = [negative_prompt] if isinstance(negative_prompt, str) else list(negative_prompt)
@@ -94,6 +96,7 @@ def _batches(
             c = model.embed(prompts[part])
             uncond = model.embed(negative[part]) if scale > 1 else None
             z0 = _solve(model, make_solver(model.scheduler, sampler), z, c, uncond, scale, steps)
+            finite.check(z0, f"{finite.DENOISER}, at guidance {scale:g},", model.dtype)
             at_once = max(_DECODED_AT_ONCE // model.resolution**2, 1)
             images = torch.cat([model.decode(some).float().cpu() for some in torch.split(z0, at_once)])
         progress.advance(len(images))

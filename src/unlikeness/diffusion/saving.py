@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from unlikeness.diffusion.lora import merge
+from unlikeness.diffusion.finite import all_finite
+from unlikeness.diffusion.lora import DIVERGED, merge
 from unlikeness.diffusion.quiet import quiet
 from unlikeness.diffusion.weights import choose_weights, needed_files
-from unlikeness.errors import UnlikenessError, one_line
+from unlikeness.errors import NotFiniteError, UnlikenessError, one_line
 from unlikeness.outputs import check_empty
 from unlikeness.tensors import for_readers, written
 
@@ -70,6 +71,11 @@ def _write(model: TextToImage, work: Path, dtype: torch.dtype | None) -> None:
         index[name] = value
     for name in ("vae", "unet", "text_encoder"):
         module = _plain(getattr(model, name), dtype)
+        if not all_finite(module.parameters()):
+            raise NotFiniteError(
+                f"the {name} of the model is not saved: {DIVERGED}, or for numbers that {module.dtype} does "
+                "not hold"
+            )
         module.save_pretrained(work / name, safe_serialization=True)
         index[name] = [_library(module), type(module).__name__]
     for name in ("tokenizer", "scheduler"):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from unlikeness.diffusion import finite
 from unlikeness.diffusion.loss import diffusion_loss
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ def gradient_norm(
     takes out a little too much.
 
     images: [B, 3, H, W] in [0, 1]. The model's weights and their gradients are left as they were.
+    NotFiniteError if a gradient is NaN or infinite.
     """
     z0 = model.encode_all(images).mean
     c = model.embed([prompt])
@@ -50,6 +53,8 @@ def gradient_norm(
     finally:
         for p, flag in zip(weights, wanted, strict=True):
             p.requires_grad_(flag)
+    if not math.isfinite(squares):
+        raise finite.not_finite(finite.GRADIENT, model.dtype)
     of_mean = sum(float((sum_ / count).square().sum()) for sum_ in total)
     variance = max(squares / count - of_mean, 0.0) * count / max(count - 1, 1)
     return max(of_mean - variance / count, 0.0) ** 0.5, variance**0.5

@@ -24,7 +24,7 @@ from torch import Tensor
 from unlikeness.diffusion.hub import at_home, fetch
 from unlikeness.diffusion.quiet import quiet
 from unlikeness.diffusion.weights import needed_files
-from unlikeness.errors import UnlikenessError, UsageError
+from unlikeness.errors import NotFiniteError, UnlikenessError, UsageError
 from unlikeness.prompts import too_long
 from unlikeness.subjects import with_article
 
@@ -69,7 +69,13 @@ class ZeroShot:
             pixels = pixel_values(some.float(), side).to(self._text.device)
             seen = self.model.visual_projection(self.model.vision_model(pixel_values=pixels).pooler_output)
             found.append((scale * F.normalize(seen, dim=1) @ self._text.T).softmax(1).cpu())
-        return torch.cat(found)
+        scores = torch.cat(found)
+        if not bool(scores.isfinite().all()):
+            raise NotFiniteError(
+                f"the reader {self.name} gives values that are not finite (NaN or infinity): its weights are "
+                "damaged; fetch it again"
+            )
+        return scores
 
     @torch.no_grad()
     def _embedded(self, prompts: Sequence[str]) -> Tensor:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor
 
+from unlikeness.diffusion import finite
 from unlikeness.diffusion.lora import merged_copy
 from unlikeness.diffusion.loss import diffusion_loss
 from unlikeness.errors import UsageError
@@ -145,7 +146,7 @@ class Aspl:
 
         Raises:
             UsageError: the model cannot read the subject's prompt to its end.
-            UnlikenessError: the surrogate's training diverged.
+            NotFiniteError: the surrogate's training diverged, or the model's answer is NaN or infinite.
         """
         s = self.settings
         if reason := too_long(self.model.tokenizer, subject.instance_prompt):
@@ -245,5 +246,8 @@ class _Ascent(GradientProtection[PgdSettings]):
         for first in range(0, len(current), self._group):
             part = slice(first, first + self._group)
             gradient = self.gradient(current[part], generators[part])
+            if not finite.all_finite([gradient]):
+                self.check()
+                raise finite.not_finite(finite.GRADIENT, self.model.dtype)
             moved.append(self.project(current[part] + self.step(gradient), original[part]))
         return torch.cat(moved)

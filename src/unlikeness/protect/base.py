@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from unlikeness.diffusion import finite
 from unlikeness.diffusion.fingerprint import fingerprint
 from unlikeness.errors import UsageError
 from unlikeness.protect import rng
@@ -59,7 +60,11 @@ class Perturber(Protocol):
             on_step: called with 1, 2, ... after each step, for progress.
 
         Returns:
-            [B, 3, H, W] in [0, 1], nowhere further from `images` than the budget; same dtype and device.
+            [B, 3, H, W] in [0, 1], nowhere further from `images` than the budget; same dtype and device. A
+            picture that it fails on is NaN throughout.
+
+        Raises:
+            NotFiniteError: it would fail on any picture.
         """
 
 
@@ -139,6 +144,8 @@ class GradientProtection(ABC, Generic[P]):
     ) -> Tensor:
         """See `Perturber.perturb`.
 
+        A picture fails if its gradient is not finite in any step.
+
         Raises:
             UsageError: not one seed a picture, or pictures of another shape.
         """
@@ -151,14 +158,28 @@ class GradientProtection(ABC, Generic[P]):
         with frozen(self.model.vae, self.model.unet, self.model.text_encoder):
             current = self.start(original, generators)
             aimed = torch.zeros(len(images), dtype=torch.bool, device=original.device)
+            failed = torch.zeros_like(aimed)
             for k in range(self.settings.steps):
                 gradient = self.gradient(current, generators)
                 aimed |= (gradient != 0).flatten(1).any(1)
+                failed |= ~gradient.isfinite().flatten(1).all(1)
+                if k == 0 and bool(failed.any()):  # the sign of NaN is 0, and the random start would stay
+                    self.check()
                 current = self.project(current + self.step(gradient), original)
                 if on_step is not None:
                     on_step(k + 1)
+            if bool(failed.any()):
+                self.check()
         # Where there was no gradient in any step, the random start is left, which aims at nothing.
-        return torch.where(aimed.view(-1, 1, 1, 1), current, original).to(images.device)
+        result = torch.where(aimed.view(-1, 1, 1, 1), current, original)
+        return result.masked_fill(failed.view(-1, 1, 1, 1), torch.nan).to(images.device)
+
+    def check(self) -> None:
+        """NotFiniteError, naming the part, if there is no gradient to follow on a plain picture either."""
+        finite.check_model(self.model)
+        side = self.resolution
+        plain = torch.linspace(0.25, 0.75, side, device=self.model.device).expand(1, 3, side, side)
+        finite.check(self.gradient(plain, rng.generators([0])), finite.GRADIENT, self.model.dtype)
 
 
 @contextmanager

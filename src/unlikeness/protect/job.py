@@ -7,16 +7,17 @@ import errno
 import os
 import secrets
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from unlikeness import __version__
-from unlikeness.errors import PictureError, UnlikenessError, one_line
+from unlikeness.errors import NotFiniteError, PictureError, UnlikenessError, one_line
 from unlikeness.pictures import Edit, Picture, kinds, open_picture, save_picture
 from unlikeness.protect import rng
 from unlikeness.protect.attributes import copy_attributes
@@ -53,6 +54,8 @@ class Work:
     began: float = 0.0
     failed: bool = False
     """Whether the protection answered to one of its tiles with values that are not numbers."""
+    on_failure: Callable[[Tile], None] | None = None
+    """Told of the first such tile."""
 
     @property
     def pixels(self) -> int:
@@ -63,7 +66,10 @@ class Work:
 
     def accept(self, tile: Tile, delta: NDArray[np.float32]) -> None:
         assert self.tiled is not None
-        self.failed = self.failed or not np.isfinite(delta).all()
+        if not self.failed and not np.isfinite(delta).all():
+            self.failed = True
+            if self.on_failure is not None:
+                self.on_failure(tile)
         if not self.failed:
             self.tiled.accept(tile, delta)
 
@@ -84,10 +90,12 @@ class Job:
     max_pixels: int
     psnr: float | None
     masks: Mapping[str, Path]
+    checked: list[Tile] = field(default_factory=list)
+    """The first tile that the protection failed on, and after which it was checked."""
 
     def open(self, target: Target) -> Work:
         """Decode a file, unless it is done already or cannot be used."""
-        work = Work(target, began=time.perf_counter())
+        work = Work(target, began=time.perf_counter(), on_failure=self._check)
         try:
             if not target.source.is_file():  # a pipe would block; opening it says what is wrong
                 open_picture(target.source)
@@ -126,13 +134,33 @@ class Job:
             )
         return work
 
+    def _check(self, tile: Tile) -> None:
+        """NotFiniteError if the protection fails on a plain picture of this size too: once a run."""
+        if self.checked:
+            return
+        self.checked.append(tile)
+        side = tile.image.shape[0]
+        plain = torch.linspace(0.25, 0.75, side).expand(1, 3, side, side).contiguous()
+        if not bool(self.perturber.perturb(plain, [0]).isfinite().all()):
+            raise NotFiniteError(
+                "the protection answers with values that are not numbers (NaN or infinity), whatever the "
+                f"picture; its weights may be damaged: give {self._other()}"
+            )
+
+    def _other(self) -> str:
+        """What may help a protection that fails."""
+        dtype = getattr(getattr(self.perturber, "model", None), "dtype", torch.float32)
+        own = hasattr(self.perturber.settings, "weights")
+        other = "other weights, or another method" if own else "another method"
+        return other if dtype == torch.float32 else f"--dtype float32, or {other}"
+
     def finish(self, work: Work) -> Work:
         """Save, read again, measure, and write the manifest's line; the pictures are let go."""
         if work.failed:
             work.entry = self._skipped(
                 work,
                 f"{work.target.source}: the protection answered with values that are not numbers; give "
-                "--dtype float32, or another method",
+                f"{self._other()}",
             )
         elif work.tiled is not None:
             path = work.target.path

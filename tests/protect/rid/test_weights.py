@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from unlikeness.errors import UnlikenessError, UsageError
+from unlikeness.errors import NotFiniteError, UnlikenessError, UsageError
 from unlikeness.protect.rid import weights
 from unlikeness.protect.rid.network import NetworkSettings, Protector
 from unlikeness.protect.rid.weights import is_protector, load_protector, save_protector
@@ -61,6 +61,15 @@ def test_a_protector_that_cannot_be_written_is_one_sentence(saved: Path) -> None
     assert saved.stat().st_mode & 0o777 == 0o666 & ~umask()
     with pytest.raises(UnlikenessError, match="cannot be written"):
         save_protector(protector(), saved / "ours.safetensors", about={"resolution": 64})
+
+
+def test_weights_that_half_precision_does_not_hold_are_not_written(tmp_path: Path) -> None:
+    network = protector()
+    with torch.no_grad():
+        next(network.parameters()).view(-1)[0] = 1e6
+    with pytest.raises(NotFiniteError, match="not finite in float16"):
+        save_protector(network, tmp_path / "ours.safetensors", about={"resolution": 64})
+    assert not list(tmp_path.iterdir())
 
 
 def umask() -> int:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from unlikeness.checkpoints import load_checkpoint, steps_done
+from unlikeness.diffusion import finite
 from unlikeness.diffusion.fingerprint import fingerprint
 from unlikeness.errors import UsageError
 from unlikeness.pictures.finding import find_pictures
@@ -132,7 +133,7 @@ def train_protector(
     Raises:
         UsageError: no model, nothing to learn from, a prompt that is too long, a checkpoint in `work` that is
             another run's or another model's, or a batch that cannot be shared.
-        UnlikenessError: the training diverged.
+        NotFiniteError: the training diverged, or a model's answer is NaN or infinite.
     """
     if not models:
         raise UsageError(NO_MODEL)
@@ -157,6 +158,8 @@ def train_protector(
     # What is asked wrongly is told before anything is drawn.
     steps_done(checkpoint, identity_of(recipe.seed, settings))
     check_prompt(models, recipe)
+    for model in models:
+        finite.check_model(model)
     with processes.main_first():
         pictures = gather(recipe, images, bank_side, work / "pictures", progress, report)
     device = models[0].device

@@ -126,7 +126,7 @@ class Trial:
 
 def _grey_latent(model: TextToImage) -> Tensor:
     """z_tgt of the pull: [1, C, h, w]."""
-    return model.encode(torch.full((1, 3, model.resolution, model.resolution), 0.5)).mean
+    return model.encode_all(torch.full((1, 3, model.resolution, model.resolution), 0.5)).mean
 
 
 def viewed(images: Tensor, resolution: int) -> Tensor:

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from unlikeness import __version__
-from unlikeness.errors import UnlikenessError, UsageError, one_line
+from unlikeness.diffusion.finite import all_finite
+from unlikeness.errors import NotFiniteError, UnlikenessError, UsageError, one_line
 from unlikeness.protect.rid.network import NetworkSettings, Protector
 from unlikeness.settings import build
 from unlikeness.tensors import save_tensors
@@ -40,10 +41,15 @@ class Loaded:
 def save_protector(network: Protector, path: Path, *, about: Mapping[str, Any]) -> None:
     """Write `path` in one move. about: JSON-able; `resolution` must be among it.
 
-    UnlikenessError if it cannot be written.
+    UnlikenessError if it cannot be written; NotFiniteError, with nothing written, if a weight is not finite.
     """
     header = {"network": asdict(network.settings), "version": __version__, **about}
     tensors = {name: value.half().cpu().contiguous() for name, value in network.state_dict().items()}
+    if not all_finite(tensors.values()):
+        raise NotFiniteError(
+            f"the protector is not written to {path}: its weights are not finite in float16, as after a "
+            "training that diverged; lower the learning rate"
+        )
     save_tensors(tensors, path, {"format": _FORMAT, "about": json.dumps(header)})
 
 
