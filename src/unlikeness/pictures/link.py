@@ -99,5 +99,3 @@ class Link:
                 raise EOFError("the other end is gone")
             at += got
         return data
-
-

@@ -121,6 +121,4 @@ def unpacked(text: bytes, blob: memoryview, areas: Sequence[Area]) -> Any:
 
 def _is(one: NDArray[Any], other: NDArray[Any]) -> bool:
     """Whether both are the same memory in the same order."""
-    return (
-        one.flags.c_contiguous and one.nbytes == other.nbytes and one.ctypes.data == other.ctypes.data
-    )
+    return one.flags.c_contiguous and one.nbytes == other.nbytes and one.ctypes.data == other.ctypes.data

@@ -1,7 +1,8 @@
 """JPEG: the source's quantisation tables, subsampling and scan type, and every metadata segment as it was.
 
 The picture is encoded by Pillow with the source's own tables; the application segments (EXIF, XMP, ICC, IPTC,
-JFIF with its density) and comments are copied byte for byte in front of it, without thumbnails (`previews`).
+JFIF with its density) and comments are copied byte for byte in front of it, without thumbnails (`previews`)
+and without what XMP says of data that is left out (`xmp`).
 Marker layout: ITU-T T.81 annex B.
 
 What cannot be kept, and is said in the note: subsamplings other than 4:4:4, 4:2:2 and 4:2:0 (4:4:4 is
@@ -31,12 +32,15 @@ from unlikeness.pictures.formats.base import (
     to_pillow,
 )
 from unlikeness.pictures.formats.jpeg_scans import decode
+from unlikeness.pictures.formats.jpeg_xmp import blanked_segments
 from unlikeness.pictures.formats.previews import CREDENTIALS, NOTE, exif_without, resources_without
+from unlikeness.pictures.formats.xmp import ANNOUNCED
 
 __all__ = ["read"]
 
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-_APP0, _APP1, _APP11, _APP13, _APP14, _COM = 0xE0, 0xE1, 0xEB, 0xED, 0xEE, 0xFE
+_APP0, _APP1, _APP2, _APP11, _APP13, _APP14, _COM = 0xE0, 0xE1, 0xE2, 0xEB, 0xED, 0xEE, 0xFE
+_GAIN_MAP = b"urn:iso:std:iso:ts:21496:-1\0"
 _PHOTOSHOP = b"Photoshop 3.0\0"
 _MODES = {1: ("L", ColourModel("grey")), 3: ("RGB", ColourModel("rgb")), 4: ("CMYK", ColourModel("cmyk"))}
 _SEGMENT = 0xFFFF - 2
@@ -122,7 +126,7 @@ def read(data: bytes, max_pixels: int) -> Raster:
     subsampling, odd = _subsampling(image, frame)
     trailing = _trailing(data, segments)
     credentials = any(_is_credential(data, s) for s in segments)
-    head, thumbnail = _head(data, segments, count)
+    head, taken_out = _head(data, segments, count)
     writer = _Jpeg(
         mode=mode,
         tables=_tables(image, frame),
@@ -134,7 +138,7 @@ def read(data: bytes, max_pixels: int) -> Raster:
     )
     note = joined(
         "unusual chroma subsampling written as 4:4:4" if odd else None,
-        NOTE if thumbnail else None,
+        *sorted(taken_out),
         "data behind the picture (preview, gain map or clip) left out" if trailing else None,
         CREDENTIALS if credentials else None,
     )
@@ -221,27 +225,34 @@ def _is_credential(data: bytes, segment: tuple[int, int, int]) -> bool:
     return marker == _APP11 and data[start + 4 : start + 6] == b"JP"
 
 
-def _head(data: bytes, segments: list[tuple[int, int, int]], components: int) -> tuple[bytes, bool]:
-    """The segments that are copied, and whether a thumbnail was taken out of them.
+def _head(data: bytes, segments: list[tuple[int, int, int]], components: int) -> tuple[bytes, set[str]]:
+    """The segments that are copied, and notes of what was taken out of them.
 
     Adobe's APP14 tells the colour transform, so for anything but YCbCr it is the encoder's to write; the
-    index of further pictures (MPF) points to what is left out.
+    index of further pictures (MPF) and the word of a gain map (ISO 21496-1) are of what is left out.
     """
-    kept, thumbnail = [], False
+    kept, notes = [], set[str]()
     resources = _resources([data[start + 4 : end] for marker, start, end in segments if marker == _APP13])
+    texts, found = blanked_segments([data[s + 4 : end] for marker, s, end in segments if marker == _APP1])
+    notes |= found
     for segment in segments:
         marker, start, end = segment
         body = data[start + 4 : end]
         if not (0xE0 <= marker <= 0xEF or marker == _COM):
             continue
+        shown = {_APP1: texts, _APP13: resources}[marker].pop(0) if marker in (_APP1, _APP13) else body
+        without = _without_thumbnail(marker, shown)
+        if without != shown or (marker == _APP13 and shown != body):
+            notes.add(NOTE)
         ours = marker == _APP14 and (components != 3 or body[11:12] != b"\x01")
-        if ours or body[:4] == b"MPF\0" or _is_credential(data, segment):
+        gain_map = marker == _APP2 and body.startswith(_GAIN_MAP)
+        if gain_map:
+            notes.add(ANNOUNCED)
+        if ours or gain_map or body[:4] == b"MPF\0" or _is_credential(data, segment):
             continue
-        shown = resources.pop(0) if marker == _APP13 else _without_thumbnail(marker, body)
-        thumbnail = thumbnail or shown != body
-        if shown or not body:
-            kept.append(data[start : start + 2] + struct.pack(">H", 2 + len(shown)) + shown)
-    return b"".join(kept), thumbnail
+        if without or not body:
+            kept.append(data[start : start + 2] + struct.pack(">H", 2 + len(without)) + without)
+    return b"".join(kept), notes
 
 
 def _without_thumbnail(marker: int, body: bytes) -> bytes:

@@ -19,7 +19,6 @@ Format: ITU-T T.81, annexes B, F and G.
 from __future__ import annotations
 
 import re
-import struct
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -171,7 +170,7 @@ class _Walk:
 
     def _units(self, header: bytes) -> int:
         """The coded units of a scan (T.81 A.2): blocks of its only component, or groups of them."""
-        height, width = struct.unpack(">HH", self.frame[1:5])
+        height, width = int.from_bytes(self.frame[1:3], "big"), int.from_bytes(self.frame[3:5], "big")
         parts = {self.frame[i]: self.frame[i + 1] for i in range(6, len(self.frame) - 2, 3)}
         most_h, most_v = max(p >> 4 for p in parts.values()), max(p & 15 for p in parts.values())
         if header[0] > 1:

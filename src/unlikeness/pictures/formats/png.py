@@ -37,7 +37,7 @@ from unlikeness.pictures.formats.base import (
     joined,
 )
 from unlikeness.pictures.formats.png_encoding import SIGNATURE, chunk, write_pixels
-from unlikeness.pictures.formats.png_profiles import profile_without
+from unlikeness.pictures.formats.png_profiles import text_without
 from unlikeness.pictures.formats.previews import CREDENTIALS, NOTE, exif_without
 
 __all__ = ["read"]
@@ -104,14 +104,13 @@ def read(data: bytes, max_pixels: int) -> Raster:
             written = colour_type + 4
             note = joined(note, "transparent colour written as an alpha channel")
     changed = written != colour_type or depth < 8
-    shown = [_without_thumbnail(kind, body) for kind, body in chunks]
+    cleaned = [_cleaned(kind, body) for kind, body in chunks]
     kept = [
         (i, (kind, body))
-        for i, ((kind, _), body) in enumerate(zip(chunks, shown, strict=True))
+        for i, ((kind, _), (body, _)) in enumerate(zip(chunks, cleaned, strict=True))
         if body is not None and _copied(kind) and not (changed and kind in _TYPED)
     ]
-    if any(body != after for (_, body), after in zip(chunks, shown, strict=True)):
-        note = joined(note, NOTE)
+    note = joined(note, *sorted({taken_out for _, notes in cleaned for taken_out in notes}))
     if any(kind == b"caBX" for kind, _ in chunks):
         note = joined(note, CREDENTIALS)
     before, behind = (tuple(c for i, c in kept if i < first), tuple(c for i, c in kept if i > first))
@@ -138,11 +137,14 @@ def _orientation(chunks: list[Chunk]) -> int:
         return 1
 
 
-def _without_thumbnail(kind: bytes, body: bytes) -> bytes | None:
-    """A chunk's body without the picture's small copy; None if the chunk goes with it."""
+def _cleaned(kind: bytes, body: bytes) -> tuple[bytes | None, set[str]]:
+    """A chunk's body without small copies of the picture and announcements of others, and notes of them; None
+    if the chunk goes with it.
+    """
     if kind == b"eXIf":
-        return exif_without(body)
-    return profile_without(kind, body) if kind in _METADATA else body
+        without = exif_without(body)
+        return without, set() if without == body else {NOTE}
+    return text_without(kind, body) if kind in _METADATA else (body, set())
 
 
 def _copied(kind: bytes) -> bool:

@@ -35,6 +35,7 @@ from unlikeness.pictures.formats.tiff_container import (
     write_directory,
 )
 from unlikeness.pictures.formats.tiff_samples import is_predicted, read_samples
+from unlikeness.pictures.formats.xmp import blanked
 from unlikeness.pictures.orientation import to_stored, valid
 
 __all__ = ["read"]
@@ -50,6 +51,7 @@ _SPACES: dict[int, tuple[Literal["grey", "rgb", "cmyk"], int]] = {
 }  # fmt: skip
 _LAYERS, _RESOURCES = 37724, 34377
 """Photoshop's: its layers, which are the whole picture once more, and its image resources."""
+_XMP = 700
 _C2PA = 52545
 """Content credentials, as the C2PA specification embeds them."""
 _STRIP_BYTES = 1 << 18
@@ -133,12 +135,16 @@ def read(data: bytes, max_pixels: int) -> Raster:
     if resources is not None and resources_without(resources.value) != resources.value:
         shorter = resources_without(resources.value)
         tags[_RESOURCES] = replace(resources, count=len(shorter), value=shorter)
+    xmp_notes = set[str]()
+    if _XMP in tags:
+        cleaned, xmp_notes = blanked(tags[_XMP].value)
+        tags[_XMP] = replace(tags[_XMP], value=cleaned)
     whole = Directory(page.order, {n: t for n, t in tags.items() if n not in _LAYOUT})
     kept = _narrow(whole)
     left_out = joined(
         "preview page left out" if others or 330 in page.tags else None,
         "layers left out, they show the picture unprotected" if layers else None,
-        NOTE if tags.get(_RESOURCES) != resources else None,
+        *sorted(xmp_notes | ({NOTE} if tags.get(_RESOURCES) != resources else set())),
         CREDENTIALS if credentials else None,
         "tags of 64-bit numbers left out" if kept != whole else None,
     )

@@ -28,6 +28,7 @@ from unlikeness.pictures.formats.base import (
 )
 from unlikeness.pictures.formats.previews import CREDENTIALS, NOTE, exif_without
 from unlikeness.pictures.formats.webp_quality import quality_of
+from unlikeness.pictures.formats.xmp import blanked
 
 __all__ = ["read"]
 
@@ -88,10 +89,21 @@ def read(data: bytes, max_pixels: int) -> Raster:
     lossless = b"VP8L" in found
     quality = None if lossless else quality_of(found[b"VP8 "]) or _FALLBACK_QUALITY
     found_metadata = [part for part in chunks if part[0] not in _PICTURE | {b"VP8X", _C2PA}]
-    metadata = tuple((kind, exif_without(body) if kind == b"EXIF" else body) for kind, body in found_metadata)
-    note = joined(None if list(metadata) == found_metadata else NOTE, CREDENTIALS if _C2PA in found else None)
+    cleaned = [_cleaned(kind, body) for kind, body in found_metadata]
+    metadata = tuple(part for part, _ in cleaned)
+    notes = sorted({taken_out for _, found_notes in cleaned for taken_out in found_notes})
+    note = joined(*notes, CREDENTIALS if _C2PA in found else None)
     model = ColourModel("rgb", "straight" if pixels.shape[2] == 4 else "none")
     return Raster(pixels, model, _WebP(quality, metadata), lossless, exif_orientation(image), note)
+
+
+def _cleaned(kind: bytes, body: bytes) -> tuple[Chunk, set[str]]:
+    """A chunk without small copies of the picture and announcements of others, and notes of them."""
+    if kind == b"XMP ":
+        xmp, notes = blanked(body)
+        return (kind, xmp), notes
+    without = exif_without(body) if kind == b"EXIF" else body
+    return (kind, without), set() if without == body else {NOTE}
 
 
 def _chunks(data: bytes) -> list[Chunk]:
