@@ -128,7 +128,7 @@ def test_a_page_says_when_nothing_was_protected(model: TextToImage, photos: Path
     protect_photographs(photos / "broken.png", tmp_path / "none", model, **further)
     assert "Nothing was protected" in (tmp_path / "none" / "photographs.html").read_text(encoding="utf-8")
     protect_photographs(photos, tmp_path / "real", model, **further)
-    assert "Protected against tiny" in (tmp_path / "real" / "photographs.html").read_text(encoding="utf-8")
+    assert "Computed against tiny" in (tmp_path / "real" / "photographs.html").read_text(encoding="utf-8")
 
 
 def test_somebodys_own_page_is_not_written_over(model: TextToImage, photos: Path, tmp_path: Path) -> None:

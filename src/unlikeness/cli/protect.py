@@ -56,7 +56,8 @@ def protect(
     model: Annotated[
         str | None,
         typer.Option(
-            help="For gradient methods: model to protect against: toybox (if not given), a folder, a name."
+            help="For gradient methods: the model to compute with: a folder, a name, or toybox (if not "
+            "given: a toy that people do not use)."
         ),
     ] = None,
     psnr: Annotated[
@@ -87,10 +88,15 @@ def protect(
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:
-    """Change pictures invisibly so that a model personalized on them fails.
+    """Change pictures faintly, to make it harder for a model to learn a subject from them.
+
+    The change works, as far as it does, against the model that it is computed with, and its last line names
+    that. Without --model and --weights it is the toybox's small model, and the change does nothing against
+    Stable Diffusion or any model that people use. No change is a lock: measure what it is worth.
 
     Protected pictures keep their names, sizes, formats and metadata. OUTPUT/manifest.jsonl says what was done
-    to each file; a run that was stopped goes on when it is started again.
+    to each file; a run that was stopped goes on when it is started again. The status is 1 if a file was
+    skipped, or is only a copy.
     """
     from unlikeness.diffusion import hub
     from unlikeness.errors import UsageError
@@ -128,6 +134,7 @@ def protect(
     from unlikeness.diffusion import TextToImage
     from unlikeness.progress import on_stderr
     from unlikeness.protect import batches, folder
+    from unlikeness.protect.against import against_of
     from unlikeness.protect.rid.method import Rid, RidSettings
     from unlikeness.protect.survey import survey
 
@@ -170,15 +177,16 @@ def protect(
                 batch_size=size,
                 progress=progress,
             )
+    said = against_of(protection).sentence
     if dry_run:
-        _show_survey(seen)
+        _show_survey(seen, said)
         return
-    _show_outcome(outcome, output)
+    _show_outcome(outcome, output, said)
     if not outcome.complete:
         raise typer.Exit(1)
 
 
-def _show_survey(seen: Survey) -> None:
+def _show_survey(seen: Survey, against: str) -> None:
     from unlikeness.progress import format_seconds
 
     for file in seen.files:
@@ -187,18 +195,18 @@ def _show_survey(seen: Survey) -> None:
         else:
             copied = "" if file.unchanged is None else f"  unchanged: {file.unchanged}"
             typer.echo(f"{file.name}  {file.size[0]} × {file.size[1]} px  {file.tiles} tiles{copied}")
+    if seen.passed_over:
+        typer.echo(seen.passed_over)
     usable = sum(file.size is not None for file in seen.files)
     copies = sum(file.unchanged is not None for file in seen.files)
     typer.echo(
         f"{usable} pictures, {seen.tiles} tiles, about {format_seconds(seen.seconds)}; "
         + (f"{copies} of them will be unchanged (copies, not protected); " if copies else "")
-        + f"{len(seen.files) - usable} to skip; nothing was written"
+        + f"{len(seen.files) - usable} to skip; nothing was written; {against}"
     )
-    if seen.passed_over:
-        typer.echo(seen.passed_over)
 
 
-def _show_outcome(outcome: Outcome, output: Path) -> None:
+def _show_outcome(outcome: Outcome, output: Path, against: str) -> None:
     from unlikeness.errors import one_line
 
     unsupported = set(outcome.unsupported)
@@ -224,4 +232,4 @@ def _show_outcome(outcome: Outcome, output: Path) -> None:
         parts.append(f"largest change {max(exact):.4g}/255")
     if lossy:
         parts.append(f"largest change in lossy formats {max(lossy):.4g}/255 (their own compression included)")
-    typer.echo(f"{', '.join(parts)}; {output}")
+    typer.echo(f"{', '.join(parts)}; {output}; {against}")

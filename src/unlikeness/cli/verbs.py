@@ -16,7 +16,7 @@ import typer
 __all__ = ["HELP", "VERBS", "app_of", "command_of", "help_of"]
 
 VERBS = {
-    "protect": ("protect:protect", "Change pictures invisibly, against personalization."),
+    "protect": ("protect:protect", "Change pictures faintly, against personalization."),
     "export": ("export:export", "Write a trained protector as one ONNX file."),
     "immunize": ("immunize:immunize", "Make a model hard to teach named subjects."),
     "personalize": ("personalize:personalize", "Fine-tune a model on a subject, as an attacker would."),
@@ -52,7 +52,7 @@ def app_of(names: Sequence[str] = tuple(VERBS)) -> typer.Typer:
     """The command line with these verbs; all, if none are given."""
     app = typer.Typer(
         name="unlikeness",
-        help="Keep a likeness from being copied by text-to-image models.",
+        help="Make a likeness harder to copy for text-to-image models, and measure how much harder.",
         epilog="Set UNLIKENESS_TRACEBACK=1 to see where an error came from.",
         add_completion=False,
         rich_markup_mode=None,  # plain text: a frame around it takes longer than all else that help does

@@ -15,6 +15,7 @@ from unlikeness.diffusion import TextToImage
 from unlikeness.errors import UsageError
 from unlikeness.progress import Progress
 from unlikeness.protect import batches, registry
+from unlikeness.protect.against import Against, against_of
 from unlikeness.protect.folder import Outcome, protect_folder
 from unlikeness.protect.manifest import Manifest
 from unlikeness.settings import build
@@ -71,6 +72,7 @@ def protect_photographs(
         values["steps"] = steps
     found = registry.method(method)
     perturber = registry.create(method, model, build(found.settings_type, values))
+    against = against_of(perturber)
     folder = output / "protected"
     outcome = protect_folder(
         [photos],
@@ -95,10 +97,11 @@ def protect_photographs(
         "skipped": len(outcome.skipped),
         "lossless": _summary([e for e in entries if e["lossless"]]),
         "lossy": _summary([e for e in entries if not e["lossless"]]),
-        "toybox": model_name == "toybox",
+        "toybox": against.toy,
+        "against": against.record(),
     }
     write(page.with_suffix(".json"), json.dumps(about, indent=2, ensure_ascii=False) + "\n")
-    _tell(photos, output, outcome, entries, about, budget, _warning(method, entries, model_name))
+    _tell(photos, output, outcome, entries, about, budget, _warning(against, entries))
     return outcome
 
 
@@ -153,30 +156,34 @@ def _tell(
     write(output / PAGE, text)
 
 
-def _warning(method: str, entries: Sequence[dict[str, Any]], model_name: str) -> Verdict:
+def _warning(against: Against, entries: Sequence[dict[str, Any]]) -> Verdict:
     """What has to be said first: whether anything was protected at all, and against what."""
     if not entries:
         return Verdict(
             "bad", "Nothing was protected", "No picture was changed; the lists below say why of each."
         )
-    if method == "noise":
+    if against.kind == "control":
         return Verdict(
             "bad",
             "This is plain noise, and no protection",
             "It is there for comparison: random changes of the same size. Take another method to protect.",
         )
-    if model_name == "toybox":
+    if against.toy:
         return Verdict(
             "bad",
             "This was a trial: it protects nobody against Stable Diffusion",
-            "The change was made to work against the small embedded toy model. The work, the files and how "
-            "they look are real. To protect pictures in earnest, name the model that a copier would use: "
-            "“With Stable Diffusion” in the README says how.",
+            "The change was made to work against the small embedded toy model, and does nothing against "
+            "Stable Diffusion or any model that people use. The work, the files and how they look are real. "
+            "To protect pictures in earnest, name the model that a copier would use: “With Stable Diffusion” "
+            f"in the README says how. It was computed with: {against.source}.",
         )
+    if not against.models:
+        return Verdict("bad", "Nobody knows what this protects against", f"{against.sentence}.")
     return Verdict(
         "open",
-        f"Protected against {model_name}",
-        "Against other models the protection may do less, or nothing: measure before you trust it.",
+        f"Computed against {' and '.join(against.models)}",
+        "It is not known to do anything against other models, or once a picture was compressed, resized or "
+        f"cleaned: measure before you trust it. It was computed with: {against.source}.",
     )
 
 

@@ -29,6 +29,7 @@ from unlikeness.personalize import create, personalize
 from unlikeness.personalize.material import class_prior
 from unlikeness.progress import Progress, Silent
 from unlikeness.protect import batches, registry
+from unlikeness.protect.against import against_of
 from unlikeness.protect.base import Perturber
 from unlikeness.protect.folder import protect_folder
 from unlikeness.subjects import Subject
@@ -144,6 +145,7 @@ def run(
         "dreambooth": asdict(create("dreambooth", settings.attack).settings),
         "protection": asdict(perturbers[settings.method].settings),
         "protection_fingerprint": getattr(perturbers[settings.method], "fingerprint", None),
+        "protection_against": against_of(perturbers[settings.method]).record(),
         "model": model_name,
         "model_fingerprint": common["model"],
         "versions": {"unlikeness": __version__, "torch": torch.__version__},

@@ -35,6 +35,7 @@ class TextToImage:
         family: what is particular to this kind of model.
         default_guidance: the classifier-free guidance scale that `generate` uses unless told.
         source: the folder that it was loaded from, if any; what `carried` names is copied from there on save.
+        name: what it is called, if anything: "toybox", a hub name, or the folder's own name.
         carried: entries of model_index.json that are kept without being loaded (safety checker, ...).
     """
 
@@ -50,6 +51,7 @@ class TextToImage:
         default_guidance: float | None = None,
         source: Path | None = None,
         carried: Mapping[str, Any] | None = None,
+        name: str | None = None,
     ) -> None:
         self.vae = vae
         self.unet = unet
@@ -61,6 +63,7 @@ class TextToImage:
         self.default_guidance = self.family.default_guidance if default_guidance is None else default_guidance
         self.source = source
         self.carried = dict(carried or {})
+        self.name = name
         self._embedded: dict[str, Tensor] = {}
         self._embedded_at: tuple[int, ...] = ()
 
@@ -105,6 +108,7 @@ class TextToImage:
             default_guidance=parts.default_guidance,
             source=folder,
             carried=parts.carried,
+            name=_name(name_or_path),
         )
         model.to(on, precision).freeze()
         finite.check_weights(model, f"model {name_or_path}")
@@ -189,6 +193,7 @@ class TextToImage:
             default_guidance=self.default_guidance,
             source=self.source,
             carried=self.carried,
+            name=self.name,
         )
 
     @contextmanager
@@ -290,3 +295,9 @@ class TextToImage:
             sampler=sampler,
             progress=progress,
         )
+
+
+def _name(called: str | Path) -> str:
+    """A hub name as it is; a folder's own name, without the way to it."""
+    folder = Path(called).expanduser()
+    return folder.resolve().name if folder.is_dir() else str(called)

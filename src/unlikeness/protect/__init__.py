@@ -1,4 +1,4 @@
-"""Picture -> picture: a perturbation within a budget that makes the picture hard to personalize from.
+"""Picture -> picture: a perturbation within a budget, meant to make it hard to personalize from the picture.
 
     protection = protect.create("advdm", model, {"budget": 8, "steps": 50})
     protected = protection.perturb(images, seeds=range(len(images)))

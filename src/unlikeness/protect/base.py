@@ -23,6 +23,7 @@ from unlikeness.diffusion import finite
 from unlikeness.diffusion.fingerprint import fingerprint
 from unlikeness.errors import UsageError
 from unlikeness.protect import rng
+from unlikeness.protect.against import Against
 from unlikeness.protect.settings import PgdSettings, ProtectSettings
 
 if TYPE_CHECKING:
@@ -38,7 +39,9 @@ class Perturber(Protocol):
 
     One that depends on more than its settings (weights, a file) also has a `fingerprint` of that, a str: a
     folder's finished pictures are done again when it changes. One that is at home in squares of another size
-    than `resolution`, where pictures are worked on at their own size, says so as `tile`, an int [px]. Its
+    than `resolution`, where pictures are worked on at their own size, says so as `tile`, an int [px]. What it
+    is computed with it says as `against`, an `Against`; without one it counts as computed with nobody knows
+    what. Its
     `model`, or without one itself, may tell where it computes: `device` and `dtype`.
     """
 
@@ -92,6 +95,11 @@ class GradientProtection(ABC, Generic[P]):
     def fingerprint(self) -> str:
         """What decides a result beside settings, picture and seed: a digest of the model."""
         return fingerprint(self.model)
+
+    @property
+    def against(self) -> Against:
+        """The model."""
+        return Against.model(self.model)
 
     @abstractmethod
     def objective(self, images: Tensor, generators: Sequence[torch.Generator]) -> Tensor:

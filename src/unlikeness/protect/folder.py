@@ -17,6 +17,7 @@ from unlikeness.errors import UsageError
 from unlikeness.pictures import kinds
 from unlikeness.progress import Progress, Silent
 from unlikeness.protect import batches
+from unlikeness.protect.against import against_of
 from unlikeness.protect.base import Perturber
 from unlikeness.protect.job import Job, unwritable
 from unlikeness.protect.manifest import Entry, Manifest
@@ -115,7 +116,10 @@ def protect_folder(
             stale.unlink()
     except OSError as error:
         raise unwritable(output, error) from error
-    job = Job(Manifest(output), perturber, recipe, computed, scale, seed, max_pixels, psnr, masks)
+    against = against_of(perturber).record()
+    job = Job(
+        Manifest(output), perturber, recipe, computed, scale, seed, max_pixels, psnr, masks, against=against
+    )
     outcome = Outcome(passed_over=passed_over)
     progress.start(len(targets), "protecting", "picture")
     read = overlapped(job.open, targets)

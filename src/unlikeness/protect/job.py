@@ -90,6 +90,8 @@ class Job:
     max_pixels: int
     psnr: float | None
     masks: Mapping[str, Path]
+    against: Mapping[str, Any] | None = None
+    """What the manifest says that the protection was computed with."""
     checked: list[Tile] = field(default_factory=list)
     """The first tile that the protection failed on, and after which it was checked."""
 
@@ -263,6 +265,7 @@ class Job:
             seconds=round(time.perf_counter() - work.began, 3),
             recipe=self._recipe(work),
             computed=self.computed,
+            against=self.against,
             version=__version__,
         )
 

@@ -36,6 +36,7 @@ class Entry:
         result.
     computed: batch size, and of all but noise device and dtype: they change it by rounding, and a resumed run
         may have others.
+    against: what it was computed with (`Against.record`).
     linf [n/255], psnr [dB, None: identical], ssim: measured on the saved file, read again.
     lossless: whether the format keeps every value, so that linf is bound by the budget.
     note: what the format could not keep. seconds: from opening to checked.
@@ -58,6 +59,7 @@ class Entry:
     seconds: float | None = None
     recipe: Mapping[str, Any]
     computed: Mapping[str, Any] | None = None
+    against: Mapping[str, Any] | None = None
     version: str
 
 

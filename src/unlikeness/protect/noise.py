@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from unlikeness.protect import rng
+from unlikeness.protect.against import Against
 from unlikeness.protect.settings import NoiseSettings, ProtectSettings
 
 if TYPE_CHECKING:
@@ -26,6 +27,11 @@ class Noise:
     def __init__(self, model: TextToImage, settings: NoiseSettings) -> None:
         self.settings = settings
         self.resolution = model.resolution
+
+    @property
+    def against(self) -> Against:
+        """Nothing: it is a control."""
+        return Against.control()
 
     @torch.no_grad()
     def perturb(

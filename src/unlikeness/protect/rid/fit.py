@@ -16,6 +16,7 @@ from unlikeness.diffusion.fingerprint import fingerprint
 from unlikeness.errors import UsageError
 from unlikeness.pictures.finding import find_pictures
 from unlikeness.progress import Progress
+from unlikeness.protect.against import is_toy
 from unlikeness.protect.base import frozen
 from unlikeness.protect.rid.network import NetworkSettings, Protector
 from unlikeness.protect.rid.pictures import (
@@ -194,7 +195,11 @@ def train_protector(
         if getattr(recipe, f.name) != getattr(defaults, f.name)
     }
     if processes.main:
-        save_protector(protector, output, about={**against, "resolution": resolution, "recipe": changed})
+        about = {**against, "resolution": resolution, "recipe": changed}
+        about["toybox"] = [is_toy(model) for model in models]
+        if not names:
+            about["models"] = [model.name or "an unnamed model" for model in models]
+        save_protector(protector, output, about=about)
     return protector.eval()
 
 

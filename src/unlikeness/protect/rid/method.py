@@ -10,6 +10,7 @@ from torch import Tensor
 
 from unlikeness.diffusion.devices import pick_device
 from unlikeness.errors import UsageError
+from unlikeness.protect.against import Against
 from unlikeness.protect.rid.opening import open_network
 from unlikeness.protect.rid.settings import RidSettings
 from unlikeness.protect.settings import ProtectSettings
@@ -29,7 +30,7 @@ class Rid:
         device: where to compute without a model.
 
     The network computes in bfloat16 where that is quicker. Its answer depends on the picture alone: seeds
-    change nothing.
+    change nothing. `against` is what its file says.
 
     Raises:
         UsageError, UnlikenessError: see `open_network`; a device that is not there, or, for an exported
@@ -51,6 +52,7 @@ class Rid:
         self._network = open_network(settings.weights, where, way=settings.way)
         self.resolution = self._network.resolution
         self.fingerprint = self._network.fingerprint
+        self.against = Against.trained(settings.weights, self.fingerprint, self._network.about)
         self.device, self.dtype = self._network.device, self._network.dtype
 
     @torch.no_grad()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +31,7 @@ class Opened:
         delta: (images [B, 3, H, W] in [0, 1], budget plane [B, 1, H, W] in n/255) -> δ, float32, on the
             images' device, nowhere beyond the budget.
         device, dtype: where and in which precision it computes.
+        about: what its file says of its training; an official checkpoint says nothing.
     """
 
     resolution: int
@@ -37,6 +39,7 @@ class Opened:
     delta: Callable[[Tensor, Tensor], Tensor]
     device: torch.device
     dtype: torch.dtype
+    about: Mapping[str, Any] = field(default_factory=dict)
 
 
 def open_network(weights: str, device: torch.device, *, way: str = "resize") -> Opened:
@@ -73,7 +76,7 @@ def _ours(loaded: Loaded, device: torch.device) -> Opened:
         unit = network.unit(seen.to(dtype).contiguous(memory_format=torch.channels_last))
         return (unit.float() * (there / 255)).to(images.device)
 
-    return Opened(loaded.resolution, mark, delta, device, dtype)
+    return Opened(loaded.resolution, mark, delta, device, dtype, loaded.about)
 
 
 def _official(weights: str, device: torch.device, way: str) -> Opened:
@@ -94,7 +97,7 @@ def _onnx(weights: str) -> Opened:
 
     network = OnnxProtector(weights)
     mark = hashlib.sha256(Path(weights).read_bytes()).hexdigest()[:16]
-    return Opened(network.resolution, mark, network, torch.device("cpu"), torch.float32)
+    return Opened(network.resolution, mark, network, torch.device("cpu"), torch.float32, network.about)
 
 
 def _digest(network: nn.Module) -> str:
