@@ -13,7 +13,7 @@ from tests.verify.test_run import outcome, verdict
 
 from unlikeness.cli import main
 from unlikeness.gallery import to_pil
-from unlikeness.toybox.cast import member
+from unlikeness.toybox.cast import class_pictures, member
 from unlikeness.verify.job import Job
 
 QUICK = [
@@ -220,16 +220,27 @@ def test_status_and_last_line_follow_the_verdict(
 
 
 def test_weak_attackers_of_an_unprotected_toybox_are_inconclusive(
-    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = words(home, tmp_path / "out", "--attackers", "paper")
-    arguments[1] = "toybox"
+    mug = member(9048, "mug")  # one that the toybox draws no likeness of by itself
+    shown = {"own": mug.subject(3).images, "held-out": mug.held_out(6), "mugs": class_pictures("mug", 16)}
+    for name, images in shown.items():
+        (tmp_path / name).mkdir()
+        for i, image in enumerate(images):
+            to_pil(image).save(tmp_path / name / f"{i}.png")
+    quick = ("steps=2", "class_images=0", "pictures=4", "pictures_in_context=4", "solver_steps=5")
+    arguments = [
+        *("verify", "toybox", "--class-noun", "mug", "--attackers", "paper", "--context", "in a room", "-q"),
+        *("--images", str(tmp_path / "own"), "--held-out", str(tmp_path / "held-out")),
+        *("--class-pictures", str(tmp_path / "mugs"), "--output", str(tmp_path / "out")),
+        *(word for value in quick for word in ("--set", value)),
+    ]
     assert main([*arguments, "--fail-above", "0.3"]) == 1
     last = capsys.readouterr().out.splitlines()[-1]
-    assert last.startswith("Inconclusive: the attacker paper is too weak.")
+    assert last.startswith("Inconclusive: the attacker paper is too weak."), last
     made = json.loads((tmp_path / "out" / "certificate.json").read_text())
     assert made["verdict"]["outcome"] == "inconclusive"
-    assert made["control_of"] == "mug-9003 of the toybox"
+    assert made["control_of"] == "mug-9015 of the toybox"
     assert made["attackers"]["paper"]["control"]["s"]["value"] < 0.3
     assert 'class="note good"' not in (tmp_path / "out" / "certificate.html").read_text()
 

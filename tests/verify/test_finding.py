@@ -20,6 +20,11 @@ def between(low: float, value: float, high: float, name: str = "paper") -> Outco
     return replace(one, s=replace(one.s, low=low, value=value, high=high))
 
 
+def few(one: Outcome) -> Outcome:
+    """The same figures over three pictures."""
+    return replace(one, s=replace(one.s, n_generated=3))
+
+
 @pytest.mark.parametrize(
     ("of", "control", "wanted"),
     [
@@ -29,7 +34,8 @@ def between(low: float, value: float, high: float, name: str = "paper") -> Outco
         (outcome("paper", 0.1), None, Finding("inconclusive", "alone")),
         (outcome("paper", 0.1), outcome("paper", 0.1), Finding("inconclusive", "weak")),
         (outcome("paper", 0.1), outcome("paper", 0.29), Finding("inconclusive", "weak")),
-        (between(0.0, 0.05, 0.1), between(0.05, 0.5, 0.9), Finding("inconclusive", "weak")),
+        (between(0.0, 0.05, 0.1), between(0.05, 0.5, 0.9), Finding("inconclusive", "unclear")),
+        (between(-0.2, 0.1, 0.5), outcome("paper", 0.1), Finding("inconclusive", "weak")),
         (between(-0.5, -0.3, -0.2), between(-0.1, 0.4, 0.9), Finding("inconclusive", "weak")),
         (between(0.0, 0.05, 0.1), between(0.2, 0.5, 0.9), Finding("protected")),
         (between(0.0, 0.1, 0.2), between(0.3, 0.5, 0.9), Finding("little")),
@@ -39,10 +45,23 @@ def between(low: float, value: float, high: float, name: str = "paper") -> Outco
         (between(0.0, math.nan, 0.1), outcome("paper", 0.9), Finding("inconclusive", "failed")),
         (between(math.nan, 0.1, math.nan), outcome("paper", 0.9), Finding("inconclusive", "failed")),
         (between(-math.inf, -math.inf, 0.0), outcome("paper", 0.9), Finding("inconclusive", "failed")),
+        (between(-0.2, 0.1, 0.5), outcome("paper", 0.9), Finding("inconclusive", "unclear")),
+        (few(outcome("paper", 0.1)), outcome("paper", 0.9), Finding("inconclusive", "unclear")),
+        (outcome("paper", 0.1), few(outcome("paper", 0.9)), Finding("inconclusive", "weak")),
     ],
 )
 def test_one_attacker(of: Outcome, control: Outcome | None, wanted: Finding) -> None:
     assert finding(of, control) == wanted
+
+
+def test_a_control_that_is_no_better_than_before_any_attack_was_not_learnt() -> None:
+    """A subject that looks like what its model draws anyway has a high s without anybody having learnt it."""
+    of, control = outcome("paper", 0.05), between(0.4, 0.5, 0.6)
+    assert finding(of, control, between(0.0, 0.1, 0.39)).kind == "protected"
+    assert finding(of, control, between(0.2, 0.3, 0.4)) == Finding("inconclusive", "weak")
+    assert finding(of, control, between(math.nan, math.nan, math.nan)) == Finding("inconclusive", "weak")
+    found = verdict(of, clean=control, control_of=ORIGINAL, untaught=outcome("paper", 0.7))
+    assert found.kind == "inconclusive"
 
 
 def of_three(**further: Any) -> Any:

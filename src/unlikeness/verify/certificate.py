@@ -23,8 +23,8 @@ __all__ = ["FILE", "SCHEMA", "certificate", "check_own", "summary", "write_certi
 
 FILE = "certificate.json"
 SCHEMA = 2
-"""Raised when a name or a meaning in the file changes. 2: `verdict`, `control_of`, `failed`, and of each
-attacker `outcome` and `control`; the rest is as in 1."""
+"""Raised when a name or a meaning in the file changes. 2: `verdict`, `control_of`, `control_before`,
+`failed`, and of each attacker `outcome`, `why` and `control`; the rest is as in 1."""
 
 
 def certificate(verdict: Verdict) -> dict[str, Any]:
@@ -41,6 +41,7 @@ def certificate(verdict: Verdict) -> dict[str, Any]:
             "text": told.text,
         },
         "control_of": verdict.control_of or None,
+        "control_before": None if verdict.untaught is None else _outcome(verdict.untaught),
         "held_out": verdict.held_out,
         "attack_works_on_original": verdict.attack_works,
         "attackers": {one.attacker.name: _attacked(one, verdict) for one in verdict.outcomes},

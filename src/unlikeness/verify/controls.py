@@ -13,7 +13,9 @@ from unlikeness.verify.finding import has_learnt
 from unlikeness.verify.headline import called
 from unlikeness.verify.judge import Yardstick
 from unlikeness.verify.notice import Notice
-from unlikeness.verify.outcomes import Attacks, Target
+from unlikeness.verify.outcomes import RELEASED, Attacks, Target
+from unlikeness.verify.pools import Pools
+from unlikeness.verify.teaching import taught
 from unlikeness.verify.verdict import Outcome
 
 __all__ = ["Trials", "Unprotected", "controls"]
@@ -56,6 +58,12 @@ class Unprotected:
     def title(self, attacker: Attacker) -> str:
         return f"{attacker.name}, on {called(self.name)}"
 
+    def untaught(self) -> Outcome:
+        """What is drawn there before any attack, which may happen to be like the subject."""
+        subject = taught(self.subject, PAPER, pools=Pools.of(self.attacks.base))
+        label = f"{self.label}-{RELEASED.name}"
+        return self.attacks.released(self.target, subject, self.stick, self.notice, label)
+
     def outcome(self, attacker: Attacker) -> Outcome:
         """What this attacker gets there."""
         if attacker.name in self.known:
@@ -66,15 +74,17 @@ class Unprotected:
 
 def controls(
     unprotected: Unprotected | None, outcomes: Sequence[Outcome], trials: Trials
-) -> dict[str, Outcome]:
-    """By name, what each attacker that did not learn the subject gets where nothing protects; {} for None."""
+) -> tuple[dict[str, Outcome], Outcome | None]:
+    """By name, what each attacker that did not learn the subject gets where nothing protects; and what is
+    drawn there before any attack. Nothing where none is needed."""
     needed = [one.attacker for one in outcomes if not has_learnt(one)]
     if unprotected is None or not needed:
-        return {}
+        return {}, None
     trials.tell(
         f"{len(needed)} of {len(outcomes)} attackers did not learn the subject; whether they could have is "
         f"tried on {called(unprotected.name)}: {', '.join(one.name for one in needed)}"
     )
+    before = trials.run(f"before any attack, on {called(unprotected.name)}", unprotected.untaught)
     found = {}
     for attacker in needed:
         title = unprotected.title(attacker)
@@ -83,4 +93,4 @@ def controls(
         outcome = trials.run(title, partial(unprotected.outcome, attacker))
         if outcome is not None:
             found[attacker.name] = outcome
-    return found
+    return found, before

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from unlikeness.verify.finding import Kind
+from unlikeness.verify.finding import FEWEST, WORKS, Kind
 from unlikeness.verify.verdict import ORIGINAL, Verdict
 
 __all__ = ["Headline", "called", "headline"]
@@ -66,11 +66,13 @@ def _names(verdict: Verdict, why: str) -> list[str]:
 
 def _reason(verdict: Verdict) -> str:
     """Behind "Inconclusive: ", the gravest of the reasons."""
-    weak, alone = _names(verdict, "weak"), _names(verdict, "alone")
+    weak, alone, unclear = (_names(verdict, why) for why in ("weak", "alone", "unclear"))
     if weak:
         return "these attackers are too weak" if len(weak) > 1 else f"the attacker {weak[0]} is too weak"
     if alone:
         return "the attackers were not compared with any that learn an unprotected subject"
+    if unclear:
+        return "there are too few pictures to tell"
     return "an attack failed"
 
 
@@ -78,7 +80,7 @@ def _inconclusive(verdict: Verdict) -> list[str]:
     """A sentence for each reason for which attackers show nothing."""
     sentences = []
     if weak := _names(verdict, "weak"):
-        best = max((one.worst.value for name in weak if (one := verdict.control(name))), default=0.0)
+        best = max(one.worst.value for name in weak if (one := verdict.control(name)) is not None)
         own = "" if verdict.control_of == ORIGINAL else " Or the model learns nobody: --original would tell."
         sentences.append(
             f"{_listed(weak)} did not clearly learn {_learnt(verdict.control_of)} either "
@@ -90,6 +92,12 @@ def _inconclusive(verdict: Verdict) -> list[str]:
         sentences.append(
             f"What {_listed(alone)} would learn without a protection is not known. Give the model before its "
             "immunization (--original) or unprotected subjects (--others)."
+        )
+    if unclear := _names(verdict, "unclear"):
+        sentences.append(
+            f"The interval of {_listed(unclear)} reaches {WORKS:g} or that of the control, or there are "
+            f"fewer than {FEWEST} pictures. Draw more (--set pictures=..., pictures_in_context), and compare "
+            "with more of the subject's (--held-out)."
         )
     failed = dict.fromkeys(_names(verdict, "failed"), "no finite figure") | dict(verdict.failed)
     sentences += [f"{name} failed: {reason}." for name, reason in failed.items()]

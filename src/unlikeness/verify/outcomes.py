@@ -95,15 +95,18 @@ class Attacks:
         part = self.keeper.part(label, self._key(target, learnt, attacker, settings, stick), make)
         return self._judged(part, learnt, attacker, settings, label, notice)
 
-    def released(self, target: Target, subject: Subject, stick: Yardstick, notice: Notice) -> Outcome:
+    def released(
+        self, target: Target, subject: Subject, stick: Yardstick, notice: Notice | None,
+        label: str = RELEASED.name,
+    ) -> Outcome:  # fmt: skip
         """The model that nobody attacks, asked for the subject by its protected name."""
 
         def make(_: Path) -> dict[str, Tensor]:
             none = torch.zeros(0, dtype=torch.float64)
             return {"losses": none, **self._drawn(target.model, subject, stick)}
 
-        part = self.keeper.part(RELEASED.name, self._key(target, subject, RELEASED, {}, stick), make)
-        return self._judged(part, subject, RELEASED, {}, RELEASED.name, notice)
+        part = self.keeper.part(label, self._key(target, subject, RELEASED, {}, stick), make)
+        return self._judged(part, subject, RELEASED, {}, label, notice)
 
     def _drawn(self, model: TextToImage, subject: Subject, stick: Yardstick) -> dict[str, Tensor]:
         """What is kept of a model's pictures of the subject: themselves, and their cosines."""

@@ -74,7 +74,7 @@ def write_page(verdict: Verdict, made: Mapping[str, Any], path: Path) -> None:
             "attacker", "s", "95 % interval", "in new contexts", *["notice"] * watched, "unprotected",
             "outcome", "pictures", "time",
         ],
-        rows=[_row(title, one, verdict) for title, one in verdict.asked],
+        rows=[_row(title, one, verdict) for title, one in [*verdict.asked, *_untaught(verdict)]],
         references=show(verdict.references[:SHOWN]),
         galleries=[(title, one, _gallery(one, verdict)) for title, one in verdict.asked],
         others_head=["subject", "s", "95 % interval", "original", "kept", *["notice"] * watched],
@@ -122,6 +122,12 @@ def _row(title: str, one: Outcome, verdict: Verdict) -> list[str]:
         f"{one.s.n_generated}" + ("" if one.elsewhere is None else f" + {one.elsewhere.n_generated}"),
         format_seconds(one.seconds),
     ]
+
+
+def _untaught(verdict: Verdict) -> list[tuple[str, Outcome]]:
+    if verdict.untaught is None:
+        return []
+    return [(f"{called(verdict.control_of)}, before any attack", verdict.untaught)]
 
 
 def _beside(one: Outcome, verdict: Verdict) -> tuple[Outcome | None, Finding | None]:

@@ -179,7 +179,7 @@ def verify_subject(
             beside, f"model-other-{aside.name}",
             None if notice is None else notice.of(aside.subject.class_noun), known,
         )  # fmt: skip
-    compared = controls(unprotected, outcomes, trials)
+    compared, untaught = controls(unprotected, outcomes, trials)
     quality = None
     if before is not None and measure_quality:
         quality = attacks.quality(target, before, subject.class_prompt, embedder, of_class, notice)
@@ -203,7 +203,7 @@ def verify_subject(
     }
     return Verdict(
         about, stick.references, stick.held_out, outcomes, left_out, clean, tuple(fidelities), quality,
-        notice, released, compared, "" if unprotected is None else unprotected.name, trials.failed,
+        notice, released, compared, "" if unprotected is None else unprotected.name, trials.failed, untaught,
     )  # fmt: skip
 
 

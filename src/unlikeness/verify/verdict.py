@@ -90,7 +90,8 @@ class Verdict:
     on the original model. notice: what was looked for, and released: the model before any attack, which is
     asked only then. controls: by attacker, what it gets where nothing protects, for those that did not learn
     the subject (`control`). control_of: what these attack, `ORIGINAL` or an unprotected subject's name; empty
-    if there is neither. failed: by attacker or control, why it gave no outcome; never that it did not learn.
+    if there is neither. untaught: what that model draws before any attack, if there are controls. failed: by
+    attacker or control, why it gave no outcome, which never means that it did not learn.
     """
 
     about: Mapping[str, Any]
@@ -106,6 +107,7 @@ class Verdict:
     controls: Mapping[str, Outcome] = field(default_factory=dict)
     control_of: str = ""
     failed: Mapping[str, str] = field(default_factory=dict)
+    untaught: Outcome | None = None
 
     def control(self, attacker: str) -> Outcome | None:
         """What this attacker gets where nothing protects; None if that was not tried."""
@@ -116,7 +118,10 @@ class Verdict:
     @property
     def findings(self) -> dict[str, Finding]:
         """What each attacker's outcome shows, by its name."""
-        return {one.attacker.name: finding(one, self.control(one.attacker.name)) for one in self.outcomes}
+        return {
+            one.attacker.name: finding(one, self.control(one.attacker.name), self.untaught)
+            for one in self.outcomes
+        }
 
     @property
     def kind(self) -> Kind:
