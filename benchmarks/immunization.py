@@ -25,7 +25,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from benchmarks import attacking, common, personalization, protection
-from benchmarks.immunization_rows import MAIN, ROWS, rows_of
+from benchmarks.immunization_rows import MAIN, ROWS, rows_of, settings_of
 from benchmarks.immunization_tables import (
     CLASS_PICTURES,
     OTHERS,
@@ -107,18 +107,19 @@ def cli(argv: Sequence[str] | None) -> None:
 
 @dataclass
 class Bench:
-    """The model, its judges and the results file."""
+    """The model, its judges and the results file. resumes: see `Maker`."""
 
     model: TextToImage
     judge: Judge
     results: common.Results
     seed: int
     quick: bool = False
+    resumes: bool = False
     strengths: Sequence[str] = ("gentle",)
     others: Sequence[str] = ("same class", "another class")
 
     def __post_init__(self) -> None:
-        self.maker = Maker(self.model, self.results, self.quick)
+        self.maker = Maker(self.model, self.results, self.quick, self.resumes)
         self.reader = classifier.load()
 
     def measure(self, row: str, who: Member, chosen: Sequence[Attacker]) -> None:
@@ -192,7 +193,7 @@ class Bench:
         )
         identity = [self.judge.embedder(x) for x in pictures]
         varied = diversity(identity[0], identity[1], seed=self.seed)
-        self._strip(pictures, noun, who)
+        self._strip(pictures, row, who)
         shown = protective_of(row, who, now, self.judge.reader)
         return {
             "fid": frechet_distance(seen, renders),
@@ -251,15 +252,15 @@ class Bench:
                 made.append(row)
         return made
 
-    def _strip(self, pictures: Sequence[Tensor], noun: str, who: Member) -> None:
-        strip = self.results.work / "pictures" / f"class-{noun}-{who.seed}.png"
+    def _strip(self, pictures: Sequence[Tensor], row: str, who: Member) -> None:
+        strip = self.results.work / "pictures" / f"class-{row}-{personalization.key_of(who)}.png"
         strip.parent.mkdir(parents=True, exist_ok=True)
         grid(torch.cat([x[:8] for x in pictures]), columns=8).save(strip)
 
 
 def pools(row: str) -> dict[str, str]:
     """The row's pools of words, as settings of verify; empty for most."""
-    settings = ROWS.get(row, ("", {}))[1]
+    settings = settings_of(row)[1]
     return {f"pool_{name}": settings[name] for name in ("identifiers", "templates") if name in settings}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from benchmarks.tried_rows import TRIED
 from unlikeness.errors import UsageError
 
 SCALE: dict[str, Any] = {
@@ -94,6 +95,7 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     "apdm-full": ("apdm", _FULL),
     "apdm-kept": ("apdm", {**_APDM, **_KEPT}),
     "divert": ("divert", _DIVERT),
+    "divert-tenth": ("divert", {**_DIVERT, "learning_rate": 3e-5}),
     "divert-gamma-0": ("divert", {**_DIVERT, "repulsion": 0.0}),
     "divert-no-l2p": ("divert", {**_UNET, "inner_steps": 0, "depth": 0}),
     "divert-not-kept": ("divert", {**_DIVERT, "preserve_weight": 0.0}),
@@ -134,6 +136,7 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
         "divert", {**_SMALL, "bystanders": 2, "bystanders_placed": 0.8, "behaviour": "target"},
     ),
     "target-often": ("divert", {**_OFTEN, "behaviour": "target"}),
+    "target-often-tenth": ("divert", {**_OFTEN, "learning_rate": 2e-5, "behaviour": "target"}),
     "target-often-start": ("divert", {**_OFTEN, "from_start": True, "behaviour": "target"}),
     "target-often-faster": ("divert", {**_OFTEN, "learning_rate": 3e-4, "behaviour": "target"}),
     "target-often-longer": ("divert", {**_OFTEN, "outer_steps": 1600, "behaviour": "target"}),
@@ -164,21 +167,31 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     "combined": ("combined", {**_APDM_AND, "behaviour": "target"}),
 }
 """By name: method and settings. APDM: shorter than published, as long as published, and holding what ours
-holds. Ours, with and without its parts, against attackers of whom none trains the text encoder, of these with
-every third attack one that is to succeed, against several kinds of attackers, and against LoRAs alone, with
-plain and with guided answers. The comparisons. APDM's ablations (its Tables 4 to 7), of half the length.
-PersGuard's behaviours as published, its retention (λ2 = 1 unless the name says another), and the same
-behaviours along simulated attacks (`divert`): with guided answers, the class held harder at high noise, and
-bystanders besides, of one subject, of one with the answers without words held, of that one with fewer
-bystanders, of half the length or with half batches, of these with places named more often, and then with a
-step after every gradient (also with more bystanders, a larger learning rate, or for twice the steps; and with
-the mark's errors counted more, alone or with a gradient before an attack's first step; or with an erasure led
-away from the class, and that gradient; or another class with that gradient), of one under words from pools
-(with and without a step after every gradient; and a mark, as before), of several; and without guidance. APDM
-and PersGuard in one run."""
+holds. Ours, at a tenth of its rate, with and without its parts, against attackers of whom none trains the
+text encoder, of these with every third attack one that is to succeed, against several kinds of attackers, and
+against LoRAs alone, with plain and with guided answers. The comparisons. APDM's ablations (its Tables 4 to
+7), of half the length. PersGuard's behaviours as published, its retention (λ2 = 1 unless the name says
+another), and the same behaviours along simulated attacks (`divert`): with guided answers, the class held
+harder at high noise, and bystanders besides, of one subject, of one with the answers without words held, of
+that one with fewer bystanders, of half the length or with half batches, of these with places named more
+often, and then with a step after every gradient (also with more bystanders, a larger learning rate, or for
+twice the steps; and with the mark's errors counted more, alone or with a gradient before an attack's first
+step; or with an erasure led away from the class, and that gradient; or another class with that gradient), of
+one under words from pools (with and without a step after every gradient; and a mark, as before), of several;
+and without guidance. APDM and PersGuard in one run."""
 
 MAIN = ("none", "apdm", "divert", "adversarial", "imma")
 """The rows that are measured unless others are asked for."""
+
+
+def settings_of(row: str) -> tuple[str, dict[str, Any]]:
+    """Method and settings of a row; ("", {}) for "none". Of a row that a search tries too, and of each with
+    another number of outer steps, as in "apdm@400". UsageError for an unknown one."""
+    name, at, steps = row.partition("@")
+    method, settings = {"none": ("", {}), **ROWS, **TRIED}.get(name, (None, {}))
+    if method is None or (at and not steps.isdecimal()):
+        raise UsageError(f"{row} is no row; there are {', '.join((*ROWS, *TRIED))}, also as ROW@STEPS")
+    return method, {**settings, "outer_steps": int(steps)} if at else settings
 
 
 def rows_of(text: str, *, original: bool = True) -> list[str]:

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from benchmarks import attacking, common, personalization
-from benchmarks.immunization_rows import ROWS, SCALE
+from benchmarks.immunization_rows import SCALE, settings_of
 from benchmarks.judging import TRAINING, Counts, Judge, Reader, toybox_judge
 from unlikeness import immunize
 from unlikeness.diffusion import TextToImage
@@ -77,7 +77,7 @@ def protective_of(
 ) -> Tensor | None:
     """[B] of bool: which pictures of `who` show the row's protective output, that of `protected` if the two
     differ; None for a row that has none."""
-    settings = ROWS.get(row, ("", {}))[1]
+    settings = settings_of(row)[1]
     if "behaviour" not in settings:
         return None
     return protective(
@@ -128,11 +128,16 @@ def _passes(
 
 @dataclass
 class Maker:
-    """Makes the rows of `ROWS` from one model. What is made lies in a file that all benchmarks share."""
+    """Makes rows from one model. What is made lies in a file that all benchmarks share.
+
+    resumes: a row with more outer steps goes on from where one with fewer ended, if nothing else differs and
+    its settings depend on no end; the state stays beside what is made.
+    """
 
     model: TextToImage
     results: common.Results
     quick: bool = False
+    resumes: bool = False
 
     def __post_init__(self) -> None:
         self.priors = attacking.Priors(self.model)
@@ -142,23 +147,27 @@ class Maker:
         """The row's model for this subject; what it took is a cell of the results."""
         if row == "none":
             return self.model
-        method, settings = ROWS[row]
+        method, settings = settings_of(row)
         values = self.values(settings, [who])
-        name = f"{row}-{personalization.key_of(who)}"
-        file = self.file(name, {**values, "method": method, "subjects": [who.seed]})
+        decides = {**values, "method": method, "subjects": [who.seed]}
+        file = self.file(f"{row}-{personalization.key_of(who)}", decides)
         if not file.exists():
-            self.run(self.model, [who], immunize.create(method, values), file)
+            made, state = immunize.create(method, values), None
+            if self.resumes and not (made.settings.fall or made.settings.bystanders_from):
+                del decides["outer_steps"]
+                state = self.file(f"{method}-{personalization.key_of(who)}", decides, ".state")
+            self.run(self.model, [who], made, file, state)
         self.results.cell(f"{row}/{personalization.key_of(who)}/made", lambda: what_it_took(file))
         return self.opened(file)
 
-    def file(self, name: str, decides: Mapping[str, Any]) -> Path:
+    def file(self, name: str, decides: Mapping[str, Any], end: str = ".safetensors") -> Path:
         """Where a model lies: in a folder of all that decides what it is, under a name for its code. With
         --keep that of other code will do."""
         text = json.dumps({**decides, "quick": self.quick}, sort_keys=True)
         digest = hashlib.sha256(text.encode()).hexdigest()[:12]
         folder = common.RUNS / "immunized" / common.model_digest(self.model) / f"{name}-{digest}"
-        file = folder / f"{common.code_digest(*ENGINE)}.safetensors"
-        made = sorted(folder.glob("*.safetensors"), key=lambda one: one.stat().st_mtime)
+        file = folder / f"{common.code_digest(*ENGINE)}{end}"
+        made = sorted(folder.glob(f"[!.]*{end}"), key=lambda one: one.stat().st_mtime)
         return made[-1] if made and self.results.keep and not file.exists() else file
 
     def opened(self, file: Path) -> TextToImage:
@@ -173,12 +182,16 @@ class Maker:
         if "target" in str(values.get("behaviour")):
             values["target_noun"] = ",".join(target_of(who) for who in cast)
         if self.quick:
-            values |= {"outer_steps": 1, "inner_steps": 1, "depth": 0, "class_images": 5, "class_steps": 2}
+            steps = min(values["outer_steps"], 2) if self.resumes else 1
+            values |= {"outer_steps": steps, "inner_steps": 1, "depth": 0}
+            values |= {"class_images": 5, "class_steps": 2}
         return values
 
-    def run(self, model: TextToImage, cast: Sequence[Member], made: Defence, file: Path) -> None:
+    def run(
+        self, model: TextToImage, cast: Sequence[Member], made: Defence, file: Path, kept: Path | None = None
+    ) -> None:
         """Immunize `model` against all of `cast`, and write its U-Net in half precision, as it would be
-        published, and with it what it took."""
+        published, and with it what it took. kept: where the state of the training is to stay."""
         subjects, began = [who.subject(TRAINING) for who in cast], time.perf_counter()
         priors = {}
         for noun in sorted({who.class_noun for who in cast}):
@@ -188,7 +201,8 @@ class Maker:
         losses: list[float] = []
         passes = _passes(model, made, cast, self.model)
         file.parent.mkdir(parents=True, exist_ok=True)
-        state = file.with_suffix(".checkpoint")
+        state = kept or file.with_suffix(".checkpoint")
+        state.parent.mkdir(parents=True, exist_ok=True)
         released = immunize.immunize(
             model, subjects, made, original=self.model, prompts=captions(), general=self.general(),
             priors=priors, checkpoint=state, after=lambda _, loss: losses.append(loss),
@@ -203,7 +217,8 @@ class Maker:
         part = file.with_name(f".{file.name}.part")
         save_file(weights, part, metadata={"took": json.dumps(took)})
         part.replace(file)
-        state.unlink(missing_ok=True)
+        if kept is None:
+            state.unlink(missing_ok=True)
 
     def general(self) -> Posterior:
         """The original's pictures of `captions`, drawn once."""
