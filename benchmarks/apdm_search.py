@@ -143,7 +143,7 @@ def score(cells: Mapping[str, common.Cell], row: str, cast: Sequence[Member]) ->
         found = of_subject(cells, row, who)
         if not found["attacked"]:
             return float("inf") if found["quality"] is None else 10 + cost_of_class(found["quality"])
-        s = [one["s"] + 1 - one.get("protective", 1.0) for one in found["attacked"].values()]
+        s = [float(one["s"] + 1 - one.get("protective", 1.0)) for one in found["attacked"].values()]
         parts.append(sum(s) / len(s) + cost_of_class(found["quality"]))
     return sum(parts) / len(parts)
 

@@ -26,7 +26,7 @@ BENCHMARKS = (
     "toybox_quality", "personalization", "protection", "other_attackers", "frozen_loss", "photographs",
     "rid_ablation", "rid_ways", "rid_speed", "rid_int8", "sd_memory", "hostile",
     "attack_floor", "immunization", "drift_curve", "drift_parts", "many_subjects", "retention",
-    "immunize_cost", "immunize_cost_sd", "immunization_tuning",
+    "immunize_cost", "immunize_cost_sd", "immunization_tuning", "apdm_search",
 )  # fmt: skip
 FLAGS = {
     "immunize_cost_sd": ("immunize_cost", " --size sd"),

@@ -76,7 +76,9 @@ def _backdoors(behaviour: str) -> dict[str, Row]:
         {"learning_rate": 1e-4, "retention_weight": 1.0, "at_training_prompt": False},
         {"learning_rate": 3e-5, "retention_weight": 3.0, "class_weight": 0.3},
     ]
-    return {f"{behaviour}-{i}": _persguard(behaviour, **one) for i, one in enumerate(tried, start=1)}
+    return {
+        f"persguard-{behaviour}-{i}": _persguard(behaviour, **one) for i, one in enumerate(tried, start=1)
+    }
 
 
 BACKDOORS = {behaviour: _backdoors(behaviour) for behaviour in ("pattern", "erasure", "target")}
