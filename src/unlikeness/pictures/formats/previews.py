@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import struct
 
-__all__ = ["CREDENTIALS", "NOTE", "exif_without", "resources_without"]
+from unlikeness.pictures.budget import spend
+
+__all__ = ["CREDENTIALS", "NOTE", "check_exif", "exif_without", "resources_without"]
 
 NOTE = "embedded thumbnail left out, it shows the picture unprotected"
 CREDENTIALS = "content credentials left out, they sign the old pixels"
@@ -24,12 +26,38 @@ _THUMBNAILS = (0x0409, 0x040C)
 """Image resources of Photoshop 4, and of 5 and later."""
 
 
+_NUMBER_BYTES = 40
+"""What a number of a tuple takes in memory."""
+_TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
+
+
+def check_exif(data: bytes) -> None:
+    """Refuse an EXIF block whose first directory makes its reader, Pillow, copy more than there is.
+
+    Raises Unusable where the file's budget ends.
+    """
+    base = 6 if data[:5] == b"Exif\0" else 0
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(data[base : base + 4])
+    if order is None:
+        return
+    try:
+        end = _end(data, base, base + 4, order)
+        (at,) = struct.unpack_from(order + "I", data, base + 4)
+        for entry in range(base + at + 2, end, 12):
+            _, kind, count, start = struct.unpack_from(order + "HHII", data, entry)
+            size = _TYPE_BYTES.get(kind, 0) * count
+            spend(entries=1, copied=max(min(size, len(data) - base - start), 0) if size > 4 else 0)
+    except struct.error:  # it leads out of the block, where nothing is
+        return
+
+
 def exif_without(data: bytes) -> bytes:
     """An EXIF block, with or without its "Exif" prefix, without thumbnail; `data` itself if it has none."""
     base = 6 if data[:5] == b"Exif\0" else 0
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(data[base : base + 4])
     if order is None:
         return data
+    check_exif(data)
     try:
         link = _end(data, base, base + 4, order)
         (to,) = struct.unpack_from(order + "I", data, link)
@@ -38,6 +66,7 @@ def exif_without(data: bytes) -> bytes:
         cleaned = bytearray(data)
         cleaned[link : link + 4] = bytes(4)
         for start, length in _extents(data, base, link, order):
+            spend(copied=length)
             cleaned[start : start + length] = bytes(length)
     except struct.error:  # it leads out of the block, where nothing is
         return data
@@ -58,13 +87,18 @@ def _extents(data: bytes, base: int, link: int, order: str) -> list[tuple[int, i
     """
     end = _end(data, base, link, order)
     (at,) = struct.unpack_from(order + "I", data, link)
-    found = {}
+    places = {}
     for entry in range(base + at + 2, end, 12):
+        spend(entries=1)
         tag, kind, count, value = struct.unpack_from(order + "HHII", data, entry)
         if tag in (_OFFSET, _LENGTH, _STRIPS, _STRIP_LENGTHS) and kind in (3, 4):
             size = 2 if kind == 3 else 4
             place = entry + 8 if count * size <= 4 else base + value
-            found[tag] = struct.unpack_from(f"{order}{count}{'H' if kind == 3 else 'I'}", data, place)
+            places[tag] = f"{order}{count}{'H' if kind == 3 else 'I'}", count, place
+    found = {}
+    for tag, (code, count, place) in places.items():
+        spend(copied=_NUMBER_BYTES * min(count, len(data)))
+        found[tag] = struct.unpack_from(code, data, place)
     compressed = zip(found.get(_OFFSET, ()), found.get(_LENGTH, ()), strict=False)
     plain = zip(found.get(_STRIPS, ()), found.get(_STRIP_LENGTHS, ()), strict=False)
     extents = [(base + s, n) for s, n in compressed if data[base + s : base + s + 2] == b"\xff\xd8"]
@@ -74,8 +108,9 @@ def _extents(data: bytes, base: int, link: int, order: str) -> list[tuple[int, i
 
 def resources_without(data: bytes) -> bytes:
     """Photoshop's image resources without thumbnails; `data` itself if it has none or is cut off."""
-    kept, at = b"", 0
+    kept, at = [], 0
     while data[at : at + 4] == b"8BIM" and at + 12 <= len(data):
+        spend(entries=1)
         name = data[at + 6] + 1
         head = 6 + name + name % 2
         if at + head + 4 > len(data):
@@ -85,7 +120,8 @@ def resources_without(data: bytes) -> bytes:
         if at + head + 4 + length > len(data):
             return data
         if int.from_bytes(data[at + 4 : at + 6], "big") not in _THUMBNAILS:
-            kept += data[at:end]
+            kept.append(data[at:end])
         at = end
-    kept += data[at:]
-    return data if len(kept) == len(data) else kept
+    kept.append(data[at:])
+    shorter = b"".join(kept)
+    return data if len(shorter) == len(data) else shorter

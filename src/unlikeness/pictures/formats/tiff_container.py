@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import BinaryIO, Literal
 
+from unlikeness.pictures.budget import spend
 from unlikeness.pictures.formats.base import Unusable
 
 __all__ = ["Directory", "Order", "Tag", "numbers_tag", "read_directories", "write_directory"]
@@ -40,6 +41,8 @@ _SIZES = {
 _NUMBERS = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 13: "I", 16: "Q", 17: "q", 18: "Q"}
 _POINTERS = frozenset({34665, 34853, 40965})
 _MAX_TAGS, _MAX_PAGES, _MAX_DEPTH = 4096, 64, 3
+_NUMBER_BYTES = 40
+"""What a number of a tuple takes in memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +67,15 @@ class Directory:
         tag = self.tags.get(number)
         if tag is None or tag.kind not in _NUMBERS:
             return tuple(default)
+        spend(copied=_NUMBER_BYTES * tag.count)
         return struct.unpack(f"{self.order}{tag.count}{_NUMBERS[tag.kind]}", tag.value)
 
     def number(self, number: int, default: int) -> int:
         """A tag's first whole number."""
-        return next(iter(self.numbers(number)), default)
+        tag = self.tags.get(number)
+        if tag is None or tag.kind not in _NUMBERS or not tag.count:
+            return default
+        return int(struct.unpack_from(self.order + _NUMBERS[tag.kind], tag.value)[0])
 
 
 def numbers_tag(order: Order, values: Sequence[int], *, short: bool = False) -> Tag:
@@ -84,10 +91,9 @@ def read_directories(data: bytes) -> list[Directory]:
     try:
         (at,) = struct.unpack_from(order + "Q", data, 8) if big else struct.unpack_from(order + "I", data, 4)
         pages: list[Directory] = []
-        seen: set[int] = set()
-        while at and at not in seen and len(pages) < _MAX_PAGES:
-            seen.add(at)
-            directory, at = _read(data, at, order, big, 0)
+        reader = _Reader(data, order, big)
+        while at and at not in reader.seen and len(pages) < _MAX_PAGES:
+            directory, at = reader.read(at, 0)
             pages.append(directory)
     except struct.error as error:
         raise Unusable(
@@ -96,33 +102,56 @@ def read_directories(data: bytes) -> list[Directory]:
     return pages
 
 
-def _read(data: bytes, at: int, order: Order, big: bool, depth: int) -> tuple[Directory, int]:
-    """The directory at `at` and the offset of the next one."""
-    count_code, entry_code, inline = ("Q", "HHQ8s", 8) if big else ("H", "HHI4s", 4)
-    (count,) = struct.unpack_from(order + count_code, data, at)
-    at += struct.calcsize(order + count_code)
-    if count > _MAX_TAGS:
-        raise Unusable("it is damaged (its directory makes no sense); copy or export it again")
-    directory = Directory(order)
-    for _ in range(count):
-        number, kind, values, raw = struct.unpack_from(order + entry_code, data, at)
-        at += struct.calcsize(order + entry_code)
-        size = _SIZES.get(kind, 0) * values
-        if size > inline:
-            (start,) = struct.unpack(order + ("Q" if big else "I"), raw)
-            raw = data[start : start + size]
-        if kind not in _SIZES or len(raw) < size:
-            continue  # a value out of the file: what needs it will say so
-        sub = None
-        if number in _POINTERS and depth < _MAX_DEPTH and kind in _NUMBERS and values == 1:
-            try:
-                (start,) = struct.unpack(order + _NUMBERS[kind], raw[:size])
-                sub, _ = _read(data, start, order, big, depth + 1)
-            except (struct.error, Unusable):
-                continue
-        directory.tags[number] = Tag(kind, values, raw[:size], sub)
-    (following,) = struct.unpack_from(order + ("Q" if big else "I"), data, at) if at < len(data) else (0,)
-    return directory, following
+class _Senseless(Unusable):
+    """What is no directory is read as one."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    """Reads each directory of a file once."""
+
+    data: bytes
+    order: Order
+    big: bool
+    seen: set[int] = field(default_factory=set)
+    """Where directories begin that have been read, or are being read."""
+
+    def read(self, at: int, depth: int) -> tuple[Directory, int]:
+        """The directory at `at` and the offset of the next one."""
+        self.seen.add(at)
+        data, order, big = self.data, self.order, self.big
+        count_code, entry_code, inline = ("Q", "HHQ8s", 8) if big else ("H", "HHI4s", 4)
+        (count,) = struct.unpack_from(order + count_code, data, at)
+        at += struct.calcsize(order + count_code)
+        if count > _MAX_TAGS:
+            raise _Senseless("it is damaged (its directory makes no sense); copy or export it again")
+        directory = Directory(order)
+        for _ in range(count):
+            number, kind, values, raw = struct.unpack_from(order + entry_code, data, at)
+            at += struct.calcsize(order + entry_code)
+            size = _SIZES.get(kind, 0) * values
+            if size > inline:
+                (start,) = struct.unpack(order + ("Q" if big else "I"), raw)
+                raw = data[start : start + size]
+            spend(entries=1, copied=len(raw))
+            if kind not in _SIZES or len(raw) < size:
+                continue  # a value out of the file: what needs it will say so
+            sub = None
+            if number in _POINTERS and depth < _MAX_DEPTH and kind in _NUMBERS and values == 1:
+                try:
+                    sub = self._pointed(raw[:size], kind, depth)
+                except (struct.error, _Senseless):
+                    continue
+            directory.tags[number] = Tag(kind, values, raw[:size], sub)
+        (following,) = struct.unpack_from(order + ("Q" if big else "I"), data, at) if at < len(data) else (0,)
+        return directory, following
+
+    def _pointed(self, raw: bytes, kind: int, depth: int) -> Directory:
+        """The directory that a tag points to. Raises Unusable where it was read already."""
+        (start,) = struct.unpack(self.order + _NUMBERS[kind], raw)
+        if start in self.seen:
+            raise Unusable("it is damaged (its directories lead in a circle); copy or export it again")
+        return self.read(start, depth + 1)[0]
 
 
 def write_directory(directory: Directory, target: BinaryIO) -> int:

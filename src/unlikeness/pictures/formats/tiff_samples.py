@@ -13,6 +13,8 @@ from unlikeness.pictures.formats.tiff_container import Directory, Order
 
 __all__ = ["is_predicted", "read_samples"]
 
+_SHARED = 16 << 20
+"""Bytes that may be used again beyond once: some programs store equal tiles once."""
 _PREDICTING = LOSSLESS - {NONE, PACKBITS}
 
 
@@ -39,6 +41,9 @@ def read_samples(data: bytes, page: Directory, channels: int, bits: int) -> Pixe
         sizes = (len(data) - starts[0],)
     if len(starts) < across * down * planes or len(sizes) < len(starts):
         raise Unusable("it is damaged (pixels are missing); copy or export it again")
+    held = sum(max(min(size, len(data) - at), 0) for at, size in zip(starts, sizes, strict=False))
+    if held > 2 * len(data) + _SHARED:
+        raise Unusable("it is damaged (its strips or tiles overlap); copy or export it again")
     dtype = np.dtype(f"u{bits // 8}")
     depth = 1 if planar else channels
     pixels: Pixels = np.empty((height, width, channels), dtype)

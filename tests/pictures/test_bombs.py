@@ -1,0 +1,174 @@
+"""Small files that are built to cost minutes or gigabytes are refused, or read, within a second."""
+
+from __future__ import annotations
+
+import io
+import struct
+import time
+import zlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+from tests.pictures.makers import image
+
+from unlikeness.pictures.budget import Budget, grant_pixels, spend
+from unlikeness.pictures.reading import decode_file
+from unlikeness.pictures.unusable import Unusable
+
+SECONDS = 2.0
+"""Of computing, for any file here: ten times what the slowest needs."""
+TOO_MUCH = "more metadata than any camera writes"
+CIRCLE = "lead in a circle"
+
+Entry = tuple[int, int, int, int]
+
+
+def opened(data: bytes, path: Path) -> str:
+    """What is said of a file with these bytes, empty if it is opened; in a bounded time."""
+    path.write_bytes(data)
+    began = time.process_time()
+    try:
+        decode_file(path, 210_000_000)
+    except Unusable as reason:
+        said = str(reason)
+    else:
+        said = ""
+    assert time.process_time() - began < SECONDS
+    return said
+
+
+# TIFF and EXIF ----------------------------------------------------------------------------------------------
+
+GREY = [(256, 4, 1, 1), (257, 4, 1, 1), (258, 3, 1, 8), (259, 3, 1, 1), (262, 3, 1, 1), (277, 3, 1, 1),
+        (278, 4, 1, 1), (273, 4, 1, 8), (279, 4, 1, 1)]  # fmt: skip
+"""One grey pixel: the file's byte 8."""
+
+
+def directory(entries: Sequence[Entry], following: int = 0) -> bytes:
+    told = b"".join(struct.pack("<HHII", *entry) for entry in sorted(entries))
+    return struct.pack("<H", len(entries)) + told + struct.pack("<I", following)
+
+
+def tiff(entries: Sequence[Entry], rest: bytes = b"", following: int = 0, grey: Sequence[Entry] = GREY) -> bytes:
+    """A file whose directory is at 16, and `rest` behind it."""
+    return b"II*\0\x10\0\0\0" + bytes(8) + directory([*grey, *entries], following) + rest
+
+
+def behind(count: int) -> int:
+    """Where `rest` begins in a file of so many entries."""
+    return 16 + 2 + 12 * (len(GREY) + count) + 4
+
+
+def stripped(compression: int, strip: bytes, rows: int = 4_000) -> bytes:
+    """A picture whose every row is a strip, all at the same place."""
+    where = behind(0)
+    grey = [(256, 4, 1, 1000), (257, 4, 1, rows), (258, 3, 1, 8), (259, 3, 1, compression), (262, 3, 1, 1),
+            (277, 3, 1, 1), (278, 4, 1, 1), (273, 4, rows, where), (279, 4, rows, where + 4 * rows)]  # fmt: skip
+    starts = struct.pack("<I", where + 8 * rows) * rows
+    return tiff([], starts + struct.pack("<I", len(strip)) * rows + strip, grey=grey)
+
+
+def exif_of(entries: Sequence[Entry], size: int = 60_000) -> bytes:
+    return b"Exif\0\0II*\0\x08\0\0\0" + directory(entries) + bytes(size)
+
+
+TIFFS: dict[str, tuple[Callable[[], bytes], str]] = {
+    "exif-to-itself": (lambda: tiff([(34665, 4, 1, 16)] * 150), CIRCLE),
+    "gps-to-itself": (lambda: tiff([(34853, 4, 1, 16)] * 4_000), CIRCLE),
+    "two-that-point-at-each-other": (
+        lambda: tiff([(34665, 4, 1, behind(1))], directory([(34853, 4, 1, 16)] * 4_000)), CIRCLE,
+    ),
+    "exif-to-itself-below": (
+        lambda: tiff([(34665, 4, 1, behind(1))], directory([(34853, 4, 1, behind(1))])), CIRCLE,
+    ),
+    "next-is-itself": (lambda: tiff([], following=16), ""),
+    "subifds-to-itself": (lambda: tiff([(330, 4, 1, 16)] * 4_000), ""),
+    "spanning-tags": (lambda: tiff([(65000 + i % 500, 7, 2_000_000, 8) for i in range(4_000)], bytes(2_000_000)),
+                      TOO_MUCH),
+    "many-numbers": (lambda: tiff([], bytes(8_000_000),
+                                  grey=[*GREY[:-2], (273, 1, 7_999_999, 16), (279, 1, 7_999_999, 16)]), TOO_MUCH),
+    "strips-plain": (lambda: stripped(1, bytes(100_000)), "overlap"),
+    "strips-lzw": (lambda: stripped(5, bytes(100_000)), "overlap"),
+    "strips-deflate": (lambda: stripped(8, zlib.compress(bytes(1000)) + bytes(100_000)), "overlap"),
+    "strips-packbits": (lambda: stripped(32773, bytes(100_000)), "overlap"),
+    "photoshop": (lambda: tiff([(34377, 7, len(RESOURCES), behind(1))], RESOURCES), TOO_MUCH),
+}  # fmt: skip
+RESOURCES = (b"8BIM\x04\x0c\0\0\0\0\0\0" + b"8BIM\x03\xed\0\0\0\0\0\0") * 80_000
+
+
+@pytest.mark.parametrize("name", TIFFS)
+def test_tiff(name: str, tmp_path: Path) -> None:
+    make, said = TIFFS[name]
+    assert said in opened(make(), tmp_path / "a.tif")
+
+
+def test_equal_tiles_may_be_stored_once(tmp_path: Path) -> None:
+    assert opened(stripped(8, zlib.compress(bytes(1000)), rows=500), tmp_path / "a.tif") == ""
+
+
+EXIFS = {
+    "strips": [(0x0111, 3, 30_000, 8)] * 4_900,
+    "spanning": [(0x9000 + i % 99, 7, 60_000, 8) for i in range(4_900)],
+    "to-itself": [(0x8769, 4, 1, 8)] * 4_900,
+}
+"""Directories that reach far over their block."""
+
+
+def exif_blocks(name: str) -> bytes:
+    """A block, with a second directory like the first."""
+    first = directory(EXIFS[name], 8 + len(directory(EXIFS[name])))
+    return (b"Exif\0\0II*\0\x08\0\0\0" + first + first)[:65_000]
+
+
+@pytest.mark.parametrize("name", EXIFS)
+def test_exif(name: str, tmp_path: Path) -> None:
+    """In every format that holds it, once and many times."""
+    block = exif_blocks(name)
+    plain = jpeg()
+    segment = b"\xff\xe1" + struct.pack(">H", len(block) + 2) + block
+    said = opened(plain[:2] + segment * 25 + plain[2:], tmp_path / "a.jpg")
+    assert said in ("", f"it holds {TOO_MUCH}; export it again without metadata")
+    opened(png((b"eXIf", block[6:] + bytes(8_000_000))), tmp_path / "a.png")
+    opened(png(*[(b"eXIf", block[6:])] * 50), tmp_path / "b.png")
+    opened(webp(block[6:] + bytes(8_000_000)), tmp_path / "a.webp")
+
+
+def jpeg(**options: object) -> bytes:
+    file = io.BytesIO()
+    image("RGB").save(file, "JPEG", **options)
+    return file.getvalue()
+
+
+def png(*chunks: tuple[bytes, bytes]) -> bytes:
+    """A picture with these chunks in front of its pixels."""
+    file = io.BytesIO()
+    image("RGB").save(file, "PNG")
+    data = file.getvalue()
+    told = b"".join(
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        for kind, body in chunks
+    )
+    return data[:33] + told + data[33:]
+
+
+def webp(exif: bytes) -> bytes:
+    file = io.BytesIO()
+    image("RGB").save(file, "WEBP", lossless=True, exif=exif)
+    return file.getvalue()
+
+
+# The budget -------------------------------------------------------------------------------------------------
+
+
+def test_budget() -> None:
+    spend(entries=10**9, copied=10**12)  # no budget is active: files of our own
+    granted: list[int] = []
+    with Budget(100, granted.append).active():
+        spend(entries=1000, copied=1000)
+        grant_pixels(7)
+        with pytest.raises(Unusable, match=TOO_MUCH):
+            spend(copied=100 << 20)
+    with Budget(0).active(), pytest.raises(Unusable, match=TOO_MUCH):
+        spend(entries=10**6)
+    assert granted == [7]
