@@ -273,7 +273,7 @@ def test_an_index_of_another_form_is_refused(tmp_path: Path) -> None:
     for wrong, said in (
         ({"vae": []}, "has no vae/ folder"),
         ({"unet": ["diffusers", 3]}, "has no unet/ folder"),
-        ({"scheduler": ["diffusers", "logging"]}, "is a logging, which this diffusers does not have"),
+        ({"scheduler": ["diffusers", "logging"]}, "is a diffusers.logging, which is never loaded"),
         ({"scheduler": ["diffusers", "AutoencoderKL"]}, "the scheduler of model"),
         ({"../secret": ["diffusers", "AutoencoderKL"]}, "has a part '../secret', which is no name"),
     ):

@@ -1,31 +1,37 @@
-"""A diffusers folder read into its components.
+"""A diffusers folder read into its components, as a stranger's: nothing in it is run or believed.
+
+1. `known.py`: model_index.json may name known classes only.
+2. `configs.py`, `tokens.py`: every setting is in bounds.
+3. `building.py`: every weight has the shape that its configuration asks for, before memory is taken.
+4. `trial.py`: the parts fit together.
 
 Weights are read from safetensors, single or sharded, in the plain or a variant's name. Where a folder holds
-nothing but pickles they are read with `torch.load(weights_only=True)`, which diffusers and transformers
-hard-wire: tensors only, never code.
+nothing but pickles they are read with `torch.load(weights_only=True)`: tensors only, never code.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
 
+from unlikeness.diffusion.building import build, fill, read_weights, sentence
+from unlikeness.diffusion.configs import read_config
 from unlikeness.diffusion.family import FAMILIES, Family
+from unlikeness.diffusion.known import read_index, read_object
 from unlikeness.diffusion.quiet import quiet
-from unlikeness.diffusion.weights import choose_weights
+from unlikeness.diffusion.tokens import check_tokenizer, load_tokenizer
+from unlikeness.diffusion.trial import check_scheduler
 from unlikeness.errors import UnlikenessError, UsageError
+from unlikeness.foreign import UnreadableError, check_file
 
-__all__ = ["Components", "load_folder"]
+__all__ = ["Components", "load_folder", "load_scheduler"]
 
-_DAMAGE = (RuntimeError, TypeError, ValueError, UnpicklingError)
-_NEEDED = ("vae", "unet", "text_encoder", "tokenizer", "scheduler")
+_NETWORKS = ("vae", "unet", "text_encoder")
+_COPIED = ("README.md", "immunization.json")
+"""Files that a later step reads: whether they can be is told before anything long."""
 
 
 @dataclass(frozen=True)
@@ -46,123 +52,75 @@ def load_folder(folder: Path, *, dtype: torch.dtype) -> Components:
     """Load a Stable Diffusion 1.x or 2.x diffusers folder on the CPU.
 
     Raises UsageError if it is no such folder, naming what is missing; UnlikenessError if a file of it is
-    damaged.
+    damaged, out of bounds, or does not fit the others.
     """
-    index = _read_json(folder / "model_index.json", folder)
-    kind = str(index.get("_class_name"))
-    if kind not in FAMILIES:
-        raise UsageError(
-            f"model {folder} is a {kind}, which is not supported; give one of {', '.join(FAMILIES)}"
-        )
-    for name in index:
-        if not name.isidentifier():  # they become names of folders
-            raise UsageError(f"model {folder} has a part {name!r}, which is no name; fetch or save it again")
-    for name in _NEEDED:
-        if not _is_pair(index.get(name)) or not (folder / name).is_dir():
-            raise UsageError(
-                f"model {folder} has no {name}/ folder, so it is no complete diffusers model; "
-                "fetch or save it again"
-            )
-    half = dtype in (torch.float16, torch.bfloat16)
+    index = read_index(folder)
+    family = FAMILIES[index.kind]
+    guidance = _default_guidance(folder, family)
+    _check_copied(folder)
+    configs = {name: read_config(folder, name, "config.json", index.classes[name]) for name in _NETWORKS}
     with quiet():
-        vae = _model(folder, "vae", index["vae"], ("AutoencoderKL", "AutoencoderTiny"), half)
-        unet = _model(folder, "unet", index["unet"], ("UNet2DConditionModel",), half)
-        text_encoder = _model(folder, "text_encoder", index["text_encoder"], ("CLIPTextModel",), half)
-        tokenizer = _plain(folder, "tokenizer", ["transformers", "CLIPTokenizer"])
-        scheduler = _plain(folder, "scheduler", index["scheduler"])
-    if not hasattr(scheduler, "set_timesteps"):
-        raise UsageError(
-            f"the scheduler of model {folder} is a {type(scheduler).__name__}, which is none; "
-            "fetch or save it again"
-        )
-    if unet.config.in_channels != vae.config.latent_channels:
-        raise UsageError(
-            f"model {folder} has a U-Net of {unet.config.in_channels} input channels for latents of "
-            f"{vae.config.latent_channels} (an inpainting or depth model?); give its text-to-image relative"
-        )
-    own = folder / "unlikeness.json"
-    extra = _read_json(own, folder) if own.is_file() else {}
-    family = FAMILIES[kind]
+        scheduler = load_scheduler(folder, index.classes["scheduler"])
+        tokenizer = load_tokenizer(folder)
+        networks: dict[str, Any] = {
+            name: build(index.classes[name], config, f"the {name} of model {folder}")
+            for name, config in configs.items()
+        }
+        _check_together(folder, networks, tokenizer, scheduler)
+        half = dtype in (torch.float16, torch.bfloat16)
+        for name, network in networks.items():
+            fill(network, read_weights(folder, name, half=half), f"the {name} of model {folder}")
     return Components(
-        family, vae, unet, text_encoder, tokenizer, scheduler,
-        carried={name: value for name, value in index.items() if name not in _NEEDED},
-        default_guidance=float(extra.get("default_guidance", family.default_guidance)),
+        family, **networks, tokenizer=tokenizer, scheduler=scheduler, carried=index.carried,
+        default_guidance=guidance,
     )  # fmt: skip
 
 
-def _is_pair(entry: object) -> bool:
-    """[library, class], both by name."""
-    return isinstance(entry, list) and len(entry) == 2 and all(isinstance(word, str) for word in entry)
-
-
-def _read_json(path: Path, folder: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UsageError(
-            f"{folder} is no diffusers model: it has no {path.name}; give the folder that holds that file"
-        ) from error
-    except (OSError, ValueError) as error:
-        raise UnlikenessError(f"{path} cannot be read ({error}); fetch or save the model again") from error
-    if not isinstance(content, dict):
-        raise UnlikenessError(f"{path} is not a JSON object; fetch or save the model again")
-    return content
-
-
-def _class(folder: Path, name: str, entry: list[Any], allowed: tuple[str, ...]) -> Any:
-    library, kind = entry[0], entry[1]
-    if allowed and kind not in allowed:
-        raise UsageError(f"the {name} of model {folder} is a {kind}; supported: {', '.join(allowed)}")
-    if library not in ("diffusers", "transformers"):
-        raise UsageError(f"the {name} of model {folder} is custom code of {library!r}, which is never run")
+def load_scheduler(folder: Path, kind: str) -> Any:
+    """The scheduler of class `kind` in a model's folder. UnlikenessError for settings out of bounds."""
     import diffusers
-    import transformers
 
-    module: Any = diffusers if library == "diffusers" else transformers
-    found = getattr(module, kind, None)
-    if not (isinstance(found, type) and hasattr(found, "from_pretrained")):
-        raise UsageError(f"the {name} of model {folder} is a {kind}, which this {library} does not have")
-    return found
+    config = read_config(folder, "scheduler", "scheduler_config.json", kind, scheduler=True)
+    with sentence(f"the scheduler of model {folder}"):
+        return getattr(diffusers, kind).from_config({**config, "_class_name": kind})
 
 
-def _model(folder: Path, name: str, entry: list[Any], allowed: tuple[str, ...], half: bool) -> Any:
-    weights = choose_weights([file.name for file in (folder / name).iterdir()], half=half)
-    if weights is None:
-        raise UsageError(f"model {folder} has no weights in {name}/ (*.safetensors); fetch or save it again")
-    kind = _class(folder, name, entry, allowed)
-    with _reading(folder, name):
-        module, info = kind.from_pretrained(
-            str(folder),
-            subfolder=name,
-            variant=weights.variant,
-            use_safetensors=weights.format == "safetensors",
-            local_files_only=True,
-            output_loading_info=True,
+def _check_together(folder: Path, networks: dict[str, Any], tokenizer: Any, scheduler: Any) -> None:
+    """UnlikenessError unless the parts belong together; UsageError for an inpainting or depth model."""
+    vae, unet, text = (networks[name].config for name in _NETWORKS)
+    if unet.in_channels != vae.latent_channels:
+        raise UsageError(
+            f"model {folder} has a U-Net of {unet.in_channels} input channels for latents of "
+            f"{vae.latent_channels} (an inpainting or depth model?); give its text-to-image relative"
         )
-    missing = sorted(key for key in info["missing_keys"] if not key.endswith("position_ids"))
-    if missing:
+    check_tokenizer(
+        tokenizer, words=text.vocab_size, longest=text.max_position_embeddings,
+        what=f"the tokenizer of model {folder}",
+    )  # fmt: skip
+    check_scheduler(folder, scheduler)
+
+
+def _default_guidance(folder: Path, family: Family) -> float:
+    """That of unlikeness.json, if the folder has one."""
+    own = folder / "unlikeness.json"
+    if not own.exists() and not own.is_symlink():
+        return family.default_guidance
+    value = read_object(own, folder).get("default_guidance", family.default_guidance)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 100:
         raise UnlikenessError(
-            f"the {name} of model {folder} lacks {len(missing)} tensors, {missing[0]} for one; "
-            "fetch or save it again"
+            f"{own} has default_guidance = {str(value)[:40]!r}, which must be a number from 0 to 100; "
+            "correct it"
         )
-    return module.eval()
+    return float(value)
 
 
-def _plain(folder: Path, name: str, entry: list[Any]) -> Any:
-    kind = _class(folder, name, entry, ())
-    with _reading(folder, name):
-        return kind.from_pretrained(str(folder), subfolder=name, local_files_only=True)
-
-
-@contextmanager
-def _reading(folder: Path, name: str) -> Iterator[None]:
-    """Whatever a damaged file makes the readers below raise, in one sentence."""
-    from safetensors import SafetensorError
-
-    try:
-        yield
-    except (OSError, LookupError, EOFError, *_DAMAGE, SafetensorError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UnlikenessError(
-            f"the {name} of model {folder} cannot be read ({reason}); fetch or save it again"
-        ) from error
+def _check_copied(folder: Path) -> None:
+    for name in _COPIED:
+        path = folder / name
+        if path.exists() or path.is_symlink():
+            try:
+                check_file(path, folder)
+            except UnreadableError as error:
+                raise UnlikenessError(
+                    f"{path} cannot be read ({error}); delete it or fetch it again"
+                ) from error

@@ -92,6 +92,7 @@ class TextToImage:
         """
         from unlikeness.diffusion.hub import locate
         from unlikeness.diffusion.loading import load_folder
+        from unlikeness.diffusion.trial import try_networks
 
         on = pick_device(device)
         precision = pick_dtype(dtype, on)
@@ -112,6 +113,7 @@ class TextToImage:
         )
         model.to(on, precision).freeze()
         finite.check_weights(model, f"model {name_or_path}")
+        try_networks(folder, model)
         return model
 
     def save_pretrained(self, folder: str | Path, *, dtype: str | torch.dtype | None = None) -> Path:

@@ -8,17 +8,19 @@ import re
 import shutil
 import tempfile
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from unlikeness.diffusion.finite import all_finite
+from unlikeness.diffusion.known import read_object
 from unlikeness.diffusion.lora import DIVERGED, merge
 from unlikeness.diffusion.quiet import quiet
 from unlikeness.diffusion.weights import choose_weights, needed_files
-from unlikeness.errors import NotFiniteError, UnlikenessError, one_line
+from unlikeness.errors import NotFiniteError, UnlikenessError
+from unlikeness.foreign import UnreadableError, check_file
 from unlikeness.outputs import check_empty
+from unlikeness.stored import read_tensors
 from unlikeness.tensors import for_readers, written
 
 if TYPE_CHECKING:
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 __all__ = ["save_folder"]
 
 _ABSENT: list[Any] = [None, None]
+_SETTINGS = ("config.json", "preprocessor_config.json")
+"""Files beside weights that a carried part needs. Nothing else of a stranger's folder is handed on."""
 
 
 def save_folder(model: TextToImage, folder: Path, dtype: torch.dtype | None = None) -> Path:
@@ -140,7 +144,8 @@ def _carry(source: Path | None, name: str, work: Path) -> bool:
     """Copy the component's folder, pickled weights as safetensors. False if it is not there."""
     if source is None or not (source / name).is_dir():
         return False
-    names = [file.name for file in (source / name).iterdir() if file.is_file()]
+    inside = source / name
+    names = [file.name for file in inside.iterdir() if file.is_file()]
     chosen = choose_weights(names)
     if chosen is not None and chosen.format == "bin" and chosen.sharded:
         raise UnlikenessError(
@@ -154,21 +159,31 @@ def _carry(source: Path | None, name: str, work: Path) -> bool:
         plain = file if "-of-" in file else plain
         if file.endswith(".bin"):
             plain = plain.replace(".bin", ".safetensors")
-            _convert(source / name / file, work / name / re.sub("^pytorch_model", "model", plain))
-        else:
-            shutil.copyfile(source / name / file, work / name / plain)
+            _convert(inside / file, work / name / re.sub("^pytorch_model", "model", plain), source)
+        elif file.endswith(".safetensors"):
+            _copy(inside / file, work / name / plain, source)
+        elif file in _SETTINGS or file.endswith(".index.json"):
+            read_object(inside / file, source, most=1 << 24)  # no code is handed on
+            _copy(inside / file, work / name / plain, source)
     return True
 
 
-def _convert(pickle: Path, path: Path) -> None:
+def _copy(source: Path, path: Path, folder: Path) -> None:
+    try:
+        check_file(source, folder)
+    except UnreadableError as error:
+        raise UnlikenessError(f"{source} cannot be copied ({error}); fetch the model again") from error
+    shutil.copyfile(source, path)
+
+
+def _convert(pickle: Path, path: Path, folder: Path) -> None:
     from safetensors.torch import save_file
 
     try:
-        tensors = torch.load(pickle, map_location="cpu", weights_only=True)
-        plain = {key: value.clone().contiguous() for key, value in tensors.items()}
-    except (RuntimeError, ValueError, EOFError, AttributeError, UnpicklingError) as error:
+        tensors = read_tensors(pickle, folder=folder)
+    except UnreadableError as error:
         raise UnlikenessError(
-            f"{pickle} is no file of weights ({one_line(str(error))}); fetch it again, or delete its folder, "
+            f"{pickle} is no file of weights ({error}); fetch it again, or delete its folder, "
             "which is not needed"
         ) from error
-    save_file(plain, path, {"format": "pt"})
+    save_file(tensors, path, {"format": "pt"})

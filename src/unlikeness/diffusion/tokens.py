@@ -1,0 +1,172 @@
+"""The tokenizer of a model, from copies of the few files and settings that a CLIP's has.
+
+transformers reads whatever else lies in a tokenizer's folder (templates, other tokenizers, further settings).
+So it is shown a folder that holds nothing else, and the result is tried before it is used.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from unlikeness.diffusion.building import sentence
+from unlikeness.diffusion.known import read_object
+from unlikeness.errors import UnlikenessError
+from unlikeness.foreign import UnreadableError, read
+
+__all__ = ["check_tokenizer", "load_tokenizer"]
+
+_LARGEST = 1 << 24
+"""Bytes of one file; those of CLIP have up to 3.6 million."""
+
+_MOST_WORDS = 1 << 18
+_MOST_ADDED = 10_000
+"""Words of a vocabulary, and added to it: a CLIP has 49,408, and two of its own."""
+
+_SPECIAL = ("bos_token", "eos_token", "unk_token", "pad_token", "additional_special_tokens")
+_SETTINGS = (
+    *_SPECIAL, "extra_special_tokens", "added_tokens_decoder", "model_max_length", "add_prefix_space",
+    "do_lower_case", "errors", "clean_up_tokenization_spaces", "padding_side", "truncation_side",
+    "split_special_tokens", "backend",
+)  # fmt: skip
+_OF_A_TOKEN = ("content", "lstrip", "rstrip", "normalized", "single_word", "special", "__type", "id")
+_WHOLE = ("version", "truncation", "padding", "added_tokens", "normalizer", "pre_tokenizer", "post_processor",
+          "decoder", "model")  # fmt: skip
+
+
+def load_tokenizer(folder: Path, kind: str = "CLIPTokenizer", *, part: str = "tokenizer") -> Any:
+    """transformers' tokenizer of class `kind` from `folder`/`part`.
+
+    UnlikenessError, naming the file, for what is damaged, of another kind of tokenizer, or out of bounds.
+    """
+    import transformers
+
+    inside, what = folder / part, f"the tokenizer of model {folder}"
+    with tempfile.TemporaryDirectory(prefix="unlikeness-") as work:
+        for name, content in _files(inside, folder).items():
+            (Path(work) / name).write_text(content, encoding="utf-8")
+        with sentence(what):
+            return getattr(transformers, kind).from_pretrained(
+                work, local_files_only=True, trust_remote_code=False
+            )
+
+
+def check_tokenizer(tokenizer: Any, *, words: int, longest: int, what: str) -> None:
+    """UnlikenessError, about `what`, unless prompts become numbers below `words`, the rows of the embedding,
+    and fit into `longest` positions."""
+    length = tokenizer.model_max_length
+    if isinstance(length, bool) or not isinstance(length, int) or not 3 <= length <= longest:
+        raise UnlikenessError(
+            f"{what} has model_max_length = {str(length)[:40]}, which must be a whole number from 3 to "
+            f"{longest}, the positions of its text encoder; fetch or save it again"
+        )
+    with sentence(what):
+        numbers = list(tokenizer.get_vocab().values())
+        tried = tokenizer(
+            ["", "a photo of sks dog", "dog " * (2 * longest)],
+            padding="max_length", max_length=length, truncation=True, return_tensors="pt",
+        ).input_ids  # fmt: skip
+    largest = max([*numbers, int(tried.max())])
+    if min([*numbers, int(tried.min())]) < 0 or largest >= words:
+        raise UnlikenessError(
+            f"{what} has the token number {largest}, and its text encoder knows those below {words}; "
+            "fetch or save it again"
+        )
+    if tuple(tried.shape) != (3, length):
+        raise UnlikenessError(f"{what} does not fill prompts up to {length} tokens; fetch or save it again")
+
+
+def _files(inside: Path, folder: Path) -> dict[str, str]:
+    """The tokenizer's files by name, each with its checked content."""
+
+    def there(name: str) -> bool:
+        return (inside / name).exists() or (inside / name).is_symlink()
+
+    found = {}
+    for name, keys in (("tokenizer_config.json", _SETTINGS), ("special_tokens_map.json", _SPECIAL)):
+        if there(name):
+            content = read_object(inside / name, folder, most=_LARGEST)
+            found[name] = {key: content[key] for key in keys if key in content}
+            _check_settings(inside / name, found[name])
+    for name in ("vocab.json", "added_tokens.json"):
+        if there(name):
+            found[name] = read_object(inside / name, folder, most=_LARGEST)
+            _check_numbers(inside / name, found[name], _MOST_WORDS if name == "vocab.json" else _MOST_ADDED)
+    if there("tokenizer.json"):
+        found["tokenizer.json"] = _whole(inside / "tokenizer.json", folder)
+    texts = {name: json.dumps(content) for name, content in found.items()}
+    if there("merges.txt"):
+        try:
+            texts["merges.txt"] = read(inside / "merges.txt", folder=folder, most=_LARGEST).decode("utf-8")
+        except (UnreadableError, UnicodeDecodeError) as error:
+            said = error if isinstance(error, UnreadableError) else "it is no UTF-8 text"
+            raise _refused(inside / "merges.txt", f"cannot be read ({said})") from error
+    return texts
+
+
+def _whole(path: Path, folder: Path) -> dict[str, Any]:
+    """tokenizer.json, of which transformers takes the vocabulary, the merges and the added tokens."""
+    content = read_object(path, folder, most=_LARGEST)
+    model, added = content.get("model"), content.get("added_tokens", [])
+    if not isinstance(model, dict) or model.get("type", "BPE") != "BPE":
+        raise _refused(path, "has no byte-pair encoding (model), which every CLIP has")
+    if not isinstance(model.get("vocab"), dict) or not isinstance(model.get("merges"), list):
+        raise _refused(path, "has no vocabulary or no merges in its model")
+    _check_numbers(path, model["vocab"], _MOST_WORDS)
+    if not isinstance(added, list) or len(added) > _MOST_ADDED:
+        raise _refused(path, f"must have a list of up to {_MOST_ADDED} added_tokens")
+    for one in added:
+        if not isinstance(one, dict):
+            raise _refused(path, "has an added token that is no object")
+        _check_token(path, one)
+    return {key: content[key] for key in _WHOLE if key in content}
+
+
+def _check_numbers(path: Path, words: Mapping[str, Any], most: int) -> None:
+    if (not words and most == _MOST_WORDS) or len(words) > most:
+        raise _refused(path, f"has {len(words)} words, and must have from 1 to {most}")
+    for word, number in words.items():
+        if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number <= 1 << 20:
+            raise _refused(path, f"gives {word[:40]!r} the number {str(number)[:40]}, which no embedding has")
+
+
+def _check_settings(path: Path, settings: Mapping[str, Any]) -> None:
+    for key, value in settings.items():
+        if key == "added_tokens_decoder":
+            if not isinstance(value, dict) or len(value) > _MOST_ADDED:
+                raise _refused(path, f"must have an object of up to {_MOST_ADDED} {key}")
+            tokens = list(value.values())
+        elif key in ("additional_special_tokens", "extra_special_tokens"):
+            tokens = list(value.values()) if isinstance(value, dict) else value
+            if not isinstance(tokens, list) or len(tokens) > _MOST_ADDED:
+                raise _refused(path, f"must have a list of up to {_MOST_ADDED} {key}")
+        elif isinstance(value, dict) and key.endswith("_token"):
+            tokens = [value]
+        elif isinstance(value, (dict, list)) or (isinstance(value, str) and len(value) > 200):
+            raise _refused(path, f"has a {key} that is no short text and no number")
+        else:
+            continue
+        for token in tokens:
+            if isinstance(token, dict):
+                _check_token(path, token)
+            elif not isinstance(token, str) or len(token) > 200:
+                raise _refused(path, f"has a token in {key} that is no short text")
+
+
+def _check_token(path: Path, token: Mapping[str, Any]) -> None:
+    for key, value in token.items():
+        if key in ("content", "__type"):
+            fits = isinstance(value, str)
+        elif key == "id":
+            fits = isinstance(value, int) and 0 <= value <= 1 << 20
+        else:
+            fits = isinstance(value, bool)
+        if key not in _OF_A_TOKEN or not fits:
+            raise _refused(path, f"has a token with {key[:40]!r} = {str(value)[:40]}, which no token has")
+
+
+def _refused(path: Path, why: str) -> UnlikenessError:
+    return UnlikenessError(f"{path} {why}; fetch or save the model again")

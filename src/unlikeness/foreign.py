@@ -1,0 +1,233 @@
+"""Files that strangers wrote: JSON and YAML read in bounded time and memory, and nothing but regular files.
+
+A reader here raises `UnreadableError`, whose text is a reason of a few words ("it is nested too deeply"); the
+caller knows what the file is for, and makes a sentence of it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import stat
+from pathlib import Path
+from typing import Any
+
+from unlikeness.errors import one_line
+
+__all__ = [
+    "LARGEST",
+    "UnreadableError",
+    "check_file",
+    "parse_json",
+    "parse_yaml",
+    "read",
+    "read_json",
+    "reason",
+]
+
+LARGEST = 1 << 20
+"""Bytes of a configuration or a record, unless a caller says otherwise."""
+
+_DEEPEST = 64
+"""Lists and objects within each other; real files have a dozen."""
+
+_WIDEST = 1 << 63
+"""Whole numbers stay below: those of a tensor library are of 64 bits."""
+
+_MOST_NODES = 200_000
+"""Values in a YAML file, which Python reads slowly."""
+
+_ADVICE = re.compile(
+    r"weights_only|trust_remote_code|(?:pip|conda|apt|brew) install|https?://|set_int_max", re.IGNORECASE
+)
+"""What libraries advise, and a stranger's file must never bring a user to do."""
+
+
+class UnreadableError(ValueError):
+    """A file is not as it must be. Its text is the reason, one line without a full stop."""
+
+
+def reason(error: BaseException, *, most: int = 200) -> str:
+    """Why a library failed, in one short line: its first sentences, without advice to run or install things.
+
+    A library that is missing is named.
+    """
+    if isinstance(error, ImportError):
+        name = getattr(error, "name", None) or _library(str(error))
+        return f"it needs {name or 'a library'}, which is not installed"
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    if isinstance(error, MemoryError):
+        return "it needs more memory than there is"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    text = one_line(str(error))
+    if isinstance(error, KeyError):
+        text = f"{text} is missing or unknown"
+    said = []
+    for sentence in re.split(r"(?<=[.!?;]) ", text):
+        if _ADVICE.search(sentence):
+            break
+        said.append(sentence)
+    short = " ".join(said).rstrip(".:; ")
+    short = short if len(short) <= most else f"{short[:most]}..."
+    return short or type(error).__name__
+
+
+def check_file(path: Path, folder: Path | None = None) -> None:
+    """UnreadableError unless `path` is a regular file (no pipe, device or folder) that lies within `folder`.
+
+    A link may lead out of the folder only into the hub cache's own store, where all of its files are. A file
+    from elsewhere could be a secret that is copied into a model that is then published.
+    """
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError) as error:
+        raise UnreadableError(reason(error)) from error
+    if not stat.S_ISREG(mode):
+        raise UnreadableError("it is no regular file")
+    if folder is None:
+        return
+    home, real = folder.resolve(), path.resolve()
+    homes = [home, *([home.parent.parent / "blobs"] if home.parent.name == "snapshots" else [])]
+    if not any(real.is_relative_to(one) for one in homes):
+        raise UnreadableError("it is a link that leads out of the folder")
+
+
+def read(path: Path, *, folder: Path | None = None, most: int = LARGEST) -> bytes:
+    """The bytes of a regular file: see `check_file`. UnreadableError if it has more than `most`."""
+    check_file(path, folder)
+    try:
+        with path.open("rb") as file:
+            data = file.read(most + 1)
+    except OSError as error:
+        raise UnreadableError(reason(error)) from error
+    if len(data) > most:
+        raise UnreadableError(f"it is larger than {most} bytes")
+    return data
+
+
+def read_json(path: Path, *, folder: Path | None = None, most: int = LARGEST, infinite: bool = False) -> Any:
+    """The content of a JSON file: see `read` and `parse_json`."""
+    return parse_json(read(path, folder=folder, most=most), infinite=infinite)
+
+
+def parse_json(text: str | bytes, *, surrogates: bool = False, infinite: bool = False) -> Any:
+    """The value of a JSON text, UTF-8 where it is bytes.
+
+    UnreadableError for what is no JSON, is nested deeper than 64, names a key twice, or holds a number that
+    is not finite (with `infinite`, NaN alone) or does not fit into 64 bits; unless `surrogates`, also for a
+    text that is no Unicode (half of a surrogate pair), which cannot be written on.
+    """
+    try:
+        value = json.loads(
+            text if isinstance(text, str) else text.decode("utf-8"),
+            parse_constant=_infinity if infinite else _no_constant,
+            object_pairs_hook=_once,
+        )
+    except UnreadableError:
+        raise
+    except RecursionError as error:
+        raise UnreadableError("it is nested too deeply") from error
+    except UnicodeDecodeError as error:
+        raise UnreadableError("it is no UTF-8 text") from error
+    except ValueError as error:
+        raise UnreadableError(f"it is no JSON: {reason(error)}") from error
+    _check(value, surrogates, infinite)
+    return value
+
+
+def parse_yaml(text: str, loader: type[Any] | None = None) -> Any:
+    """The value of a YAML text by `loader`, a subclass of yaml's safe or base loader; the safe one without.
+
+    UnreadableError for what is no YAML, has aliases, by which a few bytes become gigabytes, is nested deeper
+    than 64, or has very many values.
+    """
+    import yaml
+
+    base: Any = loader or yaml.SafeLoader
+
+    class Bounded(base):  # type: ignore[misc]
+        depth = nodes = 0
+
+        def compose_node(self, parent: Any, index: Any) -> Any:
+            if self.check_event(yaml.AliasEvent):
+                raise UnreadableError("it has an alias (*name), which is not read: write the value out")
+            self.depth, self.nodes = self.depth + 1, self.nodes + 1
+            if self.depth > _DEEPEST:
+                raise UnreadableError("it is nested too deeply")
+            if self.nodes > _MOST_NODES:
+                raise UnreadableError(f"it has more than {_MOST_NODES} values")
+            node = super().compose_node(parent, index)
+            self.depth -= 1
+            return node
+
+    try:
+        value = yaml.load(text, Bounded)
+        _check(value, surrogates=True)
+    except UnreadableError:
+        raise
+    except (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+        raise UnreadableError(f"it is no YAML: {reason(error)}") from error
+    return value
+
+
+def _library(text: str) -> str:
+    """The library that an ImportError without a name speaks of."""
+    found = re.search(r"requires the (?:following )?(\S+) library", text) or re.search(
+        r"No module named '([\w.]+)'", text
+    )
+    return found[1] if found else ""
+
+
+def _no_constant(name: str) -> float:
+    raise UnreadableError(f"it holds {name}, which is no number")
+
+
+def _infinity(name: str) -> float:
+    return _no_constant(name) if name == "NaN" else float(name)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        raise UnreadableError(f"it has {one_line(twice)[:60]!r} twice")
+    return found
+
+
+def _check(value: Any, surrogates: bool, infinite: bool = False) -> None:
+    """Depth, numbers and texts, without recursion."""
+    level: list[Any] = [value]
+    for _ in range(_DEEPEST + 1):
+        below: list[Any] = []
+        for one in level:
+            if isinstance(one, dict):
+                for key in one:
+                    _check_scalar(key, surrogates, infinite)
+                below.extend(one.values())
+            elif isinstance(one, list):
+                below.extend(one)
+            else:
+                _check_scalar(one, surrogates, infinite)
+        if not below:
+            return
+        level = below
+    raise UnreadableError("it is nested too deeply")
+
+
+def _check_scalar(value: Any, surrogates: bool, infinite: bool) -> None:
+    if isinstance(value, str):
+        if surrogates or value.isascii():
+            return
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            raise UnreadableError("it holds half of a surrogate pair, which is no text") from error
+    elif isinstance(value, int):
+        if not -_WIDEST <= value < _WIDEST:
+            raise UnreadableError("it holds a whole number of more than 64 bits")
+    elif isinstance(value, float) and not infinite and not math.isfinite(value):
+        raise UnreadableError("it holds a number that is not finite")
