@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from unlikeness.demo.words import count_word, duration, verdict
@@ -25,6 +27,10 @@ def s(value: float, spread: float = 0.05) -> dict[str, float]:
         (s(0.1), s(0.0), None, "open", "nothing that the protection could have prevented"),
         (s(0.4, 0.5), s(0.0), None, "open", "nothing that the protection could have prevented"),
         (s(0.8), s(-0.3), None, "good", "lost most"),
+        (s(0.8), s(math.nan), None, "open", "no finite number"),
+        (s(0.8), s(-math.inf), s(0.7), "open", "no finite number"),
+        (s(math.nan), s(0.2), None, "open", "no finite number"),
+        (s(0.8), s(0.2), s(math.nan), "open", "no finite number"),
     ],
 )
 def test_the_verdict_follows_the_figures(

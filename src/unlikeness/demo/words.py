@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -33,6 +34,13 @@ def learnt(clean: S) -> bool:
 
 def verdict(clean: S, protected: S, noise: S | None = None) -> Verdict:
     """What this run shows about the protection. Intervals that overlap are no difference."""
+    acts = [act for act in (clean, protected, noise) if act is not None]
+    if not all(math.isfinite(act[name]) for act in acts for name in ("value", "low", "high")):
+        return Verdict(
+            "open",
+            "This run shows nothing about the protection",
+            "A likeness is no finite number: a training or a drawing has failed.",
+        )
     if not learnt(clean):
         return Verdict(
             "open",

@@ -131,10 +131,12 @@ subjects that are already out there stay as they are.
 `measured` in `immunization.json` is null until somebody has measured it:
 
 ```sh
-unlikeness verify MODEL --images PICTURES --held-out OTHERS --class-noun NOUN --output certificate --sign
+unlikeness verify MODEL --original BEFORE --images PICTURES --held-out OTHERS --class-noun NOUN \\
+    --output certificate --sign
 ```
 
-attacks this model in a dozen ways for one subject, and enters what the worst attacker gets.
+attacks this model in a dozen ways for one subject, and enters what the worst attacker gets. BEFORE is the model
+before its immunization: without it, a subject that nobody learns may be the attackers' weakness.
 """
 
 
