@@ -189,6 +189,8 @@ def train(
             raise NotFiniteError(
                 f"{description} diverged at step {index} (loss {value:g}, gradient norm {float(norm):g}); "
                 "lower the learning rate"
+                # Nothing has been learnt yet.
+                + ("" if index else ", or give another model: this one's weights may be damaged")
             )
         optimizer.step()
         if ema is not None:

@@ -21,7 +21,8 @@ from unlikeness.protect.check import kept
 from unlikeness.protect.manifest import NAME
 from unlikeness.protect.noise import Noise, NoiseSettings
 from unlikeness.protect.photoguard import PhotoGuard, PhotoGuardSettings
-from unlikeness.protect.unchanged import BELOW, BLACK, COARSE, FAINT, NOTHING, UNCHANGED
+from unlikeness.protect.tiles import Scale
+from unlikeness.protect.unchanged import BELOW, BLACK, COARSE, FAINT, HARDLY, NOTHING, UNCHANGED
 
 
 def coarse(path: Path, quality: int, size: tuple[int, int] = (160, 120)) -> Path:
@@ -142,6 +143,29 @@ def test_one_copy_among_protected_pictures_is_told_and_no_success(
     assert "0 protected, 1 unchanged (copies, not protected), 1 done before" in capsys.readouterr().out
     assert main([*command, "--psnr", "90"]) == 1
     assert FAINT in capsys.readouterr().err
+
+
+def test_a_few_values_that_rounding_left_are_no_protection(tmp_path: Path, model: TextToImage) -> None:
+    source = write(tmp_path / "a.png", 120, 120)
+
+    class Sparse(Noise):
+        """Nothing but a few values in ten thousand, by the whole budget."""
+
+        share = 0.0003
+
+        def perturb(self, images: torch.Tensor, seeds: Any, on_step: Any = None) -> torch.Tensor:
+            chosen = torch.rand(images.shape, generator=torch.Generator().manual_seed(0)) < self.share
+            return images + chosen * torch.where(images < 0.5, 4 / 255, -4 / 255)
+
+    made = Sparse(model, NoiseSettings(budget=4))
+    tiles = Scale(mode="tiles")
+    (entry,) = run(source, tmp_path / "few", made, scale=tiles).unchanged
+    assert (entry.note, entry.linf) == (HARDLY, 4)
+    Sparse.share = 0.1
+    assert run(source, tmp_path / "more", made, scale=tiles).complete
+    Sparse.share = 0.0003
+    Image.new("L", (120, 120), 255).save(tmp_path / "mask.png")  # who masks may want little
+    assert run(source, tmp_path / "masked", made, scale=tiles, mask=tmp_path / "mask.png").complete
 
 
 def test_a_dry_run_foresees_what_it_can(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -39,6 +39,9 @@ def demo(
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the subject and everything random.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, mps, cuda or cuda:N.")] = "auto",
+    dtype: Annotated[
+        str, typer.Option(help="auto, float32, float16 or bfloat16, of the --model (with --photos).")
+    ] = "auto",
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:
     """Show on a small model how a subject is copied from five pictures, and what protecting them changes.
@@ -69,7 +72,7 @@ def demo(
             outcome = protect_photographs(
                 photos,
                 output,
-                TextToImage.from_pretrained(model, device=device),
+                TextToImage.from_pretrained(model, device=device, dtype=dtype),
                 model_name=model,
                 method=method,
                 budget=budget,

@@ -87,6 +87,8 @@ def _show(report: VisibilityReport) -> None:
         for name, interval in mean.items():
             if interval is not None:
                 typer.echo(f"  {name}: {interval}")
+    if same := sum(p.psnr is None for p in report.pictures):
+        typer.echo(f"{same} of {len(report.pictures)} identical to the original: not protected", err=True)
     for name in report.only_original:
         typer.echo(f"only among the originals: {one_line(name)}", err=True)
     for name in report.only_protected:

@@ -242,10 +242,10 @@ class Job:
             picture,
             tiled.edit,
             saved,
-            linf=seen.linf,
+            seen,
             budget=budget,
+            psnr=self.psnr,
             masked=work.mask_digest is not None,
-            weakened=self.psnr is not None,
         )
         notes = [why, picture.note]
         return Entry(

@@ -6,11 +6,13 @@ may have found nothing to change, or the file's own compression may have thrown 
 
 from __future__ import annotations
 
+import math
+
 from unlikeness.pictures import Edit, Picture
-from unlikeness.protect.check import kept
+from unlikeness.protect.check import Visibility, kept
 from unlikeness.protect.masks import Mask
 
-__all__ = ["BELOW", "BLACK", "COARSE", "FAINT", "NOTHING", "UNCHANGED", "foreseen", "why_unchanged"]
+__all__ = ["BELOW", "BLACK", "COARSE", "FAINT", "HARDLY", "NOTHING", "UNCHANGED", "foreseen", "why_unchanged"]
 
 UNCHANGED = "nothing was changed, this is a copy: the budget is smaller than a step of the file's values"
 BLACK = "nothing was changed, this is a copy: the mask is black or nearly so"
@@ -24,28 +26,44 @@ BELOW = (
     "next to nothing was changed, this is a copy: no value by half of 1/255, which the eight bits that "
     "training programs read do not show; raise the budget"
 )
+HARDLY = (
+    "next to nothing was changed, this is a copy: rounding to the file's values leaves less than a "
+    "hundredth of what was asked for"
+)
 
 _KEPT = 0.01
 """Least share of the change that is to be left in a lossy file."""
+
+_LOST = 20.0
+"""dB by which a change that is rounded may be fainter than was asked for: a hundredth of its energy."""
+
+_FAINTEST = 12.0
+"""dB by which a protection may stay below the energy of its budget."""
 
 _STEP = 0.5
 """n/255: the least change of a value that eight bits show."""
 
 
 def why_unchanged(
-    picture: Picture, edit: Edit, saved: Picture, *, linf: float, budget: float, masked: bool, weakened: bool
-) -> str | None:
+    picture: Picture, edit: Edit, saved: Picture, seen: Visibility, *, budget: float, psnr: float | None,
+    masked: bool,
+) -> str | None:  # fmt: skip
     """Why `saved` is only a copy of `picture`; None if the edit is in it.
 
-    linf, budget: n/255, as measured and as asked. masked, weakened: whether a mask and a PSNR were asked for.
+    seen: how far they are from each other. budget [n/255], psnr [dB; None: any]: as asked. masked: whether a
+    mask was asked for.
     """
     if edit.changed:
-        if not picture.lossless and (linf == 0 or kept(picture, edit, saved, enough=_KEPT) < _KEPT):
-            return COARSE
-        return BELOW if linf < _STEP else None
+        if not picture.lossless:
+            lost = seen.linf == 0 or kept(picture, edit, saved, enough=_KEPT) < _KEPT
+            return COARSE if lost else None
+        if seen.linf < _STEP:
+            return BELOW
+        asked = max(psnr or 0.0, 20 * math.log10(255 / budget) + _FAINTEST)
+        return HARDLY if not masked and seen.psnr is not None and seen.psnr > asked + _LOST else None
     if masked:
         return BLACK
-    if weakened:
+    if psnr is not None:
         return FAINT
     return UNCHANGED if _steps(picture, budget) < 1 else NOTHING
 

@@ -46,7 +46,7 @@ class ProtectorRecipe(Checked):
     )
     steps: int = setting(4_000, "Optimizer steps.", at_least=1)
     batch_size: int = setting(16, "Pictures a step.", at_least=1)
-    learning_rate: float = setting(1e-3, "Peak of AdamW's; linear to zero.", source="RID: 3e-4", at_least=0)
+    learning_rate: float = setting(1e-3, "Peak of AdamW's; linear to zero.", source="RID: 3e-4", above=0)
     warmup: int = setting(200, "Steps of linear rise.", source="RID: 500", at_least=0)
     weight_decay: float = setting(0.01, "AdamW's.", source="RID", at_least=0)
     average: float = setting(0.998, "Decay of the weights' moving average.", at_least=0, at_most=0.99999)
