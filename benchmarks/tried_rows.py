@@ -32,12 +32,12 @@ def _persguard(behaviour: str, **settings: Any) -> Row:
 
 
 APDM: dict[str, Row] = {
-    "apdm-1": _apdm(inner_steps=10),
-    "apdm-2": _apdm(learning_rate=5e-5),
-    "apdm-3": _apdm(),
-    "apdm-4": _apdm(learning_rate=5e-5, beta=10.0),
-    "apdm-5": _apdm(learning_rate=5e-5, **_KEPT),
-    "apdm-6": _apdm(learning_rate=5e-5, text_encoder=0.5),
+    "apdm-1": _apdm(learning_rate=5e-5),
+    "apdm-2": _apdm(learning_rate=5e-5, **_KEPT),
+    "apdm-3": _apdm(learning_rate=5e-5, text_encoder=0.5),
+    "apdm-4": _apdm(inner_steps=10),
+    "apdm-5": _apdm(),
+    "apdm-6": _apdm(learning_rate=5e-5, beta=10.0),
     "apdm-7": _apdm(learning_rate=5e-5, attack_learning_rate=1e-4),
     "apdm-8": _apdm(learning_rate=5e-5, inner_steps=10, text_encoder=0.5, **_KEPT),
     "apdm-9": _apdm(inner_steps=20),

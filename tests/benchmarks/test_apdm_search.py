@@ -81,8 +81,8 @@ def test_the_better_half_goes_on(
     assert not [text for text in stub.asked if "@100" in text and "lora-16" in text]
     found = common.load(tmp_path / "found.json")
     text = apdm_search.render(found)
-    assert "| apdm-2@400 | dog-1007 | 5e-05 | 1 | 5 | 5e-05 | 0 | no | 0.10 | 0.10 | 0.10 | 0.10 |" in text
-    assert "| apdm-6@100 | person-1006 | 5e-05 | 1 | 5 | 5e-05 | 0.5 | no | – | – | – | – | +200% |" in text
+    assert "| apdm-2@400 | dog-1007 | 5e-05 | 1 | 5 | 5e-05 | 0 | yes | 0.10 | 0.10 | 0.10 | 0.10 |" in text
+    assert "| apdm-6@100 | person-1006 | 5e-05 | 10 | 5 | 5e-05 | 0 | no | – | – | – | – | +200% |" in text
     # What is there is not made again.
     asked = list(stub.asked)
     assert apdm_search.run(one, search, cast) == ["apdm-2"]
