@@ -39,7 +39,8 @@ def verdict(clean: S, protected: S, noise: S | None = None) -> Verdict:
         return Verdict(
             "open",
             "This run shows nothing about the protection",
-            "A likeness is no finite number: a training or a drawing has failed.",
+            "A likeness is no finite number, so that a training or a drawing has failed "
+            f"({', '.join(_s(act) for act in acts)}).",
         )
     if not learnt(clean):
         return Verdict(

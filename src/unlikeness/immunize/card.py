@@ -135,8 +135,8 @@ unlikeness verify MODEL --original BEFORE --images PICTURES --held-out OTHERS --
     --output certificate --sign
 ```
 
-attacks this model in a dozen ways for one subject, and enters what the worst attacker gets. BEFORE is the model
-before its immunization: without it, a subject that nobody learns may be the attackers' weakness.
+attacks this model in a dozen ways for one subject, and enters what the worst attacker gets. BEFORE is the
+model before its immunization: without it, a subject that nobody learns may be the attackers' weakness.
 """
 
 
