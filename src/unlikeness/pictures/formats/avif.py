@@ -1,22 +1,27 @@
-"""AVIF, by Pillow: 8 bits, the source's chroma subsampling, EXIF, ICC and XMP.
+"""AVIF, by Pillow: 8 bits, the source's chroma subsampling, EXIF, ICC, XMP and what describes the picture.
 
-What the values mean (primaries, transfer function) is taken over from the source, since Pillow writes sRGB.
-AVIF keeps its orientation in the container (irot and imir), which Pillow shows as the EXIF tag and writes
-back; an EXIF block that has the tag itself is set anew without it, all others keep their bytes but those of a
-thumbnail. The quality of the source is not in the file: `QUALITY` is used. Said in the note: more than 8
-bits, the thumbnail, alpha (coded, so not exact).
+Pillow writes EXIF anew where it has an orientation tag, takes all colours for sRGB's and drops what it does
+not know. So its file is mended (`heif_edit`). EXIF is the source's, byte for byte, but for a thumbnail and
+the orientation tag, which is set to upright: AVIF keeps the turn in the container (irot and imir). Primaries
+and transfer function are the source's, in the container and in the coded picture. The crop (clap), the shape
+of a pixel (pasp) and light levels are as they were. A crop is not applied; Pillow does not apply it either.
+
+The quality of the source is not in the file: `QUALITY` is used. Said in the note: more than 8 bits, the
+thumbnail, alpha (coded, so not exact), a crop, and all that is left out (`heif_notes`).
 """
 
 from __future__ import annotations
 
 import io
+import struct
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
-from PIL import features
+from PIL import Image, features
 from PIL.AvifImagePlugin import AvifImageFile
 
 from unlikeness.pictures.colour import ColourModel, Pixels
+from unlikeness.pictures.formats.av1_colours import colours_of, with_colours
 from unlikeness.pictures.formats.base import (
     ANIMATED,
     Raster,
@@ -27,26 +32,51 @@ from unlikeness.pictures.formats.base import (
     to_array,
     to_pillow,
 )
-from unlikeness.pictures.formats.previews import NOTE, exif_without
+from unlikeness.pictures.formats.heif_container import Container, read_container
+from unlikeness.pictures.formats.heif_edit import with_item, with_properties
+from unlikeness.pictures.formats.heif_metadata import Metadata, crop_note, metadata_of, upright
 
 __all__ = ["QUALITY", "read"]
 
 QUALITY = 90
-_NCLX = b"colrnclx"
+_UNSPECIFIED = 2
 _MODES = {"L": ColourModel("grey"), "RGB": ColourModel("rgb"), "RGBA": ColourModel("rgb", "straight")}
+_ORIENTATION, _DESCRIPTION = 0x0112, 0x010E
+_TIFF = (b"II*\0", b"MM\0*", b"Exif\0\0")
 
 
 @dataclass(frozen=True, slots=True)
 class _Avif:
     mode: str
     subsampling: str
-    metadata: dict[str, bytes]
-    colours: bytes | None
+    metadata: Metadata
+    icc: bytes | None
+    orientation: int
+    colours: tuple[int, int] | None
 
     def write(self, pixels: Pixels, target: BinaryIO) -> None:
-        image, coded = to_pillow(self.mode, pixels), io.BytesIO()
-        image.save(coded, "AVIF", quality=QUALITY, subsampling=self.subsampling, **self.metadata)
-        target.write(_described(coded.getvalue(), self.colours))
+        image, buffer = to_pillow(self.mode, pixels), io.BytesIO()
+        exif = upright(self.metadata.exif)
+        given: dict[str, Any] = {"exif": self._exif(exif), "icc_profile": self.icc, "xmp": self.metadata.xmp}
+        given = {key: value for key, value in given.items() if value}
+        image.save(buffer, "AVIF", quality=QUALITY, subsampling=self.subsampling, **given)
+        coded = buffer.getvalue()
+        if exif:
+            coded = with_item(coded, b"Exif", exif)
+        if self.colours is not None:
+            coded = _described(coded, *self.colours)
+        target.write(with_properties(coded, self.metadata.properties, self.metadata.crop))
+
+    def _exif(self, exif: bytes) -> bytes | Image.Exif:
+        """What makes Pillow write the turn, and EXIF where there is any: the source's if it can stay so."""
+        tags = Image.Exif()
+        if self.orientation > 1:
+            tags[_ORIENTATION] = self.orientation
+        elif exif[4:].startswith(_TIFF) and b"\x01\x12" not in exif and b"\x12\x01" not in exif:
+            return exif[4:]
+        if exif:
+            tags[_DESCRIPTION] = "set below"
+        return tags
 
 
 def read(data: bytes, max_pixels: int) -> Raster:
@@ -59,43 +89,60 @@ def read(data: bytes, max_pixels: int) -> Raster:
         raise Unusable(ANIMATED)
     if image.mode not in _MODES:
         raise Unusable(f"its colours ({image.mode}) are not understood; export it as PNG")
+    container = read_container(data)
     depth, subsampling = _coding(data)
     if image.mode == "L":
         subsampling = "4:0:0"
-    metadata = {
-        key: image.info[key]
-        for key in ("exif", "icc_profile", "xmp")
-        if isinstance(image.info.get(key), bytes) and image.info[key]
-    }
-    exif = metadata.get("exif", b"")
-    if exif:
-        metadata["exif"] = exif_without(exif)
+    metadata = metadata_of(container, alpha=image.mode == "RGBA")
     orientation = exif_orientation(image)
     pixels = to_array(image)
     note = joined(
         f"{depth}-bit AVIF written with 8 bits" if depth > 8 else None,
-        NOTE if metadata.get("exif", b"") != exif else None,
         "alpha coded with the picture, not exact" if image.mode == "RGBA" else None,
+        crop_note(metadata.crop, image.size),
+        *metadata.notes,
     )
-    writer = _Avif(image.mode, subsampling, metadata, _colours(data))
+    writer = _Avif(
+        image.mode, subsampling, metadata, image.info.get("icc_profile"), orientation, _colours(container)
+    )
     return Raster(pixels, _MODES[image.mode], writer, lossless=False, orientation=orientation, note=note)
 
 
-def _colours(data: bytes) -> bytes | None:
-    """Primaries and transfer function, two bytes each, of the first box that names them (ISO/IEC 14496-12,
-    12.1.5, with the numbers of ITU-T H.273); None without one."""
-    at = data.find(_NCLX)
-    return data[at + len(_NCLX) : at + len(_NCLX) + 4] if 0 <= at <= len(data) - len(_NCLX) - 4 else None
+def _colours(container: Container) -> tuple[int, int] | None:
+    """Primaries and transfer function (numbers of ITU-T H.273) of the container or else of the coded picture;
+    None where neither names both.
+    """
+    found = None
+    for box in container.properties_of(container.primary):
+        if box.kind == b"colr" and container.data[box.body : box.body + 4] == b"nclx":
+            found = struct.unpack_from(">HH", container.data, box.body + 4)
+            break
+    else:
+        found = colours_of(container.content(_first_part(container)))
+    return None if found is None or _UNSPECIFIED in found or max(found) > 255 else (found[0], found[1])
 
 
-def _described(coded: bytes, colours: bytes | None) -> bytes:
-    """The file with these in place of the encoder's, which takes all colours for sRGB's. How colours became
-    YCbCr, which the box names too, is the encoder's."""
-    at = coded.find(_NCLX)
-    if colours is None or at < 0:
-        return coded
-    at += len(_NCLX)
-    return coded[:at] + colours + coded[at + 4 :]
+def _first_part(container: Container) -> int:
+    """The primary picture's item, or the first that it is put together from."""
+    parts = [b for kind, a, b in container.references if kind == b"dimg" and a == container.primary]
+    return parts[0] if parts else container.primary
+
+
+def _described(coded: bytes, primaries: int, transfer: int) -> bytes:
+    """The file with these in place of the encoder's, in the container and in the coded picture. How colours
+    became YCbCr, which both name too, is the encoder's.
+    """
+    container = read_container(coded)
+    result = bytearray(coded)
+    for box in container.properties_of(container.primary):
+        if box.kind == b"colr" and coded[box.body : box.body + 4] == b"nclx":
+            struct.pack_into(">HH", result, box.body + 4, primaries, transfer)
+    if colours_of(container.content(container.primary)) == (primaries, transfer):
+        return bytes(result)
+    (extent,) = container.locations[container.primary].extents
+    picture = with_colours(container.content(container.primary), primaries, transfer)
+    result[extent.offset : extent.offset + extent.length] = picture
+    return bytes(result)
 
 
 def _coding(data: bytes) -> tuple[int, str]:

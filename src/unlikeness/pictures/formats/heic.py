@@ -1,10 +1,12 @@
 """HEIC, by pillow-heif (the extra `heif`), loaded when the first such file is met.
 
 libheif turns a picture upright itself (irot and imir), and writes the turn that the EXIF orientation asks
-for, so EXIF keeps its bytes but those of a thumbnail. More than 8 bits are kept as the 10 bits that libheif
-writes. The quality of the source is not in the file: `QUALITY` is used. Said in the note: further pictures
-(thumbnails, depth, gain maps) are left out, since they would show the picture unprotected; alpha is coded, so
-not exact.
+for, so EXIF keeps its bytes but those of a thumbnail. It also applies a crop (clap). More than 8 bits are
+kept as the 10 bits that libheif writes. The shape of a pixel (pasp), light levels and the like are set
+afterwards (`heif_edit`). The quality of the source is not in the file: `QUALITY` is used.
+
+Said in the note: further pictures (thumbnails, depth, gain maps), which would show the picture unprotected,
+videos and whatever else is left out (`heif_notes`); a crop that was applied; alpha is coded, so not exact.
 """
 
 from __future__ import annotations
@@ -17,7 +19,9 @@ import numpy as np
 
 from unlikeness.pictures.colour import ColourModel, Pixels
 from unlikeness.pictures.formats.base import Raster, Unusable, check_size, joined
-from unlikeness.pictures.formats.previews import NOTE, exif_without
+from unlikeness.pictures.formats.heif_container import read_container
+from unlikeness.pictures.formats.heif_edit import with_item, with_properties
+from unlikeness.pictures.formats.heif_metadata import Metadata, coded_size, cut_note, metadata_of
 from unlikeness.pictures.orientation import to_stored, valid
 
 __all__ = ["QUALITY", "read"]
@@ -29,23 +33,28 @@ _CHROMA = ("420", "422", "444")
 @dataclass(frozen=True, slots=True)
 class _Heic:
     mode: str
-    metadata: dict[str, Any]
+    colours: dict[str, Any]
     chroma: str
+    described: Metadata
 
     def write(self, pixels: Pixels, target: BinaryIO) -> None:
         import pillow_heif
 
         height, width = pixels.shape[:2]
-        info = {key: value for key, value in self.metadata.items() if key not in ("exif", "xmp")}
         file = pillow_heif.from_bytes(self.mode, (width, height), np.ascontiguousarray(pixels).tobytes())
-        file[0].info.update(info)
+        file[0].info.update(self.colours)
+        buffer = io.BytesIO()
         file.save(
-            target,
+            buffer,
             quality=QUALITY,
             chroma=self.chroma,
-            exif=self.metadata.get("exif"),
-            xmp=self.metadata.get("xmp"),
+            exif=self.described.exif_block or None,
+            xmp=self.described.xmp or None,
         )
+        coded = buffer.getvalue()
+        if self.described.exif:
+            coded = with_item(coded, b"Exif", self.described.exif)
+        target.write(with_properties(coded, self.described.properties))
 
 
 def read(data: bytes, max_pixels: int) -> Raster:
@@ -72,22 +81,20 @@ def read(data: bytes, max_pixels: int) -> Raster:
         alpha = "premultiplied"
     model = ColourModel("grey" if channels < 3 else "rgb", alpha)
     info = dict(primary.info)
-    orientation = valid(pillow_heif.set_orientation(dict(info)))  # as the encoder will read it
-    kept = ("exif", "xmp", "icc_profile", "icc_profile_type", "nclx_profile")
-    metadata = {key: info[key] for key in kept if info.get(key)}
-    exif = metadata.get("exif", b"")
-    if exif:
-        metadata["exif"] = exif_without(exif)
+    container = read_container(data)
+    described = metadata_of(container, alpha=model.alpha != "none")
+    orientation = valid(pillow_heif.set_orientation({"exif": described.exif_block, "xmp": described.xmp}))
+    kept = ("icc_profile", "icc_profile_type", "nclx_profile")
     writer = _Heic(
         mode=primary.mode,
-        metadata=metadata,
+        colours={key: info[key] for key in kept if info.get(key)},
         chroma=str(info.get("chroma")) if str(info.get("chroma")) in _CHROMA else "420",
+        described=described,
     )
-    more = len(file) > 1 or info.get("thumbnails") or info.get("depth_images") or info.get("aux")
     note = joined(
-        "further pictures in the file (thumbnail, depth or gain map) left out" if more else None,
-        NOTE if metadata.get("exif", b"") != exif else None,
         "alpha coded with the picture, not exact" if model.alpha != "none" else None,
+        cut_note(described.crop, coded_size(container)),
+        *described.notes,
     )
     stored = np.ascontiguousarray(to_stored(pixels, orientation))
     return Raster(stored, model, writer, lossless=False, orientation=orientation, note=note)

@@ -1,0 +1,230 @@
+"""HEIC and AVIF as a container: boxes, items, their properties and what refers to what.
+
+ISO/IEC 14496-12 (boxes, `iloc`, `iinf`, `pitm`, `iref`) and 23008-12 (`iprp`). Read as far as needed to keep
+what the encoders of Pillow and libheif do not, and to tell what is left out.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from unlikeness.pictures.formats.base import Unusable
+
+__all__ = ["Box", "Container", "Extent", "Item", "Location", "boxes", "read_container"]
+
+_MAX_BOXES, _MAX_ITEMS = 4096, 65536
+_NONSENSE = "it is damaged (its boxes make no sense); copy or export it again"
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """A box: its kind, and where it, its body and its end are in the file."""
+
+    kind: bytes
+    start: int
+    body: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """A part of an item's data: where it is, its bytes, and where in the file these two numbers stand."""
+
+    offset: int
+    length: int
+    place: int
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """Where an item's data is: counted from the file's start (method 0) or that of `idat` (1)."""
+
+    method: int
+    base: int
+    extents: tuple[Extent, ...]
+    widths: tuple[int, int]
+    """Bytes of the two numbers of an extent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """An entry of `iinf`, with the numbers of its properties, counted from 1."""
+
+    kind: bytes
+    content: bytes
+    """The media type of an item of the kind "mime"."""
+    properties: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Container:
+    """A file's boxes and items. references: (kind, from, to) with items' numbers."""
+
+    data: bytes
+    top: list[Box]
+    meta: list[Box]
+    items: dict[int, Item]
+    locations: dict[int, Location]
+    properties: list[Box]
+    primary: int
+    references: list[tuple[bytes, int, int]] = field(default_factory=list)
+    trailing: bool = False
+    """Whether something that is no box follows the last one."""
+
+    def properties_of(self, item: int) -> list[Box]:
+        """An item's property boxes in the order of their association."""
+        numbers = self.items[item].properties if item in self.items else ()
+        return [self.properties[n - 1] for n in numbers if 0 < n <= len(self.properties)]
+
+    def content(self, item: int) -> bytes:
+        """An item's data, joined; empty where it is not in this file."""
+        location = self.locations.get(item)
+        if location is None or location.method not in (0, 1):
+            return b""
+        base, end = 0, len(self.data)
+        if location.method == 1:
+            inside = next((box for box in self.meta if box.kind == b"idat"), None)
+            if inside is None:
+                return b""
+            base, end = inside.body, inside.end
+        if sum(extent.length for extent in location.extents) > len(self.data):
+            raise Unusable(_NONSENSE)
+        parts = ((base + location.base + x.offset, x.length) for x in location.extents)
+        return b"".join(
+            self.data[at : min(at + length, end)] if length else self.data[at:end] for at, length in parts
+        )
+
+    def about_primary(self, kind: bytes, content: bytes = b"") -> list[int]:
+        """The items of a kind that describe the primary picture, or nothing that is named."""
+        named = {a for name, a, _ in self.references if name == b"cdsc"}
+        ours = {a for name, a, b in self.references if name == b"cdsc" and b == self.primary}
+        return [
+            number
+            for number, item in self.items.items()
+            if item.kind == kind and item.content == content and (number in ours or number not in named)
+        ]
+
+
+def boxes(data: bytes, start: int, end: int) -> Iterator[Box]:
+    """The boxes between two places, as long as they are whole."""
+    for _ in range(_MAX_BOXES):
+        if start + 8 > end:
+            return
+        size, kind = struct.unpack_from(">I4s", data, start)
+        body = start + 8
+        if size == 1 and start + 16 <= end:
+            (size,) = struct.unpack_from(">Q", data, start + 8)
+            body = start + 16
+        elif size == 0 and any(kind):
+            size = end - start
+        if size < body - start or start + size > end:
+            return
+        yield Box(kind, start, body, start + size)
+        start += size
+
+
+def read_container(data: bytes) -> Container:
+    """All of it. Raises Unusable where it makes no sense or has no primary picture."""
+    try:
+        return _read(data)
+    except (struct.error, IndexError, ValueError) as error:
+        raise Unusable(_NONSENSE) from error
+
+
+def _read(data: bytes) -> Container:
+    top = list(boxes(data, 0, len(data)))
+    meta = next((box for box in top if box.kind == b"meta"), None)
+    if meta is None:
+        raise Unusable("it is damaged (it has no picture); copy or export it again")
+    inside = list(boxes(data, meta.body + 4, meta.end))
+    by_kind = {box.kind: box for box in reversed(inside)}
+    primary = by_kind.get(b"pitm")
+    number = _number(data, primary.body + 4, 4 if data[primary.body] else 2) if primary else 0
+    properties: list[Box] = []
+    associated: dict[int, tuple[int, ...]] = {}
+    if b"iprp" in by_kind:
+        for box in boxes(data, by_kind[b"iprp"].body, by_kind[b"iprp"].end):
+            if box.kind == b"ipco":
+                properties = list(boxes(data, box.body, box.end))
+            elif box.kind == b"ipma":
+                associated |= _associations(data, box)
+    items = dict(_items(data, by_kind[b"iinf"], associated)) if b"iinf" in by_kind else {}
+    return Container(
+        data,
+        top,
+        inside,
+        items,
+        dict(_locations(data, by_kind[b"iloc"])) if b"iloc" in by_kind else {},
+        properties,
+        number,
+        list(_references(data, by_kind[b"iref"])) if b"iref" in by_kind else [],
+        any(data[top[-1].end : top[-1].end + 4096].strip(b"\0")),
+    )
+
+
+def _number(data: bytes, at: int, size: int) -> int:
+    if at + size > len(data):
+        raise ValueError
+    return int.from_bytes(data[at : at + size], "big")
+
+
+def _items(data: bytes, box: Box, associated: dict[int, tuple[int, ...]]) -> Iterator[tuple[int, Item]]:
+    head = 4 + (4 if data[box.body] else 2)
+    for entry in boxes(data, box.body + head, box.end):
+        version = data[entry.body]
+        size = 4 if version == 3 else 2
+        number, at = _number(data, entry.body + 4, size), entry.body + 4 + size + 2
+        kind, content = b"mime", b""
+        if version >= 2:
+            kind, at = data[at : at + 4], at + 4
+        if kind == b"mime":
+            content = [*data[at : entry.end].split(b"\0", 2), b""][1]
+        yield number, Item(kind, content, associated.get(number, ()))
+
+
+def _locations(data: bytes, box: Box) -> Iterator[tuple[int, Location]]:
+    version, at = data[box.body], box.body + 6
+    sizes = (data[box.body + 4] >> 4, data[box.body + 4] & 15, data[box.body + 5] >> 4)
+    index = data[box.body + 5] & 15 if version else 0
+    wide = 4 if version == 2 else 2
+    count, at = _number(data, at, wide), at + wide
+    for _ in range(count):
+        number, at = _number(data, at, wide), at + wide
+        method = 0
+        if version:
+            method, at = data[at + 1] & 15, at + 2
+        at += 2
+        base, at = _number(data, at, sizes[2]), at + sizes[2]
+        extents, at = _number(data, at, 2), at + 2
+        if at + extents * (index + sizes[0] + sizes[1]) > box.end:
+            raise ValueError
+        found = []
+        for _ in range(extents):
+            at += index
+            found.append(Extent(_number(data, at, sizes[0]), _number(data, at + sizes[0], sizes[1]), at))
+            at += sizes[0] + sizes[1]
+        yield number, Location(method, base, tuple(found), sizes[:2])
+
+
+def _associations(data: bytes, box: Box) -> dict[int, tuple[int, ...]]:
+    version, wide = data[box.body], data[box.body + 3] & 1
+    size, at = 4 if version else 2, box.body + 8
+    found = {}
+    for _ in range(min(_number(data, box.body + 4, 4), _MAX_ITEMS)):
+        item, at = _number(data, at, size), at + size
+        count, at = data[at], at + 1
+        step = 2 if wide else 1
+        values = (_number(data, at + step * i, step) for i in range(count))
+        found[item] = tuple(value & (0x7FFF if wide else 0x7F) for value in values)
+        at += step * count
+    return found
+
+
+def _references(data: bytes, box: Box) -> Iterator[tuple[bytes, int, int]]:
+    size = 4 if data[box.body] else 2
+    for entry in boxes(data, box.body + 4, box.end):
+        source = _number(data, entry.body, size)
+        for i in range(_number(data, entry.body + size, 2)):
+            yield entry.kind, source, _number(data, entry.body + size + 2 + size * i, size)
