@@ -45,14 +45,19 @@ GREY = [(256, 4, 1, 1), (257, 4, 1, 1), (258, 3, 1, 8), (259, 3, 1, 1), (262, 3,
 """One grey pixel: the file's byte 8."""
 
 
+MANY = [*GREY[:-2], (273, 1, 7_999_999, 16), (279, 1, 7_999_999, 16)]
+
+
 def directory(entries: Sequence[Entry], following: int = 0) -> bytes:
     told = b"".join(struct.pack("<HHII", *entry) for entry in sorted(entries))
     return struct.pack("<H", len(entries)) + told + struct.pack("<I", following)
 
 
-def tiff(entries: Sequence[Entry], rest: bytes = b"", following: int = 0, grey: Sequence[Entry] = GREY) -> bytes:
+def tiff(
+    entries: Sequence[Entry], rest: bytes = b"", following: int = 0, grey: Sequence[Entry] = ()
+) -> bytes:
     """A file whose directory is at 16, and `rest` behind it."""
-    return b"II*\0\x10\0\0\0" + bytes(8) + directory([*grey, *entries], following) + rest
+    return b"II*\0\x10\0\0\0" + bytes(8) + directory([*(grey or GREY), *entries], following) + rest
 
 
 def behind(count: int) -> int:
@@ -63,8 +68,9 @@ def behind(count: int) -> int:
 def stripped(compression: int, strip: bytes, rows: int = 4_000) -> bytes:
     """A picture whose every row is a strip, all at the same place."""
     where = behind(0)
-    grey = [(256, 4, 1, 1000), (257, 4, 1, rows), (258, 3, 1, 8), (259, 3, 1, compression), (262, 3, 1, 1),
-            (277, 3, 1, 1), (278, 4, 1, 1), (273, 4, rows, where), (279, 4, rows, where + 4 * rows)]  # fmt: skip
+    told = {256: 1000, 257: rows, 258: 8, 259: compression, 262: 1, 277: 1, 278: 1}
+    grey = [(tag, 4, 1, value) for tag, value in told.items()]
+    grey += [(273, 4, rows, where), (279, 4, rows, where + 4 * rows)]
     starts = struct.pack("<I", where + 8 * rows) * rows
     return tiff([], starts + struct.pack("<I", len(strip)) * rows + strip, grey=grey)
 
@@ -73,6 +79,7 @@ def exif_of(entries: Sequence[Entry], size: int = 60_000) -> bytes:
     return b"Exif\0\0II*\0\x08\0\0\0" + directory(entries) + bytes(size)
 
 
+RESOURCES = (b"8BIM\x04\x0c\0\0\0\0\0\0" + b"8BIM\x03\xed\0\0\0\0\0\0") * 80_000
 TIFFS: dict[str, tuple[Callable[[], bytes], str]] = {
     "exif-to-itself": (lambda: tiff([(34665, 4, 1, 16)] * 150), CIRCLE),
     "gps-to-itself": (lambda: tiff([(34853, 4, 1, 16)] * 4_000), CIRCLE),
@@ -84,17 +91,15 @@ TIFFS: dict[str, tuple[Callable[[], bytes], str]] = {
     ),
     "next-is-itself": (lambda: tiff([], following=16), ""),
     "subifds-to-itself": (lambda: tiff([(330, 4, 1, 16)] * 4_000), ""),
-    "spanning-tags": (lambda: tiff([(65000 + i % 500, 7, 2_000_000, 8) for i in range(4_000)], bytes(2_000_000)),
+    "spanning-tags": (lambda: tiff([(65000 + i % 500, 7, 2 << 20, 8) for i in range(4_000)], bytes(2 << 20)),
                       TOO_MUCH),
-    "many-numbers": (lambda: tiff([], bytes(8_000_000),
-                                  grey=[*GREY[:-2], (273, 1, 7_999_999, 16), (279, 1, 7_999_999, 16)]), TOO_MUCH),
+    "many-numbers": (lambda: tiff([], bytes(8_000_000), grey=MANY), TOO_MUCH),
     "strips-plain": (lambda: stripped(1, bytes(100_000)), "overlap"),
     "strips-lzw": (lambda: stripped(5, bytes(100_000)), "overlap"),
     "strips-deflate": (lambda: stripped(8, zlib.compress(bytes(1000)) + bytes(100_000)), "overlap"),
     "strips-packbits": (lambda: stripped(32773, bytes(100_000)), "overlap"),
     "photoshop": (lambda: tiff([(34377, 7, len(RESOURCES), behind(1))], RESOURCES), TOO_MUCH),
 }  # fmt: skip
-RESOURCES = (b"8BIM\x04\x0c\0\0\0\0\0\0" + b"8BIM\x03\xed\0\0\0\0\0\0") * 80_000
 
 
 @pytest.mark.parametrize("name", TIFFS)
@@ -172,3 +177,57 @@ def test_budget() -> None:
     with Budget(0).active(), pytest.raises(Unusable, match=TOO_MUCH):
         spend(entries=10**6)
     assert granted == [7]
+
+
+# JPEG -------------------------------------------------------------------------------------------------------
+
+
+def segment(marker: int, body: bytes) -> bytes:
+    return struct.pack(">BBH", 0xFF, marker, len(body) + 2) + body
+
+
+def with_behind_start(inserted: bytes) -> bytes:
+    plain = jpeg()
+    return plain[:2] + inserted + plain[2:]
+
+
+def with_in_scan(inserted: bytes) -> bytes:
+    plain = jpeg()
+    return plain[:-2] + inserted + plain[-2:]
+
+
+def with_scans(count: int, side: int) -> bytes:
+    """A progressive picture of grey whose scans are empty."""
+    tables = segment(0xDB, b"\0" + b"\x01" * 64) + segment(0xC4, b"\0" + bytes([1]) + bytes(15) + b"\0")
+    tables += segment(0xC4, b"\x10" + bytes([1]) + bytes(15) + b"\0")
+    frame = segment(0xC2, struct.pack(">BHHBBBB", 8, side, side, 1, 1, 0x11, 0))
+    first = segment(0xDA, b"\x01\x01\0\0\0\0") + bytes(side * side // 512)
+    return b"\xff\xd8" + tables + frame + first + segment(0xDA, b"\x01\x01\0\x01\x3f\0") * count + b"\xff\xd9"
+
+
+JPEGS: dict[str, tuple[Callable[[], bytes], str]] = {
+    "comments": (lambda: with_behind_start(segment(0xFE, b"") * 200_000), TOO_MUCH),
+    "exif": (lambda: with_behind_start(segment(0xE1, b"Exif\0\0") * 100_000), TOO_MUCH),
+    "large-exif": (lambda: with_behind_start(segment(0xE1, b"Exif\0\0" + bytes(60_000)) * 100), TOO_MUCH),
+    "adobe": (lambda: with_behind_start(segment(0xEE, b"Adobe") * 100_000), TOO_MUCH),
+    "xmp": (lambda: with_behind_start(
+        segment(0xE1, b"http://ns.adobe.com/xap/1.0/\0<x/>") * 60_000), TOO_MUCH),
+    "photoshop": (lambda: with_behind_start(
+        segment(0xED, b"Photoshop 3.0\0" + RESOURCES[:65_000]) * 40), TOO_MUCH),
+    "fill-bytes": (lambda: with_behind_start(b"\xff" * 4_000_000), TOO_MUCH),
+    "zeros": (lambda: with_behind_start(segment(0xFE, b"") + bytes(4_000_000)), TOO_MUCH),
+    "restarts": (lambda: with_behind_start(b"\xff\xd0" * 2_000_000), TOO_MUCH),
+    "fill-bytes-then-none": (lambda: with_in_scan(b"\xff" * 2_000_000 + b"\0"), ""),
+    "restarts-in-scan": (lambda: with_in_scan(b"\xff\xd0" * 2_000_000), "damaged"),
+    "stuffed": (lambda: with_in_scan(b"\xff\0" * 2_000_000), ""),
+    "behind": (lambda: jpeg() + b"\xff" * 8_000_000, ""),
+    "segments-behind": (lambda: jpeg() + segment(0xFE, b"") * 1_000_000, ""),
+    "scans": (lambda: with_scans(5_000, 512), "more scans than any program writes"),
+    "too-small": (lambda: with_scans(1, 512).replace(bytes(512), b""), "too little data"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", JPEGS)
+def test_jpeg(name: str, tmp_path: Path) -> None:
+    make, said = JPEGS[name]
+    assert said in opened(make(), tmp_path / "a.jpg")

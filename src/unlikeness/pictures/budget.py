@@ -24,6 +24,8 @@ MOST_BYTES = 64 << 20
 """Bytes that may be copied or unpacked beyond the file's own size."""
 MOST_SECONDS = 10.0
 """Seconds of computing for all but the pixels."""
+_SECONDS_PER_PIXEL = 1e-7
+"""More than any pixel takes to be decoded."""
 
 
 class Budget:
@@ -37,6 +39,12 @@ class Budget:
         self.bytes = MOST_BYTES + size
         self.grant = grant
         self._ends = time.thread_time() + MOST_SECONDS
+
+    def pixels(self, count: int) -> None:
+        """Allow for the decoding of so many pixels."""
+        self._ends += count * _SECONDS_PER_PIXEL
+        if self.grant is not None:
+            self.grant(count)
 
     def spend(self, entries: int = 0, copied: int = 0) -> None:
         """Take entries and bytes off. Raises Unusable when there is not enough left, or no time."""
@@ -69,5 +77,5 @@ def spend(*, entries: int = 0, copied: int = 0) -> None:
 
 def grant_pixels(count: int) -> None:
     """Tell the owner of the active budget that `count` pixels are about to be decoded."""
-    if (budget := _active.get()) is not None and budget.grant is not None:
-        budget.grant(count)
+    if (budget := _active.get()) is not None:
+        budget.pixels(count)

@@ -14,6 +14,7 @@ written without YCCK and subsampling; with Adobe's segment or without it, as it 
 from __future__ import annotations
 
 import io
+import re
 import struct
 from dataclasses import dataclass
 from typing import BinaryIO
@@ -21,6 +22,7 @@ from typing import BinaryIO
 from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile, get_sampling
 
+from unlikeness.pictures.budget import spend
 from unlikeness.pictures.colour import ColourModel, Pixels
 from unlikeness.pictures.formats.base import (
     Raster,
@@ -33,7 +35,13 @@ from unlikeness.pictures.formats.base import (
 )
 from unlikeness.pictures.formats.jpeg_scans import decode
 from unlikeness.pictures.formats.jpeg_xmp import blanked_segments
-from unlikeness.pictures.formats.previews import CREDENTIALS, NOTE, exif_without, resources_without
+from unlikeness.pictures.formats.previews import (
+    CREDENTIALS,
+    NOTE,
+    check_exif,
+    exif_without,
+    resources_without,
+)
 from unlikeness.pictures.formats.xmp import ANNOUNCED
 
 __all__ = ["read"]
@@ -45,6 +53,13 @@ _PHOTOSHOP = b"Photoshop 3.0\0"
 _MODES = {1: ("L", ColourModel("grey")), 3: ("RGB", ColourModel("rgb")), 4: ("CMYK", ColourModel("cmyk"))}
 _SEGMENT = 0xFFFF - 2
 """Bytes that a segment holds behind its length."""
+_MARKER = re.compile(rb"\xff[^\x00\x01\xff\xd0-\xd8]")
+_BEHIND = re.compile(rb"\xff([^\x00\x01\xff\xd0-\xd7])")
+"""A marker that a segment or the end of the picture follows, in front of coded data and behind it."""
+_SEGMENT_ENTRIES, _SKIPPED = 10, 16
+"""What a segment counts in the file's budget, and how many skipped bytes count as much as an entry."""
+_PIXELS_PER_BYTE = 512
+"""A block of 8 × 8 pixels takes a bit at least."""
 _TRAILER_MIN = 64
 """Fewer bytes than this behind the picture are padding."""
 
@@ -114,6 +129,7 @@ def read(data: bytes, max_pixels: int) -> Raster:
     segments = list(_segments(data))
     frame = _frame(data, segments)
     check_size(frame.width, frame.height, max_pixels)
+    _check(data, segments, frame)
     count = len(frame.components)
     if frame.precision != 8 or count not in _MODES or frame.marker not in (0xC0, 0xC1, 0xC2):
         raise Unusable(
@@ -151,24 +167,31 @@ def _segments(data: bytes | memoryview) -> list[tuple[int, int, int]]:
     """(marker, start, end) of each segment up to and with the first scan header; start is at the 0xFF."""
     found: list[tuple[int, int, int]] = []
     at = 2
-    while at + 4 <= len(data):
-        if data[at] != 0xFF:
-            at += 1  # garbage between segments, which decoders skip too
-            continue
-        marker = data[at + 1]
-        if marker in (0xFF, 0x00, 0x01) or 0xD0 <= marker <= 0xD8:
-            at += 1 if marker == 0xFF else 2
-            continue
-        if marker == 0xD9:
+    while (marker := _MARKER.search(data, at)) and marker.start() + 4 <= len(data):
+        # What is skipped, fill bytes or garbage, decoders skip byte by byte.
+        start = marker.start()
+        spend(entries=_SEGMENT_ENTRIES + (start - at) // _SKIPPED)
+        kind = data[start + 1]
+        if kind == 0xD9:
             break
-        (length,) = struct.unpack(">H", data[at + 2 : at + 4])
+        (length,) = struct.unpack(">H", data[start + 2 : start + 4])
         if length < 2:
             raise Unusable("it is damaged (a segment without a length); copy or export it again")
-        found.append((marker, at, at + 2 + length))
-        at += 2 + length
-        if marker == 0xDA:
+        at = start + 2 + length
+        found.append((kind, start, at))
+        if kind == 0xDA:
             break
     return found
+
+
+def _check(data: bytes, segments: list[tuple[int, int, int]], frame: _Frame) -> None:
+    """Refuse, before it is decoded, what would cost Pillow too much or cannot hold so many pixels."""
+    if frame.width * frame.height > _PIXELS_PER_BYTE * len(data):
+        raise Unusable("it is truncated (too little data for its size); copy or export it again")
+    exif = [data[s + 4 : e] for kind, s, e in segments if kind == _APP1 and data[s + 4 : s + 9] == b"Exif\0"]
+    for index, block in enumerate(exif):  # Pillow joins them one by one
+        spend(copied=index * len(block))
+    check_exif(b"".join(block[6 if i else 0 :] for i, block in enumerate(exif)))
 
 
 def _frame(data: bytes, segments: list[tuple[int, int, int]]) -> _Frame:
@@ -235,12 +258,13 @@ def _head(data: bytes, segments: list[tuple[int, int, int]], components: int) ->
     resources = _resources([data[start + 4 : end] for marker, start, end in segments if marker == _APP13])
     texts, found = blanked_segments([data[s + 4 : end] for marker, s, end in segments if marker == _APP1])
     notes |= found
+    changed = {_APP1: iter(texts), _APP13: iter(resources)}
     for segment in segments:
         marker, start, end = segment
         body = data[start + 4 : end]
         if not (0xE0 <= marker <= 0xEF or marker == _COM):
             continue
-        shown = {_APP1: texts, _APP13: resources}[marker].pop(0) if marker in (_APP1, _APP13) else body
+        shown = next(changed[marker]) if marker in changed else body
         without = _without_thumbnail(marker, shown)
         if without != shown or (marker == _APP13 and shown != body):
             notes.add(NOTE)
@@ -287,14 +311,10 @@ def _trailing(data: bytes, segments: list[tuple[int, int, int]]) -> bool:
     if not segments or segments[-1][0] != 0xDA:
         return False
     at = segments[-1][2]
-    while (at := data.find(b"\xff", at)) >= 0 and at + 1 < len(data):
-        marker = data[at + 1]
-        if marker == 0xD9:
-            return len(data) - at - 2 >= _TRAILER_MIN
-        if marker in (0x00, 0x01, 0xFF) or 0xD0 <= marker <= 0xD7:
-            at += 1 if marker == 0xFF else 2
-        elif at + 4 <= len(data):
-            at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-        else:
-            return False
+    while found := _BEHIND.search(data, at):
+        spend(entries=_SEGMENT_ENTRIES)
+        at = found.end()
+        if found.group(1) == b"\xd9":
+            return len(data) - at >= _TRAILER_MIN
+        at += int.from_bytes(data[at : at + 2], "big")
     return False

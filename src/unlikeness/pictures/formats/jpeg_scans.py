@@ -30,9 +30,13 @@ from unlikeness.pictures.formats.jpeg_codes import Codes, read_tables
 
 __all__ = ["decode"]
 
-_MARKER = re.compile(rb"\xff+([^\x00\xff])")
+_MARKER = re.compile(rb"\xff[^\x00\xff]")
 _PADDING = bytes([0xAA]) * 8
 """As many bytes as a decoder reads ahead, where there is no table of codes."""
+_MOST_SCANS = 100
+"""Each costs a pass over all pixels. Programs write up to twenty."""
+_MOST_STUFFED = 4096
+"""Bytes of nothing but 0xFF and zeros that are looked through for others."""
 _SPARE = 8
 """Bytes behind the picture that are forgiven: some cameras leave a few. Zeros are forgiven in any number."""
 _ZEROS = bytes(256)
@@ -99,6 +103,7 @@ class _Walk:
     frame: bytes = b""
     """The body of the frame header."""
     progressive: bool = False
+    scans: int = 0
     tables: dict[int, Codes] = field(default_factory=dict)
 
     def all(self) -> None:
@@ -123,36 +128,44 @@ class _Walk:
                 self.tables.update(read_tables(body))
             at = end
             if marker == _SOS:
+                self.scans += 1
+                if self.scans > _MOST_SCANS:
+                    raise Unusable("it has more scans than any program writes; export it again")
                 self.feed.give(view[fed:at])
                 fed = at = self._scan(view, at, body)
 
     def _next(self, at: int) -> tuple[int, int]:
         """Where the next marker ends, and what it is."""
+        _, end, marker = self._found(at)
+        return end, marker
+
+    def _found(self, at: int) -> tuple[int, int, int]:
+        """Where the next marker, with its fill bytes, begins and ends, and what it is."""
         found = _MARKER.search(self.data, at)
         if found is None:
             raise Unusable(_TRUNCATED)
-        return found.end(), found.group(1)[0]
+        start, end = found.span()
+        if start > at and self.data[start - 1] == 0xFF:
+            start = at + len(self.data[at:start].rstrip(b"\xff"))
+        return start, end, self.data[end - 1]
 
     def _scan(self, view: memoryview, at: int, header: bytes) -> int:
         """Feed a scan's coded data; where the marker behind it begins."""
         start, count, codes = at, 0, self._codes(header)
         padding = codes[0].padding if codes else _PADDING
+        most = -(-self._units(header) // self.interval) if self.interval else 0
         while True:
-            found = _MARKER.search(self.data, at)
-            if found is None:
-                raise Unusable(_TRUNCATED)
-            self._interval(view, at, found.start(), padding)
-            marker = found.group(1)[0]
+            end, behind, marker = self._found(at)
+            self._interval(view, at, end, padding)
             if not 0xD0 <= marker <= 0xD7:
                 break
-            if marker & 7 != count & 7 or not self.interval:
+            if marker & 7 != count & 7 or count >= most:
                 raise Unusable(_MISSING)
             count += 1
-            self.feed.give(view[found.start() : found.end()])
-            at = found.end()
-        end = found.start()
+            self.feed.give(view[end:behind])
+            at = behind
         whole = count + 1 - (at == end)  # some write a last marker behind everything
-        if self.interval and whole < -(-self._units(header) // self.interval):
+        if whole < most:
             raise Unusable(_MISSING)
         zeros = self.data.find(_ZEROS, start, end)
         if zeros >= 0 and not all(c.flat_zeros for c in codes) and self.data[zeros:end].strip(b"\0"):
@@ -186,9 +199,10 @@ class _Walk:
         last = self.data[end - 1 : end]
         used = start + len(self.data[start:end].rstrip(last)) if last in b"\0\xff" else end
         probe = used - _SPARE
-        while probe > start and 0xFF in self.data[probe - 1 : probe + 2]:
+        lowest = max(start, probe - _MOST_STUFFED)
+        while probe > lowest and 0xFF in self.data[probe - 1 : probe + 2]:
             probe -= 1
-        if probe > start:
+        if probe > lowest:
             self.feed.give(view[start:probe])
             if self.feed.seeks_marker(view[probe : probe + 2]):
                 raise Unusable(_LEFT_OVER)

@@ -11,6 +11,7 @@ import hashlib
 import struct
 from collections.abc import Sequence
 
+from unlikeness.pictures.budget import spend
 from unlikeness.pictures.formats.xmp import blanked
 
 __all__ = ["blanked_segments"]
@@ -43,6 +44,7 @@ def blanked_segments(bodies: Sequence[bytes]) -> tuple[list[bytes], set[str]]:
             cleaned, found = blanked(body[len(_MAIN) :])
             notes |= found
             for old, new in digests.items():
+                spend(copied=len(cleaned))
                 cleaned = cleaned.replace(old, new)
             shown[i] = _MAIN + cleaned
     return shown, notes

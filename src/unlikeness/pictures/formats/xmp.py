@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from xml.parsers import expat
 
+from unlikeness.pictures.budget import spend
 from unlikeness.pictures.formats.previews import NOTE
 
 __all__ = ["ANNOUNCED", "blanked"]
@@ -87,6 +88,7 @@ class _Finder:
         return self.found
 
     def _open(self, name: str, attributes: dict[str, str]) -> None:
+        spend()  # time alone: real XMP has had hundreds of thousands of elements
         self.depth += 1
         if self.element is not None:
             return
