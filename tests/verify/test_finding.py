@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from tests.verify.test_run import outcome, verdict
 
+from unlikeness.verify import named
 from unlikeness.verify.finding import Finding, finding
 from unlikeness.verify.headline import headline
 from unlikeness.verify.verdict import ORIGINAL, Outcome
@@ -80,9 +81,9 @@ def test_green_only_if_every_attacker_could_have_learnt_the_subject() -> None:
     assert (found.kind, found.conclusive) == ("protected", True)
     told = headline(found)
     assert told.colour == "good"
-    assert str(told) == (
+    assert str(told).startswith(
         "No attacker learnt the subject (at most s 0.10, 0.10 to 0.10). "
-        "The same attackers learn the subject from the original (s 0.80 to 0.90)."
+        "The same attackers learn the subject from the original (s 0.80 to 0.90). Not tried: patient, "
     )
     for further, text in (
         ({"controls": {"slow": outcome("slow", 0.2)}}, "the attacker slow is too weak"),
@@ -120,5 +121,7 @@ def test_what_is_no_number_is_nobodys_success_and_nobodys_failure() -> None:
 
 
 def test_what_was_left_out_is_named_where_it_might_reassure() -> None:
-    found = replace(of_three(), left_out={"unseen-pictures": "needs pictures"})
-    assert headline(found).text.endswith("Not tried: unseen-pictures.")
+    found = of_three()
+    not_tried = headline(found).text.partition("Not tried: ")[2].rstrip(".").split(", ")
+    assert {"paper", "slow", *not_tried} == {one.name for one in named([])}
+    assert "Not tried" not in headline(of_three(clean=outcome("paper", 0.0))).text

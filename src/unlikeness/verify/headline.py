@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from unlikeness.verify.attackers import EVERY
 from unlikeness.verify.finding import FEWEST, WORKS, Kind
 from unlikeness.verify.verdict import ORIGINAL, Verdict
 
@@ -45,8 +46,9 @@ def headline(verdict: Verdict) -> Headline:
     else:
         title = f"Inconclusive: {_reason(verdict)}"
     sentences = open_ones if kind in ("learnt", "inconclusive") else [_compared(verdict)]
-    if kind in ("little", "protected") and verdict.left_out:
-        sentences.append(f"Not tried: {', '.join(verdict.left_out)}.")
+    tried = {one.attacker.name for one in verdict.outcomes}
+    if kind in ("little", "protected") and (others := [a.name for a in EVERY if a.name not in tried]):
+        sentences.append(f"Not tried: {', '.join(others)}.")
     return Headline(_COLOURS[kind], title, " ".join(sentences))
 
 

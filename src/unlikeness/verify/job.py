@@ -24,7 +24,7 @@ from unlikeness.verify.settings import CONTEXTS, given, scale
 from unlikeness.verify.signing import RECORD, sign
 from unlikeness.verify.sought import Sought
 from unlikeness.verify.verdict import Verdict
-from unlikeness.verify.world import original_of, unprotected
+from unlikeness.verify.world import original_of, originals, unprotected
 
 if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage
@@ -118,6 +118,11 @@ class Job:
         original = control = None
         if self.original is not None:
             original = TextToImage.from_pretrained(self.original, device=self.device, dtype="float32")
+            if report and (known := originals(said)) and fingerprint(original) not in known:
+                report(
+                    f"--original {self.original} has other weights than the model that {RECORD} names, and "
+                    "what attackers learn from it may say little about this one"
+                )
         elif (original := original_of(model, said)) is not None:
             if report:
                 report(f"the original is the toybox, as {RECORD} says")

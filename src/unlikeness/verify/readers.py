@@ -8,6 +8,7 @@ from typing import Protocol
 from torch import Tensor
 
 from unlikeness.errors import UsageError
+from unlikeness.nouns import closest
 from unlikeness.scales import which
 from unlikeness.verify.judge import at_side
 
@@ -56,7 +57,7 @@ def load_reader(name: str, nouns: Sequence[str], *, resolution: int, device: str
     for noun in nouns:
         if noun not in CLASS_NOUNS:
             raise UsageError(
-                f"the toybox's classifier knows no {noun}, only {', '.join(CLASS_NOUNS)}; name a CLIP with "
-                f"--reader, such as {zero_shot.CLIP}"
+                f"the toybox's classifier knows no {noun}, only {', '.join(CLASS_NOUNS)}"
+                f"{closest(noun, CLASS_NOUNS)}; name a CLIP with --reader, such as {zero_shot.CLIP}"
             )
     return _Toybox()

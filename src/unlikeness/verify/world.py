@@ -12,12 +12,19 @@ from unlikeness.verify.run import Other
 if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage
 
-__all__ = ["original_of", "unprotected"]
+__all__ = ["original_of", "originals", "unprotected"]
 
 _SEED = 9015
 """The individual that controls learn: of each class, one that the untrained toybox draws no likeness of."""
 
 _HELD_OUT, _OF_CLASS = 10, 24
+
+
+def originals(record: Mapping[str, Any]) -> set[str]:
+    """The fingerprints of all models that the runs in this record began with, or were held to."""
+    runs = (record, *record.get("earlier", []))
+    found = [run.get(name) for run in runs for name in ("model_fingerprint", "original_fingerprint")]
+    return {digest for digest in found if isinstance(digest, str)}
 
 
 def original_of(model: TextToImage, record: Mapping[str, Any]) -> TextToImage | None:
@@ -30,8 +37,8 @@ def original_of(model: TextToImage, record: Mapping[str, Any]) -> TextToImage | 
     from unlikeness.diffusion.fingerprint import fingerprint
     from unlikeness.diffusion.model import TextToImage
 
-    said = [run.get("original_fingerprint") for run in (record, *record.get("earlier", []))]
-    if not any(said):
+    said = originals(record)
+    if not said:
         return None
     toybox = TextToImage.from_pretrained("toybox", device=str(model.device), dtype="float32")
     return toybox if fingerprint(toybox) in said else None
