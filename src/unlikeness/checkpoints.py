@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from unlikeness.errors import UnlikenessError, UsageError
+from unlikeness.foreign import parse_json, reason
 from unlikeness.tensors import save_tensors
 
 if TYPE_CHECKING:
@@ -81,9 +82,9 @@ def _damage(path: Path) -> Iterator[None]:
         yield
     except UsageError:  # a ValueError that says itself what is wrong
         raise
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, OverflowError) as error:
         raise UnlikenessError(
-            f"the checkpoint {path} is damaged, or none ({error}); delete it, or give another name"
+            f"the checkpoint {path} is damaged, or none ({reason(error)}); delete it, or give another name"
         ) from error
 
 
@@ -102,7 +103,7 @@ def _header(path: Path, metadata: Mapping[str, str] | None, identity: Mapping[st
     """What `save_checkpoint` wrote beside the tensors, if it is of this run."""
     if "training" not in (metadata or {}):
         raise UsageError(f"{path} is no checkpoint of a training; give another name")
-    header: dict[str, Any] = json.loads((metadata or {})["training"])
+    header: dict[str, Any] = parse_json((metadata or {})["training"], infinite=True)
     if header["identity"] != json.loads(json.dumps(identity)):
         raise _another(path)
     return header

@@ -35,7 +35,7 @@ _DEEPEST = 64
 _WIDEST = 1 << 63
 """Whole numbers stay below: those of a tensor library are of 64 bits."""
 
-_MOST_NODES = 200_000
+_MOST_NODES = 20_000
 """Values in a YAML file, which Python reads slowly."""
 
 _ADVICE = re.compile(
@@ -169,7 +169,7 @@ def parse_yaml(text: str, loader: type[Any] | None = None) -> Any:
     except UnreadableError:
         raise
     except (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
-        raise UnreadableError(f"it is no YAML: {reason(error)}") from error
+        raise UnreadableError(reason(error)) from error
     return value
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from unlikeness.foreign import UnreadableError, check_file, reason
 
-__all__ = ["open_pickle", "read_header", "read_tensors"]
+__all__ = ["open_pickle", "read_header", "read_safetensors", "read_tensors"]
 
 _LARGEST_HEADER = 1 << 25
 """Bytes of a safetensors header; that of Stable Diffusion's U-Net has 80,000."""
@@ -49,15 +49,8 @@ def read_tensors(path: Path, *, folder: Path | None = None) -> dict[str, Tensor]
     Tensors of a safetensors file lie on the mapped file, so that nothing is read yet; those of a pickle are
     copied. folder: within which the file must lie. UnreadableError, with the reason, for anything else.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     if path.suffix.lower() == ".safetensors":
-        _check_header(path, folder)
-        try:
-            return load_file(path)
-        except (SafetensorError, *_DAMAGE) as error:
-            raise UnreadableError(reason(error)) from error
+        return read_safetensors(path, folder=folder)
     loaded = open_pickle(path, folder=folder)
     if not isinstance(loaded, Mapping):
         raise UnreadableError(f"it holds a {type(loaded).__name__}, no state dict")
@@ -69,6 +62,18 @@ def read_tensors(path: Path, *, folder: Path | None = None) -> dict[str, Tensor]
             raise UnreadableError(f"{name[:60]} is cut short")
         found[name] = value.clone(memory_format=torch.contiguous_format)
     return found
+
+
+def read_safetensors(path: Path, *, folder: Path | None = None) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, whatever its suffix: see `read_tensors`."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    _check_header(path, folder)
+    try:
+        return load_file(path)
+    except (SafetensorError, *_DAMAGE) as error:
+        raise UnreadableError(reason(error)) from error
 
 
 def open_pickle(path: Path, *, folder: Path | None = None) -> Any:
@@ -87,7 +92,8 @@ def open_pickle(path: Path, *, folder: Path | None = None) -> Any:
     except _DAMAGE as error:
         foreign = re.search(r"GLOBAL ([\w.]+) w(?:as|hose)", str(error))
         if foreign is not None:
-            raise UnreadableError(f"it asks for {foreign[1][:80]}, and only tensors are read") from error
+            name = foreign[1][:80]
+            raise UnreadableError(f"it asks for {name}, which is refused: only tensors are read") from error
         raise UnreadableError("it is damaged, or holds more than tensors") from error
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from unlikeness.errors import UsageError
+from unlikeness.foreign import UnreadableError, read_json
 from unlikeness.gallery import to_pil
 
 __all__ = ["GAIN", "Shown", "check_own", "difference", "fill", "show", "write"]
@@ -78,8 +78,8 @@ def check_own(page: Path, keys: set[str]) -> None:
     if not (page.exists() or record.exists()):
         return
     try:
-        made = json.loads(record.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        made = read_json(record, most=1 << 26)
+    except UnreadableError:
         made = None
     if not (isinstance(made, dict) and keys <= made.keys()):
         raise UsageError(

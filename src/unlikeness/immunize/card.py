@@ -10,12 +10,16 @@ from typing import Any
 import yaml
 
 from unlikeness.errors import UnlikenessError
+from unlikeness.foreign import UnreadableError, parse_yaml, read
 from unlikeness.immunize.behaviours import in_turn
 
 __all__ = ["FILE", "card", "read_card"]
 
 FILE = "README.md"
 _END = "<!-- unlikeness: what follows is the text of the model before -->"
+_LARGEST_HEADER = 1 << 16
+"""Characters of a card's YAML; a larger one stays as text."""
+
 _TAGS = ("text-to-image", "diffusers", "unlikeness", "immunized")
 
 _METHODS = {
@@ -55,11 +59,11 @@ def card(made: Mapping[str, Any], before: str | None = None) -> str:
 def read_card(folder: Path | None) -> str | None:
     """The README.md of a model's folder, if there is one. UnlikenessError if it cannot be read."""
     path = None if folder is None else folder / FILE
-    if path is None or not path.is_file():
+    if path is None or not path.exists():
         return None
     try:
-        return path.read_text(encoding="utf-8", errors="replace")
-    except OSError as error:
+        return read(path, folder=folder).decode("utf-8", errors="replace")
+    except UnreadableError as error:
         raise UnlikenessError(f"{path} cannot be read ({error}); change its permissions") from error
 
 
@@ -70,8 +74,8 @@ def _split(text: str) -> tuple[dict[str, Any], str]:
     if opening.strip() != "---" or not closing:
         return {}, text
     try:
-        entries = yaml.safe_load(header)
-    except (yaml.YAMLError, ValueError, RecursionError):
+        entries = parse_yaml(header) if len(header) <= _LARGEST_HEADER else None
+    except UnreadableError:
         entries = None
     return (entries, below) if isinstance(entries, dict) else ({}, text)
 

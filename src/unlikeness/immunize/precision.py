@@ -11,6 +11,8 @@ import torch
 from unlikeness.diffusion.lora import merged_copy
 from unlikeness.diffusion.weights import needed_files
 from unlikeness.errors import UnlikenessError
+from unlikeness.foreign import UnreadableError
+from unlikeness.stored import read_tensors
 
 if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage
@@ -18,7 +20,6 @@ if TYPE_CHECKING:
 __all__ = ["as_stored", "rounding", "stored"]
 
 _PARTS = ("vae", "unet", "text_encoder")
-_NAMES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
 def stored(folder: Path) -> dict[str, torch.dtype]:
@@ -71,21 +72,11 @@ def _first_file(folder: Path) -> Path:
 
 
 def _of_file(file: Path) -> torch.dtype:
-    from safetensors import SafetensorError, safe_open
-
     sizes: dict[torch.dtype, int] = {}
     try:
-        if file.suffix == ".safetensors":
-            with safe_open(file, "pt") as opened:
-                for name in opened.keys():  # noqa: SIM118 - no mapping
-                    part = opened.get_slice(name)
-                    kind = _NAMES.get(part.get_dtype())
-                    if kind is not None:
-                        sizes[kind] = sizes.get(kind, 0) + torch.Size(part.get_shape()).numel()
-        else:
-            for tensor in torch.load(file, map_location="meta", weights_only=True).values():
-                if tensor.is_floating_point():
-                    sizes[tensor.dtype] = sizes.get(tensor.dtype, 0) + tensor.numel()
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        for tensor in read_tensors(file).values():
+            if tensor.is_floating_point():
+                sizes[tensor.dtype] = sizes.get(tensor.dtype, 0) + tensor.numel()
+    except UnreadableError as error:
         raise UnlikenessError(f"{file} cannot be read ({error}); fetch or save the model again") from error
     return max(sizes, key=lambda kind: sizes[kind], default=torch.float32)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import platform
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from unlikeness.diffusion.fingerprint import fingerprint
 from unlikeness.diffusion.hub import ALIASES
 from unlikeness.errors import UnlikenessError
+from unlikeness.foreign import UnreadableError, read_json
 from unlikeness.immunize.behaviours import mark_digest
 from unlikeness.immunize.material import manifest, picture_digest
 from unlikeness.immunize.passes import count
@@ -23,9 +23,12 @@ if TYPE_CHECKING:
     from unlikeness.immunize.registry import Defence
     from unlikeness.subjects import Subject
 
-__all__ = ["FILE", "SCHEMA", "ended", "missing", "read", "record"]
+__all__ = ["FILE", "LARGEST", "SCHEMA", "ended", "missing", "read", "record"]
 
 FILE = "immunization.json"
+LARGEST = 1 << 26
+"""Bytes of a record: that of eight subjects has 20,000."""
+
 SCHEMA = 1
 """Raised when a name or a meaning in the file changes."""
 
@@ -121,11 +124,11 @@ def hub_name(called: str) -> str | None:
 def read(folder: Path | None) -> dict[str, Any] | None:
     """The record of an immunized model; None for one that has none. UnlikenessError if it is damaged."""
     path = None if folder is None else folder / FILE
-    if path is None or not path.is_file():
+    if folder is None or path is None or not path.exists():
         return None
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        content = read_json(path, folder=folder, most=LARGEST)
+    except UnreadableError as error:
         raise UnlikenessError(f"{path} cannot be read ({error}); fetch or make the model again") from error
     if not (_sound(content) and all(map(_sound, content.get("earlier", [])))):
         raise UnlikenessError(f"{path} is no record of an immunization; fetch or make the model again")

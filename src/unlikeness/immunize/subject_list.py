@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from unlikeness.errors import UnlikenessError, UsageError
+from unlikeness.foreign import UnreadableError, parse_yaml, read, reason
 
 if TYPE_CHECKING:
     from unlikeness.subjects import Subject
@@ -158,13 +159,11 @@ class _Texts(yaml.BaseLoader):
 
 def _parsed(path: Path) -> Any:
     try:
-        text = path.read_bytes()
-    except OSError as error:
-        raise UnlikenessError(f"{path} cannot be read ({error.strerror}); give a file that can be") from error
-    if len(text) > _LARGEST:
-        raise UsageError(f"{path} is larger than a list of subjects can be; {_FORM}")
+        text = read(path, most=_LARGEST)
+    except UnreadableError as error:
+        kind = UsageError if "larger" in str(error) else UnlikenessError
+        raise kind(f"{path} cannot be read ({error}); {_FORM}") from error
     try:
-        return yaml.load(text.decode(), _Texts)
-    except (ValueError, RecursionError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise UsageError(f"{path} is no YAML ({reason}); {_FORM}") from error
+        return parse_yaml(text.decode(), _Texts)
+    except (UnreadableError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is no YAML ({reason(error)}); {_FORM}") from error

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from unlikeness.errors import UnlikenessError
+from unlikeness.foreign import LARGEST, UnreadableError, check_file, parse_json, reason
 
 __all__ = ["NAME", "Entry", "Manifest", "digest"]
 
@@ -73,19 +74,21 @@ class Manifest:
         self._made: dict[str, set[str]] = {}
         """By name, the digests of all that was ever written under it."""
         try:
+            if self.path.exists():
+                check_file(self.path)  # a pipe would be waited for
             data = self.path.read_bytes() if self.path.exists() else b""
             whole = data[: data.rfind(b"\n") + 1]
             if not read_only:
                 with self.path.open("ab") as file:
                     file.truncate(len(whole))
-        except OSError as error:
+        except (OSError, UnreadableError) as error:
             raise UnlikenessError(
-                f"{self.path}: it cannot be {'read' if read_only else 'written'} ({error.strerror}); "
+                f"{self.path}: it cannot be {'read' if read_only else 'written'} ({reason(error)}); "
                 "choose another output folder"
             ) from error
         for line in whole.splitlines():
             try:
-                entry = json.loads(line)
+                entry = _parsed(line)
             except ValueError:
                 continue  # damaged by hand or disk: as if that file had never been done
             if isinstance(entry, dict) and isinstance(entry.get("path"), str):
@@ -140,6 +143,12 @@ class Manifest:
         self.entries[entry["path"]] = entry
         if entry.get("status") in _WRITTEN:
             self._made.setdefault(entry["path"], set()).add(str(entry.get("output_digest")))
+
+
+def _parsed(line: bytes) -> Any:
+    """A line's content, quickly where it cannot be deep. ValueError for what no run has written."""
+    plain = len(line) < LARGEST and line.count(b"{") + line.count(b"[") < 64
+    return json.loads(line) if plain else parse_json(line[: LARGEST + 1], surrogates=True)
 
 
 def _is_text(line: str) -> bool:

@@ -13,6 +13,7 @@ from typing import Any
 
 from unlikeness.demo.page import write
 from unlikeness.errors import UsageError
+from unlikeness.foreign import UnreadableError, read_json, reason
 from unlikeness.measure.similarity import SubjectSimilarity
 from unlikeness.verify.headline import headline
 from unlikeness.verify.notice import Seen
@@ -119,11 +120,11 @@ def check_own(folder: Path, pictures: str, model: str) -> None:
     if not path.is_file():
         return
     try:
-        about = json.loads(path.read_text(encoding="utf-8"))["about"]
+        about = read_json(path, most=1 << 26)["about"]
         said = about["pictures_sha256"], about["model"]
-    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+    except (UnreadableError, LookupError, TypeError) as error:
         raise UsageError(
-            f"{path} cannot be read ({error}), and is left alone; delete it, or name another --output"
+            f"{path} cannot be read ({reason(error)}), and is left alone; delete it, or name another --output"
         ) from error
     named = zip(said, (pictures, model), ("other pictures", "another model"), strict=True)
     differs = [words for before, now, words in named if before != now]

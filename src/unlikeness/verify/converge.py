@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from unlikeness import personalize
 from unlikeness.diffusion.loss import mean_loss_over_levels
 from unlikeness.errors import UnlikenessError
+from unlikeness.foreign import UnreadableError, read_json, reason
 from unlikeness.verify.judge import at_side
 
 if TYPE_CHECKING:
@@ -97,11 +98,11 @@ def _trained(
 
 def _read(curve: Path) -> list[float]:
     try:
-        return [float(value) for value in json.loads(curve.read_text(encoding="utf-8"))]
-    except FileNotFoundError:
-        return []
-    except (OSError, ValueError, TypeError) as error:
-        raise UnlikenessError(f"{curve} is damaged ({error}); delete its folder and start again") from error
+        return [float(value) for value in read_json(curve)] if curve.exists() else []
+    except (UnreadableError, ValueError, TypeError) as error:
+        raise UnlikenessError(
+            f"{curve} is damaged ({reason(error)}); delete its folder and start again"
+        ) from error
 
 
 def _write(curve: Path, losses: Sequence[float]) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unlikeness.errors import UnlikenessError, UsageError
+from unlikeness.foreign import UnreadableError, parse_yaml, read, reason
 from unlikeness.immunize import record
 from unlikeness.measure.encoders import load_encoder
 from unlikeness.nouns import check_noun
@@ -235,13 +236,12 @@ def _check_output(output: Path) -> None:
 def _yaml(path: Path | None) -> dict[str, Any]:
     if path is None:
         return {}
-    import yaml
-
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise UnlikenessError(f"the settings {path} cannot be read ({reason}); give a YAML file") from error
+        content = parse_yaml(read(path).decode("utf-8"))
+    except (UnreadableError, UnicodeDecodeError) as error:
+        raise UnlikenessError(
+            f"the settings {path} cannot be read ({reason(error)}); give a YAML file"
+        ) from error
     if not isinstance(content, dict):
         raise UsageError(f"the settings {path} must be lines NAME: VALUE")
     return {str(name): value for name, value in content.items()}

@@ -9,6 +9,8 @@ from typing import Any
 
 from unlikeness.demo.page import write
 from unlikeness.errors import UnlikenessError, UsageError
+from unlikeness.foreign import UnreadableError, read_json
+from unlikeness.immunize.record import LARGEST
 
 __all__ = ["RECORD", "sign"]
 
@@ -29,8 +31,8 @@ def sign(model: Path, output: Path, summary: Mapping[str, Any], *, in_place: boo
             raise UsageError(f"{model} has no {RECORD} to sign; leave --sign out, or give an immunized model")
         return None
     try:
-        content = json.loads(record.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        content = read_json(record, folder=model, most=LARGEST)
+    except UnreadableError as error:
         raise UnlikenessError(f"{record} cannot be read ({error}); fetch or make the model again") from error
     if not isinstance(content, dict):
         raise UnlikenessError(f"{record} is not a JSON object; fetch or make the model again")

@@ -173,7 +173,7 @@ def test_a_malicious_pickle_is_refused_and_not_run(tmp_path: Path, form: str) ->
 
 def test_a_harmless_object_beside_the_tensors_is_refused_by_its_name(tmp_path: Path) -> None:
     path = written(tmp_path, {"model": checkpoint(), "args": argparse.Namespace(lr=1e-4)})
-    with pytest.raises(UnlikenessError, match=r"ask for argparse\.Namespace, which is refused"):
+    with pytest.raises(UnlikenessError, match=r"asks for argparse\.Namespace, which is refused"):
         load_official(path)
 
 

@@ -11,18 +11,17 @@ from __future__ import annotations
 
 import math
 import re
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from pickle import UnpicklingError
-from struct import error as StructError
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from unlikeness.errors import UnlikenessError, UsageError, one_line
+from unlikeness.foreign import UnreadableError
+from unlikeness.stored import open_pickle, read_tensors
 
 __all__ = ["OfficialShape", "fold", "read", "shape_of"]
 
@@ -30,13 +29,6 @@ _WRAPPERS = ("ema", "state_dict", "model")
 _PREFIX = re.compile(r"^(?:module\.|model\.|ema\.|_orig_mod\.)+")
 _DEAD = re.compile(r"^[ty]_embedder\.|\.adaLN_modulation\.1\.weight$")
 _FIRST = "x_embedder.proj.weight"
-
-# What torch.load(weights_only=True) and safetensors raise on damaged bytes, found by damaging some.
-_DAMAGE = (
-    RuntimeError, UnpicklingError, ValueError, LookupError, TypeError, AttributeError, AssertionError,
-    EOFError, OSError, OverflowError, MemoryError, StructError,
-)  # fmt: skip
-
 
 @dataclass(frozen=True, kw_only=True)
 class OfficialShape:
@@ -78,7 +70,7 @@ def read(path: Path) -> dict[str, Tensor]:
         raise UsageError(
             f"the weights {path} are no file; give the path of a RID checkpoint (.bin, .safetensors)"
         )
-    loaded = _safetensors(path) if path.suffix.lower() == ".safetensors" else _pickle(path)
+    loaded = _loaded(path)
     for _ in _WRAPPERS:
         inner = [loaded[name] for name in _WRAPPERS if isinstance(loaded, Mapping) and name in loaded]
         loaded = next((value for value in inner if isinstance(value, Mapping)), loaded)
@@ -215,33 +207,18 @@ def _listed(verb: str, names: list[str]) -> str:
     return f"{verb} {', '.join(one_line(name) for name in names[:3])}{more}" if names else ""
 
 
-def _safetensors(path: Path) -> Any:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
+def _loaded(path: Path) -> Any:
+    """Tensors on the mapped file. A pickle is read in torch's zip format only: the safe mode of its older
+    ones has had holes."""
     try:
-        return load_file(path)
-    except (SafetensorError, *_DAMAGE) as error:
-        raise UnlikenessError(
-            f"the weights {path} are damaged ({one_line(str(error))}); get them again"
-        ) from error
-
-
-def _pickle(path: Path) -> Any:
-    """Mapped: torch does so for its zip format only, and the safe mode of its older ones has had holes."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of damaged bytes it says that they are an odd pickle protocol
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except _DAMAGE as error:
-        text = str(error)
-        foreign = re.search(r"GLOBAL ([\w.]+) w(?:as|hose)", text)
-        if foreign is not None:
+        return read_tensors(path) if path.suffix.lower() == ".safetensors" else open_pickle(path)
+    except UnreadableError as error:
+        if " asks for " in str(error):
             raise UnlikenessError(
-                f"the weights {path} ask for {foreign[1]}, which is refused: a checkpoint must hold "
-                "tensors only; have it saved again as a state dict or as .safetensors"
+                f"the weights {path} cannot be used ({error}); have them saved again as a state dict or as "
+                ".safetensors"
             ) from error
         raise UnlikenessError(
-            f"the weights {path} are damaged, or in another format than a state dict in the zip file that "
-            "torch.save writes (or .safetensors); get them again"
+            f"the weights {path} are damaged ({error}), or in another format than a state dict in the zip "
+            "file that torch.save writes (or .safetensors); get them again"
         ) from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
@@ -15,9 +14,18 @@ import torch
 from torch import Tensor
 
 from unlikeness.errors import UnlikenessError, UsageError, one_line
+from unlikeness.foreign import UnreadableError, parse_json, reason
 from unlikeness.protect.rid.export import DIGEST, ONNX_FORMAT, digest
 
 __all__ = ["OnnxProtector"]
+
+OPERATORS = frozenset(
+    (
+        "Add", "Concat", "Conv", "ConvTranspose", "DepthToSpace", "Div", "Gather", "Min", "Mod", "Mul", "Neg",
+        "Range", "Shape", "Sigmoid", "Slice", "SpaceToDepth", "Squeeze", "Sub", "Tanh",
+    )
+)  # fmt: skip
+"""All that `export.py` writes."""
 
 
 class OnnxProtector:
@@ -42,6 +50,7 @@ class OnnxProtector:
             raise UsageError(f"threads must be at least 1, not {threads}")
         self.path = Path(path)
         data = _whole(self.path)
+        _check_graph(self.path, data)
         ort = _onnxruntime()
         self._errors = _errors()
         options = ort.SessionOptions()
@@ -50,11 +59,15 @@ class OnnxProtector:
         options.enable_mem_pattern = False  # plans memory for one size of picture: ours are of many
         try:
             self._session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-            about = self._session.get_modelmeta().custom_metadata_map["about"]
+            about = self._session.get_modelmeta().custom_metadata_map.get("about", "")
+            names = [one.name for one in (*self._session.get_inputs(), *self._session.get_outputs())]
         except self._errors as error:
             raise UnlikenessError(f"{self.path} cannot be used ({_short(error)}); export it again") from error
-        self.about: Mapping[str, Any] = json.loads(about)
-        self.resolution = int(self.about["resolution"])
+        if names != ["images", "budget", "delta"]:
+            raise UnlikenessError(
+                f"{self.path} does not lead from images and budget to delta; export it again"
+            )
+        self.about, self.resolution = _about(self.path, about)
 
     def __call__(self, images: Tensor, budget: Tensor) -> Tensor:
         """The perturbation δ, [B, 3, H, W], float32 on the images' device, nowhere beyond the budget.
@@ -88,6 +101,11 @@ class OnnxProtector:
     def _run(self, images: npt.NDArray[np.float32], budget: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
         (delta,) = self._session.run(["delta"], {"images": images, "budget": budget})
         found: npt.NDArray[Any] = delta
+        if found.shape != images.shape or found.dtype != np.float32:
+            raise UnlikenessError(
+                f"{self.path} answers {list(found.shape)} for pictures of {list(images.shape)}; export it "
+                "again"
+            )
         return found
 
 
@@ -103,6 +121,43 @@ def _whole(path: Path) -> bytes:
     if not data.endswith(digest(data[:-DIGEST])):
         raise UnlikenessError(f"{path} is damaged, or was changed since its export; export it again")
     return data
+
+
+def _check_graph(path: Path, data: bytes) -> None:
+    """UnlikenessError for what no export contains: other operators, loops among them, or other files.
+
+    It needs the package onnx, which comes with onnxruntime in the extra; without it, nothing is looked at.
+    """
+    try:
+        import onnx
+        from google.protobuf.message import DecodeError
+    except ImportError:
+        return
+    try:
+        graph = onnx.load_model_from_string(data).graph
+    except DecodeError as error:
+        raise UnlikenessError(f"{path} is damaged; export it again") from error
+    other = {node.op_type for node in graph.node if node.op_type not in OPERATORS or node.domain}
+    if other:
+        names = one_line(", ".join(sorted(other)))[:80]
+        raise UnlikenessError(f"{path} has operators that no export has ({names}); export it again")
+    if any(tensor.data_location or tensor.external_data for tensor in graph.initializer):
+        raise UnlikenessError(f"{path} keeps weights in other files, as no export does; export it again")
+
+
+def _about(path: Path, text: str) -> tuple[Mapping[str, Any], int]:
+    """What the metadata says, and the resolution in it [px]."""
+    try:
+        about = parse_json(text)
+        side = about["resolution"]
+    except (UnreadableError, LookupError, TypeError) as error:
+        raise UnlikenessError(f"{path} says nothing of itself ({reason(error)}); export it again") from error
+    if type(side) is not int or not 1 <= side <= 1 << 16:
+        raise UnlikenessError(
+            f"{path} says that its resolution is {str(side)[:40]}, which must be a whole number from 1 to "
+            "65536; export it again"
+        )
+    return about, side
 
 
 def _array(x: Tensor) -> npt.NDArray[np.float32]:

@@ -13,9 +13,11 @@ from torch import Tensor
 
 from unlikeness import __version__
 from unlikeness.diffusion.finite import all_finite
-from unlikeness.errors import NotFiniteError, UnlikenessError, UsageError, one_line
+from unlikeness.errors import NotFiniteError, UnlikenessError, UsageError
+from unlikeness.foreign import UnreadableError, parse_json, reason
 from unlikeness.protect.rid.network import NetworkSettings, Protector
 from unlikeness.settings import build
+from unlikeness.stored import read_header, read_safetensors
 from unlikeness.tensors import save_tensors
 
 __all__ = ["SHIPPED", "Loaded", "is_protector", "load_protector", "save_protector"]
@@ -55,12 +57,9 @@ def save_protector(network: Protector, path: Path, *, about: Mapping[str, Any]) 
 
 def is_protector(path: Path) -> bool:
     """Has `train-protector` written this file?"""
-    from safetensors import SafetensorError, safe_open
-
     try:
-        with safe_open(path, framework="pt") as file:
-            return (file.metadata() or {}).get("format") == _FORMAT
-    except (SafetensorError, OSError):
+        return read_header(path).get("format") == _FORMAT
+    except UnreadableError:
         return False
 
 
@@ -71,8 +70,6 @@ def load_protector(name_or_path: str | Path = "rid-toybox") -> Loaded:
         UsageError: there is no such file or name, or the file is no protector.
         UnlikenessError: the file is damaged.
     """
-    from safetensors import SafetensorError, safe_open
-
     path, shipped = Path(name_or_path), SHIPPED / f"{name_or_path}.safetensors"
     if path.name == str(name_or_path) and shipped.is_file():  # ./NAME is a file
         path = shipped
@@ -80,19 +77,18 @@ def load_protector(name_or_path: str | Path = "rid-toybox") -> Loaded:
         known = ", ".join(sorted(file.stem for file in SHIPPED.glob("*.safetensors"))) or "none"
         raise UsageError(f"weights {name_or_path} are no file and no shipped protector (there are: {known})")
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("format") != _FORMAT:  # another file may be large
-                raise UsageError(f"{path} is no protector of `unlikeness train-protector`; name another file")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise UnlikenessError(f"{path} cannot be read ({one_line(str(error))}); fetch it again") from error
+        metadata = read_header(path)
+        if metadata.get("format") != _FORMAT:  # another file may be large
+            raise UsageError(f"{path} is no protector of `unlikeness train-protector`; name another file")
+        tensors = read_safetensors(path)
+    except UnreadableError as error:
+        raise UnlikenessError(f"{path} cannot be read ({error}); fetch it again") from error
     try:
-        about = json.loads(metadata["about"])
+        about = parse_json(metadata["about"])
         resolution = _side(about["resolution"])
         network = _network(about["network"], {name: value.float() for name, value in tensors.items()})
     except (KeyError, TypeError, ValueError, OverflowError, RuntimeError) as error:
-        raise UnlikenessError(f"{path} is damaged ({one_line(str(error))[:200]}); fetch it again") from error
+        raise UnlikenessError(f"{path} is damaged ({reason(error)}); fetch it again") from error
     return Loaded(network.requires_grad_(False).eval(), path, resolution, about)
 
 
