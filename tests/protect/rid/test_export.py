@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import onnx
 import pytest
@@ -11,7 +13,7 @@ import torch
 from torch import Tensor
 
 from unlikeness.errors import UnlikenessError, UsageError
-from unlikeness.protect.rid.export import export_onnx
+from unlikeness.protect.rid.export import DIGEST, digest, export_onnx
 from unlikeness.protect.rid.method import Rid, RidSettings
 from unlikeness.protect.rid.network import NetworkSettings, Protector
 from unlikeness.protect.rid.onnx_network import OnnxProtector
@@ -177,3 +179,56 @@ def test_an_exported_protector_is_on_no_other_device(file: Path) -> None:
     with pytest.raises(UsageError, match="an exported protector computes on the CPU, not on cuda:1"):
         Rid(None, RidSettings(weights=str(file)), device="cuda:1")
     assert str(Rid(None, RidSettings(weights=str(file)), device="cpu").device) == "cpu"
+
+
+def rewritten(path: Path, about: str | None = None, change: Callable[[Any], None] | None = None) -> Path:
+    """The exported file with another `about` or graph, its digest made anew as a stranger can."""
+    model = onnx.load(path)
+    said = {one.key: one.value for one in model.metadata_props}
+    del model.metadata_props[:]
+    if change is not None:
+        change(model.graph)
+    said |= {"sha256": "0" * DIGEST, **({} if about is None else {"about": about})}
+    onnx.helper.set_model_props(model, said)
+    data = model.SerializeToString(deterministic=True)[:-DIGEST]
+    path.write_bytes(data + digest(data))
+    return path
+
+
+@pytest.mark.parametrize(
+    "about",
+    ["", "{", "[]", "3", "[" * 200_000, "{}", '{"resolution": null}', '{"resolution": "64"}',
+     '{"resolution": 0}', '{"resolution": -1}', '{"resolution": 1000000000}', '{"resolution": 1e999}', '{"resolution": true}',
+     '{"resolution": 64, "resolution": 64}'],
+)  # fmt: skip
+def test_what_a_file_says_of_itself_is_checked(file: Path, about: str) -> None:
+    with pytest.raises(UnlikenessError, match=r"says (nothing of itself|that its resolution is)") as caught:
+        OnnxProtector(rewritten(file, about))
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < len(str(file)) + 300
+
+
+def test_operators_and_outputs_that_no_export_has_are_refused(file: Path) -> None:
+    whole = file.read_bytes()
+
+    def loop(graph: Any) -> None:
+        body = onnx.helper.make_graph([], "body", [], [])
+        graph.node.append(onnx.helper.make_node("Loop", ["", ""], ["x"], body=body))
+
+    def elsewhere(graph: Any) -> None:
+        graph.initializer[0].data_location = onnx.TensorProto.EXTERNAL
+
+    def renamed(graph: Any) -> None:
+        graph.input[0].name = "pictures"
+        for node in graph.node:
+            node.input[:] = ["pictures" if name == "images" else name for name in node.input]
+
+    for change, why in (
+        (loop, r"operators that no export has \(Loop\)"),
+        (elsewhere, "in other files"),
+        (renamed, "does not lead from images and budget to delta"),
+    ):
+        with pytest.raises(UnlikenessError, match=why):
+            OnnxProtector(rewritten(file, change=change))
+        file.write_bytes(whole)
+    assert OnnxProtector(file).resolution

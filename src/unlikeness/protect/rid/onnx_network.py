@@ -130,12 +130,11 @@ def _check_graph(path: Path, data: bytes) -> None:
     """
     try:
         import onnx
-        from google.protobuf.message import DecodeError
     except ImportError:
         return
     try:
         graph = onnx.load_model_from_string(data).graph
-    except DecodeError as error:
+    except Exception as error:  # protobuf's own has no public name here
         raise UnlikenessError(f"{path} is damaged; export it again") from error
     other = {node.op_type for node in graph.node if node.op_type not in OPERATORS or node.domain}
     if other:
