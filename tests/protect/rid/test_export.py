@@ -198,7 +198,8 @@ def rewritten(path: Path, about: str | None = None, change: Callable[[Any], None
 @pytest.mark.parametrize(
     "about",
     ["", "{", "[]", "3", "[" * 200_000, "{}", '{"resolution": null}', '{"resolution": "64"}',
-     '{"resolution": 0}', '{"resolution": -1}', '{"resolution": 1000000000}', '{"resolution": 1e999}', '{"resolution": true}',
+     '{"resolution": 0}', '{"resolution": -1}', '{"resolution": 1000000000}',
+     '{"resolution": 1e999}', '{"resolution": true}',
      '{"resolution": 64, "resolution": 64}'],
 )  # fmt: skip
 def test_what_a_file_says_of_itself_is_checked(file: Path, about: str) -> None:
