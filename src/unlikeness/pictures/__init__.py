@@ -8,6 +8,7 @@ save_picture(picture, edit, "protected/cat.jpg")
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from unlikeness.lazy import looked_up
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
     from unlikeness.pictures.writing import save_picture
 
 __all__ = ["Edit", "Picture", "find_pictures", "open_picture", "save_picture"]
+
+# Before Pillow is loaded: blocks of this size go back to the system with their image, while C libraries keep
+# those of 16 MiB, which Pillow takes otherwise.
+os.environ.setdefault("PILLOW_BLOCK_SIZE", "64M")
 
 __getattr__ = looked_up(
     __name__,

@@ -11,6 +11,7 @@ Memory: one more copy of the file's integers. No float of the whole picture exis
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -19,12 +20,15 @@ from numpy.typing import NDArray
 from unlikeness.errors import UsageError
 from unlikeness.pictures.colour import Floats, Pixels, apply, to_rgb
 from unlikeness.pictures.orientation import to_upright
+from unlikeness.pictures.paged import empty, let_go
 from unlikeness.pictures.picture import Picture
 
 __all__ = ["Edit"]
 
 _BAND_PIXELS = 1 << 20
 """Pixels that are converted at a time, so that float copies stay small."""
+_COPIED_PIXELS = 1 << 24
+"""Pixels that are copied or compared at a time."""
 
 
 class Edit:
@@ -40,8 +44,13 @@ class Edit:
             raise UsageError(f"budget is {budget}, but it must be 0 or more (in 255ths)")
         self.picture = picture
         self.budget = budget
-        self.stored: Pixels = np.array(picture.raster.pixels, order="C")
+        original = picture.raster.pixels
+        self.stored: Pixels = empty(original.shape, original.dtype)
         """H × W × C in file order: what the file's writer takes."""
+        for rows in self._bands():
+            self.stored[rows] = original[rows]
+            let_go(original)
+            let_go(self.stored)
         self._upright = to_upright(self.stored, picture.orientation)
 
     def write(self, y0: int, x0: int, rgb: NDArray[np.floating[Any]]) -> None:
@@ -79,4 +88,16 @@ class Edit:
     @property
     def changed(self) -> bool:
         """Whether any integer differs from the original."""
-        return not np.array_equal(self.stored, self.picture.raster.pixels)
+        original = self.picture.raster.pixels
+        return not all(np.array_equal(self.stored[rows], original[rows]) for rows in self._bands())
+
+    def let_go(self) -> None:
+        """Take the pixels of a very large picture and its copy out of memory, until they are used again."""
+        let_go(self.stored)
+        self.picture.let_go()
+
+    def _bands(self) -> Iterator[slice]:
+        """The rows of the file, some at a time."""
+        height, width = self.picture.raster.pixels.shape[:2]
+        step = max(1, _COPIED_PIXELS // max(width, 1))
+        return (slice(top, top + step) for top in range(0, height, step))

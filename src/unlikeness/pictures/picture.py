@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from unlikeness.pictures.colour import Floats, Pixels, to_rgb, top_of
 from unlikeness.pictures.orientation import to_upright
+from unlikeness.pictures.paged import let_go
 
 if TYPE_CHECKING:
     from unlikeness.pictures.formats.base import Raster
@@ -72,6 +73,10 @@ class Picture:
     def has_alpha(self) -> bool:
         """Whether the picture has an alpha channel."""
         return self.raster.model.alpha != "none"
+
+    def let_go(self) -> None:
+        """Take a very large picture's pixels out of memory, until they are used again."""
+        let_go(self.raster.pixels)
 
     @property
     def rgb(self) -> Floats:

@@ -58,7 +58,9 @@ def save_picture(
         with name.open("x+b") as file, warnings.catch_warnings():
             temporary = name
             warnings.simplefilter("ignore")
-            if edit.changed or not _copy_source(picture, file):
+            changed = edit.changed
+            edit.let_go()
+            if changed or not _copy_source(picture, file):
                 picture.raster.writer.write(edit.stored, file)
         name.replace(path)
         temporary = None

@@ -49,6 +49,8 @@ def compare(original: Picture, saved: Picture) -> Visibility:
         largest = max(largest, float(np.abs(difference).max()))
         squares += float(np.square(difference, out=difference).sum(dtype=np.float64))
     mean = squares / (3 * width * height)
+    original.let_go()
+    saved.let_go()
     return Visibility(
         linf=round(largest * 255, 4),
         psnr=-10 * math.log10(mean) if mean > 0 else None,

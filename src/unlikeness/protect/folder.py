@@ -19,11 +19,11 @@ from unlikeness.progress import Progress, Silent
 from unlikeness.protect import batches
 from unlikeness.protect.against import against_of
 from unlikeness.protect.base import Perturber
-from unlikeness.protect.job import Job, unwritable
+from unlikeness.protect.job import Job, Work, unwritable
 from unlikeness.protect.manifest import Entry, Manifest
 from unlikeness.protect.masks import find_masks
-from unlikeness.protect.overlap import overlapped
-from unlikeness.protect.targets import find_targets
+from unlikeness.protect.overlap import Alone, overlapped
+from unlikeness.protect.targets import Target, find_targets
 from unlikeness.protect.tiles import Scale
 
 __all__ = ["Outcome", "protect_folder"]
@@ -122,12 +122,32 @@ def protect_folder(
     )
     outcome = Outcome(passed_over=passed_over)
     progress.start(len(targets), "protecting", "picture")
-    read = overlapped(job.open, targets)
+    alone = Alone(batches.HELD_PIXELS)
+
+    def open_in_turn(target: Target) -> Work:
+        work = job.open(target) if alone.wait() else Work(target)
+        alone.enter(work.pixels)
+        return work
+
+    def finish(work: Work) -> Work:
+        pixels = work.pixels
+        try:
+            return job.finish(work)
+        finally:
+            alone.leave(pixels)
+
+    read = overlapped(open_in_turn, targets)
     worked = batches.run(
         read, perturber, batch_size=batch_size, on_step=lambda step: progress.advance(0, step=step)
     )
-    written = overlapped(job.finish, worked)
-    with contextlib.closing(read), contextlib.closing(worked), contextlib.closing(written):
+    written = overlapped(finish, worked)
+    # The last is closed first, so that nothing goes on waiting.
+    with (
+        contextlib.closing(read),
+        contextlib.closing(worked),
+        contextlib.closing(written),
+        contextlib.closing(alone),
+    ):
         for work in written:
             if work.entry is None:
                 outcome.before.append(work.target.name)

@@ -223,6 +223,7 @@ class Job:
     def _measured(self, work: Work, tiled: PictureTiles, path: Path) -> Entry:
         """The line of the picture that was saved at `path`, or why it is not to be kept."""
         picture = tiled.picture
+        tiled.edit.let_go()
         try:
             saved = self._again(path, picture)
         except PictureError as error:

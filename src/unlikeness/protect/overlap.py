@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-__all__ = ["overlapped"]
+__all__ = ["Alone", "overlapped"]
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -32,3 +33,36 @@ def overlapped(function: Callable[[A], B], items: Iterable[A], *, ahead: int = 1
         finally:
             for future in running:
                 future.cancel()
+
+
+class Alone:
+    """Keeps large pictures alone: no other is read while one of more than `pixels` is in memory."""
+
+    def __init__(self, pixels: int) -> None:
+        self._pixels = pixels
+        self._large = 0
+        self._open = True
+        self._changed = threading.Condition()
+
+    def wait(self) -> bool:
+        """True when there is no large picture; False when all is over."""
+        with self._changed:
+            self._changed.wait_for(lambda: not (self._large and self._open))
+            return self._open
+
+    def enter(self, pixels: int) -> None:
+        """A picture of so many pixels is in memory."""
+        with self._changed:
+            self._large += pixels > self._pixels
+
+    def leave(self, pixels: int) -> None:
+        """It is no longer."""
+        with self._changed:
+            self._large -= pixels > self._pixels
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Nobody waits any more."""
+        with self._changed:
+            self._open = False
+            self._changed.notify_all()

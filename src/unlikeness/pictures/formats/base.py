@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO, Protocol
 
@@ -14,6 +15,7 @@ from PIL import Image
 from unlikeness.bounds import MAX_PIXELS
 from unlikeness.pictures.budget import grant_pixels
 from unlikeness.pictures.colour import ColourModel, Pixels
+from unlikeness.pictures.paged import PAGED, empty, let_go
 from unlikeness.pictures.unusable import Unusable
 
 __all__ = [
@@ -28,6 +30,9 @@ __all__ = [
     "to_array",
     "to_pillow",
 ]
+
+_BAND_PIXELS = 1 << 20
+"""Pixels that exist twice while they go from an array to an image or back."""
 
 if Image.MAX_IMAGE_PIXELS is not None:
     # Pillow refuses what has twice as many pixels; every reader here checks the size itself before decoding.
@@ -79,15 +84,38 @@ def exif_orientation(image: Image.Image) -> int:
 
 
 def to_array(image: Image.Image) -> NDArray[np.uint8]:
-    """An 8-bit Pillow image -> H × W × C uint8, decoding it if that has not happened."""
-    array = np.array(image, dtype=np.uint8)
-    return array[..., None] if array.ndim == 2 else array
+    """An 8-bit Pillow image -> H × W × C uint8, decoding it if that has not happened; a band of rows at a
+    time.
+    """
+    image.load()
+    (width, height), channels = image.size, len(image.getbands())
+    pixels: NDArray[np.uint8] = empty((height, width, channels), np.uint8)
+    for y0, y1 in _bands(width, height):
+        band = image if y1 - y0 == height else image.crop((0, y0, width, y1))
+        pixels[y0:y1] = np.asarray(band, dtype=np.uint8).reshape(y1 - y0, width, channels)
+        let_go(pixels)
+    return pixels
 
 
 def to_pillow(mode: str, pixels: Pixels) -> Image.Image:
     """H × W × C uint8 -> a Pillow image of `mode`, without an intermediate bytes object."""
     height, width = pixels.shape[:2]
-    return Image.frombuffer(mode, (width, height), np.ascontiguousarray(pixels), "raw", mode, 0, 1)
+    bands = list(_bands(width, height))
+    if len(bands) == 1 or pixels.nbytes < PAGED:
+        return Image.frombuffer(mode, (width, height), np.ascontiguousarray(pixels), "raw", mode, 0, 1)
+    image = Image.new(mode, (width, height))
+    for y0, y1 in bands:
+        band = np.ascontiguousarray(pixels[y0:y1])
+        image.paste(Image.frombuffer(mode, (width, y1 - y0), band, "raw", mode, 0, 1), (0, y0))
+        let_go(pixels)
+    return image
+
+
+def _bands(width: int, height: int) -> Iterator[tuple[int, int]]:
+    """Rows from and to, of some megapixels each."""
+    step = max(1, _BAND_PIXELS // width)
+    for y0 in range(0, height, step):
+        yield y0, min(y0 + step, height)
 
 
 def joined(*notes: str | None) -> str | None:

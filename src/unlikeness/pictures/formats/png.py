@@ -19,8 +19,9 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import BinaryIO, Literal
+from typing import Any, BinaryIO, Literal, cast
 
 import numpy as np
 from PIL import Image
@@ -35,7 +36,9 @@ from unlikeness.pictures.formats.base import (
     check_size,
     exif_orientation,
     joined,
+    to_array,
 )
+from unlikeness.pictures.formats.parts import Parts
 from unlikeness.pictures.formats.png_encoding import SIGNATURE, chunk, write_pixels
 from unlikeness.pictures.formats.png_profiles import text_without
 from unlikeness.pictures.formats.previews import CREDENTIALS, NOTE, exif_without
@@ -58,6 +61,9 @@ _KNOWN = frozenset({b"cHRM", b"gAMA", b"iCCP", b"sRGB", b"cICP", b"mDCV", b"cLLI
 _METADATA = frozenset({b"eXIf", b"tEXt", b"zTXt", b"iTXt"})
 
 Chunk = tuple[bytes, bytes]
+_IDAT = zlib.crc32(b"IDAT")
+_STREAMED = 32 << 20
+"""Bytes of compressed pixels from which on they are read where they lie, without a copy in one piece."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +93,7 @@ def read(data: bytes, max_pixels: int) -> Raster:
     width, height, depth, colour_type, _, _, interlaced = struct.unpack(">IIBBBBB", chunks[0][1])
     if any(kind == b"acTL" and int.from_bytes(body[:4], "big") > 1 for kind, body in chunks):
         raise Unusable(ANIMATED)
-    idat = b"".join(body for kind, body in chunks if kind == b"IDAT")
+    idat = [body for kind, body in chunks if kind == b"IDAT"]
     first = next((i for i, (kind, _) in enumerate(chunks) if kind == b"IDAT"), len(chunks))
     extras = {kind: body for kind, body in chunks if kind in _TYPED}
     pixels = _decode(idat, (width, height), depth, colour_type, interlaced)
@@ -157,12 +163,14 @@ def _copied(kind: bytes) -> bool:
 def _chunks(data: bytes, max_pixels: int) -> list[Chunk]:
     """All chunks up to IEND; the size is checked as soon as the header is read."""
     found: list[Chunk] = []
+    whole = memoryview(data)
     at = len(SIGNATURE)
     while True:
         if at + 12 > len(data):
             raise Unusable("it is truncated (no end chunk); copy or export it again")
         length, kind = struct.unpack(">I4s", data[at : at + 8])
-        body = data[at + 8 : at + 8 + length]
+        # Pixels are not copied.
+        body: Any = (whole if kind == b"IDAT" else data)[at + 8 : at + 8 + length]
         check = data[at + 8 + length : at + 12 + length]
         if len(body) < length or len(check) < 4:
             raise Unusable("it is truncated; copy or export it again")
@@ -182,14 +190,22 @@ def _chunks(data: bytes, max_pixels: int) -> list[Chunk]:
         at += 12 + length
 
 
-def _decode(idat: bytes, size: tuple[int, int], depth: int, colour_type: int, interlaced: int) -> Pixels:
+def _decode(
+    idat: Sequence[bytes], size: tuple[int, int], depth: int, colour_type: int, interlaced: int
+) -> Pixels:
     """The samples as they are stored: H × W × C uint8 (grey below 8 bits scaled up, palette indices not) or
     uint16.
     """
 
+    joined_up: list[bytes] = []
+
+    def image(mode: str, raw: str) -> Image.Image:
+        if not joined_up:
+            joined_up.append(b"".join(idat))
+        return Image.frombytes(mode, size, joined_up[0], "zip", raw, interlaced)
+
     def rows(mode: str, raw: str) -> Pixels:
-        array: Pixels = np.array(Image.frombytes(mode, size, idat, "zip", raw, interlaced), dtype=np.uint8)
-        return array[..., None] if array.ndim == 2 else array
+        return to_array(image(mode, raw))
 
     if colour_type == _PALETTE and depth in (1, 2, 4, 8):
         return rows("P", "P" if depth == 8 else f"P;{depth}")
@@ -198,10 +214,11 @@ def _decode(idat: bytes, size: tuple[int, int], depth: int, colour_type: int, in
     if colour_type == _GREY and depth in (2, 4):
         return rows("L", f"L;{depth}")
     if colour_type in _EIGHT and depth == 8:
+        if sum(map(len, idat)) >= _STREAMED:
+            return to_array(_streamed(idat, size, colour_type, interlaced))
         return rows(_EIGHT[colour_type], _EIGHT[colour_type])
     if colour_type == _GREY and depth == 16:
-        image = Image.frombytes("I;16", size, idat, "zip", "I;16B", interlaced)
-        return np.array(image, dtype=np.uint16)[..., None]
+        return np.array(image("I;16", "I;16B"), dtype=np.uint16)[..., None]
     if colour_type == _GREY_ALPHA and depth == 16:
         return rows("RGBA", "RGBA").view(">u2").astype(np.uint16)
     if colour_type in (_RGB, _RGB_ALPHA) and depth == 16:
@@ -213,6 +230,20 @@ def _decode(idat: bytes, size: tuple[int, int], depth: int, colour_type: int, in
     raise Unusable(
         f"its header is damaged (colour type {colour_type}, {depth} bits); copy or export it again"
     )
+
+
+def _streamed(idat: Sequence[bytes], size: tuple[int, int], colour_type: int, interlaced: int) -> Image.Image:
+    """The pixels of 8 bits a sample, decoded from chunks where they lie."""
+    header = io.BytesIO()
+    header.write(SIGNATURE)
+    chunk(header, b"IHDR", struct.pack(">IIBBBBB", *size, 8, colour_type, 0, 0, interlaced))
+    parts: list[bytes] = [header.getvalue()]
+    for body in idat:
+        parts += [struct.pack(">I4s", len(body), b"IDAT"), body, struct.pack(">I", zlib.crc32(body, _IDAT))]
+    end = io.BytesIO()
+    chunk(end, b"IEND", b"")
+    parts.append(end.getvalue())
+    return PngImageFile(cast(BinaryIO, Parts(parts)))
 
 
 def _palette(indices: Pixels, plte: bytes, trns: bytes | None) -> Pixels:

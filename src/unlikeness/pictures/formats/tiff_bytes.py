@@ -35,11 +35,11 @@ _NAMES = {LZW: "tiff_lzw", PACKBITS: "packbits", LZMA: "lzma", ZSTD: "zstd"}
 Bytes = NDArray[np.uint8]
 
 
-def unpack(part: bytes, rows: int, width: int, compression: int) -> Bytes:
+def unpack(part: bytes | memoryview, rows: int, width: int, compression: int) -> Bytes:
     """One compressed strip or tile -> rows × width bytes. Raises Unusable if there are too few."""
     need = rows * width
     if compression == NONE:
-        raw = part
+        raw: bytes | memoryview = part
     elif compression in (DEFLATE, OLD_DEFLATE):
         unpacker = zlib.decompressobj()
         raw = unpacker.decompress(part, need)
@@ -52,7 +52,7 @@ def unpack(part: bytes, rows: int, width: int, compression: int) -> Bytes:
     return np.frombuffer(raw, np.uint8, need).reshape(rows, width)
 
 
-def _by_libtiff(part: bytes, rows: int, width: int, compression: int) -> bytes:
+def _by_libtiff(part: bytes | memoryview, rows: int, width: int, compression: int) -> bytes:
     file = io.BytesIO()
     file.write(b"II*\0\0\0\0\0" + part)
     tags = {

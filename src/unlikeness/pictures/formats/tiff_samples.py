@@ -10,11 +10,13 @@ from unlikeness.pictures.colour import Pixels
 from unlikeness.pictures.formats.base import Unusable
 from unlikeness.pictures.formats.tiff_bytes import LOSSLESS, NONE, PACKBITS, Bytes, unpack
 from unlikeness.pictures.formats.tiff_container import Directory, Order
+from unlikeness.pictures.paged import empty, let_go
 
 __all__ = ["is_predicted", "read_samples"]
 
 _SHARED = 16 << 20
 """Bytes that may be used again beyond once: some programs store equal tiles once."""
+_BAND_BYTES = 1 << 24
 _PREDICTING = LOSSLESS - {NONE, PACKBITS}
 
 
@@ -46,7 +48,8 @@ def read_samples(data: bytes, page: Directory, channels: int, bits: int) -> Pixe
         raise Unusable("it is damaged (its strips or tiles overlap); copy or export it again")
     dtype = np.dtype(f"u{bits // 8}")
     depth = 1 if planar else channels
-    pixels: Pixels = np.empty((height, width, channels), dtype)
+    pixels: Pixels = empty((height, width, channels), dtype)
+    source = memoryview(data)
     predicted = is_predicted(page)
     index = 0
     for plane in range(planes):
@@ -54,10 +57,16 @@ def read_samples(data: bytes, page: Directory, channels: int, bits: int) -> Pixe
         for y in range(0, down * box_height, box_height):
             for x in range(0, across * box_width, box_width):
                 rows = box_height if tiled else min(box_height, height - y)
-                part = data[starts[index] : starts[index] + sizes[index]]
+                part = source[starts[index] : starts[index] + sizes[index]]
                 raw = unpack(part, rows, box_width * depth * (bits // 8), page.number(259, 1))
-                box = _samples(raw, dtype, page.order, depth, predicted)
-                into[y : y + rows, x : x + box_width] = box[: height - y, : width - x]
+                # A strip may be the whole picture: some rows at a time are turned into samples.
+                step = max(1, _BAND_BYTES // raw.shape[1])
+                seen = min(rows, height - y)
+                for top in range(0, seen, step):
+                    end = min(top + step, seen)
+                    box = _samples(raw[top:end], dtype, page.order, depth, predicted)
+                    into[y + top : y + end, x : x + box_width] = box[:, : width - x]
+                    let_go(pixels)
                 index += 1
     return pixels
 

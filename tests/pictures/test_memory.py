@@ -1,0 +1,119 @@
+"""What pictures need in memory, and that very large ones, whose pixels lie in a file, come out the same."""
+
+from __future__ import annotations
+
+import mmap
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from tests.pictures.makers import ALL, png
+
+from unlikeness.pictures import Edit, open_picture, paged, save_picture
+from unlikeness.pictures.formats import base
+from unlikeness.pictures.formats import png as png_format
+from unlikeness.pictures.formats.parts import Parts
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells, and lets pages go")
+
+HEIGHT, WIDTH = 3000, 4000
+STEPS = f"""
+import sys
+from unlikeness.pictures import Edit, open_picture, paged, save_picture
+from unlikeness.pictures.formats import base
+import unlikeness.pictures.formats.{{module}}
+
+def peak():
+    return next(int(line.split()[1]) << 10 for line in open("/proc/self/status") if line.startswith("VmHWM"))
+
+paged.PAGED = base.PAGED = int(sys.argv[3])
+open("/proc/self/clear_refs", "w").write("5")
+before = peak()
+picture = open_picture(sys.argv[1])
+edit = Edit(picture, budget=8)
+for y in range(0, {HEIGHT}, 50):
+    edit.write(y, 0, 1 - picture.window(y, y + 50, 0, {WIDTH}))
+save_picture(picture, edit, sys.argv[2])
+edit.let_go()
+saved = open_picture(sys.argv[2])
+assert saved.size == picture.size
+print((peak() - before) / {HEIGHT * WIDTH})
+"""
+
+
+def changed(source: Path, target: Path) -> bytes:
+    picture = open_picture(source)
+    edit = Edit(picture, budget=8)
+    edit.write(0, 0, 1 - picture.rgb)
+    save_picture(picture, edit, target)
+    return target.read_bytes()
+
+
+@pytest.mark.parametrize("name", sorted(ALL))
+def test_pixels_in_a_file_come_out_the_same(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ALL[name](tmp_path / "picture")
+    expected = changed(tmp_path / "picture", tmp_path / "one")
+    for module in (paged, base):
+        monkeypatch.setattr(module, "PAGED", 1)
+    monkeypatch.setattr(base, "_BAND_PIXELS", 100)
+    monkeypatch.setattr(png_format, "_STREAMED", 0)
+    assert changed(tmp_path / "picture", tmp_path / "other") == expected
+
+
+@linux
+def test_large_arrays_lie_in_a_nameless_file_and_can_be_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert paged.empty((3, 4), np.uint8).base is None
+    monkeypatch.setattr(paged, "PAGED", 1 << 20)
+    pixels = paged.empty((1024, 1024), np.uint8)
+    assert isinstance(pixels.base, np.ndarray)
+    assert isinstance(pixels.base.base, memoryview)
+    assert isinstance(pixels.base.base.obj, mmap.mmap)
+    pixels[:] = np.arange(1024, dtype=np.uint8)
+    paged.let_go(pixels[3:].swapaxes(0, 1))
+    assert (pixels == np.arange(1024, dtype=np.uint8)).all()
+    monkeypatch.setattr(paged, "descriptor", lambda size: None)  # no room on the disk
+    assert paged.empty((1024, 1024), np.uint8).base is None
+
+
+@linux
+@pytest.mark.parametrize(
+    ("module", "suffix", "most", "paged_most"), [("jpeg", "jpg", 15.5, 11), ("tiff", "tif", 15.5, 12.5)]
+)
+def test_the_peak_for_each_pixel_is_bounded(
+    module: str, suffix: str, most: float, paged_most: float, tmp_path: Path
+) -> None:
+    slope = np.linspace(0, 255, WIDTH).astype(np.uint8)
+    pixels = np.broadcast_to(slope[None, :, None], (HEIGHT, WIDTH, 3))
+    Image.fromarray(np.ascontiguousarray(pixels)).save(tmp_path / f"a.{suffix}", quality=90)
+    command = [sys.executable, "-c", STEPS.format(module=module)]
+    command += [str(tmp_path / f"a.{suffix}"), str(tmp_path / "out")]
+    for bound, limit in ((paged.PAGED, most), (1 << 20, paged_most)):
+        ran = subprocess.run([*command, str(bound)], capture_output=True, text=True, check=True)
+        assert 0 < float(ran.stdout) < limit
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_a_png_that_is_read_where_it_lies_is_the_same(
+    channels: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    array = np.random.default_rng(0).integers(0, 256, (40, 30, channels), dtype=np.uint8)
+    png(array)(tmp_path / "a.png")
+    expected = open_picture(tmp_path / "a.png").pixels
+    monkeypatch.setattr(png_format, "_STREAMED", 0)
+    assert np.array_equal(open_picture(tmp_path / "a.png").pixels, expected)
+    assert np.array_equal(expected.reshape(array.shape), array)
+
+
+def test_parts_are_read_as_one_file() -> None:
+    file = Parts([b"abc", b"", memoryview(b"defg"), b"h"])
+    assert (file.read(2), file.read(3), file.tell(), file.read()) == (b"ab", b"cde", 5, b"fgh")
+    assert file.read(5) == b""
+    assert file.seek(-2, 2) == 6
+    assert file.read(1) == b"g"
+    assert file.seek(1) == 1
+    assert file.read(4) == b"bcde"

@@ -1,0 +1,81 @@
+"""A large picture is alone in memory, and nothing waits for ever."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.protect.folders import run
+from tests.protect.test_tiles import write
+
+from unlikeness.protect import batches, job
+from unlikeness.protect.noise import Noise
+from unlikeness.protect.overlap import Alone
+
+
+def test_others_wait_for_a_large_one_until_it_is_gone_or_all_is_over() -> None:
+    alone = Alone(100)
+    alone.enter(100)
+    assert alone.wait()  # not larger than the bound
+    alone.enter(101)
+    told: list[bool] = []
+    waiting = [threading.Thread(target=lambda: told.append(alone.wait())) for _ in range(2)]
+    waiting[0].start()
+    waiting[0].join(0.05)
+    assert told == []
+    alone.leave(101)
+    waiting[0].join(5)
+    assert told == [True]
+    alone.enter(101)
+    waiting[1].start()
+    alone.close()
+    waiting[1].join(5)
+    assert told == [True, False]
+
+
+def test_large_pictures_are_opened_one_after_the_other(
+    tmp_path: Path, noise: Noise, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "in").mkdir()
+    for number in range(4):
+        write(tmp_path / "in" / f"{number}.png", 40, 30, seed=number)
+    write(tmp_path / "in" / "small.png", 8, 8)
+    monkeypatch.setattr(batches, "HELD_PIXELS", 1000)
+    held: list[str] = []
+    most = 0
+    opened, finished = job.Job.open, job.Job.finish
+
+    def open_(self: Any, target: Any) -> Any:
+        nonlocal most
+        held.append(target.name)
+        most = max(most, len(held))
+        return opened(self, target)
+
+    def finish(self: Any, work: Any) -> Any:
+        done = finished(self, work)
+        held.remove(work.target.name)
+        return done
+
+    monkeypatch.setattr(job.Job, "open", open_)
+    monkeypatch.setattr(job.Job, "finish", finish)
+    outcome = run(tmp_path / "in", tmp_path / "out", noise, batch_size=3)
+    assert len(outcome.protected) == 5
+    assert most == 1
+
+
+def test_a_failure_while_others_wait_ends_the_run(
+    tmp_path: Path, noise: Noise, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "in").mkdir()
+    for number in range(3):
+        write(tmp_path / "in" / f"{number}.png", 40, 30, seed=number)
+    monkeypatch.setattr(batches, "HELD_PIXELS", 1000)
+
+    def failing(*args: Any, **options: Any) -> Any:
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr(Noise, "perturb", failing)
+    with pytest.raises(RuntimeError, match="broken"):
+        run(tmp_path / "in", tmp_path / "out", noise)
