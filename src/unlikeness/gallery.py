@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from unlikeness.errors import UsageError
+from unlikeness.files import replacing
 from unlikeness.outputs import check_output
-from unlikeness.tensors import for_readers, written
+from unlikeness.tensors import written
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -126,12 +125,6 @@ def new_folder(folder: Path) -> Iterator[Path]:
     target = folder.resolve()
     with written(f"the pictures cannot be written to {folder}", "free space there"):
         target.parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-        try:
+        with replacing(target) as work:
+            work.mkdir()
             yield work
-            for_readers(work)
-            if target.exists():
-                target.rmdir()
-            work.rename(target)
-        finally:
-            shutil.rmtree(work, ignore_errors=True)

@@ -12,12 +12,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError
 from struct import error as StructError
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from unlikeness.foreign import UnreadableError, check_file, reason
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["open_pickle", "read_header", "read_safetensors", "read_tensors"]
 
@@ -37,7 +37,7 @@ def read_header(path: Path, *, folder: Path | None = None) -> dict[str, str]:
 
     _check_header(path, folder)
     try:
-        with safe_open(path, framework="pt") as file:
+        with safe_open(path, framework="numpy") as file:  # which loads no torch
             return dict(file.metadata() or {})
     except (SafetensorError, OSError) as error:
         raise UnreadableError(reason(error)) from error
@@ -49,6 +49,8 @@ def read_tensors(path: Path, *, folder: Path | None = None) -> dict[str, Tensor]
     Tensors of a safetensors file lie on the mapped file, so that nothing is read yet; those of a pickle are
     copied. folder: within which the file must lie. UnreadableError, with the reason, for anything else.
     """
+    import torch
+
     if path.suffix.lower() == ".safetensors":
         return read_safetensors(path, folder=folder)
     loaded = open_pickle(path, folder=folder)
@@ -56,7 +58,7 @@ def read_tensors(path: Path, *, folder: Path | None = None) -> dict[str, Tensor]
         raise UnreadableError(f"it holds a {type(loaded).__name__}, no state dict")
     found: dict[str, Tensor] = {}
     for name, value in loaded.items():
-        if not isinstance(name, str) or not isinstance(value, Tensor) or value.layout != torch.strided:
+        if not isinstance(name, str) or not isinstance(value, torch.Tensor) or value.layout != torch.strided:
             raise UnreadableError(f"it holds {str(name)[:60]!r}, which is no tensor")
         if value.is_meta or value.nbytes > value.untyped_storage().nbytes():
             raise UnreadableError(f"{name[:60]} is cut short")
@@ -79,6 +81,8 @@ def read_safetensors(path: Path, *, folder: Path | None = None) -> dict[str, Ten
 def open_pickle(path: Path, *, folder: Path | None = None) -> Any:
     """What `torch.save` wrote, its tensors on the mapped file. UnreadableError, without torch's advice, if
     that cannot be read as tensors alone, or would unpack to more than the file's own size."""
+    import torch
+
     check_file(path, folder)
     try:
         _check_zip(path)

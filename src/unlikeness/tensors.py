@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from unlikeness.errors import UnlikenessError, one_line
+from unlikeness.files import replacing
 
 __all__ = ["for_readers", "save_tensors", "written"]
 
@@ -46,13 +47,8 @@ def save_tensors(
     """
     from safetensors.torch import save_file
 
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with written(f"{called} {path} cannot be written".strip(), "free space there, or name another place"):
-            path.parent.mkdir(parents=True, exist_ok=True)
+    with written(f"{called} {path} cannot be written".strip(), "free space there, or name another place"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as part:
             save_file(dict(tensors), part, None if metadata is None else dict(metadata))
             for_readers(part)
-            part.replace(path)
-    finally:
-        with contextlib.suppress(OSError):
-            part.unlink()

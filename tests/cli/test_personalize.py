@@ -129,7 +129,7 @@ def test_misuse_is_one_line(
         "is no folder; name another --checkpoint": [*base, *new, "--checkpoint", str(photos / "0.png" / "c")],
         "is a link": [*base, "--output", str(link)],
         "class_seed must be at most": [*base, *new, "--set", f"class_seed={2**64}"],
-        "device xpu is not supported": [*base, *new, "--device", "xpu"],
+        "device 'xpu' is unknown": [*base, *new, "--device", "xpu"],
         "no UTF-8 text": ["generate", "--model", str(model), "--prompt", "a \udcff dog", *new],
         "are too many": ["generate", "--model", str(model), "--prompt", "x", "--steps", "1500", *new],
         "finite": ["generate", "--model", str(model), "--prompt", "x", "--guidance", "inf", *new],

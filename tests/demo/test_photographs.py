@@ -16,7 +16,7 @@ from unlikeness.cli import main
 from unlikeness.demo import protect_photographs
 from unlikeness.demo.closer import CLOSE, WHOLE, compared
 from unlikeness.demo.page import write
-from unlikeness.demo.photographs import chosen_method
+from unlikeness.demo.settings import chosen_method
 from unlikeness.diffusion import TextToImage
 from unlikeness.errors import UsageError
 from unlikeness.pictures import open_picture

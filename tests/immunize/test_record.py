@@ -209,7 +209,7 @@ def test_the_folder_is_complete_or_not_there(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "rename", full)
+        patch.setattr(Path, "replace", full)
         with pytest.raises(UnlikenessError, match="free space"):
             save(model, model, tmp_path / "out", made(model, [dog]))
     assert not list(tmp_path.iterdir())

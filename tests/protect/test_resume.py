@@ -139,7 +139,7 @@ def test_a_killed_run_goes_on_to_what_an_uninterrupted_one_gives(
     # What a kill leaves: half a line, and half a picture under its temporary name.
     with (output / NAME).open("a") as file:
         file.write('{"path": "z.webp", "status": "prot')
-    (output / ".unlikeness-0123.part").write_bytes(b"half")
+    (output / ".unlikeness-0123456789abcdef.part").write_bytes(b"half")
     outcome = run(photos, output, advdm)
     assert len(outcome.before) == sum(line["status"] == "protected" for line in lines(output)[:finished])
     got, wanted = contents(output), contents(whole)

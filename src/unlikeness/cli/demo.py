@@ -60,49 +60,65 @@ def demo(
     if photos is None and model != "toybox":
         raise UsageError("the story plays on the toybox; give --photos to use another model")
 
-    from unlikeness.demo import DemoSettings, Judge, photographs, protect_photographs, run
-    from unlikeness.demo.photographs import chosen_method
-    from unlikeness.demo.story import PAGE
-    from unlikeness.diffusion import TextToImage
+    from unlikeness import locks
+    from unlikeness.demo.settings import DemoSettings, chosen_method
+    from unlikeness.diffusion import hub
+    from unlikeness.diffusion.names import check_device, check_dtype
+    from unlikeness.inputs import check_pictures
+    from unlikeness.protect import registry
+    from unlikeness.settings import build
 
-    method = chosen_method(method, model)  # what is asked wrongly is said before a model is loaded
+    # What is asked wrongly is said before torch is imported, which takes seconds.
+    method = chosen_method(method, model)
+    check_device(device)
+    check_dtype(dtype)
+    hub.check_name(model)
+    check_pictures(photos)
+    told: dict[str, object] = {"budget": budget}
+    if photos is not None:
+        build(registry.settings_type(method), told if steps is None else {**told, "steps": steps})
+    given: dict[str, Any] = {"steps": steps, "class_noun": class_noun, "noise": noise}
+    settings = DemoSettings(
+        method=method,
+        budget=budget,
+        seed=seed,
+        **{name: value for name, value in given.items() if value is not None and photos is None},
+    )
     failed = False
-    with on_stderr(quiet=quiet) as progress:
-        if photos is not None:
-            outcome = protect_photographs(
-                photos,
-                output,
-                TextToImage.from_pretrained(model, device=device, dtype=dtype),
-                model_name=model,
-                method=method,
-                budget=budget,
-                steps=steps,
-                seed=seed,
-                progress=progress,
-            )
-            for entry in outcome.skipped:
-                typer.echo(f"skipped {entry.reason}", err=True)
-            for entry in outcome.unchanged:
-                typer.echo(one_line(f"unchanged {entry.path}: {entry.note}"), err=True)
-            failed = not outcome.complete
-        else:
-            from unlikeness.toybox import identity
+    with locks.inside(output):
+        from unlikeness.demo import Judge, photographs, protect_photographs, run
+        from unlikeness.demo.story import PAGE
+        from unlikeness.diffusion import TextToImage
 
-            given: dict[str, Any] = {"steps": steps, "class_noun": class_noun, "noise": noise}
-            settings = DemoSettings(
-                method=method,
-                budget=budget,
-                seed=seed,
-                **{name: value for name, value in given.items() if value is not None},
-            )
-            run(
-                TextToImage.from_pretrained(model, device=device, dtype="float32"),
-                Judge(identity.load()),
-                output,
-                settings,
-                progress=progress,
-                say=None if quiet else lambda text: typer.echo(text, err=True),
-            )
+        with on_stderr(quiet=quiet) as progress:
+            if photos is not None:
+                outcome = protect_photographs(
+                    photos,
+                    output,
+                    TextToImage.from_pretrained(model, device=device, dtype=dtype),
+                    model_name=model,
+                    method=method,
+                    budget=budget,
+                    steps=steps,
+                    seed=seed,
+                    progress=progress,
+                )
+                for entry in outcome.skipped:
+                    typer.echo(f"skipped {entry.reason}", err=True)
+                for entry in outcome.unchanged:
+                    typer.echo(one_line(f"unchanged {entry.path}: {entry.note}"), err=True)
+                failed = not outcome.complete
+            else:
+                from unlikeness.toybox import identity
+
+                run(
+                    TextToImage.from_pretrained(model, device=device, dtype="float32"),
+                    Judge(identity.load()),
+                    output,
+                    settings,
+                    progress=progress,
+                    say=None if quiet else lambda text: typer.echo(text, err=True),
+                )
     typer.echo(f"the report is {(output / (PAGE if photos is None else photographs.PAGE)).resolve()}")
     if failed:
         raise typer.Exit(1)

@@ -22,11 +22,12 @@ def export(
     `protect --weights NAME.onnx` runs it on ONNX Runtime, and so does any other program: the model's
     description says what goes in and what comes out. Needs `pip install "unlikeness[onnx]"`.
     """
+    _check_weights(weights)  # what is asked wrongly is said before torch is imported
+    _check_target(output, overwrite=overwrite)
+
     from unlikeness.protect.rid.export import export_onnx
     from unlikeness.protect.rid.weights import load_protector
 
-    _check_weights(weights)
-    _check_target(output, overwrite=overwrite)
     export_onnx(load_protector(weights), output)
     typer.echo(f"exported {weights}: {output}")
 
@@ -34,9 +35,9 @@ def export(
 def _check_weights(weights: str) -> None:
     """UsageError for what another network's file seems to be; `load_protector` would call it damaged."""
     from unlikeness.errors import UsageError
-    from unlikeness.protect.rid.weights import is_protector
+    from unlikeness.protect.rid.recognise import check_weights, is_protector
 
-    file = Path(weights)
+    file = check_weights(weights)
     if file.is_file() and file.suffix != ".safetensors" and not is_protector(file):
         raise UsageError(
             f"--weights {file} is no file of `unlikeness train-protector`; only those become ONNX"

@@ -29,43 +29,54 @@ def generate(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:
     """Draw pictures from a model, of the embedded toybox or of any Stable Diffusion 1.x or 2.x."""
-    from unlikeness.diffusion.lora import load_lora
-    from unlikeness.diffusion.model import TextToImage
-    from unlikeness.diffusion.sampling import drawn
-    from unlikeness.gallery import save_generated
-    from unlikeness.nouns import unknown_in
+    from unlikeness import locks
+    from unlikeness.diffusion import hub
+    from unlikeness.diffusion.names import SAMPLERS, check_device, check_dtype
+    from unlikeness.errors import UsageError
     from unlikeness.outputs import check_output
-    from unlikeness.progress import on_stderr
-    from unlikeness.prompts import too_long
-    from unlikeness.subjects import as_text
+    from unlikeness.words import as_text
 
+    # What is asked wrongly is said before torch is imported, which takes seconds.
     check_output(output)
+    check_device(device)
+    check_dtype(dtype)
+    hub.check_name(model)
+    if sampler not in SAMPLERS:
+        raise UsageError(f"sampler {sampler!r} is unknown; it must be one of {', '.join(SAMPLERS)}")
+    if lora is not None and not lora.exists():
+        raise UsageError(f"--lora {lora} does not exist; give a .safetensors file, or a folder with one")
     prompt = [as_text("prompt", words) for words in prompt]
     negative_prompt = as_text("negative prompt", negative_prompt)
-    loaded = TextToImage.from_pretrained(model, device=device, dtype=dtype)
-    if lora is not None:
-        loaded = load_lora(loaded, lora)
-    lines = [too_long(loaded.tokenizer, words) for words in [*prompt, negative_prompt]]
-    lines += [unknown_in(loaded.tokenizer, words) for words in prompt]
-    for line in filter(None, lines):
-        typer.echo(f"unlikeness: {line}", err=True)
-    seeds = list(range(seed, seed + count)) * len(prompt)
-    prompts = [words for words in prompt for _ in range(count)]
-    settings = {
-        "model": model,
-        "lora": None if lora is None else str(lora),
-        "steps": steps,
-        "guidance": loaded.default_guidance if guidance is None else guidance,
-        "negative_prompt": negative_prompt,
-        "sampler": sampler,
-    }
-    with on_stderr(quiet=quiet) as progress:
-        batches = drawn(
-            loaded, prompts, seeds=seeds, steps=steps, guidance=guidance, negative_prompt=negative_prompt,
-            batch_size=batch_size, sampler=sampler, progress=progress,
-        )  # fmt: skip
-        files = save_generated(
-            batches, output, prompts=prompts, seeds=seeds, settings=settings,
-            columns=count if len(prompt) > 1 else None,
-        )  # fmt: skip
+    with locks.beside(output):
+        from unlikeness.diffusion.lora import load_lora
+        from unlikeness.diffusion.model import TextToImage
+        from unlikeness.diffusion.sampling import drawn
+        from unlikeness.gallery import save_generated
+        from unlikeness.progress import on_stderr
+        from unlikeness.prompts import too_long
+
+        loaded = TextToImage.from_pretrained(model, device=device, dtype=dtype)
+        if lora is not None:
+            loaded = load_lora(loaded, lora)
+        for line in filter(None, (too_long(loaded.tokenizer, words) for words in [*prompt, negative_prompt])):
+            typer.echo(f"unlikeness: {line}", err=True)
+        seeds = list(range(seed, seed + count)) * len(prompt)
+        prompts = [words for words in prompt for _ in range(count)]
+        settings = {
+            "model": model,
+            "lora": None if lora is None else str(lora),
+            "steps": steps,
+            "guidance": loaded.default_guidance if guidance is None else guidance,
+            "negative_prompt": negative_prompt,
+            "sampler": sampler,
+        }
+        with on_stderr(quiet=quiet) as progress:
+            batches = drawn(
+                loaded, prompts, seeds=seeds, steps=steps, guidance=guidance, negative_prompt=negative_prompt,
+                batch_size=batch_size, sampler=sampler, progress=progress,
+            )  # fmt: skip
+            files = save_generated(
+                batches, output, prompts=prompts, seeds=seeds, settings=settings,
+                columns=count if len(prompt) > 1 else None,
+            )  # fmt: skip
     typer.echo(f"{len(files)} pictures in {output}")

@@ -45,6 +45,12 @@ def visibility(
 
     The same as `measure ORIGINAL PROTECTED`. In folders, pictures are matched by their relative name.
     """
+    from unlikeness.errors import UsageError
+
+    for path in (original, protected):
+        if not path.exists():  # said before torch is imported
+            raise UsageError(f"{path}: no such file or folder; give an original and its protected copy")
+
     from unlikeness.measure.report import compare, to_json
     from unlikeness.progress import on_stderr
 
@@ -108,14 +114,18 @@ def similarity(
 ) -> None:
     """How alike generated pictures are to a subject: 0 is any member of its class, 1 the subject itself."""
     from unlikeness.errors import UsageError
-    from unlikeness.measure.encoders import load_encoder
+    from unlikeness.inputs import check_pictures
+    from unlikeness.measure.encoders import check_encoder, load_encoder
+
+    check_encoder(encoder)  # what is asked wrongly is said before torch is imported
+    for folder in (generated, subject, class_images):
+        check_pictures(folder)
+
     from unlikeness.measure.report import to_json
     from unlikeness.measure.similarity import subject_similarity
-
-    model = load_encoder(encoder)  # a wrong name is told before anything heavy is loaded
-
     from unlikeness.subjects import load_folder
 
+    model = load_encoder(encoder)
     drawn, own, others = (
         load_folder(folder, size=model.resolution) for folder in (generated, subject, class_images)
     )

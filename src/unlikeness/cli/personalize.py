@@ -52,18 +52,18 @@ def personalize(
 
     dreambooth writes a whole diffusers folder, lora a pytorch_lora_weights.safetensors that diffusers loads.
     """
-    from unlikeness.diffusion.model import TextToImage
+    from contextlib import ExitStack
+
+    from unlikeness import locks
+    from unlikeness.diffusion import hub
+    from unlikeness.diffusion.names import check_device, check_dtype
     from unlikeness.errors import UsageError
-    from unlikeness.nouns import check_noun
+    from unlikeness.inputs import check_pictures
     from unlikeness.outputs import check_output
-    from unlikeness.personalize import create
-    from unlikeness.personalize.record import record, save
+    from unlikeness.personalize.registry import settings_type
     from unlikeness.personalize.scales import scaled
-    from unlikeness.progress import on_stderr
-    from unlikeness.prompts import too_long
     from unlikeness.scales import which
-    from unlikeness.settings import pairs
-    from unlikeness.subjects import Subject
+    from unlikeness.settings import build, pairs
 
     given = {
         "steps": steps,
@@ -76,21 +76,39 @@ def personalize(
         "seed": seed,
     }
     values = pairs("--set", set_, given)
-    create(method, values)  # what is wrong is told before a model is read
+    # What is asked wrongly is said before torch is imported, which takes seconds.
+    build(settings_type(method), values)
     which(scale, 0)
+    check_device(device)
+    check_dtype(dtype)
+    hub.check_name(model)
     check_output(output, checkpoint)
-    loaded = TextToImage.from_pretrained(model, device=device, dtype=dtype)
-    made = create(method, {**scaled(scale, method, loaded.resolution), **values})
+    check_pictures(images)
+    with ExitStack() as held:
+        held.enter_context(locks.beside(output))
+        if checkpoint is not None:
+            held.enter_context(locks.beside(checkpoint, "--checkpoint"))
 
-    def report(line: str) -> None:
-        typer.echo(line, err=True)
+        from unlikeness.diffusion.model import TextToImage
+        from unlikeness.nouns import check_noun
+        from unlikeness.personalize import create
+        from unlikeness.personalize.record import record, save
+        from unlikeness.progress import on_stderr
+        from unlikeness.prompts import too_long
+        from unlikeness.subjects import Subject
 
-    if told := check_noun(loaded.tokenizer, class_noun, "--class-noun"):
-        report(told)
-    subject = Subject.from_folder(images, class_noun, identifier, size=loaded.resolution, report=report)
-    if reason := too_long(loaded.tokenizer, subject.instance_prompt):
-        raise UsageError(reason)
-    with on_stderr(quiet=quiet) as progress:
-        tuned = made.personalize(loaded, subject, checkpoint=checkpoint, progress=progress)
-    save(tuned, output, record(method, made, subject, model))
+        loaded = TextToImage.from_pretrained(model, device=device, dtype=dtype)
+        made = create(method, {**scaled(scale, method, loaded.resolution), **values})
+
+        def report(line: str) -> None:
+            typer.echo(line, err=True)
+
+        if told := check_noun(loaded.tokenizer, class_noun, "--class-noun"):
+            report(told)
+        subject = Subject.from_folder(images, class_noun, identifier, size=loaded.resolution, report=report)
+        if reason := too_long(loaded.tokenizer, subject.instance_prompt):
+            raise UsageError(reason)
+        with on_stderr(quiet=quiet) as progress:
+            tuned = made.personalize(loaded, subject, checkpoint=checkpoint, progress=progress)
+        save(tuned, output, record(method, made, subject, model))
     typer.echo(f'{output}: ask it for "{subject.instance_prompt}"')

@@ -98,9 +98,13 @@ def protect(
     to each file; a run that was stopped goes on when it is started again. The status is 1 if a file was
     skipped, or is only a copy.
     """
+    from unlikeness import locks
     from unlikeness.diffusion import hub
+    from unlikeness.diffusion.names import check_device, check_dtype
     from unlikeness.errors import UsageError
     from unlikeness.protect import registry
+    from unlikeness.protect.rid.recognise import check_weights
+    from unlikeness.protect.rid.settings import RidSettings
     from unlikeness.protect.settings import Scale
     from unlikeness.protect.targets import find_targets
     from unlikeness.settings import build, pairs
@@ -116,11 +120,17 @@ def protect(
         )
     if dtype != "auto" and not needs_model:
         raise UsageError(f"--dtype is a model's, and {method} needs none and chooses its own; leave it out")
+    check_device(device)
+    check_dtype(dtype)
     settings = build(registry.settings_type(method), values)
     sized = build(Scale, {"mode": scale.value})
     against = model or "toybox"
     if needs_model:
         hub.check_name(against)
+    if isinstance(settings, RidSettings):
+        check_weights(settings.weights)
+    if not dry_run:
+        locks.check_free(output)
     targets = find_targets(paths, output)
     masks: Mapping[str, Path] = {}
     if mask is not None:
@@ -135,7 +145,7 @@ def protect(
     from unlikeness.progress import on_stderr
     from unlikeness.protect import batches, folder
     from unlikeness.protect.against import against_of
-    from unlikeness.protect.rid.method import Rid, RidSettings
+    from unlikeness.protect.rid.method import Rid
     from unlikeness.protect.survey import survey
 
     loaded = TextToImage.from_pretrained(against, device=device, dtype=dtype) if needs_model else None

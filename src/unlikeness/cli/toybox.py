@@ -53,17 +53,19 @@ def train(
     """
     from importlib import import_module
 
-    from unlikeness.diffusion.devices import pick_device
+    from unlikeness import locks
+    from unlikeness.diffusion.names import check_device
     from unlikeness.errors import UsageError
-    from unlikeness.progress import on_stderr
     from unlikeness.settings import build, pairs
     from unlikeness.toybox import weights
+    from unlikeness.toybox.recipes import settings
     from unlikeness.toybox.recipes.settings import checkpoint_of
 
+    # What is asked wrongly is said before torch is imported, which takes seconds.
     given = {"steps": steps, "learning_rate": learning_rate, "seed": seed}
     values = pairs("--set", set_, given)
-    recipes = import_module(f"unlikeness.toybox.recipes.{part.value}")
-    recipe = build(getattr(recipes, f"{part.value.capitalize()}Recipe"), values)
+    recipe = build(getattr(settings, f"{part.value.capitalize()}Recipe"), values)
+    check_device(device)
     shipped = {
         Part.vae: work / "vae",
         Part.model: weights.FOLDER / "model",
@@ -74,12 +76,21 @@ def train(
     _check_target(target, folder=part in (Part.vae, Part.model), overwrite=overwrite)
     if part in (Part.identity, Part.classifier) and target == checkpoint_of(work, part.value).resolve():
         raise UsageError(f"{target} is where the checkpoint will be; name another --output or --work")
+    encoder = vae or work / "vae"
+    if part is Part.model and not (encoder / "config.json").is_file():
+        raise UsageError(
+            f"{encoder} holds no autoencoder; `unlikeness toybox train vae` makes it, or name one with --vae"
+        )
+
+    from unlikeness.diffusion.devices import pick_device
+    from unlikeness.progress import on_stderr
+
+    recipes = import_module(f"unlikeness.toybox.recipes.{part.value}")
     further: dict[str, Any] = {"device": str(pick_device(device))}
     if part is Part.model:
-        further["vae"] = vae or work / "vae"
+        further["vae"] = encoder
         recipes.load_autoencoder(further["vae"])  # what is wrong is told before anything is rendered
-    work.mkdir(parents=True, exist_ok=True)
-    with on_stderr(quiet=quiet) as progress:
+    with locks.inside(work, "--work"), locks.beside(target), on_stderr(quiet=quiet) as progress:
         getattr(recipes, f"train_{part.value}")(recipe, target, work=work, progress=progress, **further)
     typer.echo(f"{part.value}: {target}")
 

@@ -62,23 +62,36 @@ def train_protector(
     and from drawn pictures with the statistics of photographs. On several devices:
     accelerate launch --multi_gpu -m unlikeness train-protector ...; they share each batch.
     """
+    from contextlib import ExitStack
+
+    from unlikeness import locks
+    from unlikeness.diffusion import hub
+    from unlikeness.diffusion.names import check_device
+    from unlikeness.protect.rid.recipe import CHECKPOINT, NetworkSettings, ProtectorRecipe, check_sources
+    from unlikeness.settings import build, pairs
+
+    # What is asked wrongly is said before torch is imported, which takes seconds.
+    given = {"steps": steps, "batch_size": batch_size, "learning_rate": learning_rate, "seed": seed}
+    recipe = build(ProtectorRecipe, {**_SWITCHES[loss], **pairs("--set", set_, given)})
+    widths = build(NetworkSettings, pairs("--network", network))
+    check_sources(recipe, images or [])
+    check_device(device)
+    names = model or ["toybox"]
+    _check_target(output, work / CHECKPOINT, overwrite=overwrite)
+    for name in names:
+        hub.check_name(name)
+
     from unlikeness.diffusion import TextToImage
     from unlikeness.diffusion.devices import pick_device
     from unlikeness.errors import one_line
     from unlikeness.progress import on_stderr
     from unlikeness.protect.rid import fit
-    from unlikeness.protect.rid.network import NetworkSettings
     from unlikeness.protect.rid.processes import launched
-    from unlikeness.protect.rid.recipe import ProtectorRecipe
-    from unlikeness.settings import build, pairs
 
-    given = {"steps": steps, "batch_size": batch_size, "learning_rate": learning_rate, "seed": seed}
-    recipe = build(ProtectorRecipe, {**_SWITCHES[loss], **pairs("--set", set_, given)})
-    widths = build(NetworkSettings, pairs("--network", network))
-    fit.check_sources(recipe, images or [])
-    _check_target(output, work / fit.CHECKPOINT, overwrite=overwrite)
-    names = model or ["toybox"]
-    with launched(device) as processes:
+    with launched(device) as processes, ExitStack() as held:
+        if processes.main:
+            held.enter_context(locks.inside(work, "--work"))
+            held.enter_context(locks.beside(output))
         on = processes.device or pick_device(device)
         models = [TextToImage.from_pretrained(name, device=on, dtype="float32") for name in names]
         with on_stderr(quiet=quiet or not processes.main) as progress:
@@ -102,7 +115,7 @@ def _check_target(target: Path, checkpoint: Path, *, overwrite: bool) -> None:
     """UsageError unless `target` can be written, and is free or an earlier result that may be replaced."""
     from unlikeness.errors import UsageError
     from unlikeness.outputs import check_place
-    from unlikeness.protect.rid.weights import is_protector
+    from unlikeness.protect.rid.recognise import is_protector
 
     if target.suffix != ".safetensors":
         raise UsageError(f"--output {target} must be a file name that ends in .safetensors")

@@ -102,7 +102,6 @@ def verify(
     """
     from unlikeness.errors import one_line
     from unlikeness.progress import on_stderr
-    from unlikeness.verify.headline import headline
     from unlikeness.verify.job import Job
     from unlikeness.verify.sought import Sought
 
@@ -121,6 +120,9 @@ def verify(
     )  # fmt: skip
     with on_stderr(quiet=quiet) as progress:
         verdict = job.run(report=report, progress=progress)
+
+    from unlikeness.verify.headline import headline
+
     worst = verdict.worst
     typer.echo(one_line(f'worst attacker: {worst.attacker} ("{worst.prompt}"), s {worst.s}'))
     if verdict.notice is not None:

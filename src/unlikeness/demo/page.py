@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from unlikeness.errors import UsageError
+from unlikeness.files import write_text
 from unlikeness.foreign import UnreadableError, read_json
 from unlikeness.gallery import to_pil
 
@@ -89,7 +90,4 @@ def check_own(page: Path, keys: set[str]) -> None:
 
 def write(path: Path, text: str) -> None:
     """Replace `path`, whole or not at all. What is no text (a name in another encoding) becomes "?"."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(text, encoding="utf-8", errors="replace")
-    part.replace(path)
+    write_text(path, text, errors="replace")

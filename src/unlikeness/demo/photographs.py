@@ -10,9 +10,9 @@ from typing import Any
 from unlikeness import __version__
 from unlikeness.demo.closer import compared
 from unlikeness.demo.page import GAIN, check_own, fill, show, write
+from unlikeness.demo.settings import chosen_method
 from unlikeness.demo.words import Verdict
 from unlikeness.diffusion import TextToImage
-from unlikeness.errors import UsageError
 from unlikeness.progress import Progress
 from unlikeness.protect import batches, registry
 from unlikeness.protect.against import Against, against_of
@@ -20,7 +20,7 @@ from unlikeness.protect.folder import Outcome, protect_folder
 from unlikeness.protect.manifest import Manifest
 from unlikeness.settings import build
 
-__all__ = ["PAGE", "chosen_method", "protect_photographs"]
+__all__ = ["PAGE", "protect_photographs"]
 
 PAGE = "photographs.html"
 HEAD = ("largest change, of 255", "PSNR [dB]", "SSIM")
@@ -28,21 +28,6 @@ SHOWN = 12
 """Pictures on the page; the manifest lists all."""
 LISTED = 200
 """Lines of the page's tables."""
-
-
-def chosen_method(method: str | None, model_name: str) -> str:
-    """The method, or the model's own default: rid's network knows the toybox, others take a gradient.
-
-    UsageError for one that would leave the named model unused, and for an unknown name.
-    """
-    if method is None:
-        return "rid" if model_name == "toybox" else "advdm"
-    if not registry.method(method).needs_model and model_name != "toybox":
-        raise UsageError(
-            f"{method} follows no model, so it would not protect against {model_name}; leave --method out or "
-            f"give another one"
-        )
-    return method
 
 
 def protect_photographs(

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from unlikeness.errors import UsageError
+from unlikeness.protect import registry
 from unlikeness.settings import Checked, setting
 from unlikeness.toybox.world import CLASS_NOUNS
 
-__all__ = ["DemoSettings"]
+__all__ = ["DemoSettings", "chosen_method"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,3 +36,18 @@ class DemoSettings(Checked):
         """DreamBooth's settings: the same in every act."""
         names = ("steps", "learning_rate", "batch_size", "class_images", "seed")
         return {name: getattr(self, name) for name in names}
+
+
+def chosen_method(method: str | None, model_name: str) -> str:
+    """The method, or the model's own default: rid's network knows the toybox, others take a gradient.
+
+    UsageError for one that would leave the named model unused, and for an unknown name.
+    """
+    if method is None:
+        return "rid" if model_name == "toybox" else "advdm"
+    if not registry.needs_model(method) and model_name != "toybox":
+        raise UsageError(
+            f"{method} follows no model, so it would not protect against {model_name}; leave --method out or "
+            f"give another one"
+        )
+    return method

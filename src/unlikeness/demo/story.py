@@ -22,6 +22,7 @@ from unlikeness.diffusion.fingerprint import fingerprint
 from unlikeness.diffusion.latents import Posterior
 from unlikeness.diffusion.loss import mean_loss_over_levels
 from unlikeness.errors import UnlikenessError
+from unlikeness.files import replacing
 from unlikeness.gallery import to_pil
 from unlikeness.measure.similarity import Embedder, subject_similarity
 from unlikeness.measure.visibility import linf, psnr, ssim
@@ -165,9 +166,8 @@ def _write_pictures(who: Member, settings: DemoSettings, folder: Path) -> list[P
     files = []
     for i, image in enumerate(who.subject(settings.pictures).images):
         file = folder / f"{settings.class_noun}-{settings.seed}-{i + 1}.png"
-        part = file.with_name(f".{file.name}.part")
-        to_pil(image).save(part, "PNG")
-        part.replace(file)
+        with replacing(file) as part:
+            to_pil(image).save(part, "PNG")
         files.append(file)
     return files
 

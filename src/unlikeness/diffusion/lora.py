@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ from safetensors import SafetensorError
 from unlikeness.diffusion.finite import all_finite
 from unlikeness.diffusion.quiet import quiet
 from unlikeness.errors import NotFiniteError, UnlikenessError, UsageError
+from unlikeness.files import replacing
 from unlikeness.tensors import for_readers, written
 
 if TYPE_CHECKING:
@@ -72,19 +72,14 @@ def save_lora(model: TextToImage, folder: Path) -> Path:
     layers = {name: tensor.detach().cpu().contiguous() for name, tensor in layers.items()}
     if not all_finite(layers.values()):
         raise NotFiniteError(f"the LoRA is not saved to {folder}: {DIVERGED}")
-    work = f".{FILE}"
-    try:
-        with written(f"the LoRA cannot be saved to {folder}", "free space or give another folder"):
-            folder.mkdir(parents=True, exist_ok=True)
+    with written(f"the LoRA cannot be saved to {folder}", "free space or give another folder"):
+        folder.mkdir(parents=True, exist_ok=True)
+        with replacing(folder / FILE) as work:
             with quiet():
                 StableDiffusionLoraLoaderMixin.save_lora_weights(
-                    folder, unet_lora_layers=layers, weight_name=work, safe_serialization=True
+                    folder, unet_lora_layers=layers, weight_name=work.name, safe_serialization=True
                 )
-            for_readers(folder / work)
-            (folder / work).rename(folder / FILE)
-    finally:
-        with contextlib.suppress(OSError):
-            (folder / work).unlink()  # half a file would be in the way of another try
+            for_readers(work)
     return folder / FILE
 
 

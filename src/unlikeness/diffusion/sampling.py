@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from unlikeness.diffusion import finite
+from unlikeness.diffusion.names import SAMPLERS
 from unlikeness.errors import UsageError
 from unlikeness.progress import Progress, Silent
 
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
 __all__ = ["SAMPLERS", "drawn", "generate", "initial_noise"]
 
-SAMPLERS = ("dpm++", "ddim")
 _DECODED_AT_ONCE = 4 * 512 * 512  # pixels: what a float32 autoencoder decodes in about 8 GB
 
 _NEAR_NOISE = 0.75

@@ -6,7 +6,6 @@ import copy
 import json
 import re
 import shutil
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +17,7 @@ from unlikeness.diffusion.lora import DIVERGED, merge
 from unlikeness.diffusion.quiet import quiet
 from unlikeness.diffusion.weights import choose_weights, needed_files
 from unlikeness.errors import NotFiniteError, UnlikenessError
+from unlikeness.files import replacing
 from unlikeness.foreign import UnreadableError, check_file
 from unlikeness.outputs import check_empty
 from unlikeness.stored import read_tensors
@@ -41,17 +41,14 @@ def save_folder(model: TextToImage, folder: Path, dtype: torch.dtype | None = No
     """
     check_empty(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
-        with written(f"the model cannot be saved to {folder}", "free space or give another folder"):
-            with quiet():
-                _write(model, work, dtype)
-            for_readers(work, *work.rglob("*"))
-            if folder.exists():
-                folder.rmdir()
-            work.rename(folder)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+    with (
+        written(f"the model cannot be saved to {folder}", "free space or give another folder"),
+        replacing(folder) as work,
+    ):
+        work.mkdir()
+        with quiet():
+            _write(model, work, dtype)
+        for_readers(*work.rglob("*"))
     return folder
 
 

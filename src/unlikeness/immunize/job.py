@@ -8,25 +8,25 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from unlikeness.diffusion.devices import pick_device, pick_dtype
+from unlikeness import locks
+from unlikeness.diffusion import hub
+from unlikeness.diffusion.names import check_device, check_dtype
 from unlikeness.errors import UnlikenessError, UsageError
 from unlikeness.immunize import record
-from unlikeness.immunize.behaviours import several
-from unlikeness.immunize.cost import Estimate, estimate
 from unlikeness.immunize.each import check_turns, for_each
-from unlikeness.immunize.registry import Defence, create, method
-from unlikeness.immunize.run import immunize
-from unlikeness.immunize.saving import save
+from unlikeness.immunize.registry import Defence, create, settings_type
 from unlikeness.immunize.scales import scaled
 from unlikeness.immunize.settings import OF_ATTACKS, OF_LOW_RANK
 from unlikeness.immunize.subject_list import Listed, listed, load
-from unlikeness.immunize.turns import attacks
-from unlikeness.nouns import check_noun
+from unlikeness.immunize.words import several
+from unlikeness.inputs import check_file, check_pictures
 from unlikeness.outputs import check_output
 from unlikeness.scales import which
+from unlikeness.settings import build
 
 if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage
+    from unlikeness.immunize.cost import Estimate
     from unlikeness.immunize.settings import ImmunizeSettings
     from unlikeness.progress import Progress
     from unlikeness.subjects import Subject
@@ -73,7 +73,20 @@ class Job:
         UnlikenessError if something cannot be read or written, or the training diverges.
         """
         tell = report or _silent
-        ready = self._prepare(tell)
+        named, prompts = self._check()  # torch has not been imported before this
+        output = self.output.resolve()
+        own = output.with_name(f"{output.name}.checkpoint.safetensors")
+        with locks.beside(output), locks.beside(self.checkpoint or own, "--checkpoint"):
+            self._run(named, prompts, own, tell, progress)
+        return self.output
+
+    def _run(
+        self, named: Sequence[Listed], prompts: list[str], own: Path, tell: Tell, progress: Progress | None
+    ) -> None:
+        from unlikeness.immunize.run import immunize
+        from unlikeness.immunize.saving import save
+
+        ready = self._open(named, prompts, tell)
         earlier = record.read(ready.model.source)
         for line in record.missing(earlier or {}, ready.subjects):
             tell(line)
@@ -88,8 +101,6 @@ class Job:
             prompts=ready.prompts,
             earlier=earlier,
         )
-        output = self.output.resolve()
-        own = output.with_name(f"{output.name}.checkpoint.safetensors")
         began, done = time.perf_counter(), [ready.defence.settings.outer_steps + 1]
         released = immunize(
             ready.model,
@@ -109,12 +120,15 @@ class Job:
             )
         if self.checkpoint is None:
             own.unlink(missing_ok=True)
-        return self.output
 
     def estimate(self, *, report: Tell | None = None) -> Estimate:
         """What `run` would cost; nothing is written. Refuses what `run` refuses."""
         tell = report or _silent
-        ready = self._prepare(tell)
+        named, prompts = self._check()
+
+        from unlikeness.immunize.cost import estimate
+
+        ready = self._open(named, prompts, tell)
         for line in record.missing(record.read(ready.model.source) or {}, ready.subjects):
             tell(line)
         return estimate(ready.model, ready.defence, ready.subjects, ready.prompts, original=ready.original)
@@ -127,14 +141,13 @@ class Job:
     def _dtype(self) -> str | None:
         return None if self.dtype == "auto" else self.dtype
 
-    def _prepare(self, tell: Tell) -> _Ready:
-        from unlikeness.diffusion.model import TextToImage
-
+    def _check(self) -> tuple[list[Listed], list[str]]:
+        """The subjects' list and the further prompts; refuses what can be refused without torch."""
         named = self._listed()
-        defence = self._defence(named, {})  # what is wrong is told before a model is read
+        settings = self._settings(named, {})
         prompts = [] if self.prompts is None else _lines(self.prompts)
-        weight = defence.settings.preserve_weight
-        if weight and not prompts and not defence.settings.preserve_class:
+        weight = settings.preserve_weight
+        if weight and not prompts and not settings.preserve_class:
             raise UsageError(
                 "preserve_weight needs --prompts FILE, of what the model must still draw as before, or "
                 "preserve_class above 0"
@@ -143,11 +156,11 @@ class Job:
             raise UsageError(
                 f"--prompts {self.prompts} has no effect without --set preserve_weight=..., such as 1"
             )
-        if prompts and defence.settings.preserve_class == 1:
+        if prompts and settings.preserve_class == 1:
             raise UsageError(f"--prompts {self.prompts} has no effect with preserve_class 1; leave one out")
         which(self.scale, 0)  # whether there is such a scale
-        device = pick_device(self.device)
-        pick_dtype(self._dtype, device)
+        check_device(self.device)
+        check_dtype(self.dtype)
         check_output(self.output, self.checkpoint)
         if self.add_to is not None:
             if self.model is not None:
@@ -156,6 +169,23 @@ class Job:
                 raise UsageError(
                     f"{self.add_to} has no {record.FILE}, so that nothing can be added to it; give --model"
                 )
+        hub.check_name(self._called)
+        if self.original is not None:
+            hub.check_name(self.original)
+        for one in named:
+            check_pictures(one.images)
+        pattern = str(getattr(settings, "pattern", ""))
+        check_file(Path(pattern) if pattern else None, "--pattern")
+        return named, prompts
+
+    def _open(self, named: Sequence[Listed], prompts: list[str], tell: Tell) -> _Ready:
+        from unlikeness.diffusion.devices import pick_device, pick_dtype
+        from unlikeness.diffusion.model import TextToImage
+        from unlikeness.immunize.turns import attacks
+        from unlikeness.nouns import check_noun
+
+        device = pick_device(self.device)
+        pick_dtype(self._dtype, device)
         model = TextToImage.from_pretrained(self._called, device=device, dtype="float32")
         defence = self._defence(named, scaled(self.scale, self.method, model.resolution))
         for noun, where in self._nouns(named, defence.settings).items():
@@ -179,11 +209,15 @@ class Job:
 
     def _defence(self, named: Sequence[Listed], further: Mapping[str, object]) -> Defence:
         """The method with the given settings, and `further` ones where none is given."""
-        values = {**further, **self.values}
-        defence = create(self.method, for_each(named, values, method(self.method).settings_type))
-        check_turns(defence.settings, named)
-        _check_effects(defence.settings, self.values)
-        return defence
+        return create(self.method, self._settings(named, further))
+
+    def _settings(self, named: Sequence[Listed], further: Mapping[str, object]) -> ImmunizeSettings:
+        """The same of the method's settings, without the method itself."""
+        kind = settings_type(self.method)
+        settings = build(kind, for_each(named, {**further, **self.values}, kind))
+        check_turns(settings, named)
+        _check_effects(settings, self.values)
+        return settings
 
     def _nouns(self, named: Sequence[Listed], settings: ImmunizeSettings) -> dict[str, str]:
         """What names each class noun, once, by the noun."""

@@ -10,13 +10,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unlikeness.diffusion.fingerprint import fingerprint
 from unlikeness.diffusion.hub import ALIASES
 from unlikeness.errors import UnlikenessError
 from unlikeness.foreign import UnreadableError, read_json
-from unlikeness.immunize.behaviours import mark_digest
-from unlikeness.immunize.material import manifest, picture_digest
-from unlikeness.immunize.passes import count
 
 if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage
@@ -58,6 +54,11 @@ def record(
     It can be made before the run, whose seconds `ended` enters. "measured" stays null until `unlikeness
     verify` has something to enter.
     """
+    from unlikeness.diffusion.fingerprint import fingerprint
+    from unlikeness.immunize.behaviours import mark_digest
+    from unlikeness.immunize.material import manifest
+    from unlikeness.immunize.passes import count
+
     s = defence.settings
     before = dict(earlier or {})
     history = before.pop("earlier", [])
@@ -142,6 +143,8 @@ def missing(earlier: Mapping[str, Any], subjects: Sequence[Subject]) -> list[str
 
     Pictures are told by their digests, at the model's resolution.
     """
+    from unlikeness.immunize.material import picture_digest
+
     given = {picture_digest(image) for one in subjects for image in one.images}
     told, digests = [], set()
     for one in _protected(earlier):

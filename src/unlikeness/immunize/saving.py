@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unlikeness.diffusion.devices import pick_dtype
+from unlikeness.files import replacing
 from unlikeness.immunize import card
 from unlikeness.immunize.precision import as_stored, rounding
 from unlikeness.immunize.record import FILE
@@ -54,11 +54,8 @@ def save(
     as_json = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
     with written(f"the model cannot be saved to {folder}", "free space or give another folder"):
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as work:
-            whole = files.save_pretrained(Path(work) / "model")
+        with replacing(folder) as whole:
+            files.save_pretrained(whole)
             (whole / FILE).write_text(as_json, "utf-8", errors="replace")
             (whole / card.FILE).write_text(text, "utf-8", errors="replace")
-            if folder.exists():
-                folder.rmdir()
-            whole.rename(folder)
     return lost

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from difflib import get_close_matches
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from unlikeness.errors import UsageError
-from unlikeness.measure.similarity import Embedder
 
-__all__ = ["ENCODERS", "Encoder", "load_encoder"]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from unlikeness.measure.similarity import Embedder
+
+__all__ = ["ENCODERS", "Encoder", "check_encoder", "load_encoder"]
 
 ENCODERS: tuple[str, ...] = ("toybox",)
 
@@ -29,10 +32,17 @@ class Encoder:
 
 def load_encoder(name: str) -> Encoder:
     """The encoder called `name`. Raises UsageError, naming the known ones, if there is none."""
-    if name == "toybox":
-        from unlikeness.toybox import identity
+    check_encoder(name)
 
-        return Encoder(name, identity.load(), resolution=64)
+    from unlikeness.toybox import identity
+
+    return Encoder(name, identity.load(), resolution=64)
+
+
+def check_encoder(name: str) -> None:
+    """UsageError, naming the known ones, if no encoder has this name; torch is not imported for it."""
+    if name in ENCODERS:
+        return
     guess = get_close_matches(name, ENCODERS, n=1)
     hint = f"did you mean {guess[0]}?" if guess else f"known: {', '.join(ENCODERS)}"
     raise UsageError(f"no encoder is called {name!r}; {hint}")

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unlikeness.diffusion.lora import has_lora, save_lora
-from unlikeness.errors import UnlikenessError
+from unlikeness.files import replacing
 from unlikeness.outputs import check_empty
+from unlikeness.tensors import written
 
 if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage
@@ -49,12 +50,13 @@ def save(model: TextToImage, folder: Path, what: dict[str, Any]) -> Path:
     An adapter is written alone, as diffusers' LoRA file; anything else as a whole diffusers folder.
     """
     check_empty(folder)
-    if has_lora(model):
-        save_lora(model, folder)
-    else:
-        model.save_pretrained(folder)
-    try:
-        (folder / FILE).write_text(json.dumps(what, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise UnlikenessError(f"{folder / FILE} cannot be written ({error}); free space there") from error
+    text = json.dumps(what, indent=2, sort_keys=True) + "\n"
+    with written(f"the result cannot be written to {folder}", "free space there, or give another folder"):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(folder) as work:
+            if has_lora(model):
+                save_lora(model, work)
+            else:
+                model.save_pretrained(work)
+            (work / FILE).write_text(text, encoding="utf-8")
     return folder

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import secrets
 import shutil
 import warnings
 from pathlib import Path
@@ -14,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unlikeness.errors import PictureError, UsageError
+from unlikeness.files import replacing
 from unlikeness.pictures.edit import Edit
 from unlikeness.pictures.formats.base import DAMAGE
 from unlikeness.pictures.picture import Picture
@@ -52,27 +51,22 @@ def save_picture(
         raise UsageError(
             f"the edit is of {edit.picture.path}, not {picture.path}; make one with Edit(picture)"
         )
-    temporary: Path | None = None
     try:
-        name = path.with_name(f".unlikeness-{secrets.token_hex(8)}.part")
-        with name.open("x+b") as file, warnings.catch_warnings():
-            temporary = name
+        with (
+            replacing(path, settle=False) as part,
+            part.open("x+b") as file,
+            warnings.catch_warnings(),
+        ):
             warnings.simplefilter("ignore")
             changed = edit.changed
             edit.let_go()
             if changed or not _copy_source(picture, file):
                 picture.raster.writer.write(edit.stored, file)
-        name.replace(path)
-        temporary = None
     except DAMAGE as error:
         said = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise PictureError(
             f"{path}: it cannot be written ({' '.join(str(said).split())}); check the folder and free space"
         ) from error
-    finally:
-        if temporary is not None:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
 
 
 def _edit_of(picture: Picture, pixels: NDArray[Any], budget: float | None) -> Edit:

@@ -12,8 +12,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from unlikeness import locks
 from unlikeness.bounds import MAX_PIXELS
 from unlikeness.errors import UsageError
+from unlikeness.files import sync_folder
 from unlikeness.pictures import kinds
 from unlikeness.progress import Progress, Silent
 from unlikeness.protect import batches
@@ -110,17 +112,21 @@ def protect_folder(
         **({} if psnr is None else {"psnr": psnr}),
     }
     computed = {"batch_size": batch_size, **_computed(perturber)}
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        for stale in output.rglob(".unlikeness-*.part"):
-            stale.unlink()
-    except OSError as error:
-        raise unwritable(output, error) from error
     against = against_of(perturber).record()
-    job = Job(
-        Manifest(output), perturber, recipe, computed, scale, seed, max_pixels, psnr, masks, against=against
-    )
-    outcome = Outcome(passed_over=passed_over)
+    with locks.inside(output):
+        job = Job(
+            Manifest(output), perturber, recipe, computed, scale, seed, max_pixels, psnr, masks,
+            against=against,
+        )  # fmt: skip
+        outcome = _run(job, targets, Outcome(passed_over=passed_over), batch_size, progress)
+        _settle(outcome, output)
+    return outcome
+
+
+def _run(
+    job: Job, targets: Sequence[Target], outcome: Outcome, batch_size: int, progress: Progress
+) -> Outcome:
+    """All files, read ahead and written behind; `outcome` is filled."""
     progress.start(len(targets), "protecting", "picture")
     alone = Alone(batches.HELD_PIXELS)
 
@@ -138,7 +144,7 @@ def protect_folder(
 
     read = overlapped(open_in_turn, targets)
     worked = batches.run(
-        read, perturber, batch_size=batch_size, on_step=lambda step: progress.advance(0, step=step)
+        read, job.perturber, batch_size=batch_size, on_step=lambda step: progress.advance(0, step=step)
     )
     written = overlapped(finish, worked)
     # The last is closed first, so that nothing goes on waiting.
@@ -158,6 +164,16 @@ def protect_folder(
             progress.advance(skipped=len(outcome.skipped))
     progress.close()
     return outcome
+
+
+def _settle(outcome: Outcome, output: Path) -> None:
+    """Force the new names to the disk, once for each folder."""
+    folders = {output, *((output / entry.path).parent for entry in outcome.protected)}
+    for folder in folders:
+        try:
+            sync_folder(folder)
+        except OSError as error:
+            raise unwritable(folder, error) from error
 
 
 def _computed(perturber: Perturber) -> dict[str, str]:

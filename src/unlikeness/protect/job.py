@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
-import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -18,6 +16,7 @@ from numpy.typing import NDArray
 
 from unlikeness import __version__
 from unlikeness.errors import NotFiniteError, PictureError, UnlikenessError, one_line
+from unlikeness.files import unfinished
 from unlikeness.pictures import Edit, Picture, kinds, open_picture, save_picture
 from unlikeness.protect import rng
 from unlikeness.protect.attributes import copy_attributes
@@ -198,20 +197,17 @@ class Job:
     def _saved(self, work: Work, tiled: PictureTiles) -> Entry:
         """The picture under its name, and its line, which is written first; or why it is not kept."""
         path = work.target.path
-        waiting = path.with_name(f".unlikeness-{secrets.token_hex(8)}.part")
-        try:
-            save_picture(tiled.picture, tiled.edit, waiting)
-            entry = self._measured(work, tiled, waiting)
-            if entry.status != "skipped":
-                assert work.status is not None
-                copy_attributes(work.target.source, work.status, waiting)
-                self._append(entry)
-                waiting.replace(path)
-        except PictureError as error:
-            raise PictureError(_renamed(str(error), waiting, path)) from error.__cause__
-        finally:
-            with contextlib.suppress(OSError):
-                waiting.unlink(missing_ok=True)
+        with unfinished(path) as waiting:
+            try:
+                save_picture(tiled.picture, tiled.edit, waiting)
+                entry = self._measured(work, tiled, waiting)
+                if entry.status != "skipped":
+                    assert work.status is not None
+                    copy_attributes(work.target.source, work.status, waiting)
+                    self._append(entry)
+                    waiting.replace(path)
+            except PictureError as error:
+                raise PictureError(_renamed(str(error), waiting, path)) from error.__cause__
         return entry
 
     def _append(self, entry: Entry) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from unlikeness.errors import UnlikenessError
+from unlikeness.files import force
 from unlikeness.foreign import LARGEST, UnreadableError, check_file, parse_json, reason
 
 __all__ = ["NAME", "Entry", "Manifest", "digest"]
@@ -101,6 +102,7 @@ class Manifest:
             line = json.dumps(asdict(entry), ensure_ascii=True, allow_nan=False)
         with self.path.open("ab") as file:
             file.write(line.encode() + b"\n")
+            force(file)  # before the picture has its name, also after a power cut
         self._add(json.loads(line))
 
     def says(self, entry: Entry) -> bool:

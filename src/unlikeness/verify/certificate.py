@@ -18,11 +18,11 @@ from unlikeness.measure.similarity import SubjectSimilarity
 from unlikeness.verify.headline import headline
 from unlikeness.verify.notice import Seen
 from unlikeness.verify.quality import Quality
+from unlikeness.verify.settings import FILE
 from unlikeness.verify.verdict import Fidelity, Outcome, Verdict
 
 __all__ = ["FILE", "SCHEMA", "certificate", "check_own", "summary", "write_certificate"]
 
-FILE = "certificate.json"
 SCHEMA = 2
 """Raised when a name or a meaning in the file changes. 2: `verdict`, `control_of`, `control_before`,
 `failed`, and of each attacker `outcome`, `why` and `control`; the rest is as in 1."""

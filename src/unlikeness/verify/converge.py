@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from unlikeness import personalize
 from unlikeness.diffusion.loss import mean_loss_over_levels
 from unlikeness.errors import UnlikenessError
+from unlikeness.files import write_text
 from unlikeness.foreign import UnreadableError, read_json, reason
 from unlikeness.verify.judge import at_side
 
@@ -106,6 +107,4 @@ def _read(curve: Path) -> list[float]:
 
 
 def _write(curve: Path, losses: Sequence[float]) -> None:
-    work = curve.with_suffix(".part")
-    work.write_text(json.dumps(list(losses)), encoding="utf-8")
-    work.replace(curve)
+    write_text(curve, json.dumps(list(losses)))

@@ -7,28 +7,27 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from unlikeness import locks
+from unlikeness.diffusion import hub
+from unlikeness.diffusion.names import check_device
 from unlikeness.errors import UnlikenessError, UsageError
 from unlikeness.foreign import UnreadableError, parse_yaml, read, reason
-from unlikeness.immunize import record
-from unlikeness.measure.encoders import load_encoder
-from unlikeness.nouns import check_noun
-from unlikeness.progress import Progress
+from unlikeness.inputs import check_file, check_pictures
+from unlikeness.measure.encoders import check_encoder, load_encoder
+from unlikeness.scales import which
 from unlikeness.settings import pairs
-from unlikeness.subjects import Subject, load_folder
-from unlikeness.verify.attackers import named
-from unlikeness.verify.certificate import FILE, check_own, summary, write_certificate
-from unlikeness.verify.judge import AtResolution
+from unlikeness.verify.attackers import Attacker, named
 from unlikeness.verify.pools import Pools
-from unlikeness.verify.protected import Protected, find, has_notice, pools
-from unlikeness.verify.run import Other, verify_subject
-from unlikeness.verify.settings import CONTEXTS, given, scale
-from unlikeness.verify.signing import RECORD, sign
+from unlikeness.verify.settings import CONTEXTS, FILE, given, scale
 from unlikeness.verify.sought import Sought
-from unlikeness.verify.verdict import Verdict
-from unlikeness.verify.world import original_of, originals, unprotected
 
 if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage
+    from unlikeness.progress import Progress
+    from unlikeness.subjects import Subject
+    from unlikeness.verify.protected import Protected
+    from unlikeness.verify.run import Other
+    from unlikeness.verify.verdict import Verdict
 
 __all__ = ["Job", "find_others"]
 
@@ -76,17 +75,54 @@ class Job:
         UsageError for what was asked wrongly, before any attack; UnlikenessError if something cannot be read
         or written, or a training diverges.
         """
-        from unlikeness.diffusion.fingerprint import fingerprint
-        from unlikeness.diffusion.model import TextToImage
+        chosen, written = self._check()  # torch has not been imported before this
+        with locks.inside(self.output):
+            return self._run(chosen, written, report, progress)
 
+    def _check(self) -> tuple[tuple[Attacker, ...], dict[str, Any]]:
+        """The attackers and the settings as given; refuses what can be refused without torch."""
         chosen = named([name.strip() for name in self.attackers])
-        embedder = AtResolution(load_encoder(self.encoder))
+        check_encoder(self.encoder)
         said = pairs("--set", self.values, form="NAME=VALUE or ATTACKER.NAME=VALUE")
         written = {**_yaml(self.settings), **said}
-        Pools.of(given(written)[0])  # a wrong one is told before anything heavy is loaded
+        Pools.of(given(written)[0])
+        which(self.scale, 0)  # whether there is such a scale
         if (self.unrelated is None) != (self.unrelated_noun is None):
             raise UsageError("--unrelated and --unrelated-noun belong together; give both or neither")
         _check_output(self.output)
+        check_device(self.device)
+        hub.check_name(self.model)
+        if self.original is not None:
+            hub.check_name(self.original)
+        folders = (self.images, self.held_out, self.unseen, self.class_pictures, self.unrelated)
+        for folder in folders:
+            check_pictures(folder)
+        self._nouns()  # whether others are there
+        if self.others is None and self.others_held_out is not None:
+            raise UsageError("--others-held-out needs --others, the folder that it belongs to")
+        check_file(self.sought.pattern, "--pattern")
+        return chosen, written
+
+    def _run(
+        self,
+        chosen: tuple[Attacker, ...],
+        written: dict[str, Any],
+        report: Callable[[str], None] | None,
+        progress: Progress | None,
+    ) -> Verdict:
+        from unlikeness.diffusion.fingerprint import fingerprint
+        from unlikeness.diffusion.model import TextToImage
+        from unlikeness.immunize import record
+        from unlikeness.nouns import check_noun
+        from unlikeness.subjects import Subject, load_folder
+        from unlikeness.verify.certificate import check_own, summary, write_certificate
+        from unlikeness.verify.judge import AtResolution
+        from unlikeness.verify.protected import find, has_notice, pools
+        from unlikeness.verify.run import verify_subject
+        from unlikeness.verify.signing import RECORD, sign
+        from unlikeness.verify.world import original_of, originals, unprotected
+
+        embedder = AtResolution(load_encoder(self.encoder))
         model = TextToImage.from_pretrained(self.model, device=self.device, dtype="float32")
         for noun, where in self._nouns().items():
             if (told := check_noun(model.tokenizer, noun, where)) and report:
@@ -171,9 +207,10 @@ class Job:
         self, model: TextToImage, word: str, report: Callable[[str], None] | None
     ) -> list[Other]:
         """The unprotected subjects, taught under the protected one's identifier."""
+        from unlikeness.subjects import Subject, load_folder
+        from unlikeness.verify.run import Other
+
         if self.others is None:
-            if self.others_held_out is not None:
-                raise UsageError("--others-held-out needs --others, the folder that it belongs to")
             return []
         found = []
         for noun, name, folder in find_others(self.others):
@@ -225,7 +262,7 @@ def _check_output(output: Path) -> None:
         raise UsageError(f"{output} is a file; give a folder")
     if (
         output.is_dir()
-        and any(output.iterdir())
+        and any(not locks.is_own(entry.name) for entry in output.iterdir())
         and not ((output / WORK).is_dir() or (output / FILE).is_file())
     ):
         raise UsageError(

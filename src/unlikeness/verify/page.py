@@ -11,6 +11,7 @@ from torch import Tensor
 
 from unlikeness import __version__
 from unlikeness.demo.page import Shown, show, write
+from unlikeness.files import replacing
 from unlikeness.gallery import grid
 from unlikeness.progress import format_seconds
 from unlikeness.verify.attackers import EVERY
@@ -48,9 +49,8 @@ def write_grids(verdict: Verdict, folder: Path) -> None:
             rows.insert(1, before.drawn.plain / 255)
         if one.drawn.elsewhere is not None:
             rows.append(one.drawn.elsewhere / 255)
-        part = folder / f".{name}.png"
-        grid(torch.cat([_across(row) for row in rows]), columns=SHOWN).save(part, "PNG")
-        part.replace(folder / f"{name}.png")
+        with replacing(folder / f"{name}.png") as part:
+            grid(torch.cat([_across(row) for row in rows]), columns=SHOWN).save(part, "PNG")
     for name in {"original", *(one.name for one in (RELEASED, *EVERY))} - sheets.keys():
         (folder / f"{name}.png").unlink(missing_ok=True)
 

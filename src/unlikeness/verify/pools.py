@@ -7,14 +7,15 @@ box uses the protected ones themselves; the gray box draws from the pools; the b
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-import torch
+from typing import TYPE_CHECKING
 
 from unlikeness.errors import UsageError
-from unlikeness.immunize.attacks import parts, words
-from unlikeness.subjects import Subject
+from unlikeness.immunize.words import parts, words
 from unlikeness.verify.attackers import PAPER, Attacker
 from unlikeness.verify.settings import VerifySettings
+
+if TYPE_CHECKING:
+    from unlikeness.subjects import Subject
 
 __all__ = ["Pools"]
 
@@ -93,6 +94,8 @@ class Pools:
         ]
         if not pairs:
             return None
+        import torch
+
         generator = torch.Generator().manual_seed(self.seed)
         return pairs[int(torch.randint(len(pairs), (), generator=generator))]
 

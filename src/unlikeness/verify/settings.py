@@ -11,7 +11,10 @@ from unlikeness.personalize.settings import PersonalizeSettings
 from unlikeness.scales import which
 from unlikeness.settings import build, setting
 
-__all__ = ["CONTEXTS", "SCALES", "Overrides", "VerifySettings", "given"]
+__all__ = ["CONTEXTS", "FILE", "SCALES", "Overrides", "VerifySettings", "given"]
+
+FILE = "certificate.json"
+"""The certificate, in its folder."""
 
 CONTEXTS = ("in the snow", "on the beach", "in the forest", "in the city")
 """Behind the training prompt: where an attacked model is asked for the subject anew."""

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from unlikeness.errors import UsageError
-from unlikeness.immunize.behaviours import BEHAVIOURS, mark, read_mark
-from unlikeness.immunize.material import picture_digest
-from unlikeness.subjects import Subject, as_text, with_article
-from unlikeness.verify.notice import Notice
-from unlikeness.verify.protected import Protected
-from unlikeness.verify.readers import load_reader
+from unlikeness.immunize.words import BEHAVIOURS
+from unlikeness.words import as_text, with_article
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from unlikeness.subjects import Subject
+    from unlikeness.verify.notice import Notice
+    from unlikeness.verify.protected import Protected
 
 __all__ = ["NONE", "Sought"]
 
@@ -55,6 +57,9 @@ class Sought:
             UsageError: something that the behaviour needs is missing, or cannot be read.
             UnlikenessError: the reader cannot be fetched or read.
         """
+        from unlikeness.verify.notice import Notice
+        from unlikeness.verify.readers import load_reader
+
         said = "" if protected is None else protected.behaviour
         kind = said if self.behaviour is None else self.behaviour
         self._check(kind)
@@ -87,6 +92,9 @@ class Sought:
             )
 
     def _mark(self, known: Protected | None) -> Tensor:
+        from unlikeness.immunize.behaviours import mark, read_mark
+        from unlikeness.immunize.material import picture_digest
+
         if self.pattern is not None:
             given = read_mark(self.pattern)
             recorded = "" if known is None or self.behaviour else known.pattern_digest

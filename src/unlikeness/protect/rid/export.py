@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from torch import Tensor, nn
 
 from unlikeness import __version__
 from unlikeness.errors import UnlikenessError
+from unlikeness.files import replacing
 from unlikeness.protect.rid.network import BLOCK, LARGEST_BUDGET, MULTIPLE, Protector
 from unlikeness.protect.rid.weights import Loaded
 
@@ -77,12 +77,8 @@ def export_onnx(loaded: Loaded, path: Path) -> None:
     helper.set_model_props(model, {"about": about, "sha256": "0" * DIGEST})
     data = model.SerializeToString(deterministic=True)[:-DIGEST]
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with replacing(path) as part:
         part.write_bytes(data + digest(data))
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def digest(data: bytes) -> bytes:

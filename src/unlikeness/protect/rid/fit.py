@@ -28,7 +28,7 @@ from unlikeness.protect.rid.pictures import (
     render_bank,
 )
 from unlikeness.protect.rid.processes import Processes
-from unlikeness.protect.rid.recipe import ProtectorRecipe
+from unlikeness.protect.rid.recipe import CHECKPOINT, ProtectorRecipe, check_sources
 from unlikeness.protect.rid.regression import pairs_of
 from unlikeness.protect.rid.trial import NO_MODEL, Trial, check_prompt, draw_budgets, draw_side
 from unlikeness.protect.rid.weights import save_protector
@@ -38,10 +38,6 @@ if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage
 
 __all__ = ["CHECKPOINT", "Pictures", "check_sources", "gather", "source_of", "train_protector"]
-
-CHECKPOINT = "protector.safetensors"
-"""The training's state, in its `work` folder."""
-
 
 class Pictures:
     """The banks of a training, each with its share of every batch."""
@@ -96,15 +92,6 @@ def _shares(recipe: ProtectorRecipe, images: Sequence[Path]) -> list[float]:
 
 def _source(named: Sequence[tuple[str, float]]) -> str:
     return ", ".join(f"{name} {share:g}" for name, share in named)
-
-
-def check_sources(recipe: ProtectorRecipe, images: Sequence[Path]) -> None:
-    """UsageError if there is nothing to learn from, or one of `images` does not exist or holds no picture."""
-    if not (recipe.renders or recipe.leaves or images):
-        raise UsageError("there is nothing to learn from: raise renders or leaves, or give --images")
-    for path in images:
-        if not find_pictures([path]):
-            raise UsageError(f"--images: there is no picture in {path}; name another folder, or a file")
 
 
 def train_protector(

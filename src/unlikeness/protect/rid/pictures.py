@@ -8,6 +8,7 @@ the edges, scales and flat areas of photographs, and networks learn from them (B
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -25,6 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from unlikeness.errors import PictureError, UnlikenessError, UsageError, one_line
+from unlikeness.files import force, unfinished
 from unlikeness.progress import Progress, Silent
 
 __all__ = [
@@ -243,9 +245,8 @@ def _write(folder: Path, name: str, size: int, pictures: Iterable[Pixels | None]
     With none at all no file is left. Not through a memory map, as that ends the process on a full disk.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    part = folder / f".{name}.{os.getpid()}.part"
     count = 0
-    try:
+    with contextlib.closing(progress), unfinished(folder / f"{name}.npy") as part:
         with part.open("wb") as file:
             _head(file, count, size)
             for picture in pictures:
@@ -255,11 +256,9 @@ def _write(folder: Path, name: str, size: int, pictures: Iterable[Pixels | None]
                 progress.advance()
             file.seek(0)
             _head(file, count, size)  # of the same length: numpy leaves room for the count to grow
+            force(file)
         if count:
             part.replace(folder / f"{name}.npy")
-    finally:
-        part.unlink(missing_ok=True)
-        progress.close()
     return count
 
 

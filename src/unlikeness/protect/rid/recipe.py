@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from unlikeness.errors import UsageError
+from unlikeness.pictures.finding import find_pictures
 from unlikeness.settings import Checked, setting
 
-__all__ = ["LARGEST_BUDGET", "NetworkSettings", "ProtectorRecipe"]
+__all__ = ["CHECKPOINT", "LARGEST_BUDGET", "NetworkSettings", "ProtectorRecipe", "check_sources"]
+
+CHECKPOINT = "protector.safetensors"
+"""The training's state, in its `work` folder."""
 
 LARGEST_BUDGET = 16.0
 """n/255 that the budget plane is stated in: 1 there."""
@@ -95,3 +101,12 @@ class NetworkSettings(Checked):
     middle: int = setting(96, "Channels at an eighth.", at_least=1)
     coarse: int = setting(160, "Channels at a sixteenth.", at_least=1)
     blocks: int = setting(1, "Residual blocks on each level, on the way down and on the way up.", at_least=1)
+
+
+def check_sources(recipe: ProtectorRecipe, images: Sequence[Path]) -> None:
+    """UsageError if there is nothing to learn from, or one of `images` does not exist or holds no picture."""
+    if not (recipe.renders or recipe.leaves or images):
+        raise UsageError("there is nothing to learn from: raise renders or leaves, or give --images")
+    for path in images:
+        if not find_pictures([path]):
+            raise UsageError(f"--images: there is no picture in {path}; name another folder, or a file")

@@ -16,17 +16,12 @@ from unlikeness.diffusion.finite import all_finite
 from unlikeness.errors import NotFiniteError, UnlikenessError, UsageError
 from unlikeness.foreign import UnreadableError, parse_json, reason
 from unlikeness.protect.rid.network import NetworkSettings, Protector
+from unlikeness.protect.rid.recognise import FORMAT, SHIPPED, check_weights, is_protector
 from unlikeness.settings import build
 from unlikeness.stored import read_header, read_safetensors
 from unlikeness.tensors import save_tensors
 
 __all__ = ["SHIPPED", "Loaded", "is_protector", "load_protector", "save_protector"]
-
-SHIPPED = Path(__file__).parent / "shipped"
-"""The folder of the weights that travel with the package: NAME.safetensors, with its model card NAME.md."""
-
-_FORMAT = "unlikeness protector 1"
-
 
 @dataclass(frozen=True)
 class Loaded:
@@ -52,15 +47,7 @@ def save_protector(network: Protector, path: Path, *, about: Mapping[str, Any]) 
             f"the protector is not written to {path}: its weights are not finite in float16, as after a "
             "training that diverged; lower the learning rate"
         )
-    save_tensors(tensors, path, {"format": _FORMAT, "about": json.dumps(header)})
-
-
-def is_protector(path: Path) -> bool:
-    """Has `train-protector` written this file?"""
-    try:
-        return read_header(path).get("format") == _FORMAT
-    except UnreadableError:
-        return False
+    save_tensors(tensors, path, {"format": FORMAT, "about": json.dumps(header)})
 
 
 def load_protector(name_or_path: str | Path = "rid-toybox") -> Loaded:
@@ -70,15 +57,10 @@ def load_protector(name_or_path: str | Path = "rid-toybox") -> Loaded:
         UsageError: there is no such file or name, or the file is no protector.
         UnlikenessError: the file is damaged.
     """
-    path, shipped = Path(name_or_path), SHIPPED / f"{name_or_path}.safetensors"
-    if path.name == str(name_or_path) and shipped.is_file():  # ./NAME is a file
-        path = shipped
-    if not path.is_file():
-        known = ", ".join(sorted(file.stem for file in SHIPPED.glob("*.safetensors"))) or "none"
-        raise UsageError(f"weights {name_or_path} are no file and no shipped protector (there are: {known})")
+    path = check_weights(str(name_or_path))
     try:
         metadata = read_header(path)
-        if metadata.get("format") != _FORMAT:  # another file may be large
+        if metadata.get("format") != FORMAT:  # another file may be large
             raise UsageError(f"{path} is no protector of `unlikeness train-protector`; name another file")
         tensors = read_safetensors(path)
     except UnreadableError as error:

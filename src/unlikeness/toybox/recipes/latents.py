@@ -13,6 +13,7 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
 
+from unlikeness.files import sync
 from unlikeness.progress import Progress, Silent
 from unlikeness.toybox.recipes.renders import Renders
 
@@ -69,4 +70,5 @@ def _encode_to(file: Path, vae: AutoencoderKL, renders: Renders, progress: Progr
     out.flush()
     del out
     progress.close()
+    sync(part)
     part.replace(file)

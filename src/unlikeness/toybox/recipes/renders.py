@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from unlikeness.errors import UnlikenessError
+from unlikeness.files import sync, write_text
 from unlikeness.progress import Progress, Silent
 from unlikeness.toybox.world import SIZE, Scene
 
@@ -109,5 +110,6 @@ def _render_to(
     pixels.flush()
     del pixels
     progress.close()
-    label_file.write_text(json.dumps(labels))
+    write_text(label_file, json.dumps(labels))
+    sync(work)
     work.replace(pixel_file)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from unlikeness.files import sync
 from unlikeness.tensors import for_readers, written
 
 
@@ -22,6 +23,7 @@ def replacing(output: Path) -> Iterator[Path]:
         with written(f"{output} cannot be written", "free space there, or name another --output"):
             yield part
             for_readers(*part.rglob("*"))
+            sync(part)
             if output.exists():
                 shutil.rmtree(old, ignore_errors=True)
                 output.rename(old)
