@@ -2,8 +2,9 @@
 
 The layout (BITMAPINFOHEADER to BITMAPV5HEADER) is read here only as far as needed to find uncompressed rows
 of whole bytes: header, palette, masks, embedded ICC profile, padding and the unused fourth byte then keep
-their bits. Other BMP files (palette, run lengths, 16 bits a pixel) are decoded by Pillow and written as
-24-bit files, which is said in the note.
+their bits. Other BMP files (palette, run lengths, 16 bits a pixel) are decoded by Pillow and written with 24
+bits or 8-bit grey, which is said in the note. Headers that describe colours (BITMAPV4HEADER and
+BITMAPV5HEADER) are kept with what they describe, ICC profiles included.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ from unlikeness.pictures.formats.base import Raster, Unusable, check_size, joine
 
 __all__ = ["read"]
 
+_V4, _V5 = 108, 124
+_PROFILES = (b"DEBM", b"KNIL")
+"""Colour spaces that are a profile in the file, or the name of one's file: "MBED" and "LINK", backwards."""
 _TO_MODE = {"1": "L", "L": "L", "P": "RGB", "RGB": "RGB", "RGBA": "RGBA"}
 
 
@@ -88,9 +92,46 @@ def read(data: bytes, max_pixels: int) -> Raster:
     if mode is None or mode == "RGBA":
         raise Unusable(f"this kind of BMP ({bits} bits, {image.mode}) cannot be written; save it as PNG")
     pixels = to_array(image if image.mode == mode else image.convert(mode))
-    note = joined(f"{bits}-bit BMP written as {'8-bit grey' if mode == 'L' else '24-bit'} BMP")
+    note = f"{bits}-bit BMP written as {'8-bit grey' if mode == 'L' else '24-bit'} BMP"
     model = ColourModel("grey" if mode == "L" else "rgb")
+    if header in (_V4, _V5):
+        described, left_out = _described(data, header, (width, height), mode)
+        return Raster(pixels, model, described, True, note=joined(note, left_out))
     return Raster(pixels, model, _Plain(mode, image.info.get("dpi")), True, note=note)
+
+
+def _described(data: bytes, header: int, size: tuple[int, int], mode: str) -> tuple[_Rows, str | None]:
+    """A writer of 24-bit or 8-bit grey rows under the file's own header, and a note of a lost profile."""
+    width, height = size
+    unit = 1 if mode == "L" else 3
+    palette = b"".join(bytes((i, i, i, 0)) for i in range(256)) if unit == 1 else b""
+    pad = -width * unit % 4
+    pixels = (width * unit + pad) * height
+    fields = bytearray(data[14 : 14 + header])
+    struct.pack_into("<HII", fields, 14, 8 * unit, 0, pixels)  # bits, no compression, bytes
+    struct.pack_into("<II", fields, 32, len(palette) // 4, 0)
+    fields[40:56] = bytes(16)  # masks
+    profile, note = b"", None
+    if header == _V5 and fields[56:60] in _PROFILES:
+        start, length = struct.unpack_from("<II", fields, 112)
+        profile = data[14 + start : 14 + start + length]
+        if not start or len(profile) < length:
+            profile, note = b"", "its colour profile, which is cut off, left out"
+    if header == _V5:
+        place = header + len(palette) + pixels if profile else 0
+        struct.pack_into("<II", fields, 112, place, len(profile))
+    first = 14 + header + len(palette)
+    file = struct.pack("<2sIHHI", b"BM", first + pixels + len(profile), 0, 0, first)
+    rows = _Rows(
+        head=file + bytes(fields) + palette,
+        tail=profile,
+        padding=bytes(pad * height),
+        unit=unit,
+        order=(0,) if unit == 1 else (2, 1, 0),
+        bottom_up=struct.unpack_from("<i", fields, 8)[0] > 0,
+        unused=None,
+    )
+    return rows, note
 
 
 def _order(data: bytes, header: int, bits: int, compression: int) -> tuple[int, ...] | None:

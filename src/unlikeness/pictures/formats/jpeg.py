@@ -38,6 +38,7 @@ from unlikeness.pictures.formats.jpeg_xmp import blanked_segments
 from unlikeness.pictures.formats.previews import (
     CREDENTIALS,
     NOTE,
+    PADDING,
     check_exif,
     exif_without,
     resources_without,
@@ -60,8 +61,6 @@ _SEGMENT_ENTRIES, _SKIPPED = 10, 16
 """What a segment counts in the file's budget, and how many skipped bytes count as much as an entry."""
 _PIXELS_PER_BYTE = 512
 """A block of 8 × 8 pixels takes a bit at least."""
-_TRAILER_MIN = 64
-"""Fewer bytes than this behind the picture are padding."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +139,6 @@ def read(data: bytes, max_pixels: int) -> Raster:
     if image.mode != mode:
         raise Unusable(f"its colours ({image.mode}) are not understood; export it as a plain JPEG")
     subsampling, odd = _subsampling(image, frame)
-    trailing = _trailing(data, segments)
     credentials = any(_is_credential(data, s) for s in segments)
     head, taken_out = _head(data, segments, count)
     writer = _Jpeg(
@@ -155,7 +153,7 @@ def read(data: bytes, max_pixels: int) -> Raster:
     note = joined(
         "unusual chroma subsampling written as 4:4:4" if odd else None,
         *sorted(taken_out),
-        "data behind the picture (preview, gain map or clip) left out" if trailing else None,
+        _behind(data, segments),
         CREDENTIALS if credentials else None,
     )
     orientation = exif_orientation(image)
@@ -306,15 +304,22 @@ def _resources(bodies: list[bytes]) -> list[bytes]:
     return shown
 
 
-def _trailing(data: bytes, segments: list[tuple[int, int, int]]) -> bool:
-    """Whether more than padding follows the end of the first picture."""
+def _behind(data: bytes, segments: list[tuple[int, int, int]]) -> str | None:
+    """The note of what follows the first scan's header beside scans: segments between them, and more than
+    padding behind the end of the first picture.
+    """
     if not segments or segments[-1][0] != 0xDA:
-        return False
-    at = segments[-1][2]
+        return None
+    at, between, trailing = segments[-1][2], False, False
     while found := _BEHIND.search(data, at):
         spend(entries=_SEGMENT_ENTRIES)
-        at = found.end()
-        if found.group(1) == b"\xd9":
-            return len(data) - at >= _TRAILER_MIN
+        at, marker = found.end(), found.group(1)[0]
+        if marker == 0xD9:
+            trailing = len(data[at:].strip(b"\0")) >= PADDING
+            break
+        between = between or 0xE0 <= marker <= 0xEF or marker == _COM
         at += int.from_bytes(data[at : at + 2], "big")
-    return False
+    return joined(
+        "data behind the picture (preview, gain map or clip) left out" if trailing else None,
+        "metadata between the picture's scans left out" if between else None,
+    )

@@ -1,8 +1,8 @@
 """PNG: 8 and 16 bits a sample, exactly; chunks are copied, but for those that forbid it.
 
 Unknown chunks say themselves whether they still hold when pixels have changed (specification, section 5.4);
-those that do not are left out, and with them the time of the last change. An EXIF chunk loses its thumbnail,
-and so does EXIF that a text holds (`png_profiles`).
+those that do not are left out and named in the note, and with them, without a word, the time of the last
+change. An EXIF chunk loses its thumbnail, and so does EXIF that a text holds (`png_profiles`).
 
 Pillow's own PNG reader reduces 16-bit colour to 8 bits. Its C decoder does not have to: asked for rows as
 "RGB;16B" it gives the high byte of each big-endian sample, and as "RGB;16L" the low one, so two passes give
@@ -41,7 +41,7 @@ from unlikeness.pictures.formats.base import (
 from unlikeness.pictures.formats.parts import Parts
 from unlikeness.pictures.formats.png_encoding import SIGNATURE, chunk, write_pixels
 from unlikeness.pictures.formats.png_profiles import text_without
-from unlikeness.pictures.formats.previews import CREDENTIALS, NOTE, exif_without
+from unlikeness.pictures.formats.previews import BEHIND, CREDENTIALS, NOTE, PADDING, exif_without
 
 __all__ = ["read"]
 
@@ -56,7 +56,13 @@ _EIGHT = {_GREY: "L", _RGB: "RGB", _GREY_ALPHA: "LA", _RGB_ALPHA: "RGBA"}
 _STRUCTURE = frozenset({b"IHDR", b"IDAT", b"IEND", b"acTL", b"fcTL", b"fdAT"})
 _TYPED = frozenset({b"PLTE", b"tRNS", b"bKGD", b"sBIT", b"hIST"})
 """Chunks whose layout follows the colour type: copied only where that stays."""
-_KNOWN = frozenset({b"cHRM", b"gAMA", b"iCCP", b"sRGB", b"cICP", b"mDCV", b"cLLI", b"sPLT"}) | _TYPED
+_KNOWN = _TYPED | {
+    b"cHRM", b"gAMA", b"iCCP", b"sRGB", b"cICP", b"mDCV", b"cLLI", b"sPLT", b"pHYs", b"oFFs", b"pCAL",
+    b"sCAL", b"sTER",
+}  # fmt: skip
+_UNTOLD = frozenset({b"tIME", b"iDOT", b"caBX", b"PLTE", b"tRNS"}) | _STRUCTURE
+"""Left out without their names in a note: the time of the last change, a hint for Apple's decoder, and what
+has a note of its own."""
 
 _METADATA = frozenset({b"eXIf", b"tEXt", b"zTXt", b"iTXt"})
 
@@ -117,6 +123,8 @@ def read(data: bytes, max_pixels: int) -> Raster:
         if body is not None and _copied(kind) and not (changed and kind in _TYPED)
     ]
     note = joined(note, *sorted({taken_out for _, notes in cleaned for taken_out in notes}))
+    lost = {kind for kind, _ in chunks} - {kind for _, (kind, _) in kept} - _METADATA - _UNTOLD
+    note = joined(note, _dropped(lost), _trailing(data, chunks))
     if any(kind == b"caBX" for kind, _ in chunks):
         note = joined(note, CREDENTIALS)
     before, behind = (tuple(c for i, c in kept if i < first), tuple(c for i, c in kept if i > first))
@@ -158,6 +166,18 @@ def _copied(kind: bytes) -> bool:
     letter).
     """
     return kind not in _STRUCTURE and (kind in _KNOWN or bool(kind[3] & 0x20))
+
+
+def _dropped(kinds: set[bytes]) -> str | None:
+    """The note of chunks that do not hold for other pixels."""
+    names = ", ".join(sorted("".join(chr(b) if chr(b).isalnum() else "?" for b in kind) for kind in kinds))
+    return f"chunks of the old pixels left out ({names})" if names else None
+
+
+def _trailing(data: bytes, chunks: list[Chunk]) -> str | None:
+    """The note of what stands behind the end chunk and is no padding."""
+    end = len(SIGNATURE) + sum(12 + len(body) for _, body in chunks)
+    return BEHIND if len(data[end:].strip(b"\0")) >= PADDING else None
 
 
 def _chunks(data: bytes, max_pixels: int) -> list[Chunk]:

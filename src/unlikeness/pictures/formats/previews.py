@@ -12,11 +12,14 @@ import struct
 
 from unlikeness.pictures.budget import spend
 
-__all__ = ["CREDENTIALS", "NOTE", "check_exif", "exif_without", "resources_without"]
+__all__ = ["BEHIND", "CREDENTIALS", "NOTE", "PADDING", "check_exif", "exif_without", "resources_without"]
 
 NOTE = "embedded thumbnail left out, it shows the picture unprotected"
 CREDENTIALS = "content credentials left out, they sign the old pixels"
 """Of C2PA manifests, which also hold a thumbnail."""
+BEHIND = "data behind the picture left out"
+PADDING = 64
+"""Fewer bytes than this behind the picture are padding."""
 
 _OFFSET, _LENGTH = 0x0201, 0x0202
 """Where a JPEG thumbnail begins, counted from the TIFF header, and its bytes."""

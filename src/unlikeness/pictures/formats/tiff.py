@@ -46,6 +46,10 @@ _LAYOUT = frozenset({
     519, 520, 521, 529, 530, 531, 532,
 })  # fmt: skip
 """Tags that say how the pixels are laid out: written anew. All others are copied."""
+_INKS = frozenset({332, 334})
+_SAMPLE_FORMAT, _SUB_PAGES = 339, 330
+_SAMPLES = _INKS | {280, 281, 290, 291, 321, _SAMPLE_FORMAT, 340, 341, 532}
+"""Those that say what the samples mean, which holds where these stay what they were."""
 _SPACES: dict[int, tuple[Literal["grey", "rgb", "cmyk"], int]] = {
     0: ("grey", 1), 1: ("grey", 1), 2: ("rgb", 3), 5: ("cmyk", 4)
 }  # fmt: skip
@@ -56,7 +60,7 @@ _C2PA = 52545
 """Content credentials, as the C2PA specification embeds them."""
 _STRIP_BYTES = 1 << 18
 _MAX_CHANNELS = 6  # libtiff by way of Pillow takes no more
-_WHITE_IS_ZERO, _PHOTOMETRIC = 0, {"grey": 1, "rgb": 2, "cmyk": 5}
+_WHITE_IS_ZERO, _CMYK, _PHOTOMETRIC = 0, 5, {"grey": 1, "rgb": 2, "cmyk": 5}
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,25 +133,6 @@ def read(data: bytes, max_pixels: int) -> Raster:
         raise Unusable(
             "it has several pages, and only single ones can be protected; export its pages as pictures"
         )
-    tags = dict(page.tags)
-    layers, credentials = tags.pop(_LAYERS, None), tags.pop(_C2PA, None)
-    resources = tags.get(_RESOURCES)
-    if resources is not None and resources_without(resources.value) != resources.value:
-        shorter = resources_without(resources.value)
-        tags[_RESOURCES] = replace(resources, count=len(shorter), value=shorter)
-    xmp_notes = set[str]()
-    if _XMP in tags:
-        cleaned, xmp_notes = blanked(tags[_XMP].value)
-        tags[_XMP] = replace(tags[_XMP], value=cleaned)
-    whole = Directory(page.order, {n: t for n, t in tags.items() if n not in _LAYOUT})
-    kept = _narrow(whole)
-    left_out = joined(
-        "preview page left out" if others or 330 in page.tags else None,
-        "layers left out, they show the picture unprotected" if layers else None,
-        *sorted(xmp_notes | ({NOTE} if tags.get(_RESOURCES) != resources else set())),
-        CREDENTIALS if credentials else None,
-        "tags of 64-bit numbers left out" if kept != whole else None,
-    )
     bits = set(page.numbers(258, [1]))
     kinds = set(page.numbers(339, [1]))
     if page.number(277, 1) not in range(1, _MAX_CHANNELS + 1):
@@ -166,6 +151,8 @@ def read(data: bytes, max_pixels: int) -> Raster:
         and page.number(317, 1) in (1, 2)
         and page.number(266, 1) == 1
     )
+    still = _SAMPLES if exact else _INKS if photometric == _CMYK else frozenset()
+    kept, left_out = _kept(page, still, bool(others))
     if not exact:
         return _by_pillow(data, kept, orientation, left_out)
     extra = (*page.numbers(338), *([0] * channels))[: channels - colours]
@@ -177,6 +164,35 @@ def read(data: bytes, max_pixels: int) -> Raster:
     if photometric == _WHITE_IS_ZERO:
         pixels[..., 0] = np.iinfo(pixels.dtype).max - pixels[..., 0]
     return Raster(pixels, ColourModel(space, alpha), writer, True, orientation, left_out)
+
+
+def _kept(page: Directory, samples: frozenset[int], previews: bool) -> tuple[Directory, str | None]:
+    """The tags that are written again, and a note of those that are not. samples: those of the layout that
+    still hold.
+    """
+    tags = {number: tag for number, tag in page.tags.items() if number not in _LAYOUT - samples}
+    if set(page.numbers(_SAMPLE_FORMAT)) <= {1}:  # which is what holds without it
+        tags.pop(_SAMPLE_FORMAT, None)
+    layers, credentials = tags.pop(_LAYERS, None), tags.pop(_C2PA, None)
+    notes = set[str]()
+    if _RESOURCES in tags:
+        shorter = resources_without(tags[_RESOURCES].value)
+        if shorter != tags[_RESOURCES].value:
+            tags[_RESOURCES] = replace(tags[_RESOURCES], count=len(shorter), value=shorter)
+            notes.add(NOTE)
+    if _XMP in tags:
+        xmp, announced = blanked(tags[_XMP].value)
+        tags[_XMP] = replace(tags[_XMP], value=xmp)
+        notes |= announced
+    whole = Directory(page.order, tags)
+    kept = _narrow(whole)
+    return kept, joined(
+        "preview page left out" if previews or _SUB_PAGES in page.tags else None,
+        "layers left out, they show the picture unprotected" if layers else None,
+        *sorted(notes),
+        CREDENTIALS if credentials else None,
+        "tags of 64-bit numbers left out" if kept != whole else None,
+    )
 
 
 def _by_pillow(data: bytes, kept: Directory, orientation: int, left_out: str | None) -> Raster:
