@@ -216,6 +216,36 @@ def test_container_and_coded_heic_agree_on_its_colours(colours: tuple[int, int],
     assert f"10111{colours[0]:08b}{colours[1]:08b}" in bits  # video format 5, full range, described
 
 
+def test_a_heic_keeps_a_profile_beside_the_numbers_of_its_colours(tmp_path: Path) -> None:
+    """libheif writes one of them."""
+    first = picture_part(encoded("heic"))
+    kept = [p for p in first.properties if p[4:8] != b"colr"]
+    source = tmp_path / "source.heic"
+    properties = [*kept, box(b"colr", b"prof", ICC), nclx(12, 13)]
+    source.write_bytes(assemble([replace(first, properties=properties)], b"heic"))
+    picture, target = saved(source)
+    assert picture.note is None
+    after = picture_part(target.read_bytes()).properties
+    assert [p for p in after if p[4:8] == b"colr"] == [nclx(12, 13), box(b"colr", b"prof", ICC)]
+    (settings,) = [p for p in after if p[4:8] == b"hvcC"]
+    bits = "".join(f"{byte:08b}" for byte in settings.replace(b"\0\0\3", b"\0\0"))
+    assert f"10111{12:08b}{13:08b}{6:08b}" in bits
+
+
+@pytest.mark.parametrize("depth", [10, 12])
+def test_the_bits_of_a_heic_s_samples_are_kept(
+    depth: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pillow_heif.options, "SAVE_HDR_TO_12_BIT", depth == 12)
+    array = np.asarray(samples(3, np.uint16))
+    file = pillow_heif.from_bytes("RGB;16", array.shape[1::-1], array.tobytes())
+    file.save(tmp_path / "source.heic", quality=90)
+    monkeypatch.setattr(pillow_heif.options, "SAVE_HDR_TO_12_BIT", False)
+    picture, target = saved(tmp_path / "source.heic")
+    assert picture.note is None
+    assert pillow_heif.open_heif(target, convert_hdr_to_8bit=False).info["bit_depth"] == depth
+
+
 def test_an_icc_profile_stays_beside_the_colours(tmp_path: Path) -> None:
     first = picture_part(encoded("avif", icc_profile=ICC))
     source = tmp_path / "source.avif"

@@ -103,20 +103,22 @@ def read(data: bytes, max_pixels: int) -> Raster:
         *metadata.notes,
     )
     writer = _Avif(
-        image.mode, subsampling, metadata, image.info.get("icc_profile"), orientation, _colours(container)
+        image.mode,
+        subsampling,
+        metadata,
+        image.info.get("icc_profile"),
+        orientation,
+        _colours(container, metadata.colours),
     )
     return Raster(pixels, _MODES[image.mode], writer, lossless=False, orientation=orientation, note=note)
 
 
-def _colours(container: Container) -> tuple[int, int] | None:
+def _colours(container: Container, described: bytes | None) -> tuple[int, int] | None:
     """Primaries and transfer function (numbers of ITU-T H.273) of the container or else of the coded picture;
     None where neither names both.
     """
-    found = None
-    for box in container.properties_of(container.primary):
-        if box.kind == b"colr" and container.data[box.body : box.body + 4] == b"nclx":
-            found = struct.unpack_from(">HH", container.data, box.body + 4)
-            break
+    if described is not None:
+        found: tuple[int, ...] | None = struct.unpack_from(">HH", described, 12)
     else:
         found = colours_of(container.content(_first_part(container)))
     return None if found is None or _UNSPECIFIED in found or max(found) > 255 else (found[0], found[1])

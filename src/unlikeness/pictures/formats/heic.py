@@ -2,7 +2,7 @@
 
 libheif turns a picture upright itself (irot and imir), and writes the turn that the EXIF orientation asks
 for, so EXIF keeps its bytes but those of a thumbnail. It also applies a crop (clap). More than 8 bits are
-kept as the 10 bits that libheif writes. The shape of a pixel (pasp), light levels and the like are set
+kept as 10 or, by newer releases, 12. The shape of a pixel (pasp), light levels and the like are set
 afterwards (`heif_edit`). The quality of the source is not in the file: `QUALITY` is used.
 
 Said in the note: further pictures (thumbnails, depth, gain maps), which would show the picture unprotected,
@@ -12,6 +12,7 @@ videos and whatever else is left out (`heif_notes`); a crop that was applied; al
 from __future__ import annotations
 
 import io
+import struct
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Literal
 
@@ -27,6 +28,9 @@ from unlikeness.pictures.orientation import to_stored, valid
 __all__ = ["QUALITY", "read"]
 
 QUALITY = 90
+_NUMBERS = ("color_primaries", "transfer_characteristics", "matrix_coefficients", "full_range_flag")
+_MATRIX, _FULL_RANGE = 6, 1
+"""How colours become YCbCr, where the source's way is not known: as libheif does it (BT.601)."""
 _CHROMA = ("420", "422", "444")
 
 
@@ -36,6 +40,8 @@ class _Heic:
     colours: dict[str, Any]
     chroma: str
     described: Metadata
+    beside: tuple[bytes, ...]
+    """The box that names the colours beside an ICC profile: libheif reads and writes one of the two."""
 
     def write(self, pixels: Pixels, target: BinaryIO) -> None:
         import pillow_heif
@@ -54,7 +60,7 @@ class _Heic:
         coded = buffer.getvalue()
         if self.described.exif:
             coded = with_item(coded, b"Exif", self.described.exif)
-        target.write(with_properties(coded, self.described.properties))
+        target.write(with_properties(coded, [*self.described.properties, *self.beside]))
 
 
 def read(data: bytes, max_pixels: int) -> Raster:
@@ -84,12 +90,19 @@ def read(data: bytes, max_pixels: int) -> Raster:
     container = read_container(data)
     described = metadata_of(container, alpha=model.alpha != "none")
     orientation = valid(pillow_heif.set_orientation({"exif": described.exif_block, "xmp": described.xmp}))
-    kept = ("icc_profile", "icc_profile_type", "nclx_profile")
+    kept = ("icc_profile", "icc_profile_type", "nclx_profile", "bit_depth")
+    colours = {key: info[key] for key in kept if info.get(key)}
+    beside: tuple[bytes, ...] = ()
+    if described.colours and "nclx_profile" not in colours:
+        numbers = (*struct.unpack_from(">HH", described.colours, 12), _MATRIX, _FULL_RANGE)
+        colours["nclx_profile"] = dict(zip(_NUMBERS, numbers, strict=True))
+        beside = (struct.pack(">I8sHHHB", 19, b"colrnclx", *numbers[:3], numbers[3] << 7),)
     writer = _Heic(
         mode=primary.mode,
-        colours={key: info[key] for key in kept if info.get(key)},
+        colours=colours,
         chroma=str(info.get("chroma")) if str(info.get("chroma")) in _CHROMA else "420",
         described=described,
+        beside=beside,
     )
     note = joined(
         "alpha coded with the picture, not exact" if model.alpha != "none" else None,

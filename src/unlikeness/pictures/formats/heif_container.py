@@ -10,11 +10,11 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from unlikeness.pictures.budget import spend
 from unlikeness.pictures.formats.base import Unusable
 
 __all__ = ["Box", "Container", "Extent", "Item", "Location", "boxes", "read_container"]
 
-_MAX_BOXES, _MAX_ITEMS = 4096, 65536
 _NONSENSE = "it is damaged (its boxes make no sense); copy or export it again"
 
 
@@ -91,6 +91,7 @@ class Container:
             base, end = inside.body, inside.end
         if sum(extent.length for extent in location.extents) > len(self.data):
             raise Unusable(_NONSENSE)
+        spend(copied=sum(extent.length or len(self.data) for extent in location.extents))
         parts = ((base + location.base + x.offset, x.length) for x in location.extents)
         return b"".join(
             self.data[at : min(at + length, end)] if length else self.data[at:end] for at, length in parts
@@ -109,9 +110,8 @@ class Container:
 
 def boxes(data: bytes, start: int, end: int) -> Iterator[Box]:
     """The boxes between two places, as long as they are whole."""
-    for _ in range(_MAX_BOXES):
-        if start + 8 > end:
-            return
+    while start + 8 <= end:
+        spend(entries=1)
         size, kind = struct.unpack_from(">I4s", data, start)
         body = start + 8
         if size == 1 and start + 16 <= end:
@@ -198,6 +198,7 @@ def _locations(data: bytes, box: Box) -> Iterator[tuple[int, Location]]:
         at += 2
         base, at = _number(data, at, sizes[2]), at + sizes[2]
         extents, at = _number(data, at, 2), at + 2
+        spend(entries=1 + extents)
         if at + extents * (index + sizes[0] + sizes[1]) > box.end:
             raise ValueError
         found = []
@@ -212,9 +213,10 @@ def _associations(data: bytes, box: Box) -> dict[int, tuple[int, ...]]:
     version, wide = data[box.body], data[box.body + 3] & 1
     size, at = 4 if version else 2, box.body + 8
     found = {}
-    for _ in range(min(_number(data, box.body + 4, 4), _MAX_ITEMS)):
+    for _ in range(_number(data, box.body + 4, 4)):
         item, at = _number(data, at, size), at + size
         count, at = data[at], at + 1
+        spend(entries=1 + count)
         step = 2 if wide else 1
         values = (_number(data, at + step * i, step) for i in range(count))
         found[item] = tuple(value & (0x7FFF if wide else 0x7F) for value in values)
@@ -226,5 +228,7 @@ def _references(data: bytes, box: Box) -> Iterator[tuple[bytes, int, int]]:
     size = 4 if data[box.body] else 2
     for entry in boxes(data, box.body + 4, box.end):
         source = _number(data, entry.body, size)
-        for i in range(_number(data, entry.body + size, 2)):
+        count = _number(data, entry.body + size, 2)
+        spend(entries=count)
+        for i in range(count):
             yield entry.kind, source, _number(data, entry.body + size + 2 + size * i, size)

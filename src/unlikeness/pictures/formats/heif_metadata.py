@@ -35,6 +35,8 @@ class Metadata:
     xmp: bytes
     properties: tuple[bytes, ...]
     crop: bytes | None
+    colours: bytes | None
+    """The box that says by numbers what the colours mean (`colr` of the kind "nclx")."""
     notes: tuple[str | None, ...]
 
     @property
@@ -53,12 +55,14 @@ def metadata_of(container: Container, *, alpha: bool) -> Metadata:
     xmp, announced = blanked(container.content(xmp_items[0]) if xmp_items else b"")
     described = container.properties_of(container.primary)
     crops = [container.data[box.start : box.end] for box in described if box.kind == b"clap"]
+    colours = [container.data[box.start : box.end] for box in described if box.kind == b"colr"]
     taken_out = announced | ({NOTE} if cleaned != block else set())
     return Metadata(
         exif=head + cleaned,
         xmp=xmp,
         properties=tuple(container.data[b.start : b.end] for b in described if b.kind in _DESCRIPTIONS),
         crop=crops[0] if crops else None,
+        colours=next((box for box in colours if box[8:12] == b"nclx" and len(box) >= 16), None),
         notes=(
             left_out(container, {*exif_items, *xmp_items}, set(_DESCRIPTIONS), alpha=alpha),
             *sorted(taken_out),
