@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -135,7 +136,7 @@ def test_what_is_no_whole_clip_in_safetensors_is_refused(folder: Path, tmp_path:
         zero_shot.load(["dog"], damaged)
     half = broken("half")
     model.text_model.save_pretrained(half)
-    with pytest.raises(UnlikenessError, match=r"tensors are missing"):
+    with pytest.raises(UnlikenessError, match="has no text_config"):
         zero_shot.load(["dog"], half)
     speechless = broken("speechless")
     for name in ("vocab.json", "merges.txt"):
@@ -145,6 +146,46 @@ def test_what_is_no_whole_clip_in_safetensors_is_refused(folder: Path, tmp_path:
     for name in ("./nowhere", "clip"):
         with pytest.raises(UsageError, match="is no folder here"):
             zero_shot.load(["dog"], name)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"auto_map": {"AutoModel": "mine.Mine"}}, "never run"),
+        ({"text_config": []}, "has no text_config"),
+        ({"projection_dim": "8"}, "projection_dim"),
+        ({"projection_dim": 16384}, "projection.weight"),
+        ({"vision_config": {"hidden_size": 0}}, "vision_config.hidden_size"),
+        ({"vision_config": {"image_size": 10**9}}, "vision_config.image_size"),
+        ({"vision_config": {"num_hidden_layers": 10**6}}, "vision_config.num_hidden_layers"),
+        ({"vision_config": {"hidden_act": "x/y:z"}}, "vision_config.hidden_act"),
+        ({"text_config": {"vocab_size": 1 << 20}}, "token_embedding|words of its tokenizer"),
+        ({"text_config": {"max_position_embeddings": 5}}, "position_embedding"),
+    ],
+)
+def test_the_configuration_of_a_strangers_clip_is_checked(
+    change: dict[str, Any], words: str, folder: Path, tmp_path: Path
+) -> None:
+    path = Path(shutil.copytree(folder, tmp_path / "theirs"))
+    config = json.loads((path / "config.json").read_text())
+    for key, value in change.items():
+        config[key] = {**config[key], **value} if isinstance(value, dict) and key in config else value
+    (path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UnlikenessError, match=words) as caught:
+        zero_shot.load(["dog"], path)
+    assert "\n" not in str(caught.value)
+
+
+def test_settings_that_reach_other_loaders_change_nothing(folder: Path, tmp_path: Path) -> None:
+    path = Path(shutil.copytree(folder, tmp_path / "theirs"))
+    config = json.loads((path / "config.json").read_text())
+    reaching = {"_attn_implementation": "x/y:z", "attn_implementation": "x/y:z", "num_labels": 10**9}
+    for one in (config, config["text_config"], config["vision_config"]):
+        one.update(reaching)
+    (path / "config.json").write_text(json.dumps(config))
+    (path / "adapter_config.json").write_text('{"base_model_name_or_path": "someone/else"}')
+    found = zero_shot.load(["dog", "cat"], path)
+    assert torch.equal(found.scores(varied(3)), zero_shot.load(["dog", "cat"], folder).scores(varied(3)))
 
 
 def test_from_the_hub_no_pickle_is_even_fetched(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,7 +27,7 @@ __all__ = ["build", "clip_text", "fill", "read_weights", "sentence", "with_float
 _FLOATS = ("layer_norm_eps", "initializer_range", "initializer_factor", "logit_scale_init_value")
 
 _OLD_ATTENTION = re.compile(r"\.(query|key|value|proj_attn)\.(weight|bias)$")
-_STEMS = {"text_encoder": ("model.", "model-", "pytorch_model")}
+_STEMS = dict.fromkeys(("", "text_encoder"), ("model.", "model-", "pytorch_model"))
 _OTHER_STEMS = ("diffusion_pytorch_model",)
 """How the names of transformers' and of diffusers' weights begin: a folder may hold both."""
 
@@ -72,8 +72,9 @@ def with_floats(config: Mapping[str, Any]) -> dict[str, Any]:
     return {name: float(value) if name in _FLOATS else value for name, value in config.items()}
 
 
-def read_weights(folder: Path, part: str, *, half: bool) -> dict[str, Tensor]:
-    """The tensors of a part by name, from the files that `choose_weights` prefers.
+def read_weights(folder: Path, part: str, *, half: bool, pickles: bool = True) -> dict[str, Tensor]:
+    """The tensors of a part by name, from the files that `choose_weights` prefers. part: "" for the folder
+    itself. pickles: whether to read them where there is nothing else.
 
     UsageError if there are none; UnlikenessError if a file is damaged, missing, or not in the folder itself.
     """
@@ -81,8 +82,10 @@ def read_weights(folder: Path, part: str, *, half: bool) -> dict[str, Tensor]:
     names = [file.name for file in inside.iterdir()]
     names = [name for name in names if name.startswith(_STEMS.get(part, _OTHER_STEMS))] or names
     chosen = choose_weights(names, half=half)
-    if chosen is None:
-        raise UsageError(f"model {folder} has no weights in {part}/ (*.safetensors); fetch or save it again")
+    if chosen is None or (chosen.format == "bin" and not pickles):
+        where = f" in {part}/" if part else ""
+        kind = UsageError if pickles else UnlikenessError
+        raise kind(f"model {folder} has no weights{where} (*.safetensors); fetch or save it again")
     found: dict[str, Tensor] = {}
     for name in _files(folder, inside, names, chosen, half):
         path = inside / name

@@ -14,7 +14,7 @@ from typing import Any
 from unlikeness.diffusion.known import read_object
 from unlikeness.errors import UnlikenessError, UsageError, one_line
 
-__all__ = ["CLIP", "CLIP_TEXT", "CLIP_VISION", "RULES", "Rule", "check", "read_config"]
+__all__ = ["CLIP_TEXT", "CLIP_VISION", "CLIP_WHOLE", "RULES", "Rule", "check", "read_config"]
 
 
 @dataclass(frozen=True)
@@ -184,7 +184,7 @@ CLIP_VISION: dict[str, Rule] = {
     "num_channels": _whole(3, 3),
 }
 
-CLIP: dict[str, Rule] = {"projection_dim": _WIDTH, "logit_scale_init_value": _number(-100, 100)}
+CLIP_WHOLE: dict[str, Rule] = {"projection_dim": _WIDTH, "logit_scale_init_value": _number(-100, 100)}
 """Of a whole CLIP, beside those of its text encoder and of its vision tower."""
 
 _TIMES = _whole(1, 10_000)

@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError
 
 from unlikeness.diffusion.finite import all_finite
+from unlikeness.diffusion.lora_file import read_lora
 from unlikeness.diffusion.quiet import quiet
 from unlikeness.errors import NotFiniteError, UnlikenessError, UsageError
 from unlikeness.files import replacing
+from unlikeness.foreign import reason
 from unlikeness.tensors import for_readers, written
 
 if TYPE_CHECKING:
@@ -96,22 +97,19 @@ def load_lora(model: TextToImage, path: str | Path) -> TextToImage:
         raise UsageError(f"{file} is no LoRA file; give a .safetensors file, or a folder with {FILE}")
     try:
         with quiet():
-            layers, alphas, metadata = Loader.lora_state_dict(
-                str(file.parent), weight_name=file.name, use_safetensors=True, local_files_only=True,
-                return_lora_metadata=True,
-            )  # fmt: skip
+            tensors, metadata = read_lora(file)
+            layers, alphas = Loader.lora_state_dict(dict(tensors))
             told = {"network_alphas": alphas, "metadata": metadata}  # either may hold the updates' scale
             for_text = any("text_encoder" in key for key in layers)
             adapted = model.copy(text_encoder=for_text)
             Loader.load_lora_into_unet(layers, unet=adapted.unet, **told)
             if for_text:
                 Loader.load_lora_into_text_encoder(layers, text_encoder=adapted.text_encoder, **told)
-    except (OSError, ValueError, RuntimeError, LookupError, TypeError, SafetensorError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    except Exception as error:
         raise UnlikenessError(
-            f"the LoRA {file} cannot be used with this model ({reason}); give one that was made for it"
+            f"the LoRA {file} cannot be used with this model ({reason(error)}); give one that was made for it"
         ) from error
-    if not all_finite(value for value in layers.values() if isinstance(value, torch.Tensor)):
+    if not all_finite(tensors.values()):
         raise NotFiniteError(
             f"the LoRA {file} has weights that are not finite (NaN or infinity): they are damaged, or its "
             "training has diverged; fetch or make it again"

@@ -21,8 +21,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from unlikeness.diffusion.building import fill, read_weights, sentence, with_floats
+from unlikeness.diffusion.configs import CLIP_TEXT, CLIP_VISION, CLIP_WHOLE, check
 from unlikeness.diffusion.hub import at_home, fetch
+from unlikeness.diffusion.known import read_object
 from unlikeness.diffusion.quiet import quiet
+from unlikeness.diffusion.tokens import check_tokenizer, load_tokenizer
 from unlikeness.diffusion.weights import needed_files
 from unlikeness.errors import NotFiniteError, UnlikenessError, UsageError
 from unlikeness.prompts import too_long
@@ -120,28 +124,51 @@ def load(nouns: Sequence[str], name: str | Path = CLIP, *, device: str | torch.d
         UsageError: there is no such folder, and no such name on the hub; no noun, or one that is too long.
         UnlikenessError: the hub is out of reach; what is there is no whole CLIP in safetensors.
     """
-    import transformers
-    from safetensors import SafetensorError
-
     folder = _folder(str(name))
-    with quiet():
-        try:
-            model, info = transformers.CLIPModel.from_pretrained(
-                str(folder), use_safetensors=True, local_files_only=True, output_loading_info=True
-            )
-            tokenizer = transformers.CLIPTokenizerFast.from_pretrained(str(folder), local_files_only=True)
-        except (OSError, LookupError, RuntimeError, TypeError, ValueError, SafetensorError) as error:
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise _unreadable(name, reason) from error
-    missing = sorted(key for key in info["missing_keys"] if not key.endswith("position_ids"))
-    if missing:
-        raise _unreadable(name, f"{len(missing)} tensors are missing, {missing[0]} for one")
-    if not 0 <= int(model.config.text_config.vocab_size) - len(tokenizer) < len(tokenizer):
-        raise _unreadable(
-            name, f"{len(tokenizer)} words of its tokenizer for {model.config.text_config.vocab_size}"
-        )
     called = folder.resolve().name if Path(name).expanduser().is_dir() else str(name)
-    return ZeroShot(model.float().eval().to(device), tokenizer, nouns, name=called)
+    try:
+        with quiet():
+            model = _network(folder).float().to(device)
+            tokenizer = load_tokenizer(folder, "CLIPTokenizerFast", part="")
+            _check_words(tokenizer, model.config.text_config)
+            reader = ZeroShot(model, tokenizer, nouns, name=called)
+            with sentence("its vision tower"):
+                reader.scores(torch.zeros(1, 3, 8, 8))
+    except UsageError:
+        raise
+    except UnlikenessError as error:
+        raise _unreadable(name, str(error).rpartition("; ")[0] or str(error)) from error
+    return reader
+
+
+def _network(folder: Path) -> Any:
+    """transformers' CLIPModel, its configuration in bounds, its weights as they lie in the safetensors."""
+    import transformers
+
+    path = folder / "config.json"
+    config = read_object(path, folder)
+    towers: dict[str, dict[str, Any]] = {}
+    for name, rules in (("text_config", CLIP_TEXT), ("vision_config", CLIP_VISION)):
+        said = [config.get(key) or {} for key in (name, f"{name}_dict")]  # of old files, which goes before
+        if not all(isinstance(one, dict) for one in said) or not any(said):
+            raise UnlikenessError(f"{path} has no {name}; fetch it again")
+        tower = {key: value for one in said for key, value in one.items() if key in rules}
+        check(tower, rules, path, f"{name}.")
+        towers[name] = with_floats(tower)
+    own = {key: value for key, value in config.items() if key in CLIP_WHOLE}
+    check(own, CLIP_WHOLE, path)
+    with sentence("its configuration"), torch.device("meta"):
+        made = transformers.CLIPConfig(**towers, **with_floats(own), attn_implementation="sdpa")
+        network = transformers.CLIPModel(made)
+    return fill(network, read_weights(folder, "", half=False, pickles=False), "it")
+
+
+def _check_words(tokenizer: Any, text: Any) -> None:
+    """UnlikenessError unless the tokenizer is the text encoder's."""
+    if not 0 <= int(text.vocab_size) - len(tokenizer) < len(tokenizer):
+        raise UnlikenessError(f"{len(tokenizer)} words of its tokenizer for {text.vocab_size}")
+    longest = text.max_position_embeddings
+    check_tokenizer(tokenizer, words=text.vocab_size, longest=longest, what="its tokenizer")
 
 
 def _folder(name: str) -> Path:
