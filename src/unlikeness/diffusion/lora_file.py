@@ -7,7 +7,7 @@ import further libraries. So only numbers and plain names are handed on.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -90,11 +90,11 @@ def _are_names(value: Any) -> bool:
     return _is_name(value) or (isinstance(value, list) and len(value) <= _MOST and all(map(_is_name, value)))
 
 
-def _each(value: Any, holds: Any) -> bool:
+def _each(value: Any, holds: Callable[[Any], bool]) -> bool:
     return isinstance(value, Mapping) and all(_is_name(name) and holds(one) for name, one in value.items())
 
 
-_CHECKS = {
+_CHECKS: dict[str, Callable[[Any], bool]] = {
     "r": _is_rank,
     "lora_alpha": _is_scale,
     "rank_pattern": lambda value: _each(value, _is_rank),
