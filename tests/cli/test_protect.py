@@ -159,3 +159,20 @@ def test_rid_reads_its_network_once_and_where_it_is_told_to(
     where = [str(tmp_path / "a.png"), "-o", str(tmp_path / "out")]
     assert main(["protect", *where, "--device", "meta", "-q"]) == 0
     assert asked == [torch.device("meta")]
+
+
+def test_what_was_not_kept_is_told_once_a_kind(
+    tiny: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "in").mkdir()
+    for name in ("a.png", "b.png", "c.png"):
+        write(tmp_path / "in" / name, 50, 40)
+    for name in ("b.png", "c.png"):
+        path = tmp_path / "in" / name
+        path.write_bytes(path.read_bytes() + b"a video" * 20)
+    arguments = [str(tmp_path / "in"), "-o", str(tmp_path / "out"), "--model", tiny, "--method", "noise"]
+    assert main(["protect", *arguments]) == 0
+    told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("note")]
+    assert told == ["note on 2 pictures: data behind the picture left out"]
+    assert main(["protect", *arguments]) == 0
+    assert "note" not in capsys.readouterr().err

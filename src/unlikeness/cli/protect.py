@@ -218,6 +218,7 @@ def _show_survey(seen: Survey, against: str) -> None:
 
 def _show_outcome(outcome: Outcome, output: Path, against: str) -> None:
     from unlikeness.errors import one_line
+    from unlikeness.protect.notes import told
 
     unsupported = set(outcome.unsupported)
     for entry in outcome.skipped:
@@ -227,6 +228,8 @@ def _show_outcome(outcome: Outcome, output: Path, against: str) -> None:
         typer.echo(outcome.passed_over, err=True)
     for entry in outcome.unchanged:
         typer.echo(one_line(f"unchanged {entry.path}: {entry.note}"), err=True)
+    for line in told(outcome.protected):
+        typer.echo(one_line(line), err=True)
     parts = [f"{len(outcome.protected)} protected"]
     if not (outcome.protected or outcome.before):
         parts = ["nothing was protected"]

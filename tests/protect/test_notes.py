@@ -1,0 +1,23 @@
+"""What many pictures have lost is told in a few lines."""
+
+from __future__ import annotations
+
+from unlikeness.protect.manifest import Entry
+from unlikeness.protect.notes import told
+
+
+def entry(note: str | None) -> Entry:
+    return Entry(path="a", status="protected", note=note, recipe={}, version="0")
+
+
+def test_notes_are_counted_by_kind_and_the_most_frequent_comes_first() -> None:
+    entries = [entry("x"), entry("y; x"), entry(None), entry("y; y"), entry("y")]
+    assert told(entries) == ["note on 3 pictures: y", "note on 2 pictures: x"]
+    assert told([entry("x")]) == ["note on 1 picture: x"]
+    assert told([entry(None)]) == []
+
+
+def test_many_kinds_are_a_few_lines() -> None:
+    lines = told(entry(f"kind {i}") for i in range(50))
+    assert len(lines) == 9
+    assert lines[-1] == "42 more kinds of notes are in manifest.jsonl"
