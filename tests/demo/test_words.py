@@ -51,3 +51,8 @@ def test_numbers_in_words() -> None:
     assert [duration(n) for n in (10, 70, 300, 7200)] == [
         "less than a minute", "a minute", "5 minutes", "2.0 hours",
     ]  # fmt: skip
+
+
+def test_a_subject_that_was_drawn_before_any_training_was_not_learnt() -> None:
+    assert verdict(s(0.8), s(0.2), None, s(0.1)).kind == "good"
+    assert verdict(s(0.5), s(0.1), None, s(0.45)).kind == "open"

@@ -50,7 +50,8 @@ def write_story(path: Path, t: Telling) -> None:
     """Write the page, whole or not at all."""
     s, acts, noun = t.settings, t.record["acts"], t.settings.class_noun
     many = f"{count_word(s.pictures)} picture{'s' if s.pictures > 1 else ''}"
-    works = learnt(acts["clean"]["s"])
+    before = acts["before"]["s"]
+    works = learnt(acts["clean"]["s"], before)
     was = "were" if s.pictures > 1 else "was"
     end = f" {was} enough to copy this {noun}" if works else ", and what a copier makes of them"
     clean, protected = t.learnt_from["clean"], t.learnt_from["protected"]
@@ -74,7 +75,7 @@ def write_story(path: Path, t: Telling) -> None:
         settings=s,
         record=t.record,
         learnt=works,
-        found=verdict(acts["clean"]["s"], acts["protected"]["s"], acts.get("noise", {}).get("s")),
+        found=verdict(acts["clean"]["s"], acts["protected"]["s"], acts.get("noise", {}).get("s"), before),
         opening=show(
             [clean[0], t.drawn["clean"]["plain"][0], t.drawn["protected"]["plain"][0]],
             ["A picture that was published", "Drawn by the copier", "Drawn by the copier after protection"],

@@ -27,14 +27,15 @@ class Verdict:
     text: str
 
 
-def learnt(clean: S) -> bool:
-    """Whether the copier learnt the subject from untouched pictures."""
-    return clean["value"] >= LEARNT and clean["low"] > 0
+def learnt(clean: S, before: S | None = None) -> bool:
+    """Whether the copier learnt the subject from untouched pictures. before: what the model drew before any
+    training, which may happen to be like the subject."""
+    return clean["value"] >= LEARNT and clean["low"] > max(0.0, before["high"] if before else 0.0)
 
 
-def verdict(clean: S, protected: S, noise: S | None = None) -> Verdict:
+def verdict(clean: S, protected: S, noise: S | None = None, before: S | None = None) -> Verdict:
     """What this run shows about the protection. Intervals that overlap are no difference."""
-    acts = [act for act in (clean, protected, noise) if act is not None]
+    acts = [act for act in (clean, protected, noise, before) if act is not None]
     if not all(math.isfinite(act[name]) for act in acts for name in ("value", "low", "high")):
         return Verdict(
             "open",
@@ -42,7 +43,7 @@ def verdict(clean: S, protected: S, noise: S | None = None) -> Verdict:
             "A likeness is no finite number, so that a training or a drawing has failed "
             f"({', '.join(_s(act) for act in acts)}).",
         )
-    if not learnt(clean):
+    if not learnt(clean, before):
         return Verdict(
             "open",
             "This run shows nothing about the protection",
