@@ -19,7 +19,9 @@ class DemoSettings(Checked):
     class_noun: str = setting("robot", "What the subject is one of.", choices=CLASS_NOUNS)
     pictures: int = setting(5, "Pictures that the copier has.", unit="pictures", at_least=1, at_most=8)
     method: str = setting("rid", "Protection.")
-    budget: float = setting(8.0, "Largest change of a colour value.", unit="n/255", above=0.0, at_most=255.0)
+    budget: float = setting(
+        8.0, "Largest change of a colour value (of eight bits).", unit="n/255", at_least=1, at_most=255
+    )
     noise: bool = setting(True, "Play the control too: plain noise of the same budget.")
     steps: int = setting(400, "DreamBooth steps.", unit="steps", at_least=1)
     learning_rate: float = setting(5e-4, "DreamBooth's step size.", at_least=0.0)
