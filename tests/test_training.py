@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from unlikeness.errors import NotFiniteError, UnlikenessError, UsageError
 from unlikeness.progress import Silent
@@ -219,3 +221,29 @@ def test_progress_hears_every_step_and_the_resumed_ones(tmp_path: Path) -> None:
     assert heard.initial == 2
     assert len(heard.losses) == 3
     assert seen == [3, 4, 5]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"groups": 3}, {"groups": []}, {"groups": [{}]}, {"numbers": []}, {"numbers": {"x": {}}},
+        {"numbers": {"0": 3}}, {"step": None}, {"step": "x"}, {"step": 1e400}, {"updates": []},
+        {"identity": 3},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_header_that_no_training_wrote_is_one_sentence(tmp_path: Path, change: dict[str, object]) -> None:
+    checkpoint = tmp_path / "state.safetensors"
+    Run().train(4, checkpoint)
+    with safe_open(checkpoint, "pt") as opened:
+        header = json.loads(opened.metadata()["training"])
+    tensors = load_file(checkpoint)
+    for text in (json.dumps({**header, **change}), "[" * 200_000, "[]", "3"):
+        save_file(tensors, checkpoint, {"training": text})
+        with pytest.raises(UnlikenessError, match="delete it, or give another name") as caught:
+            Run().train(8, checkpoint)
+        assert "\n" not in str(caught.value)
+    tensors["optimizer.99.exp_avg"] = torch.zeros(1)
+    save_file(tensors, checkpoint, {"training": json.dumps(header)})
+    with pytest.raises(UnlikenessError, match="damaged"):
+        Run().train(8, checkpoint)

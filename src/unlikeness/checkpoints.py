@@ -22,6 +22,8 @@ from unlikeness.tensors import save_tensors
 if TYPE_CHECKING:
     from unlikeness.training import Ema
 
+_DAMAGE = (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, RuntimeError)
+
 __all__ = ["load_checkpoint", "save_checkpoint", "steps_done"]
 
 
@@ -82,7 +84,7 @@ def _damage(path: Path) -> Iterator[None]:
         yield
     except UsageError:  # a ValueError that says itself what is wrong
         raise
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError, OverflowError) as error:
+    except (SafetensorError, *_DAMAGE) as error:
         raise UnlikenessError(
             f"the checkpoint {path} is damaged, or none ({reason(error)}); delete it, or give another name"
         ) from error
@@ -139,6 +141,18 @@ def load_checkpoint(
         raise other
     if (ema is not None) != ("average.0" in tensors):
         raise other
+    with _damage(path):
+        _restore(header, tensors, parameters, optimizer, ema)
+        return int(header["step"])
+
+
+def _restore(
+    header: Mapping[str, Any],
+    tensors: Mapping[str, Tensor],
+    parameters: Sequence[Tensor],
+    optimizer: torch.optim.Optimizer,
+    ema: Ema | None,
+) -> None:
     with torch.no_grad():
         for i, p in enumerate(parameters):
             p.copy_(tensors[f"parameter.{i}"])
@@ -161,4 +175,3 @@ def load_checkpoint(
             )
             state.setdefault(int(i), {})[entry] = like.copy_(tensor)
     optimizer.load_state_dict({"state": state, "param_groups": header["groups"]})
-    return int(header["step"])

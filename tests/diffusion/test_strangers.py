@@ -214,7 +214,10 @@ def test_a_model_with_any_value_exchanged_opens_and_draws_or_is_one_sentence(see
         key = draw.choice(list(above))
         while isinstance(above[key], dict) and above[key] and draw.random() < 0.8:
             above, key = above[key], draw.choice(list(above[key]))
-        above[key] = draw.choice(NASTY)
+        if isinstance(above, dict) and draw.random() < 0.1:
+            del above[key]
+        else:
+            above[key] = draw.choice(NASTY)
         file.write_text(json.dumps(content))
         try:
             model = TextToImage.from_pretrained(folder, device="cpu")
@@ -313,6 +316,7 @@ def test_a_configuration_beyond_its_weights_allocates_nothing(folder: Path) -> N
         ("unet", {"sample_size": 0}, ["sample_size"]),
         ("unet", {"sample_size": 10**9}, ["sample_size"]),
         ("unet", {"sample_size": "64"}, ["sample_size"]),
+        ("unet", {"sample_size": None}, ["sample_size"]),
         ("unet", {"out_channels": 8}, ["the unet of model", "shape"]),
         ("unet", {"up_block_types": ["UpBlock2D"]}, ["the unet of model"]),
         ("vae", {"scaling_factor": 0}, ["scaling_factor"]),

@@ -9,6 +9,7 @@ from typing import Any
 
 from unlikeness.diffusion.weights import needed_files
 from unlikeness.errors import UnlikenessError, UsageError
+from unlikeness.foreign import reason
 
 __all__ = ["ALIASES", "at_home", "check_name", "fetch", "locate"]
 
@@ -141,8 +142,7 @@ def _why(error: Exception, revision: str | None) -> str:
         return "is neither a folder here nor a possible hub name; check its spelling"
     if isinstance(error, errors.LocalEntryNotFoundError):
         return "is not in the hub cache here, and the hub was not reached; check the network or give a folder"
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return f"could not be fetched ({reason}); try again, or give a local folder"
+    return f"could not be fetched ({reason(error)}); try again, or give a local folder"
 
 
 def _wanted(files: list[str], half: bool) -> list[str]:

@@ -93,6 +93,10 @@ def _check_together(folder: Path, networks: dict[str, Any], tokenizer: Any, sche
             f"model {folder} has a U-Net of {unet.in_channels} input channels for latents of "
             f"{vae.latent_channels} (an inpainting or depth model?); give its text-to-image relative"
         )
+    if unet.sample_size is None:
+        raise UnlikenessError(
+            f"{folder / 'unet' / 'config.json'} has no sample_size, the side of its latents; correct it"
+        )
     check_tokenizer(
         tokenizer, words=text.vocab_size, longest=text.max_position_embeddings,
         what=f"the tokenizer of model {folder}",
