@@ -52,13 +52,16 @@ def generate(
         from unlikeness.diffusion.model import TextToImage
         from unlikeness.diffusion.sampling import drawn
         from unlikeness.gallery import save_generated
+        from unlikeness.nouns import unknown_in
         from unlikeness.progress import on_stderr
         from unlikeness.prompts import too_long
 
         loaded = TextToImage.from_pretrained(model, device=device, dtype=dtype)
         if lora is not None:
             loaded = load_lora(loaded, lora)
-        for line in filter(None, (too_long(loaded.tokenizer, words) for words in [*prompt, negative_prompt])):
+        lines = [too_long(loaded.tokenizer, words) for words in [*prompt, negative_prompt]]
+        lines += [unknown_in(loaded.tokenizer, words) for words in prompt]
+        for line in filter(None, lines):
             typer.echo(f"unlikeness: {line}", err=True)
         seeds = list(range(seed, seed + count)) * len(prompt)
         prompts = [words for words in prompt for _ in range(count)]
