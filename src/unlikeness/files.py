@@ -21,14 +21,24 @@ from typing import IO, Any
 from unlikeness.endings import undone_by
 
 __all__ = [
-    "force", "is_temporary", "mark_of", "replacing", "sync", "sync_folder", "temporary", "unfinished",
-    "write_text",
+    "force", "is_temporary", "mark_of", "present", "present_file", "replacing", "sync", "sync_folder",
+    "temporary", "unfinished", "write_text",
 ]  # fmt: skip
 
 _TEMPORARY = re.compile(r"\.unlikeness-[0-9a-f]{16}\.part")
 
 _NOT_KNOWN = {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF}
 """What file systems answer that cannot be told to write at once."""
+
+
+def present(path: Path) -> bool:
+    """Whether something is there; unlike `Path.exists`, also of a path that is longer than any can be."""
+    return os.path.exists(path)  # noqa: PTH110
+
+
+def present_file(path: Path) -> bool:
+    """Whether a file is there, likewise."""
+    return os.path.isfile(path)  # noqa: PTH113
 
 
 def mark_of(name: str) -> str:

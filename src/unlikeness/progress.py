@@ -13,12 +13,15 @@ passes what `on_stderr()` yields, a notebook or a server brings its own.
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Protocol, TextIO
+
+from unlikeness.endings import undone_by
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichBars
@@ -172,6 +175,7 @@ class Bar:
         self._stream = stream
         self._bars: RichBars | None = None
         self._task: TaskID | None = None
+        self._shown: AbstractContextManager[None] | None = None
         self._meter = Meter(None)
         self._unit = "it"
         self._figures: dict[str, float] = {}
@@ -191,6 +195,8 @@ class Bar:
             console=Console(file=self._stream),
         )
         self._task = self._bars.add_task(description, total=total, completed=initial, summary="")
+        self._shown = undone_by(self._show_cursor)
+        self._shown.__enter__()
         self._bars.start()
 
     def advance(self, n: int = 1, **figures: float) -> None:
@@ -205,7 +211,13 @@ class Bar:
     def close(self) -> None:
         if self._bars is not None:
             self._bars.stop()
-        self._bars = self._task = None
+        if self._shown is not None:
+            self._shown.__exit__(None, None, None)
+        self._bars = self._task = self._shown = None
+
+    def _show_cursor(self) -> None:
+        """What stopping the bar would do, where it cannot be stopped."""
+        os.write(self._stream.fileno(), b"\x1b[?25h\n")
 
 
 @contextmanager

@@ -157,8 +157,8 @@ def test_rid_reads_its_network_once_and_where_it_is_told_to(
     monkeypatch.setattr(method, "pick_device", torch.device)
     write(tmp_path / "a.png", 50, 40)
     where = [str(tmp_path / "a.png"), "-o", str(tmp_path / "out")]
-    assert main(["protect", *where, "--device", "meta", "-q"]) == 0
-    assert asked == [torch.device("meta")]
+    assert main(["protect", *where, "--device", "cuda", "-q"]) == 0
+    assert asked == [torch.device("cuda")]
 
 
 def test_what_was_not_kept_is_told_once_a_kind(

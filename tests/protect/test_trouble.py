@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -162,3 +163,30 @@ def test_a_protection_that_answers_with_no_numbers_costs_one_picture(
     (said,) = [str(entry.reason) for entry in outcome.skipped if entry.path == "b.jpg"]
     assert said == "b.jpg: the protection answered with values that are not numbers; give another method"
     assert not (tmp_path / "out" / "b.jpg").exists()
+
+
+def test_a_path_that_is_too_long_costs_that_file_alone(photos: Path, tmp_path: Path, noise: Noise) -> None:
+    """Names at the limit are fine; folders below the longest path, and outputs beyond it, are told."""
+    write(photos / f"{'n' * 251}.png", 40, 30)
+    before, deep = Path.cwd(), "d" * 200
+    os.chdir(photos)
+    try:
+        for _ in range(25):  # each is made in the one before: no path to it need exist
+            Path(deep).mkdir()
+            os.chdir(deep)
+        write(Path("below.png"), 40, 30)
+    finally:
+        os.chdir(before)
+    outcome = run(photos, tmp_path / "out", noise)
+    assert f"{'n' * 251}.png" in [entry.path for entry in outcome.protected]
+    assert {entry.path for entry in outcome.protected} >= set(GOOD)
+    (reason,) = [str(one.reason) for one in outcome.skipped if one.path.startswith("dddd")]
+    assert reason.endswith(": it cannot be read (File name too long)")
+    output = tmp_path
+    while len(str(output)) < 4096 - 240:
+        output /= "o" * 200
+    outcome = run(photos, output / ("o" * (4096 - 41 - len(str(output)))), noise)
+    assert "a.png" in [entry.path for entry in outcome.protected]
+    reasons = {one.path: str(one.reason) for one in outcome.skipped}
+    assert "File name too long" in reasons[f"{'n' * 251}.png"]
+    shutil.rmtree(photos / deep)

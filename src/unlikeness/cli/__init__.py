@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from io import TextIOWrapper
 
+from unlikeness.cli import signals, streams
 from unlikeness.errors import UnlikenessError, one_line
 
 __all__ = ["main"]
@@ -37,18 +38,34 @@ def _is_out_of_memory(error: RuntimeError) -> bool:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line on `argv` (without the program's name; default `sys.argv`).
 
-    Returns the exit status. 0: done. 1: it could not be done. 2: it was asked wrongly. 130: interrupted.
+    Returns the exit status. 0: done. 1: it could not be done. 2: it was asked wrongly. 130: interrupted; 143
+    and 129: terminated.
     A fault in the program itself is the one thing that shows a traceback.
     """
     arguments = list(sys.argv[1:] if argv is None else argv) or ["--help"]
-    if isinstance(sys.stdout, TextIOWrapper):  # a file name or a sign that the terminal cannot show
-        sys.stdout.reconfigure(errors="backslashreplace")
+    own = argv is None  # the process is ours, and not a test's or somebody else's program
+    try:
+        if own:
+            signals.install()
+            streams.prepare()
+        if isinstance(sys.stdout, TextIOWrapper):  # a file name or a sign that the terminal cannot show
+            sys.stdout.reconfigure(errors="backslashreplace")
+        status = _status(arguments)
+    except KeyboardInterrupt:
+        status = INTERRUPTED
+    finally:
+        if own:
+            signals.uninstall()
+    return _fail(*signals.outcome()) if status == INTERRUPTED else status
+
+
+def _status(arguments: list[str]) -> int:
+    """Do it; what goes wrong is said."""
     try:
         status = _run(arguments)
+        sys.stdout.flush()
     except UnlikenessError as error:
         return _fail(str(error), error.exit_code)
-    except KeyboardInterrupt:
-        return _fail("interrupted", INTERRUPTED)
     except OSError as error:
         return _fail(f"{error.filename or 'input or output'}: {error.strerror or error}", 1)
     except MemoryError:
@@ -57,8 +74,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not _is_out_of_memory(error):
             raise
         return _fail(_NO_MEMORY, 1)
-    if status == INTERRUPTED:
-        return _fail("interrupted", INTERRUPTED)
     return status
 
 
@@ -68,6 +83,7 @@ def _run(arguments: list[str]) -> int:
 
     from unlikeness.cli import verbs
 
+    verbs.check_words(arguments)
     command = verbs.command_of(arguments)
     if (text := verbs.help_of(command, arguments)) is not None:
         sys.stdout.write(f"{text}\n")

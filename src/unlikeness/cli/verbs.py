@@ -13,7 +13,9 @@ from typing import Annotated, Any
 
 import typer
 
-__all__ = ["HELP", "VERBS", "app_of", "command_of", "help_of"]
+from unlikeness.errors import UsageError
+
+__all__ = ["HELP", "VERBS", "app_of", "check_words", "command_of", "help_of"]
 
 VERBS = {
     "protect": ("protect:protect", "Change pictures faintly, against personalization."),
@@ -28,6 +30,8 @@ VERBS = {
     "toybox": ("toybox:app", "Draw the embedded world, or train its models."),
 }
 """Name -> module here and function, or group of functions; and a line for `--help`, which has this order."""
+
+_MAY_BE_EMPTY = ("--prompt", "--negative-prompt", "--context", "--target-noun")
 
 HELP = ("-h", "--help")
 
@@ -69,6 +73,19 @@ def app_of(names: Sequence[str] = tuple(VERBS)) -> typer.Typer:
         else:
             app.command(name, short_help=summary)(verb)
     return app
+
+
+def check_words(arguments: Sequence[str]) -> None:
+    """UsageError for an empty argument, which an unset variable leaves behind: as a path it would be the
+    current folder. Words for a model may be empty.
+    """
+    for before, word in zip(["", *arguments], arguments, strict=False):
+        option = before if word == "" else word[:-1]
+        if (word == "" or (word.startswith("--") and word.endswith("="))) and option not in _MAY_BE_EMPTY:
+            raise UsageError(
+                f"there is an empty argument{f' after {option}' if option else ''}, as of a variable that is "
+                "not set; give a value, or leave it out"
+            )
 
 
 def command_of(arguments: Sequence[str]) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import mimetypes
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -9,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from unlikeness.errors import UnlikenessError, UsageError
+from unlikeness.files import present, present_file
 from unlikeness.pictures.kinds import HEAD, SUFFIXES, SUPPORTED, UNSUPPORTED, announced
 
 __all__ = ["Found", "find", "find_pictures"]
@@ -27,7 +29,8 @@ class Found:
     """What lies below some paths."""
 
     pictures: list[tuple[Path, Path]] = field(default_factory=list)
-    """(root, file): root is the folder that was named, or the named file's folder."""
+    """(root, file): root is the folder that was named, or the named file's folder. Behind them, folders whose
+    path is too long for the system: nothing in them can be opened, and whoever opens them says so."""
     others: list[tuple[Path, Path, str]] = field(default_factory=list)
     """(root, file, kind) of pictures that cannot be protected, and of videos: see `kinds.UNSUPPORTED`."""
 
@@ -52,24 +55,27 @@ def find(paths: Sequence[Path], *, exclude: Sequence[Path] = ()) -> Found:
     """
     roots = [Path(path) for path in paths]
     for root in roots:
-        if not root.exists():
+        if not present(root):
             raise UsageError(f"{root} does not exist; name a picture or a folder of pictures")
     folders = [root.is_dir() for root in roots]
     barred = {_identity(folder) for folder in exclude if folder.is_dir()}
     seen = [set(barred) for _ in roots]
     links: list[list[Path]] = [[] for _ in roots]
+    deep: list[list[Path]] = [[] for _ in roots]
     taken: set[Path] = set()
     files = [
-        _new(_walk(root, seen[i], links[i]) if folders[i] else [root], taken) for i, root in enumerate(roots)
+        _new(_walk(root, seen[i], links[i], deep[i]) if folders[i] else [root], taken)
+        for i, root in enumerate(roots)
     ]
     for i in range(len(roots)):
         for link in links[i]:  # which grows by the links that are behind links
-            files[i] += _new(_walk(link, seen[i], links[i]), taken)
+            files[i] += _new(_walk(link, seen[i], links[i], deep[i]), taken)
     found = Found()
     named = {root for root, folder in zip(roots, folders, strict=True) if not folder}
     for root, folder, below in zip(roots, folders, files, strict=True):
         for file in below:
             _add(found, root if folder else root.parent, file, outright=file in named)
+    found.pictures += [(roots[i], folder) for i in range(len(roots)) for folder in deep[i]]
     return found
 
 
@@ -89,7 +95,9 @@ def _kind(file: Path, suffix: str) -> str | None:
     """What a file is by its first bytes, or else by its name; None for what is no picture beyond doubt."""
     named = UNSUPPORTED.get(suffix)
     other = _TYPES.guess_type(f"x{suffix}")[0] or "image/"
-    if not file.is_file() or (named is None and not other.startswith(("image/", "application/octet-stream"))):
+    if not present_file(file) or (
+        named is None and not other.startswith(("image/", "application/octet-stream"))
+    ):
         return named
     try:
         with file.open("rb", buffering=0) as opened:
@@ -113,15 +121,24 @@ def _new(files: Iterable[Path], taken: set[Path]) -> list[Path]:
     return new
 
 
-def _walk(root: Path, seen: set[tuple[int, int]], links: list[Path]) -> Iterator[Path]:
+def _walk(
+    root: Path, seen: set[tuple[int, int]], links: list[Path], unreachable: list[Path]
+) -> Iterator[Path]:
     """Files below `root`, sorted by name, a folder's files before its folders; without recursion.
 
-    Folders that are links are put into `links`.
+    Folders that are links are put into `links`, those whose path is too long for the system into
+    `unreachable`.
     """
     waiting = [root]
     while waiting:
         folder = waiting.pop()
-        identity = _identity(folder)
+        try:
+            identity = _identity(folder)
+        except OSError as error:
+            if error.errno != errno.ENAMETOOLONG:
+                raise
+            unreachable.append(folder)
+            continue
         if identity in seen:
             continue
         seen.add(identity)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from unlikeness.errors import UnlikenessError
-from unlikeness.files import force
+from unlikeness.files import force, present_file
 from unlikeness.foreign import LARGEST, UnreadableError, check_file, parse_json, reason
 
 __all__ = ["NAME", "Entry", "Manifest", "digest"]
@@ -118,7 +118,7 @@ class Manifest:
         if entry.get("input_digest") != input_digest or entry.get("recipe") != dict(recipe):
             return False
         target = self.folder / path
-        return target.is_file() and digest(target) == entry.get("output_digest")
+        return present_file(target) and digest(target) == entry.get("output_digest")
 
     def unchanged(self, path: str) -> Entry | None:
         """The entry of a finished file on which the protection does nothing; None for any other.
@@ -134,7 +134,7 @@ class Manifest:
     def made(self, path: str) -> bool:
         """Whether a run has made the file that is there now, bit for bit."""
         target, digests = self.folder / path, self._made.get(path)
-        return digests is not None and target.is_file() and digest(target) in digests
+        return digests is not None and present_file(target) and digest(target) in digests
 
     def may_replace(self, path: str) -> bool:
         """Whether what is there now is a run's own: written last, or, if skipped since, still as made."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from unlikeness.errors import UsageError
+from unlikeness.files import present
 from unlikeness.pictures.finding import find
 from unlikeness.pictures.kinds import VIDEO
 from unlikeness.protect.manifest import NAME, Manifest
@@ -100,7 +101,7 @@ def _check_existing(targets: Sequence[Target], output: Path, manifest: Manifest)
                 f"{target.source} would be written over {sources[os.path.realpath(target.path)]}, "
                 f"and originals are never touched; name another output folder"
             )
-        if target.path.exists() and not manifest.may_replace(target.name):
+        if present(target.path) and not manifest.may_replace(target.name):
             raise UsageError(
                 f"{target.path} exists, and by {output / NAME} no earlier run has made it; "
                 f"move it away, or name an empty output folder"

@@ -25,6 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from unlikeness.children import follow_parent
 from unlikeness.errors import PictureError, UnlikenessError, UsageError, one_line
 from unlikeness.files import force, unfinished
 from unlikeness.progress import Progress, Silent
@@ -234,7 +235,7 @@ def _bank(
         if count <= _FEW:
             _write(folder, name, size, map(one, range(count)), progress)
         else:
-            with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
+            with ProcessPoolExecutor(os.cpu_count(), get_context("spawn"), follow_parent) as pool:
                 _write(folder, name, size, pool.map(one, range(count), chunksize=16), progress)
     return _open(folder, name)
 

@@ -20,6 +20,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from unlikeness.children import follow_parent
 from unlikeness.errors import UnlikenessError
 from unlikeness.files import sync, write_text
 from unlikeness.progress import Progress, Silent
@@ -99,7 +100,7 @@ def _render_to(
     labels: list[str] = []
     starts = range(0, count, CHUNK)
     progress.start(count, "rendering", "picture")
-    with ProcessPoolExecutor(workers or os.cpu_count(), mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(workers or os.cpu_count(), get_context("spawn"), follow_parent) as pool:
         job = partial(_chunk, draw, seed)
         for start, (part, names) in zip(
             starts, pool.map(job, starts, [min(CHUNK, count - s) for s in starts]), strict=True

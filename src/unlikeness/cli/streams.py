@@ -1,0 +1,69 @@
+"""Standard input, output and error, wherever they lead to: nothing, a pipe without a reader, a full disk."""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import suppress
+from io import TextIOWrapper
+from typing import TextIO
+
+__all__ = ["prepare"]
+
+
+def prepare() -> None:
+    """Make the streams fit to write to.
+
+    One that is closed (daemons, `2>&-`, pythonw) leads to nothing: the next file to be opened would get its
+    number, and what is said would be written into it. A reader that has gone away (`| head`) ends no work.
+    What cannot be said on stderr is not said; what cannot be written to stdout is an error.
+    """
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            with suppress(OSError):
+                opened = os.open(os.devnull, os.O_RDWR)
+                if opened != number:
+                    os.dup2(opened, number)
+                    os.close(opened)
+    sys.stdout = _of(sys.stdout, all_errors=False)
+    sys.stderr = _of(sys.stderr, all_errors=True)
+
+
+def _of(stream: TextIO | None, *, all_errors: bool) -> TextIO:
+    if stream is None:
+        return open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123 - as long as the process
+    if type(stream) is not TextIOWrapper:  # a test's, or a notebook's
+        return stream
+    name, errors, by_line = stream.encoding, stream.errors, stream.line_buffering
+    made = _Patient(stream.detach(), encoding=name, errors=errors, line_buffering=by_line)
+    made.all_errors = all_errors
+    return made
+
+
+class _Patient(TextIOWrapper):
+    """Text that may have no reader. all_errors: a full disk, too, is no error."""
+
+    all_errors = False
+
+    def write(self, text: str) -> int:
+        try:
+            return super().write(text)
+        except OSError as error:
+            self._give_up(error)
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            super().flush()
+        except OSError as error:
+            self._give_up(error)
+
+    def _give_up(self, error: OSError) -> None:
+        """What is still to be written leads to nothing, at the end of the process too."""
+        nothing = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nothing, self.fileno())
+        os.close(nothing)
+        if not (self.all_errors or isinstance(error, BrokenPipeError)):
+            raise OSError(error.errno, error.strerror, "standard output") from error
