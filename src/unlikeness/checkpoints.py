@@ -165,13 +165,13 @@ def _restore(
     for name, tensor in tensors.items():
         kind, _, rest = name.partition(".")
         if kind == "optimizer":
-            i, _, entry = rest.partition(".")
-            p = trained[int(i)]
+            number, _, entry = rest.partition(".")
+            p = trained[int(number)]
             # Fused optimizers walk through memory: moments must lie there as their parameter does.
             like = (
                 torch.empty_like(p, dtype=tensor.dtype)
                 if tensor.shape == p.shape
                 else torch.empty_like(tensor)
             )
-            state.setdefault(int(i), {})[entry] = like.copy_(tensor)
+            state.setdefault(int(number), {})[entry] = like.copy_(tensor)
     optimizer.load_state_dict({"state": state, "param_groups": header["groups"]})
