@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import struct
 import time
@@ -13,6 +14,7 @@ import pytest
 from tests.pictures.makers import image
 
 from unlikeness.pictures.budget import Budget, grant_pixels, spend
+from unlikeness.pictures.formats.heif_container import read_container
 from unlikeness.pictures.reading import decode_file
 from unlikeness.pictures.unusable import Unusable
 
@@ -231,3 +233,99 @@ JPEGS: dict[str, tuple[Callable[[], bytes], str]] = {
 def test_jpeg(name: str, tmp_path: Path) -> None:
     make, said = JPEGS[name]
     assert said in opened(make(), tmp_path / "a.jpg")
+
+
+# PNG and WebP -----------------------------------------------------------------------------------------------
+
+
+def zeros(count: int) -> bytes:
+    """So many zero bytes, deflated."""
+    packer = zlib.compressobj(1)
+    return b"".join([*(packer.compress(bytes(1 << 20)) for _ in range(count >> 20)), packer.flush()])
+
+
+def profile(name: bytes, content: bytes) -> bytes:
+    """A raw profile's zTXt body."""
+    text = b"\n%s\n%8d\n%s\n" % (name, len(content), content.hex().encode())
+    return b"Raw profile type " + name + b"\0\0" + zlib.compress(text)
+
+
+def split(count: int) -> bytes:
+    """A picture whose pixels are in many chunks, most of them empty."""
+    plain = png()
+    return plain[:33] + png(*[(b"IDAT", b"")] * count)[33:-(len(plain) - 33)] + plain[33:]
+
+
+PNGS: dict[str, tuple[Callable[[], bytes], str]] = {
+    "profile-8bim": (lambda: png((b"zTXt", profile(b"8bim", RESOURCES))), TOO_MUCH),
+    "profiles": (lambda: png(*[(b"zTXt", profile(b"exif", b"Exif\0\0" + bytes(4_000_000)))] * 40), TOO_MUCH),
+    "profiles-iptc": (lambda: png(*[(b"zTXt", profile(b"iptc", bytes(4_000_000)))] * 40), TOO_MUCH),
+    "text": (lambda: png((b"zTXt", b"Comment\0\0" + zeros(1 << 25))), ""),
+    "raw-profile-text": (lambda: png((b"zTXt", b"Raw profile type exif\0\0" + zeros(1 << 25))), ""),
+    "xmp": (lambda: png(*[(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + zeros(8 << 20))] * 30), TOO_MUCH),
+    "icc": (lambda: png((b"iCCP", b"icc\0\0" + zeros(1 << 25))), ""),
+    "chunks": (lambda: png(*[(b"tEXt", b"a\0b")] * 101_000), TOO_MUCH),
+    "exif-prefixes": (lambda: png((b"eXIf", b"Exif\0\0" * 200_000)), TOO_MUCH),
+    "empty-pixels": (lambda: split(101_000), TOO_MUCH),
+    "too-small": (lambda: png()[:16] + struct.pack(">II", 14_000, 14_000) + png()[24:29]
+                  + struct.pack(">I", zlib.crc32(b"IHDR" + struct.pack(">II", 14_000, 14_000) + png()[24:29]))
+                  + png()[33:], "too little data"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PNGS)
+def test_png(name: str, tmp_path: Path) -> None:
+    make, said = PNGS[name]
+    assert said in opened(make(), tmp_path / "a.png")
+
+
+def test_webp_chunks(tmp_path: Path) -> None:
+    data = webp(b"II*\0\x08\0\0\0\0\0\0\0\0\0") + b"unkn\0\0\0\0" * 150_000
+    data = data[:4] + struct.pack("<I", len(data) - 8) + data[8:]
+    assert TOO_MUCH in opened(data, tmp_path / "a.webp")
+
+
+# HEIC and AVIF ----------------------------------------------------------------------------------------------
+
+
+def box(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I4s", len(body) + 8, kind) + body
+
+
+def with_meta(brand: str, *inside: bytes) -> bytes:
+    """A file with these boxes, and no picture."""
+    kind = brand.encode()
+    return box(b"ftyp", kind + bytes(4) + kind) + box(b"meta", bytes(4) + b"".join(inside))
+
+
+def nested(depth: int) -> bytes:
+    return b"".join(struct.pack(">I4s", 8 * (depth - i), b"meta") for i in range(depth))
+
+
+HEIFS: dict[str, Callable[[], Sequence[bytes]]] = {
+    "nested": lambda: [nested(50_000)],
+    "boxes": lambda: [box(b"free", b"")] * 300_000,
+    "extents": lambda: [box(b"iloc", bytes(4) + b"\x44\0" + struct.pack(">H", 60_000)
+                            + struct.pack(">HHH", 1, 0, 60_000) * 60_000)],
+    "empty-extents": lambda: [box(b"iloc", bytes(4) + b"\0\0" + struct.pack(">H", 60_000)
+                                  + struct.pack(">HHH", 1, 0, 60_000) * 60_000)],
+    "references": lambda: [box(b"iref", bytes(4) + box(b"dimg", struct.pack(">HH", 1, 65_535)) * 4_000
+                               + bytes(140_000))],
+    "properties": lambda: [box(b"iprp", box(b"ipco", box(b"free", b"") * 200_000)
+                               + box(b"ipma", bytes(4) + struct.pack(">I", 60_000)
+                                     + (b"\0\1\xff" + b"\x01" * 255) * 60_000))],
+    "items": lambda: [box(b"iinf", bytes(4) + struct.pack(">H", 60_000)
+                          + box(b"infe", b"\2\0\0\0\0\1\0\0av01\0") * 60_000)],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("brand", ["avif", "heic"])
+@pytest.mark.parametrize("name", HEIFS)
+def test_heif(name: str, brand: str, tmp_path: Path) -> None:
+    """The libraries refuse most of it; what is read here has bounds of its own."""
+    data = with_meta(brand, *HEIFS[name]())
+    assert opened(data, tmp_path / "a")
+    began = time.process_time()
+    with Budget(len(data)).active(), contextlib.suppress(Unusable):
+        read_container(data)
+    assert time.process_time() - began < SECONDS

@@ -20,9 +20,10 @@ from tests.pictures.makers import ALL, image
 from unlikeness.diffusion import TextToImage
 from unlikeness.errors import PictureError, UnlikenessError
 from unlikeness.pictures import guard, open_picture
-from unlikeness.pictures.areas import LARGE, Area, empty, kept_in
+from unlikeness.pictures.areas import LARGE, Area, kept_in
 from unlikeness.pictures.colour import ColourModel
 from unlikeness.pictures.limits import Limits
+from unlikeness.pictures.paged import empty
 from unlikeness.pictures.reading import decode_file
 from unlikeness.pictures.wire import packed, unpacked
 from unlikeness.protect.folder import protect_folder
@@ -210,14 +211,16 @@ def test_large_pictures_arrive_without_a_copy(tmp_path: Path) -> None:
     np.testing.assert_array_equal(picture.pixels, np.asarray(big))
     with pytest.raises(ValueError, match="read-only"):
         picture.raster.pixels[0] = 0
-    areas: list[tuple[Area, Any]] = []
+    areas: list[Area] = []
     with kept_in(areas):
-        array = empty((LARGE,), np.uint8)
+        array = empty((2, LARGE // 2), np.uint8)
         assert empty((LARGE - 1,), np.uint8).size
-    array[:] = rng.integers(0, 256, LARGE)
-    message = packed([array, array[::2]], areas)
-    assert len(message.areas) == 1
-    assert message.areas[0] is areas[0][0]
+    array[:] = rng.integers(0, 256, array.shape)
+    message = packed([array, array[:, ::2], array.T], areas)
+    assert message.areas[0] is areas[0]
+    assert len(message.areas) == 2  # the second is a copy, since its order is another
+    assert (message.areas[1].array(np.uint8, array.T.shape) == array.T).all()
+    assert empty((LARGE,), np.uint8).base is None
 
 
 def test_nothing_but_data_travels() -> None:

@@ -13,13 +13,14 @@ import secrets
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-__all__ = ["Area", "empty", "kept_in"]
+from unlikeness.pictures.paged import PAGED, descriptor, elsewhere
+
+__all__ = ["LARGE", "Area", "kept_in"]
 
 LARGE = 4 << 20
 """Arrays of fewer bytes are not worth an area."""
@@ -59,39 +60,33 @@ class Area:
 
 
 def _descriptor(size: int) -> int:
-    """A descriptor of `size` bytes that have no name; on Linux their size is fixed for good."""
+    """A descriptor of `size` bytes that have no name; of very large ones on a disk, as in `paged`."""
+    if size >= PAGED and (made := descriptor(size)) is not None:
+        return made
     if sys.platform == "linux" and hasattr(os, "memfd_create"):
         import fcntl
 
-        descriptor = os.memfd_create("unlikeness", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-        os.ftruncate(descriptor, size)
-        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
-        return descriptor
+        memory = os.memfd_create("unlikeness", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        os.ftruncate(memory, size)
+        fcntl.fcntl(memory, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
+        return memory
     with tempfile.TemporaryFile() as file:
         file.truncate(size)
         return os.dup(file.fileno())
 
 
-_made: ContextVar[list[tuple[Area, NDArray[Any]]] | None] = ContextVar("made", default=None)
-
-
 @contextlib.contextmanager
-def kept_in(areas: list[tuple[Area, NDArray[Any]]]) -> Iterator[None]:
-    """Large arrays of `empty` lie in areas until the block ends; each is added to `areas` with its array."""
-    token = _made.set(areas)
+def kept_in(areas: list[Area]) -> Iterator[None]:
+    """Pixels that `paged.empty` is asked for lie in areas until the block ends; each is added to `areas`."""
+
+    def made(size: int) -> mmap.mmap | None:
+        if size < LARGE:
+            return None
+        areas.append(Area(size))
+        return areas[-1].memory
+
+    token = elsewhere.set(made)
     try:
         yield
     finally:
-        _made.reset(token)
-
-
-def empty(shape: Sequence[int], dtype: DTypeLike) -> NDArray[Any]:
-    """Like numpy.empty: an array for pixels that are to leave this process, without a copy where possible."""
-    size = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
-    areas = _made.get()
-    if areas is None or size < LARGE:
-        return np.empty(tuple(shape), dtype)
-    area = Area(size)
-    array = area.array(dtype, shape)
-    areas.append((area, array))
-    return array
+        elsewhere.reset(token)

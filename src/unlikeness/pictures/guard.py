@@ -109,7 +109,7 @@ class _Child:
         except (ValueError, TypeError, LookupError, AttributeError, ImportError, RecursionError) as error:
             raise Unusable(_CRASHED) from error
         if kind == "picture":
-            self.fit = True
+            self.fit = last == [False]
             decoded: Decoded = told
             return decoded
         if kind == "unusable":

@@ -13,22 +13,30 @@ import mmap
 import os
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-__all__ = ["PAGED", "descriptor", "empty", "let_go"]
+__all__ = ["PAGED", "descriptor", "elsewhere", "empty", "let_go"]
 
 PAGED = 384 << 20
 """Bytes of an array from which on it lies in a file: 134 megapixels of 8-bit colour."""
 
 
+elsewhere: ContextVar[Callable[[int], mmap.mmap | None] | None] = ContextVar("elsewhere", default=None)
+"""Gives memory of so many bytes for pixels that another process is to see; None for too few to matter."""
+
+
 def empty(shape: Sequence[int], dtype: DTypeLike) -> NDArray[Any]:
     """Like numpy.empty, for pixels."""
     size = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
+    shared = elsewhere.get()
+    if shared is not None and (memory := shared(size)) is not None:
+        return np.frombuffer(memory, dtype).reshape(tuple(shape))
     made = descriptor(size) if size >= PAGED else None
     if made is None:
         return np.empty(tuple(shape), dtype)

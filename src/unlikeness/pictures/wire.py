@@ -18,10 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unlikeness.pictures.areas import LARGE, Area
+from unlikeness.pictures.paged import let_go
 
 __all__ = ["Packed", "packed", "unpacked"]
 
 _PACKAGE = "unlikeness.pictures."
+_COPIED = 64 << 20
+"""Bytes that are copied at a time."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +36,7 @@ class Packed:
     areas: list[Area]
 
 
-def packed(value: object, shared: Sequence[tuple[Area, NDArray[Any]]] = ()) -> Packed:
+def packed(value: object, shared: Sequence[Area] = ()) -> Packed:
     """Describe `value`. shared: areas that arrays may lie in already. TypeError for anything unknown."""
     parts: list[bytes] = []
     areas: list[Area] = []
@@ -51,10 +54,10 @@ def packed(value: object, shared: Sequence[tuple[Area, NDArray[Any]]] = ()) -> P
         told = {"dtype": found.dtype.str, "shape": list(found.shape)}
         if found.nbytes < LARGE:
             return {**told, "blob": blob(found.tobytes())}
-        area = next((area for area, made in shared if _is(found, made)), None)
+        area = next((area for area in shared if _is(found, area)), None)
         if area is None:
             area = Area(found.nbytes)
-            area.array(found.dtype, found.shape)[...] = found
+            _copy(found, area.array(found.dtype, found.shape))
         areas.append(area)
         return {**told, "area": len(areas) - 1}
 
@@ -119,6 +122,16 @@ def unpacked(text: bytes, blob: memoryview, areas: Sequence[Area]) -> Any:
     return value(json.loads(text))
 
 
-def _is(one: NDArray[Any], other: NDArray[Any]) -> bool:
-    """Whether both are the same memory in the same order."""
-    return one.flags.c_contiguous and one.nbytes == other.nbytes and one.ctypes.data == other.ctypes.data
+def _copy(source: NDArray[Any], target: NDArray[Any]) -> None:
+    """Copy pixels some rows at a time, letting go of what is done."""
+    step = max(1, _COPIED * len(source) // source.nbytes)
+    for top in range(0, len(source), step):
+        target[top : top + step] = source[top : top + step]
+        let_go(target)
+        let_go(source)
+
+
+def _is(array: NDArray[Any], area: Area) -> bool:
+    """Whether an array is the whole of an area, in order."""
+    place = area.array(np.uint8, [area.size]).ctypes.data
+    return array.flags.c_contiguous and array.nbytes == area.size and array.ctypes.data == place

@@ -21,6 +21,7 @@ from unlikeness.pictures.areas import Area, kept_in
 from unlikeness.pictures.budget import Budget
 from unlikeness.pictures.limits import OVER, TOO_LARGE, Limits, Meter
 from unlikeness.pictures.link import Link
+from unlikeness.pictures.paged import PAGED
 from unlikeness.pictures.reading import decode_file
 from unlikeness.pictures.unusable import Unusable
 from unlikeness.pictures.wire import Packed, packed
@@ -48,15 +49,18 @@ def main() -> None:
             answer, last = _answer(json.loads(text)["dict"], meter)
             busy.clear()
             link.send(answer)
+            del answer  # and the pixels with it
             if last:
                 break
 
 
 def _answer(asked: list[list[Any]], meter: Meter) -> tuple[Packed, bool]:
-    """The answer, and whether it is the last: a process that ran out of memory is not asked again."""
+    """The answer, and whether it is the last: a process that ran out of memory is not asked again, nor one
+    that keeps some of a very large picture's.
+    """
     request = dict(asked)
     meter.begin(Limits(request["seconds"], request["waiting"], request["spare"]))
-    shared: list[tuple[Area, Any]] = []
+    shared: list[Area] = []
     path = Path(os.fsdecode(bytes.fromhex(request["path"])))
 
     def budget(size: int) -> Budget:
@@ -66,7 +70,8 @@ def _answer(asked: list[list[Any]], meter: Meter) -> tuple[Packed, bool]:
     try:
         with kept_in(shared):
             decoded = decode_file(path, request["max_pixels"], budget)
-        return packed(["picture", decoded], shared), False
+        last = decoded.raster.pixels.nbytes >= PAGED
+        return packed(["picture", decoded, last], shared), last
     except Unusable as reason:
         last = isinstance(reason.__cause__, MemoryError)
         return packed(["unusable", str(reason), last]), last

@@ -27,6 +27,7 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngImageFile
 
+from unlikeness.pictures.budget import spend
 from unlikeness.pictures.colour import ColourModel, Pixels
 from unlikeness.pictures.formats.base import (
     ANIMATED,
@@ -64,6 +65,10 @@ _UNTOLD = frozenset({b"tIME", b"iDOT", b"caBX", b"PLTE", b"tRNS"}) | _STRUCTURE
 """Left out without their names in a note: the time of the last change, a hint for Apple's decoder, and what
 has a note of its own."""
 
+_SMALL = 1024
+"""Bytes of pixels in a chunk that costs no more to visit than they to unpack."""
+_RATIO = 1032
+"""The most that Deflate unpacks from a byte."""
 _METADATA = frozenset({b"eXIf", b"tEXt", b"zTXt", b"iTXt"})
 
 Chunk = tuple[bytes, bytes]
@@ -102,6 +107,8 @@ def read(data: bytes, max_pixels: int) -> Raster:
     idat = [body for kind, body in chunks if kind == b"IDAT"]
     first = next((i for i, (kind, _) in enumerate(chunks) if kind == b"IDAT"), len(chunks))
     extras = {kind: body for kind, body in chunks if kind in _TYPED}
+    if width * height * depth > 8 * _RATIO * sum(map(len, idat)):
+        raise Unusable("it is truncated (too little data for its size); copy or export it again")
     pixels = _decode(idat, (width, height), depth, colour_type, interlaced)
     written, note = colour_type, None
     if colour_type == _PALETTE:
@@ -204,6 +211,8 @@ def _chunks(data: bytes, max_pixels: int) -> list[Chunk]:
             check_size(width, height, max_pixels)
         elif kind == b"IHDR" or (critical and kind not in (b"PLTE", b"IDAT", b"IEND")):
             raise Unusable("it is damaged (an unknown critical chunk); copy or export it again")
+        if kind != b"IDAT" or length < _SMALL:
+            spend(entries=1)
         found.append((kind, body))
         if kind == b"IEND":
             return found

@@ -9,6 +9,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable
 
+from unlikeness.pictures.budget import spend
 from unlikeness.pictures.formats.previews import NOTE, exif_without, resources_without
 from unlikeness.pictures.formats.xmp import blanked
 
@@ -23,7 +24,7 @@ _CLEAN: dict[bytes, Callable[[bytes], bytes]] = {
     b"iptc": resources_without,
     b"xmp": bytes,
 }
-_MAX_TEXT = 64 << 20
+_MAX_TEXT = 16 << 20
 _LINE = 72
 """Digits of a line, as ImageMagick writes them."""
 
@@ -65,6 +66,7 @@ def _opened(kind: bytes, rest: bytes) -> tuple[bytes, bytes, bool]:
 
 def _profile(name: bytes, text: bytes) -> tuple[bytes, set[str]]:
     """A raw profile's text, cleaned. Raises ValueError where it is none."""
+    spend(copied=2 * len(text))
     title, _, digits = text.split(maxsplit=2)
     profile = bytes.fromhex(digits.decode("ascii"))
     shown = _CLEAN[name](profile)
@@ -72,6 +74,8 @@ def _profile(name: bytes, text: bytes) -> tuple[bytes, set[str]]:
     if name in (b"app1", b"xmp"):
         shown, found = blanked(shown)
         notes |= found
+    if not notes:
+        return text, notes
     lines = (shown.hex()[i : i + _LINE] for i in range(0, 2 * len(shown), _LINE))
     return b"\n%s\n%8d\n%s\n" % (title, len(shown), "\n".join(lines).encode()), notes
 
@@ -81,4 +85,5 @@ def _unpacked(data: bytes) -> bytes:
     text = unpacker.decompress(data, _MAX_TEXT)
     if not unpacker.eof:
         raise ValueError
+    spend(copied=len(text))
     return text

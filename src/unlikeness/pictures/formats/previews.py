@@ -8,6 +8,7 @@ place: the link to the thumbnail's directory and the thumbnail's bytes become ze
 
 from __future__ import annotations
 
+import re
 import struct
 
 from unlikeness.pictures.budget import spend
@@ -31,6 +32,7 @@ _THUMBNAILS = (0x0409, 0x040C)
 
 _NUMBER_BYTES = 40
 """What a number of a tuple takes in memory."""
+_PREFIXES = re.compile(rb"(?:Exif\0.)+", re.DOTALL)
 _TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
 
 
@@ -39,8 +41,10 @@ def check_exif(data: bytes) -> None:
 
     Raises Unusable where the file's budget ends.
     """
-    base = 6 if data[:5] == b"Exif\0" else 0
-    order = {b"II*\0": "<", b"MM\0*": ">"}.get(data[base : base + 4])
+    prefixes = _PREFIXES.match(data)
+    base = prefixes.end() if prefixes else 0
+    spend(copied=base // 6 * len(data))  # they are taken off one by one
+    order = {b"II": "<", b"MM": ">"}.get(data[base : base + 2])
     if order is None:
         return
     try:
@@ -56,11 +60,11 @@ def check_exif(data: bytes) -> None:
 
 def exif_without(data: bytes) -> bytes:
     """An EXIF block, with or without its "Exif" prefix, without thumbnail; `data` itself if it has none."""
+    check_exif(data)
     base = 6 if data[:5] == b"Exif\0" else 0
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(data[base : base + 4])
     if order is None:
         return data
-    check_exif(data)
     try:
         link = _end(data, base, base + 4, order)
         (to,) = struct.unpack_from(order + "I", data, link)

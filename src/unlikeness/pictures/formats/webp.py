@@ -15,6 +15,7 @@ from typing import BinaryIO
 from PIL import features
 from PIL.WebPImagePlugin import WebPImageFile
 
+from unlikeness.pictures.budget import spend
 from unlikeness.pictures.colour import ColourModel, Pixels
 from unlikeness.pictures.formats.base import (
     ANIMATED,
@@ -118,6 +119,7 @@ def _chunks(data: bytes) -> list[Chunk]:
         length = int.from_bytes(data[at + 4 : at + 8], "little")
         if at + 8 + length > end:
             raise Unusable("it is truncated or damaged; copy or export it again")
+        spend(entries=1)
         found.append((data[at : at + 4], data[at + 8 : at + 8 + length]))
         at += 8 + length + (length & 1)
     return found
