@@ -47,7 +47,7 @@ def load_tokenizer(folder: Path, kind: str = "CLIPTokenizer", *, part: str = "to
     inside, what = folder / part, f"the tokenizer of model {folder}"
     with tempfile.TemporaryDirectory(prefix="unlikeness-") as work:
         for name, content in _files(inside, folder).items():
-            (Path(work) / name).write_text(content, encoding="utf-8")
+            (Path(work) / name).write_bytes(content)
         with sentence(what):
             return getattr(transformers, kind).from_pretrained(
                 work, local_files_only=True, trust_remote_code=False
@@ -79,13 +79,13 @@ def check_tokenizer(tokenizer: Any, *, words: int, longest: int, what: str) -> N
         raise UnlikenessError(f"{what} does not fill prompts up to {length} tokens; fetch or save it again")
 
 
-def _files(inside: Path, folder: Path) -> dict[str, str]:
+def _files(inside: Path, folder: Path) -> dict[str, bytes]:
     """The tokenizer's files by name, each with its checked content."""
 
     def there(name: str) -> bool:
         return (inside / name).exists() or (inside / name).is_symlink()
 
-    found = {}
+    found: dict[str, Any] = {}
     for name, keys in (("tokenizer_config.json", _SETTINGS), ("special_tokens_map.json", _SPECIAL)):
         if there(name):
             content = read_object(inside / name, folder, most=_LARGEST)
@@ -97,14 +97,15 @@ def _files(inside: Path, folder: Path) -> dict[str, str]:
             _check_numbers(inside / name, found[name], _MOST_WORDS if name == "vocab.json" else _MOST_ADDED)
     if there("tokenizer.json"):
         found["tokenizer.json"] = _whole(inside / "tokenizer.json", folder)
-    texts = {name: json.dumps(content) for name, content in found.items()}
+    data = {name: json.dumps(content).encode() for name, content in found.items()}
     if there("merges.txt"):
         try:
-            texts["merges.txt"] = read(inside / "merges.txt", folder=folder, most=_LARGEST).decode("utf-8")
+            data["merges.txt"] = read(inside / "merges.txt", folder=folder, most=_LARGEST)
+            data["merges.txt"].decode("utf-8")
         except (UnreadableError, UnicodeDecodeError) as error:
             said = error if isinstance(error, UnreadableError) else "it is no UTF-8 text"
             raise _refused(inside / "merges.txt", f"cannot be read ({said})") from error
-    return texts
+    return data
 
 
 def _whole(path: Path, folder: Path) -> dict[str, Any]:
