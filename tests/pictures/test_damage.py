@@ -11,6 +11,7 @@ from typing import Any
 
 import imagecodecs
 import numpy as np
+import pillow_heif
 import pytest
 from PIL import Image
 from tests.pictures.makers import image, samples
@@ -151,3 +152,59 @@ def test_a_tiff_strip_that_is_short_or_fails_its_checksum_is_refused(tmp_path: P
     assert "damaged" in refusal(data[:start] + short + data[start + size :], tmp_path)
     stored = data[start : start + size - 1] + bytes([data[start + size - 1] ^ 1])
     assert "damaged" in refusal(data[:start] + stored + data[start + size :], tmp_path)
+
+
+def test_a_tiff_strip_of_zeros_is_found_by_its_checksum(tmp_path: Path) -> None:
+    photograph().save(tmp_path / "a.tif", compression="tiff_adobe_deflate")
+    data = (tmp_path / "a.tif").read_bytes()
+    rng = random.Random(0)
+    for _ in range(10):
+        at = rng.randrange(len(data) // 4, len(data) * 3 // 4)
+        assert "damaged" in refusal(data[:at] + bytes(2048) + data[at + 2048 :], tmp_path)
+
+
+def test_a_last_strip_that_is_filled_up_is_no_damage(tmp_path: Path) -> None:
+    array = samples(1)[..., 0]
+    packed = zlib.compress(array.tobytes() + bytes(400))
+    entries = [
+        (256, 34),
+        (257, 21),
+        (258, 8),
+        (259, 8),
+        (262, 1),
+        (273, 8),
+        (277, 1),
+        (278, 21),
+        (279, len(packed)),
+    ]
+    directory = struct.pack("<H", len(entries)) + b"".join(
+        struct.pack("<HHII", n, 4, 1, v) for n, v in entries
+    )
+    head = struct.pack("<2sHI", b"II", 42, 8 + len(packed))
+    (tmp_path / "a.tif").write_bytes(head + packed + directory + bytes(4))
+    assert np.array_equal(open_picture(tmp_path / "a.tif").pixels[..., 0], array)
+
+
+@pytest.mark.parametrize("kind", ["avif", "heic"])
+def test_a_heic_or_avif_with_zeros_in_its_data_is_refused(kind: str, tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    if kind == "avif":
+        photograph().save(buffer, "AVIF", quality=90)
+    else:
+        pillow_heif.from_pillow(photograph()).save(buffer, quality=90)
+    data = buffer.getvalue()
+    rng = random.Random(0)
+    for _ in range(5):
+        at = rng.randrange(len(data) // 4, len(data) * 3 // 4)
+        assert "damaged" in refusal(data[:at] + bytes(2048) + data[at + 2048 :], tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["avif", "heic"])
+def test_pictures_of_one_colour_and_patterns_are_no_damage(kind: str, tmp_path: Path) -> None:
+    squares = (np.indices((256, 256)).sum(0) // 8 % 2 * 255).astype(np.uint8)
+    for picture in (Image.new("RGB", (700, 500)), Image.fromarray(squares).convert("RGB")):
+        if kind == "avif":
+            picture.save(tmp_path / "a", "AVIF", quality=90)
+        else:
+            pillow_heif.from_pillow(picture).save(tmp_path / "a", quality=90)
+        assert open_picture(tmp_path / "a").size == picture.size

@@ -33,6 +33,7 @@ from unlikeness.pictures.formats.base import (
     to_pillow,
 )
 from unlikeness.pictures.formats.heif_container import Container, read_container
+from unlikeness.pictures.formats.heif_damage import check_coded
 from unlikeness.pictures.formats.heif_edit import with_item, with_properties
 from unlikeness.pictures.formats.heif_metadata import Metadata, crop_note, metadata_of, upright
 
@@ -90,6 +91,7 @@ def read(data: bytes, max_pixels: int) -> Raster:
     if image.mode not in _MODES:
         raise Unusable(f"its colours ({image.mode}) are not understood; export it as PNG")
     container = read_container(data)
+    check_coded(container)
     depth, subsampling = _coding(data)
     if image.mode == "L":
         subsampling = "4:0:0"

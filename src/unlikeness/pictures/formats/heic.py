@@ -21,6 +21,7 @@ import numpy as np
 from unlikeness.pictures.colour import ColourModel, Pixels
 from unlikeness.pictures.formats.base import Raster, Unusable, check_size, joined
 from unlikeness.pictures.formats.heif_container import read_container
+from unlikeness.pictures.formats.heif_damage import check_coded
 from unlikeness.pictures.formats.heif_edit import with_item, with_properties
 from unlikeness.pictures.formats.heif_metadata import Metadata, coded_size, cut_note, metadata_of
 from unlikeness.pictures.orientation import to_stored, valid
@@ -88,6 +89,7 @@ def read(data: bytes, max_pixels: int) -> Raster:
     model = ColourModel("grey" if channels < 3 else "rgb", alpha)
     info = dict(primary.info)
     container = read_container(data)
+    check_coded(container)
     described = metadata_of(container, alpha=model.alpha != "none")
     orientation = valid(pillow_heif.set_orientation({"exif": described.exif_block, "xmp": described.xmp}))
     kept = ("icc_profile", "icc_profile_type", "nclx_profile", "bit_depth")

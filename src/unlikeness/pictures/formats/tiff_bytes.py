@@ -32,6 +32,8 @@ NONE, LZW, DEFLATE, OLD_DEFLATE, PACKBITS, LZMA, ZSTD = 1, 5, 8, 32946, 32773, 3
 LOSSLESS = frozenset({NONE, LZW, DEFLATE, OLD_DEFLATE, PACKBITS, LZMA, ZSTD})
 _NAMES = {LZW: "tiff_lzw", PACKBITS: "packbits", LZMA: "lzma", ZSTD: "zstd"}
 
+_STEP = 1 << 16
+
 Bytes = NDArray[np.uint8]
 
 
@@ -43,8 +45,10 @@ def unpack(part: bytes | memoryview, rows: int, width: int, compression: int) ->
     elif compression in (DEFLATE, OLD_DEFLATE):
         unpacker = zlib.decompressobj()
         raw = unpacker.decompress(part, need)
-        if not unpacker.eof:  # on to the checksum, which is compared there
-            unpacker.decompress(unpacker.unconsumed_tail, 1)
+        left = need
+        while not unpacker.eof and unpacker.unconsumed_tail and left > 0:
+            # On to the checksum, which is compared there; some programs fill the last strip up.
+            left -= len(unpacker.decompress(unpacker.unconsumed_tail, _STEP)) or _STEP
     else:
         raw = _by_libtiff(part, rows, width, compression)
     if len(raw) < need:
