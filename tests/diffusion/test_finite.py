@@ -13,6 +13,7 @@ from unlikeness.diffusion import TextToImage, finite
 from unlikeness.diffusion.loss import mean_loss_over_levels
 from unlikeness.errors import NotFiniteError
 from unlikeness.measure.gradient import gradient_norm
+from unlikeness.tensors import save_tensors
 
 PARTS = {"vae": "the autoencoder of model", "unet": "the denoiser", "text_encoder": "the text encoder"}
 
@@ -35,6 +36,18 @@ def test_all_finite_sees_one_value_among_many(value: float) -> None:
         assert finite.all_finite([values, torch.zeros(0), torch.ones(2, dtype=torch.long)])
         values[2, 40] = value
         assert not finite.all_finite([torch.zeros(2), values])
+
+
+def test_a_judge_that_is_damaged_is_not_asked(tmp_path: Path) -> None:
+    from unlikeness.toybox.convnet import ConvNet, load_float, save_half
+
+    net = ConvNet()
+    spoil(net)
+    with pytest.raises(NotFiniteError, match="is not written"):
+        save_half(net, tmp_path / "judge.safetensors")
+    save_tensors(net.state_dict(), tmp_path / "judge.safetensors")
+    with pytest.raises(NotFiniteError, match=r"judge\.safetensors has weights that are not finite"):
+        load_float(ConvNet(), tmp_path / "judge.safetensors")
 
 
 @pytest.mark.parametrize("part", PARTS)

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from unlikeness.diffusion.finite import all_finite
+from unlikeness.errors import NotFiniteError
 from unlikeness.tensors import save_tensors
 
 WIDTHS = (32, 64, 128, 192)
@@ -43,16 +45,22 @@ class ConvNet(nn.Module):
 def save_half(module: nn.Module, path: Path) -> None:
     """Write a module's weights in half precision, safetensors, moved into place.
 
-    UnlikenessError if they cannot be written.
+    UnlikenessError if they cannot be written; NotFiniteError, with nothing written, if one is not finite.
     """
-    save_tensors({name: value.half().contiguous() for name, value in module.state_dict().items()}, path)
+    weights = {name: value.half().contiguous() for name, value in module.state_dict().items()}
+    if not all_finite(weights.values()):
+        raise NotFiniteError(f"{path} is not written: its weights are not finite; lower the learning rate")
+    save_tensors(weights, path)
 
 
 def load_float(module: nn.Module, path: Path) -> None:
     """Read what `save_half` wrote; the module is frozen and in evaluation mode afterwards."""
     from safetensors.torch import load_file
 
-    module.load_state_dict({name: value.float() for name, value in load_file(path).items()})
+    weights = {name: value.float() for name, value in load_file(path).items()}
+    if not all_finite(weights.values()):  # the most likely of classes that are no numbers would be the first
+        raise NotFiniteError(f"{path} has weights that are not finite (NaN or infinity); install it again")
+    module.load_state_dict(weights)
     module.eval().requires_grad_(False)
 
 
