@@ -38,7 +38,10 @@ PARTS: Mapping[str, tuple[str, tuple[str, ...]]] = {
 
 CARRIED: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "safety_checker": ("stable_diffusion", ("StableDiffusionSafetyChecker",)),
-    "feature_extractor": ("transformers", ("CLIPImageProcessor", "CLIPFeatureExtractor")),
+    "feature_extractor": (
+        "transformers",
+        ("CLIPImageProcessor", "CLIPImageProcessorFast", "CLIPImageProcessorPil", "CLIPFeatureExtractor"),
+    ),
     "image_encoder": ("transformers", ("CLIPVisionModelWithProjection",)),
 }
 """The parts that are never loaded, only copied when a model is saved."""

@@ -19,7 +19,7 @@ from unlikeness.foreign import UnreadableError, read
 
 __all__ = ["check_tokenizer", "load_tokenizer"]
 
-_LARGEST = 1 << 24
+_LARGEST = 1 << 23
 """Bytes of one file; those of CLIP have up to 3.6 million."""
 
 _MOST_WORDS = 1 << 18

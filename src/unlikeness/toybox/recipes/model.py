@@ -10,14 +10,15 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import AutoencoderKL, PNDMScheduler, UNet2DConditionModel
-from safetensors import SafetensorError
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from unlikeness.diffusion import NoiseSchedule, TextToImage
+from unlikeness.diffusion.building import build, fill, read_weights
+from unlikeness.diffusion.configs import read_config
 from unlikeness.diffusion.quiet import quiet
-from unlikeness.errors import UnlikenessError, UsageError, one_line
+from unlikeness.errors import UsageError
 from unlikeness.progress import Progress
 from unlikeness.toybox.recipes.draws import captioned
 from unlikeness.toybox.recipes.latents import digest_of, encode_renders
@@ -91,13 +92,11 @@ def load_autoencoder(folder: Path) -> AutoencoderKL:
         raise UsageError(
             f"{folder} holds no autoencoder; `unlikeness toybox train vae` makes it, or name one with --vae"
         )
-    try:
-        with quiet():
-            found = AutoencoderKL.from_pretrained(folder, use_safetensors=True, local_files_only=True)
-    except (OSError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
-        raise UnlikenessError(
-            f"the autoencoder {folder} cannot be read ({one_line(str(error))}); train or fetch it again"
-        ) from error
+    what = f"the autoencoder {folder}"
+    with quiet():
+        config = read_config(folder, "", "config.json", "AutoencoderKL")
+        found: AutoencoderKL = build("AutoencoderKL", config, what)
+        fill(found, read_weights(folder, "", half=False, pickles=False), what)
     if found.config.latent_channels != LATENT_CHANNELS:
         raise UsageError(
             f"the autoencoder {folder} has latents of {found.config.latent_channels} channels, and the "
