@@ -215,6 +215,8 @@ def test_data_behind_a_picture_is_said_and_padding_is_not(name: str, tmp_path: P
     note, target = saved(source)
     assert str(note).startswith(BEHIND.removesuffix(" left out"))
     assert b"a video" not in target.read_bytes()
+    source.write_bytes(data + b"ftyp" + bytes(5000))
+    assert str(open_picture(source).note).startswith(BEHIND.removesuffix(" left out"))
     source.write_bytes(data + bytes(5000))
     assert open_picture(source).note is None
 

@@ -38,9 +38,9 @@ from unlikeness.pictures.formats.jpeg_xmp import blanked_segments
 from unlikeness.pictures.formats.previews import (
     CREDENTIALS,
     NOTE,
-    PADDING,
     check_exif,
     exif_without,
+    is_behind,
     resources_without,
 )
 from unlikeness.pictures.formats.xmp import ANNOUNCED
@@ -315,7 +315,7 @@ def _behind(data: bytes, segments: list[tuple[int, int, int]]) -> str | None:
         spend(entries=_SEGMENT_ENTRIES)
         at, marker = found.end(), found.group(1)[0]
         if marker == 0xD9:
-            trailing = len(data[at:].strip(b"\0")) >= PADDING
+            trailing = is_behind(data[at:])
             break
         between = between or 0xE0 <= marker <= 0xEF or marker == _COM
         at += int.from_bytes(data[at : at + 2], "big")

@@ -42,7 +42,7 @@ from unlikeness.pictures.formats.base import (
 from unlikeness.pictures.formats.parts import Parts
 from unlikeness.pictures.formats.png_encoding import SIGNATURE, chunk, write_pixels
 from unlikeness.pictures.formats.png_profiles import text_without
-from unlikeness.pictures.formats.previews import BEHIND, CREDENTIALS, NOTE, PADDING, exif_without
+from unlikeness.pictures.formats.previews import BEHIND, CREDENTIALS, NOTE, exif_without, is_behind
 
 __all__ = ["read"]
 
@@ -184,7 +184,7 @@ def _dropped(kinds: set[bytes]) -> str | None:
 def _trailing(data: bytes, chunks: list[Chunk]) -> str | None:
     """The note of what stands behind the end chunk and is no padding."""
     end = len(SIGNATURE) + sum(12 + len(body) for _, body in chunks)
-    return BEHIND if len(data[end:].strip(b"\0")) >= PADDING else None
+    return BEHIND if is_behind(data[end:]) else None
 
 
 def _chunks(data: bytes, max_pixels: int) -> list[Chunk]:

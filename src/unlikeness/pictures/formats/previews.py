@@ -13,14 +13,14 @@ import struct
 
 from unlikeness.pictures.budget import spend
 
-__all__ = ["BEHIND", "CREDENTIALS", "NOTE", "PADDING", "check_exif", "exif_without", "resources_without"]
+__all__ = ["BEHIND", "CREDENTIALS", "NOTE", "check_exif", "exif_without", "is_behind", "resources_without"]
 
 NOTE = "embedded thumbnail left out, it shows the picture unprotected"
 CREDENTIALS = "content credentials left out, they sign the old pixels"
 """Of C2PA manifests, which also hold a thumbnail."""
 BEHIND = "data behind the picture left out"
-PADDING = 64
-"""Fewer bytes than this behind the picture are padding."""
+_PADDING = 64
+"""Fewer bytes than this behind the picture are padding, and so are zeros in any number."""
 
 _OFFSET, _LENGTH = 0x0201, 0x0202
 """Where a JPEG thumbnail begins, counted from the TIFF header, and its bytes."""
@@ -56,6 +56,11 @@ def check_exif(data: bytes) -> None:
             spend(entries=1, copied=max(min(size, len(data) - base - start), 0) if size > 4 else 0)
     except struct.error:  # it leads out of the block, where nothing is
         return
+
+
+def is_behind(tail: bytes) -> bool:
+    """Whether what stands behind a picture's end is more than padding."""
+    return len(tail) >= _PADDING and bool(tail.strip(b"\0"))
 
 
 def exif_without(data: bytes) -> bytes:

@@ -27,7 +27,7 @@ from unlikeness.pictures.formats.base import (
     to_array,
     to_pillow,
 )
-from unlikeness.pictures.formats.previews import BEHIND, CREDENTIALS, NOTE, PADDING, exif_without
+from unlikeness.pictures.formats.previews import BEHIND, CREDENTIALS, NOTE, exif_without, is_behind
 from unlikeness.pictures.formats.webp_quality import quality_of
 from unlikeness.pictures.formats.xmp import blanked
 
@@ -93,7 +93,7 @@ def read(data: bytes, max_pixels: int) -> Raster:
     cleaned = [_cleaned(kind, body) for kind, body in found_metadata]
     metadata = tuple(part for part, _ in cleaned)
     notes = sorted({taken_out for _, found_notes in cleaned for taken_out in found_notes})
-    behind = len(data[8 + int.from_bytes(data[4:8], "little") :].strip(b"\0")) >= PADDING
+    behind = is_behind(data[8 + int.from_bytes(data[4:8], "little") :])
     note = joined(*notes, CREDENTIALS if _C2PA in found else None, BEHIND if behind else None)
     model = ColourModel("rgb", "straight" if pixels.shape[2] == 4 else "none")
     return Raster(pixels, model, _WebP(quality, metadata), lossless, exif_orientation(image), note)
