@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import io
+import resource
 import struct
 import time
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 from tests.pictures.makers import image
 
+from unlikeness.diffusion import TextToImage
 from unlikeness.pictures.budget import Budget, grant_pixels, spend
 from unlikeness.pictures.formats.heif_container import read_container
 from unlikeness.pictures.reading import decode_file
 from unlikeness.pictures.unusable import Unusable
+from unlikeness.protect.folder import protect_folder
+from unlikeness.protect.noise import Noise, NoiseSettings
 
 SECONDS = 2.0
 """Of computing, for any file here: ten times what the slowest needs."""
@@ -163,6 +169,41 @@ def webp(exif: bytes) -> bytes:
     file = io.BytesIO()
     image("RGB").save(file, "WEBP", lossless=True, exif=exif)
     return file.getvalue()
+
+
+# Large files ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("jpeg", "too many for 34 × 21 pixels"), ("png", "too many for 34 × 21 pixels"),
+     ("webp", "no picture of that size"), ("none", "no picture of that size")],
+)  # fmt: skip
+def test_a_gigabyte_for_a_small_picture_is_not_read(name: str, said: str, tmp_path: Path) -> None:
+    """The files are sparse."""
+    path = tmp_path / "a"
+    path.write_bytes({"jpeg": jpeg, "png": png, "webp": lambda: webp(b"x"), "none": lambda: b"x"}[name]())
+    with path.open("r+b") as file:
+        file.truncate(3 << 30)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(Unusable, match=said):
+        decode_file(path, 210_000_000)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 << 10
+
+
+def test_a_terabyte_is_not_even_digested(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / "a.jpg").write_bytes(jpeg())
+    image("RGB").save(folder / "b.png")
+    with (folder / "a.jpg").open("r+b") as file:
+        file.truncate(1 << 40)
+    perturber = Noise(cast(TextToImage, SimpleNamespace(resolution=64)), NoiseSettings(budget=8))
+    began = time.monotonic()
+    outcome = protect_folder([folder], tmp_path / "out", perturber, method="noise")
+    assert time.monotonic() - began < 60
+    assert [entry.path for entry in outcome.protected] == ["b.png"]
+    assert "too many for max_pixels" in str(outcome.skipped[0].reason)
 
 
 # The budget -------------------------------------------------------------------------------------------------

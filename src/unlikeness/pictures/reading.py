@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
+from typing import BinaryIO
 
 from PIL import Image
 
@@ -22,11 +23,17 @@ from unlikeness.pictures.limits import TOO_LARGE
 from unlikeness.pictures.picture import Picture
 from unlikeness.pictures.unusable import Unusable
 
-__all__ = ["Decoded", "decode_file", "format_of", "open_picture"]
+__all__ = ["Decoded", "decode_file", "format_of", "most_bytes", "open_picture"]
 
 _BYTES_PER_PIXEL = 16
 """A file larger than this for each pixel of the bound (and `_SMALLEST_BOUND`) is not read into memory."""
 _SMALLEST_BOUND = 64 << 20
+_WHOLE = 256 << 20
+"""Bytes of a file from which on its header is looked at before all of it is read."""
+_BYTES_PER_LAYERED = 64
+"""A TIFF file may hold layers beside its picture."""
+_HEADED = ("JPEG", "PNG", "TIFF", "BMP")
+"""Formats that can be so large, by Pillow's names."""
 
 _FORMATS = SUPPORTED | {"TIFF", "BMP"}
 _HEIF_BRANDS = {
@@ -125,6 +132,25 @@ def _kind(data: bytes) -> str | None:
     return told if told and told not in SUPPORTED else format_of(data[:4096])
 
 
+def most_bytes(max_pixels: int) -> int:
+    """The size of a file, in bytes, above which it is refused without being read."""
+    return max(_SMALLEST_BOUND, max_pixels * _BYTES_PER_PIXEL)
+
+
+def _check_worth(file: BinaryIO, size: int) -> None:
+    """Refuse a very large file of a small picture before it is read: it would cost more memory than its
+    pixels. Raises Unusable.
+    """
+    try:
+        with Image.open(file, formats=_HEADED) as image:
+            (width, height), layered = image.size, image.format == "TIFF"
+    except DAMAGE as error:
+        raise Unusable(f"its {size:,} bytes are no picture of that size; export it again") from error
+    if size > width * height * (_BYTES_PER_LAYERED if layered else _BYTES_PER_PIXEL):
+        raise Unusable(f"its {size:,} bytes are too many for {width} × {height} pixels; export it again")
+    file.seek(0)
+
+
 def _reader(kind: str | None) -> Callable[[bytes, int], Raster]:
     """The `read` of a format's module, loaded at its first use. Raises Unusable where there is none."""
     if kind is None:
@@ -153,9 +179,11 @@ def _load(
             status = os.fstat(file.fileno())
             if status.st_size == 0:
                 raise Unusable("the file is empty; copy or export it again")
-            if status.st_size > max(_SMALLEST_BOUND, max_pixels * _BYTES_PER_PIXEL):
+            if status.st_size > most_bytes(max_pixels):
                 reason = f"its {status.st_size:,} bytes are too many for max_pixels {max_pixels:,}"
                 raise Unusable(f"{reason}; scale it down, or raise max_pixels where that can be set")
+            if status.st_size > _WHOLE:
+                _check_worth(file, status.st_size)
             cost = budget(status.st_size)
             return file.read(status.st_size), (status.st_size, status.st_mtime_ns), cost
     except OSError as error:

@@ -18,6 +18,7 @@ from unlikeness import __version__
 from unlikeness.errors import NotFiniteError, PictureError, UnlikenessError, one_line
 from unlikeness.files import unfinished
 from unlikeness.pictures import Edit, Picture, kinds, open_picture, save_picture
+from unlikeness.pictures.reading import most_bytes
 from unlikeness.protect import rng
 from unlikeness.protect.attributes import copy_attributes
 from unlikeness.protect.base import Perturber
@@ -102,11 +103,16 @@ class Job:
                 open_picture(target.source)
             work.status = target.source.stat()
             work.bytes_in = work.status.st_size
+            most = most_bytes(self.max_pixels)
+            if work.bytes_in > most:  # its digest would take too long; opening it says why it is refused
+                open_picture(target.source, max_pixels=self.max_pixels)
             if refused := _refused(target):
                 work.entry = self._skipped(work, refused)
                 return work
             work.input_digest = digest(target.source)
             file = self.masks.get(target.name)
+            if file is not None and file.stat().st_size > most:
+                open_mask(file, (1, 1), max_pixels=self.max_pixels)
             work.mask_digest = None if file is None else mask_digest(file)
             if self.manifest.is_done(target.name, work.input_digest, self._recipe(work)):
                 work.entry = self.manifest.unchanged(target.name)
