@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import pkgutil
 from importlib.metadata import EntryPoint
 
 import pytest
@@ -20,6 +21,11 @@ METHODS = ["rid", "advdm", "photoguard", "noise"]
 
 def test_every_method_is_in_the_table_that_the_tests_walk() -> None:
     assert protect.names() == METHODS
+
+
+def test_no_module_takes_the_name_of_what_the_package_offers() -> None:
+    for module in pkgutil.iter_modules(protect.__path__):
+        assert module.name not in protect.__all__
 
 
 @pytest.mark.parametrize("name", METHODS)

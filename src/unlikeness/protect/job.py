@@ -23,9 +23,9 @@ from unlikeness.protect import rng
 from unlikeness.protect.attributes import copy_attributes
 from unlikeness.protect.base import Perturber
 from unlikeness.protect.check import compare
+from unlikeness.protect.file_names import WINDOWS, reserved
 from unlikeness.protect.manifest import Entry, Manifest, digest
 from unlikeness.protect.masks import mask_digest, open_mask
-from unlikeness.protect.names import WINDOWS, reserved
 from unlikeness.protect.targets import Target
 from unlikeness.protect.tiles import PictureTiles, Scale, Tile
 from unlikeness.protect.unchanged import why_unchanged

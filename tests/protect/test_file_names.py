@@ -11,7 +11,7 @@ from tests.protect.test_tiles import write
 
 from unlikeness.errors import UsageError
 from unlikeness.protect import job
-from unlikeness.protect.names import key, reserved
+from unlikeness.protect.file_names import key, reserved
 from unlikeness.protect.noise import Noise
 from unlikeness.protect.targets import find_targets
 
