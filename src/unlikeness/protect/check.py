@@ -18,6 +18,8 @@ _BAND_PIXELS = 1 << 18
 _SSIM_PIXELS = 2_000_000
 _STRIP = 64
 _EVERY = 8
+_ON_ITS_SIDE = 5
+"""The EXIF orientations from this one on are turned by a quarter."""
 
 
 @dataclass(frozen=True)
@@ -42,12 +44,13 @@ def compare(original: Picture, saved: Picture) -> Visibility:
         raise ValueError(f"{original.size} and {saved.size} are different sizes")
     width, height = original.size
     largest, squares = 0.0, 0.0
-    step = max(1, _BAND_PIXELS // width)
-    for y0 in range(0, height, step):
-        y1 = min(y0 + step, height)
-        difference = saved.window(y0, y1, 0, width) - original.window(y0, y1, 0, width)
+    for number, band in enumerate(_bands(original)):
+        difference = saved.window(*band) - original.window(*band)
         largest = max(largest, float(np.abs(difference).max()))
         squares += float(np.square(difference, out=difference).sum(dtype=np.float64))
+        if number % _EVERY == 0:
+            original.let_go()
+            saved.let_go()
     mean = squares / (3 * width * height)
     original.let_go()
     saved.let_go()
@@ -65,20 +68,31 @@ def kept(original: Picture, edit: Edit, saved: Picture, *, enough: float) -> flo
     Compression moves values too, but not along the edit. One band of rows in eight is looked at, and all of
     them only where those leave doubt whether there is `enough`.
     """
-    width, height = original.size
-    step = max(1, _BAND_PIXELS // width)
-    tops = range(0, height, step)
-    for some in (tops[::_EVERY], tops):
+    bands = _bands(original)
+    for some in (bands[::_EVERY], bands):
         along, squares = 0.0, 0.0
-        for y0 in some:
-            y1 = min(y0 + step, height)
-            before = original.window(y0, y1, 0, width)
-            asked = (edit.window(y0, y1, 0, width) - before).ravel()
-            along += float(asked @ (saved.window(y0, y1, 0, width) - before).ravel())
+        for number, band in enumerate(some):
+            before = original.window(*band)
+            asked = (edit.window(*band) - before).ravel()
+            along += float(asked @ (saved.window(*band) - before).ravel())
             squares += float(asked @ asked)
+            if number % _EVERY == 0:
+                edit.let_go()
+                saved.let_go()
         if squares and along / squares > 10 * enough:
             break
     return along / squares if squares else 0.0
+
+
+def _bands(picture: Picture) -> list[tuple[int, int, int, int]]:
+    """Windows that together are the picture: rows of the file, which may be columns of the upright one."""
+    width, height = picture.size
+    along, across = (height, width) if picture.orientation >= _ON_ITS_SIDE else (width, height)
+    step = max(1, _BAND_PIXELS // along)
+    parts = [(start, min(start + step, across)) for start in range(0, across, step)]
+    if picture.orientation >= _ON_ITS_SIDE:
+        return [(0, height, *part) for part in parts]
+    return [(*part, 0, width) for part in parts]
 
 
 def _ssim(original: Picture, saved: Picture) -> float | None:
