@@ -27,7 +27,8 @@ def test_a_file_appears_whole_and_was_forced_to_the_disk_before(
         happened.append("moved")
         return move(self, target)
 
-    monkeypatch.setattr(os, "fsync", fsync)
+    for name in ("fsync", "fdatasync"):
+        monkeypatch.setattr(os, name, fsync, raising=False)
     monkeypatch.setattr(Path, "replace", replace)
     write_text(tmp_path / "deep" / "a.txt", "new")
     assert (tmp_path / "deep" / "a.txt").read_text() == "new"
@@ -84,7 +85,8 @@ def test_a_file_system_that_cannot_be_told_to_write_at_once_is_no_error_and_a_fu
     def fsync(_: int) -> None:
         raise OSError(answer, os.strerror(answer))
 
-    monkeypatch.setattr(os, "fsync", fsync)
+    for name in ("fsync", "fdatasync"):
+        monkeypatch.setattr(os, name, fsync, raising=False)
     write_text(tmp_path / "a", "whole")
     answer = errno.ENOSPC
     with pytest.raises(OSError, match="No space"):

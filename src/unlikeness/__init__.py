@@ -7,8 +7,8 @@ not loaded before it is needed.
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False
 __version__ = "0.1.0"
 
 # name -> module that defines it; None: the name is itself a subpackage or module.
@@ -33,7 +33,9 @@ _LAZY: dict[str, str | None] = {
     "verify": None,
 }
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # as `typing` has it, which is not imported: an interrupt may come this early
+    from typing import Any
+
     from unlikeness.diffusion.model import TextToImage as TextToImage
     from unlikeness.errors import PictureError, UnlikenessError, UsageError
 

@@ -140,7 +140,8 @@ def _sync_one(path: Path) -> None:
 
 def _fsync(descriptor: int) -> None:
     try:
-        os.fsync(descriptor)
+        # Without the file's times, where that can be chosen: a line at its end takes a tenth of the time.
+        getattr(os, "fdatasync", os.fsync)(descriptor)
     except OSError as error:
         if error.errno not in _NOT_KNOWN:
             raise

@@ -162,14 +162,19 @@ def _busy(owner: _Owner, place: Path, option: str) -> UnlikenessError:
 def _made(folder: Path, place: Path, option: str) -> Iterator[None]:
     """Make a folder, and remove it at the end if nothing was put into it."""
     new = [one for one in (folder, *folder.parents) if not one.exists()]
-    with _writing(place, option):
-        folder.mkdir(parents=True, exist_ok=True)
-    try:
-        yield
-    finally:
+
+    def remove() -> None:
         with contextlib.suppress(OSError):
             for one in new:
                 one.rmdir()
+
+    with undone_by(remove):
+        try:
+            with _writing(place, option):
+                folder.mkdir(parents=True, exist_ok=True)
+            yield
+        finally:
+            remove()
 
 
 @contextlib.contextmanager

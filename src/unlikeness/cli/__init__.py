@@ -8,9 +8,11 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from io import TextIOWrapper
 
 from unlikeness.cli import signals, streams
+from unlikeness.endings import undo_all
 from unlikeness.errors import UnlikenessError, one_line
 
 __all__ = ["main"]
@@ -56,7 +58,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     finally:
         if own:
             signals.uninstall()
-    return _fail(*signals.outcome()) if status == INTERRUPTED else status
+    if status != INTERRUPTED:
+        return status
+    status = _fail(*signals.outcome())
+    if own:  # at once: the interpreter's own end would wait for threads, and for torch
+        undo_all()
+        with suppress(OSError):
+            sys.stdout.flush()
+        os._exit(status)
+    return status
 
 
 def _status(arguments: list[str]) -> int:

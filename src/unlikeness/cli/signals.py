@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import os
 import signal
-from types import FrameType
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # as `typing` has it, which is not imported: an interrupt may come this early
     from socket import socket
+    from types import FrameType
 
 __all__ = ["WORDS", "install", "outcome", "uninstall"]
 
-GRACE = 0.7
+GRACE = 0.5
 """Seconds that the ordinary way has."""
 
 WORDS = {

@@ -6,7 +6,10 @@ import os
 import sys
 from contextlib import suppress
 from io import TextIOWrapper
-from typing import TextIO
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # as `typing` has it, which is not imported: an interrupt may come this early
+    from typing import TextIO
 
 __all__ = ["prepare"]
 
