@@ -59,8 +59,10 @@ class Meter:
             _lower(resource.RLIMIT_CPU, soft)
 
     def allow(self, size: int, pixels: int = 0) -> None:
-        """Let a file of `size` bytes and so many pixels be decoded."""
-        self._allowed = self._base + self.limits.spare + size + pixels * _BYTES_PER_PIXEL
+        """Let a file of `size` bytes, which may be in memory whole and in parts, and so many pixels be
+        decoded.
+        """
+        self._allowed = self._base + self.limits.spare + 2 * size + pixels * _BYTES_PER_PIXEL
         if sys.platform == "linux":
             _lower(resource.RLIMIT_DATA, self._allowed)
 

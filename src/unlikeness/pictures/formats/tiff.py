@@ -28,13 +28,14 @@ from unlikeness.pictures.formats.previews import CREDENTIALS, NOTE, resources_wi
 from unlikeness.pictures.formats.quiet import quiet
 from unlikeness.pictures.formats.tiff_bytes import DEFLATE, LOSSLESS, pack
 from unlikeness.pictures.formats.tiff_container import (
+    LAYERS,
     Directory,
     Tag,
     numbers_tag,
     read_directories,
     write_directory,
 )
-from unlikeness.pictures.formats.tiff_samples import is_predicted, read_samples
+from unlikeness.pictures.formats.tiff_samples import check_overlap, is_predicted, read_samples
 from unlikeness.pictures.formats.xmp import blanked
 from unlikeness.pictures.orientation import to_stored, valid
 
@@ -53,8 +54,8 @@ _SAMPLES = _INKS | {280, 281, 290, 291, 321, _SAMPLE_FORMAT, 340, 341, 532}
 _SPACES: dict[int, tuple[Literal["grey", "rgb", "cmyk"], int]] = {
     0: ("grey", 1), 1: ("grey", 1), 2: ("rgb", 3), 5: ("cmyk", 4)
 }  # fmt: skip
-_LAYERS, _RESOURCES = 37724, 34377
-"""Photoshop's: its layers, which are the whole picture once more, and its image resources."""
+_RESOURCES = 34377
+"""Photoshop's image resources. Its layers, which are the whole picture once more, are left out."""
 _XMP = 700
 _C2PA = 52545
 """Content credentials, as the C2PA specification embeds them."""
@@ -133,6 +134,7 @@ def read(data: bytes, max_pixels: int) -> Raster:
         raise Unusable(
             "it has several pages, and only single ones can be protected; export its pages as pictures"
         )
+    check_overlap(data, page)
     bits = set(page.numbers(258, [1]))
     kinds = set(page.numbers(339, [1]))
     if page.number(277, 1) not in range(1, _MAX_CHANNELS + 1):
@@ -173,7 +175,7 @@ def _kept(page: Directory, samples: frozenset[int], previews: bool) -> tuple[Dir
     tags = {number: tag for number, tag in page.tags.items() if number not in _LAYOUT - samples}
     if set(page.numbers(_SAMPLE_FORMAT)) <= {1}:  # which is what holds without it
         tags.pop(_SAMPLE_FORMAT, None)
-    layers, credentials = tags.pop(_LAYERS, None), tags.pop(_C2PA, None)
+    layers, credentials = tags.pop(LAYERS, None), tags.pop(_C2PA, None)
     notes = set[str]()
     if _RESOURCES in tags:
         shorter = resources_without(tags[_RESOURCES].value)

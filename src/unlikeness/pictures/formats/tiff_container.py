@@ -16,7 +16,7 @@ from typing import BinaryIO, Literal
 from unlikeness.pictures.budget import spend
 from unlikeness.pictures.formats.base import Unusable
 
-__all__ = ["Directory", "Order", "Tag", "numbers_tag", "read_directories", "write_directory"]
+__all__ = ["LAYERS", "Directory", "Order", "Tag", "numbers_tag", "read_directories", "write_directory"]
 
 Order = Literal["<", ">"]
 
@@ -41,6 +41,8 @@ _SIZES = {
 _NUMBERS = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 13: "I", 16: "Q", 17: "q", 18: "Q"}
 _POINTERS = frozenset({34665, 34853, 40965})
 _MAX_TAGS, _MAX_PAGES, _MAX_DEPTH = 4096, 64, 3
+LAYERS = 37724
+"""Photoshop's layers, often most of a file: that they are there is read, not what they are."""
 _NUMBER_BYTES = 40
 """What a number of a tuple takes in memory."""
 
@@ -132,8 +134,10 @@ class _Reader:
             size = _SIZES.get(kind, 0) * values
             if size > inline:
                 (start,) = struct.unpack(order + ("Q" if big else "I"), raw)
-                raw = data[start : start + size]
+                raw = b"" if number == LAYERS else data[start : start + size]
             spend(entries=1, copied=len(raw))
+            if number == LAYERS:
+                kind, values, size = 7, 0, 0
             if kind not in _SIZES or len(raw) < size:
                 continue  # a value out of the file: what needs it will say so
             sub = None

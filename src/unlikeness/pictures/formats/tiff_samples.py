@@ -12,7 +12,7 @@ from unlikeness.pictures.formats.tiff_bytes import LOSSLESS, NONE, PACKBITS, Byt
 from unlikeness.pictures.formats.tiff_container import Directory, Order
 from unlikeness.pictures.paged import empty, let_go
 
-__all__ = ["is_predicted", "read_samples"]
+__all__ = ["check_overlap", "is_predicted", "read_samples"]
 
 _SHARED = 16 << 20
 """Bytes that may be used again beyond once: some programs store equal tiles once."""
@@ -43,9 +43,6 @@ def read_samples(data: bytes, page: Directory, channels: int, bits: int) -> Pixe
         sizes = (len(data) - starts[0],)
     if len(starts) < across * down * planes or len(sizes) < len(starts):
         raise Unusable("it is damaged (pixels are missing); copy or export it again")
-    held = sum(max(min(size, len(data) - at), 0) for at, size in zip(starts, sizes, strict=False))
-    if held > 2 * len(data) + _SHARED:
-        raise Unusable("it is damaged (its strips or tiles overlap); copy or export it again")
     dtype = np.dtype(f"u{bits // 8}")
     depth = 1 if planar else channels
     pixels: Pixels = empty((height, width, channels), dtype)
@@ -69,6 +66,14 @@ def read_samples(data: bytes, page: Directory, channels: int, bits: int) -> Pixe
                     let_go(pixels)
                 index += 1
     return pixels
+
+
+def check_overlap(data: bytes, page: Directory) -> None:
+    """Refuse strips or tiles that use the same bytes of the file again and again, before any is decoded."""
+    for starts, sizes in ((273, 279), (324, 325)):
+        extents = zip(page.numbers(starts), page.numbers(sizes), strict=False)
+        if sum(max(min(size, len(data) - at), 0) for at, size in extents) > 2 * len(data) + _SHARED:
+            raise Unusable("it is damaged (its strips or tiles overlap); copy or export it again")
 
 
 def is_predicted(page: Directory) -> bool:
