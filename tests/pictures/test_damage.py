@@ -134,6 +134,8 @@ def test_a_png_with_a_wrong_checksum_or_short_data_is_refused(tmp_path: Path) ->
     spoilt = bytearray(data)
     spoilt[at + 40] ^= 1
     assert "checksum" in refusal(bytes(spoilt), tmp_path)
+    text = struct.pack(">I", 9) + b"tEXtTitle\0cat" + struct.pack(">I", zlib.crc32(b"tEXtTitle\0car"))
+    assert "checksum" in refusal(data[: at - 4] + text + data[at - 4 :], tmp_path)
     (length,) = struct.unpack(">I", data[at - 4 : at])
     short = zlib.compress(zlib.decompress(data[at + 4 : at + 4 + length])[:-40])
     body = struct.pack(">I", len(short)) + b"IDAT" + short + struct.pack(">I", zlib.crc32(b"IDAT" + short))

@@ -188,7 +188,10 @@ def _trailing(data: bytes, chunks: list[Chunk]) -> str | None:
 
 
 def _chunks(data: bytes, max_pixels: int) -> list[Chunk]:
-    """All chunks up to IEND; the size is checked as soon as the header is read."""
+    """All chunks up to IEND; the size is checked as soon as the header is read.
+
+    A wrong checksum is refused in every chunk, as by Pillow: a right one would hide the damage in the copy.
+    """
     found: list[Chunk] = []
     whole = memoryview(data)
     at = len(SIGNATURE)
@@ -202,7 +205,7 @@ def _chunks(data: bytes, max_pixels: int) -> list[Chunk]:
         if len(body) < length or len(check) < 4:
             raise Unusable("it is truncated; copy or export it again")
         critical = not kind[0] & 0x20
-        if critical and zlib.crc32(body, zlib.crc32(kind)) != int.from_bytes(check, "big"):
+        if zlib.crc32(body, zlib.crc32(kind)) != int.from_bytes(check, "big"):
             raise Unusable("it is damaged (a checksum is wrong); copy or export it again")
         if not found:
             if kind != b"IHDR" or length != 13:
