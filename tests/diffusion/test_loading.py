@@ -128,7 +128,7 @@ def test_safetensors_come_before_pickles_and_plain_before_half() -> None:
         "model-00002-of-00002.safetensors",
     ]
     assert choose_weights(shards) == Weights("safetensors", None, True)
-    assert needed_files([*shards, "pytorch_model.bin"]) == sorted(shards)
+    assert needed_files([*shards, "pytorch_model.bin", "modeling_mine.py"]) == sorted(shards)
 
 
 def test_a_tiny_autoencoder_has_a_posterior_without_spread(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ terabytes is refused at once, and no loader of a library sees the folder.
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,12 +37,17 @@ _NEW = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"
 
 @contextmanager
 def sentence(what: str) -> Iterator[None]:
-    """Whatever a library raises inside about a stranger's values, as one sentence about `what`."""
+    """Whatever a library raises inside about a stranger's values, as one sentence about `what`.
+
+    Too little memory is no fault of the file's, and is told as everywhere.
+    """
     try:
         yield
-    except UnlikenessError:
+    except (UnlikenessError, MemoryError, torch.cuda.OutOfMemoryError):
         raise
     except Exception as error:
+        if "can't allocate memory" in str(error):
+            raise
         raise UnlikenessError(f"{what} cannot be used ({reason(error)}); fetch or save it again") from error
 
 
@@ -50,7 +56,8 @@ def build(kind: str, config: Mapping[str, Any], what: str) -> nn.Module:
     without memory. what: it, for a message. UnlikenessError for values that do not fit together."""
     import diffusers
 
-    with sentence(what), torch.device("meta"):
+    with sentence(what), warnings.catch_warnings(), torch.device("meta"):
+        warnings.simplefilter("ignore")  # of torch about odd sizes; what does not fit is told by `fill`
         if kind == "CLIPTextModel":
             import transformers
 

@@ -21,6 +21,7 @@ _SHARD = re.compile(
     r"-\d+-of-\d+(?:\.(?P<variant>[A-Za-z]\w*))?\.(?P<format>safetensors|bin)$"
 )
 _ANY_WEIGHTS = re.compile(r"\.(safetensors|bin|ckpt|pt|pth|msgpack|h5|onnx|onnx_data|pb|tflite)$")
+_CODE = (".py", ".pyc", ".so", ".ipynb")
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def choose_weights(names: Iterable[str], *, half: bool = False) -> Weights | Non
 
 
 def needed_files(names: Iterable[str], *, half: bool = False) -> list[str]:
-    """The files of one component's folder that are worth fetching: no weights but the chosen set."""
+    """The files of one component's folder that are worth fetching: no code, and no weights but the chosen."""
     names = sorted(names)
     chosen = choose_weights(names, half=half)
 
@@ -69,6 +70,6 @@ def needed_files(names: Iterable[str], *, half: bool = False) -> list[str]:
         if match and chosen:
             variant = match["variant"] or match["before"]
             return chosen.sharded and (match["format"], variant) == (chosen.format, chosen.variant)
-        return not _ANY_WEIGHTS.search(name) and not name.endswith(".index.json")
+        return not _ANY_WEIGHTS.search(name) and not name.endswith((".index.json", *_CODE))
 
     return [name for name in names if wanted(name)]
