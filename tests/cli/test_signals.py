@@ -221,3 +221,35 @@ def test_two_runs_on_one_output_and_a_kill(tmp_path: Path) -> None:
     again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert again.returncode == 0, again.stderr
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.png", "manifest.jsonl"]
+
+
+BAR = """from unlikeness.progress import on_stderr
+with on_stderr() as progress:
+    progress.start(10, "working"); long_call()"""
+
+
+def test_a_bar_that_is_ended_at_once_gives_the_cursor_back() -> None:
+    import pty
+
+    code = FRAME.replace("{body}", "\n".join(f"    {line}" for line in BAR.splitlines()))
+    pid, terminal = pty.fork()
+    if pid == 0:
+        heard()
+        os.execv(sys.executable, [sys.executable, "-c", code])
+    shown, sent = b"", False
+    while True:
+        try:
+            part = os.read(terminal, 4096)
+        except OSError:  # what Linux says at the end
+            break
+        if not part:
+            break
+        shown += part
+        if b"working" in shown and not sent:
+            sent = True
+            os.write(terminal, b"\x03")
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 130
+    hidden, given_back = shown.rfind(b"\x1b[?25l"), shown.rfind(b"\x1b[?25h")
+    assert 0 <= hidden < given_back
+    assert shown.endswith(b"unlikeness: interrupted\r\n")
