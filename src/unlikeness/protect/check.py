@@ -102,11 +102,18 @@ def _ssim(original: Picture, saved: Picture) -> float | None:
     rows = _STRIP + SSIM_WINDOW - 1
     strips = max(_SSIM_PIXELS // (width * _STRIP), 1)
     if strips * _STRIP >= height:
-        return float(ssim(_tensor(original, 0, height), _tensor(saved, 0, height)))
+        return _ssim_of(original, saved, 0, height)
     rows = min(rows, height)
     tops = np.unique(np.linspace(0, height - rows, strips).astype(int))
-    parts = [float(ssim(_tensor(original, y, y + rows), _tensor(saved, y, y + rows))) for y in tops]
+    parts = [_ssim_of(original, saved, y, y + rows) for y in tops]
     return sum(parts) / len(parts)
+
+
+def _ssim_of(original: Picture, saved: Picture, y0: int, y1: int) -> float:
+    strips = _tensor(original, y0, y1), _tensor(saved, y0, y1)
+    original.let_go()
+    saved.let_go()
+    return float(ssim(*strips))
 
 
 def _tensor(picture: Picture, y0: int, y1: int) -> torch.Tensor:
