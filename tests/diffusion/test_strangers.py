@@ -380,6 +380,14 @@ def test_tokens_beyond_the_embedding_are_refused(folder: Path) -> None:
     refused(folder, "the tokenizer of model", "below 200")
 
 
+def test_a_tokenizer_without_a_vocabulary_is_refused_whatever_else_is_there(folder: Path) -> None:
+    for name in ("tokenizer.json", "merges.txt"):
+        (folder / "tokenizer" / name).unlink()
+    for name in ("tokenizer.model", "spiece.model", "vocab.tiktoken", "tekken.json"):
+        (folder / "tokenizer" / name).write_bytes(b"{}")
+    refused(folder, "tokenizer has no vocabulary of a CLIP")
+
+
 def test_weights_of_another_shape_or_kind_are_named(folder: Path) -> None:
     file = folder / "unet" / "diffusion_pytorch_model.safetensors"
     tensors = load_file(file)

@@ -105,6 +105,8 @@ def _files(inside: Path, folder: Path) -> dict[str, bytes]:
         except (UnreadableError, UnicodeDecodeError) as error:
             said = error if isinstance(error, UnreadableError) else "it is no UTF-8 text"
             raise _refused(inside / "merges.txt", f"cannot be read ({said})") from error
+    if "tokenizer.json" not in data and not {"vocab.json", "merges.txt"} <= data.keys():
+        raise _refused(inside, "has no vocabulary of a CLIP (tokenizer.json, or vocab.json and merges.txt)")
     return data
 
 

@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
 from unlikeness.diffusion.fingerprint import fingerprint
-from unlikeness.errors import UnlikenessError, one_line
+from unlikeness.errors import UnlikenessError
+from unlikeness.foreign import UnreadableError
 from unlikeness.progress import Progress, Silent
 from unlikeness.protect.advdm import AdvDM, AdvDMSettings
 from unlikeness.protect.rng import derive
+from unlikeness.stored import read_safetensors
 from unlikeness.tensors import save_tensors
 from unlikeness.training import step_generator
 
@@ -60,8 +61,6 @@ def pairs_of(
     draw: (count, side, generator) -> images. source: says which pictures `draw` chooses from.
     UnlikenessError if `folder` cannot be written.
     """
-    from safetensors.torch import load_file
-
     steps, budget = recipe.pair_steps, recipe.pair_budget
     settings = AdvDMSettings(
         budget=budget, steps=steps, step_size=max(budget / 10, 0.5), prompt=recipe.prompt
@@ -81,13 +80,20 @@ def pairs_of(
             seeds = [derive(recipe.seed, "pair", number, i) for i in range(_AT_ONCE)]
             delta = AdvDM(model, settings).perturb(images, seeds) - images
             save_tensors({"images": images, "delta": delta.contiguous()}, file)
-        try:
-            parts.append(load_file(file))
-        except SafetensorError as error:
-            raise UnlikenessError(
-                f"{file} is damaged ({one_line(str(error))}); delete it to make it anew"
-            ) from error
+        parts.append(_read(file, side))
         progress.advance(min(_AT_ONCE, recipe.pairs - start))
     progress.close()
     images, delta = (torch.cat([p[name] for p in parts])[: recipe.pairs] for name in ("images", "delta"))
     return Pairs(images, delta)
+
+
+def _read(file: Path, side: int) -> dict[str, Tensor]:
+    """The pairs of a batch. UnlikenessError if the file does not hold them."""
+    try:
+        found = read_safetensors(file)
+    except UnreadableError as error:
+        raise UnlikenessError(f"{file} is damaged ({error}); delete it to make it anew") from error
+    shape = (_AT_ONCE, 3, side, side)
+    if any(name not in found or tuple(found[name].shape) != shape for name in ("images", "delta")):
+        raise UnlikenessError(f"{file} is damaged (it has no such pictures); delete it to make it anew")
+    return found
