@@ -16,7 +16,7 @@ __all__ = ["OVER", "TOO_LARGE", "Limits", "Meter"]
 
 OVER = 3
 """Exit status of a process that ended itself because it used more than it may."""
-TOO_LARGE = "it does not fit in memory; close programs or scale it down"
+TOO_LARGE = "it does not fit in memory that a picture of its size may take; export it again, or close programs"
 """Said of a file whose decoding ran out of memory."""
 
 _BYTES_PER_PIXEL = 32
