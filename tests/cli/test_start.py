@@ -67,6 +67,12 @@ WRONG = [
     "train-protector -o x.safetensors --images nosuch",
     "train-protector -o x.safetensors --model nosuch",
 ]
+LONG = "n" * 250
+WRONG += [
+    f"immunize --images {{photos}} --class-noun dog --output {LONG}",  # whose checkpoint has a longer name
+    f"personalize --images {{photos}} --class-noun dog --output {LONG}{LONG}",
+    f"generate --prompt dog --output {LONG}{LONG}",
+]
 WRONG_ON_THE_TOYBOX = [
     "demo --photos nosuch",
     "demo --class-noun unicorn",

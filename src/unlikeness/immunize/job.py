@@ -20,7 +20,7 @@ from unlikeness.immunize.settings import OF_ATTACKS, OF_LOW_RANK
 from unlikeness.immunize.subject_list import Listed, listed, load
 from unlikeness.immunize.words import several
 from unlikeness.inputs import check_file, check_pictures
-from unlikeness.outputs import check_output
+from unlikeness.outputs import check_output, check_place
 from unlikeness.scales import which
 from unlikeness.settings import build
 
@@ -74,14 +74,12 @@ class Job:
         """
         tell = report or _silent
         named, prompts = self._check()  # torch has not been imported before this
-        output = self.output.resolve()
-        own = output.with_name(f"{output.name}.checkpoint.safetensors")
-        with locks.beside(output), locks.beside(self.checkpoint or own, "--checkpoint"):
-            self._run(named, prompts, own, tell, progress)
+        with locks.beside(self.output), locks.beside(self._checkpoint, "--checkpoint"):
+            self._run(named, prompts, tell, progress)
         return self.output
 
     def _run(
-        self, named: Sequence[Listed], prompts: list[str], own: Path, tell: Tell, progress: Progress | None
+        self, named: Sequence[Listed], prompts: list[str], tell: Tell, progress: Progress | None
     ) -> None:
         from unlikeness.immunize.run import immunize
         from unlikeness.immunize.saving import save
@@ -108,7 +106,7 @@ class Job:
             ready.defence,
             original=ready.original,
             prompts=ready.prompts,
-            checkpoint=self.checkpoint or own,
+            checkpoint=self._checkpoint,
             progress=progress,
             after=lambda steps, _: done.append(steps),
         )
@@ -119,7 +117,7 @@ class Job:
                 f"rounding to the files' precision undoes {lost:.0%} of the change; --dtype float32 keeps it"
             )
         if self.checkpoint is None:
-            own.unlink(missing_ok=True)
+            self._checkpoint.unlink(missing_ok=True)
 
     def estimate(self, *, report: Tell | None = None) -> Estimate:
         """What `run` would cost; nothing is written. Refuses what `run` refuses."""
@@ -136,6 +134,11 @@ class Job:
     @property
     def _called(self) -> str:
         return str(self.add_to) if self.add_to is not None else (self.model or "toybox")
+
+    @property
+    def _checkpoint(self) -> Path:
+        output = self.output.resolve()
+        return self.checkpoint or output.with_name(f"{output.name}.checkpoint.safetensors")
 
     @property
     def _dtype(self) -> str | None:
@@ -162,6 +165,7 @@ class Job:
         check_device(self.device)
         check_dtype(self.dtype)
         check_output(self.output, self.checkpoint)
+        check_place(self._checkpoint, "--output" if self.checkpoint is None else "--checkpoint")
         if self.add_to is not None:
             if self.model is not None:
                 raise UsageError("--model and --add-to both name the model; give one of them")
