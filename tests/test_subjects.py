@@ -64,6 +64,17 @@ def test_one_bad_file_is_reported_and_left_out(tmp_path: Path) -> None:
         load_folder(tmp_path / "nowhere", size=32)
 
 
+def test_pictures_of_kinds_that_cannot_be_read_are_told(tmp_path: Path) -> None:
+    Image.new("RGB", (40, 40)).save(tmp_path / "a.png")
+    for name in ("a.dng", "b.psd", "c.mp4", "notes.txt"):
+        (tmp_path / name).write_bytes(b"of no concern")
+    told: list[str] = []
+    assert len(load_folder(tmp_path, size=32, report=told.append)) == 1
+    assert told == [
+        f"{tmp_path}: 2 files cannot be read: 1 RAW (DNG), 1 PSD; export them as JPEG, PNG or TIFF first"
+    ]
+
+
 def test_the_grid_beside_generated_pictures_is_none_of_them(tmp_path: Path) -> None:
     images = torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     save_generated(images, tmp_path / "drawn", prompts=["a dog"] * 3, seeds=[0, 1, 2], settings={})

@@ -70,6 +70,14 @@ def test_folders_match_by_relative_name_and_name_the_rest(folders: tuple[Path, P
     assert found.psnr.n == 2
 
 
+def test_pictures_of_kinds_that_cannot_be_protected_are_named_too(folders: tuple[Path, Path]) -> None:
+    for name in ("IMG.CR2", "trip/layers.psd", "clip.mov", "notes.txt"):
+        (folders[0] / name).write_bytes(b"of no concern")
+    result = compare(*folders)
+    assert result.only_original == ("IMG.CR2", "left.png", "trip/layers.psd")
+    assert result.only_protected == ("trip/right.png",)
+
+
 def test_a_folder_protected_into_itself_is_not_compared_with_its_output(tmp_path: Path) -> None:
     write(tmp_path / "a.png", 1)
     write(tmp_path / "protected" / "a.png", 1, change=8)

@@ -167,6 +167,14 @@ def test_photographs_become_squares_and_damaged_files_are_left_out(tmp_path: Pat
     assert (len(fewer), fewer.name == bank.name) == (2, False)
 
 
+def test_photographs_of_kinds_that_cannot_be_read_are_told(tmp_path: Path) -> None:
+    folder = photographs(tmp_path / "in")
+    (folder / "a.nef").write_bytes(b"of no concern")
+    said: list[str] = []
+    assert len(photo_bank([folder], 16, folder=tmp_path / "work", report=said.append)) == 3
+    assert said == ["--images: 1 file cannot be read: 1 RAW (NEF); export it as JPEG, PNG or TIFF first"]
+
+
 def test_a_name_in_another_encoding_is_read_too(tmp_path: Path) -> None:
     folder = photographs(tmp_path / "in")
     (folder / "0.png").rename(folder / os.fsdecode(b"caf\xe9.png"))
