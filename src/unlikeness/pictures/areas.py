@@ -64,15 +64,23 @@ def _descriptor(size: int) -> int:
     if size >= PAGED and (made := descriptor(size)) is not None:
         return made
     if sys.platform == "linux" and hasattr(os, "memfd_create"):
+        with contextlib.suppress(OSError):  # where a sandbox forbids it
+            return _sealed(size)
+    with tempfile.TemporaryFile() as file:
+        file.truncate(size)
+        return os.dup(file.fileno())
+
+
+if sys.platform == "linux":
+
+    def _sealed(size: int) -> int:
+        """A descriptor of memory whose size is fixed for good, so that nobody can cut it off."""
         import fcntl
 
         memory = os.memfd_create("unlikeness", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         os.ftruncate(memory, size)
         fcntl.fcntl(memory, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
         return memory
-    with tempfile.TemporaryFile() as file:
-        file.truncate(size)
-        return os.dup(file.fileno())
 
 
 @contextlib.contextmanager

@@ -225,6 +225,8 @@ def _cannot_start(reason: str) -> UnlikenessError:
 def _forget() -> None:
     """In a fork of this process: its parent's processes are not its own."""
     global _pool
+    for child in _pool.idle:
+        child.link.close()
     _pool = _Pool()
 
 

@@ -6,6 +6,7 @@ system. Elsewhere a thread looks ten times a second.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
@@ -16,7 +17,7 @@ __all__ = ["OVER", "TOO_LARGE", "Limits", "Meter"]
 
 OVER = 3
 """Exit status of a process that ended itself because it used more than it may."""
-TOO_LARGE = "it does not fit in memory that a picture of its size may take; export it again, or close programs"
+TOO_LARGE = "it does not fit in memory that a picture of its size may take; export it again or close programs"
 """Said of a file whose decoding ran out of memory."""
 
 _BYTES_PER_PIXEL = 32
@@ -86,8 +87,10 @@ if sys.platform != "win32":
 def _in_use() -> int:
     """Bytes of private memory (Linux), or the most there ever were of any (macOS); 0 where nobody tells."""
     if sys.platform == "linux":
-        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[5])
-        return pages * os.sysconf("SC_PAGE_SIZE")
+        with contextlib.suppress(OSError):  # where /proc is not mounted
+            pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[5])
+            return pages * os.sysconf("SC_PAGE_SIZE")
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
     if sys.platform == "darwin":
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return 0

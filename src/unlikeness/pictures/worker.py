@@ -49,9 +49,10 @@ def main() -> None:
             answer, last = _answer(json.loads(text)["dict"], meter)
             busy.clear()
             link.send(answer)
-            del answer  # and the pixels with it
+            if sys.platform != "win32":  # where shared memory goes with the last process that has it open
+                del answer
             if last:
-                break
+                link.receive()  # the other process has what it needs, and ends this one
 
 
 def _answer(asked: list[list[Any]], meter: Meter) -> tuple[Packed, bool]:
