@@ -34,9 +34,12 @@ _told: list[bool] = []
 
 def install() -> None:
     """From now on these signals end the process; one that is ignored already (nohup) stays so."""
-    for number in WORDS:
-        if signal.getsignal(number) not in (signal.SIG_IGN, None):
-            signal.signal(number, _interrupt)
+    try:
+        for number in WORDS:
+            if signal.getsignal(number) not in (signal.SIG_IGN, None):
+                signal.signal(number, _interrupt)
+    except ValueError:  # called in another thread than the main one: signals are somebody else's
+        return
 
     import threading
     from socket import socketpair
@@ -49,10 +52,11 @@ def install() -> None:
 
 def uninstall() -> None:
     """The work is done: from now on these signals end the process without a word."""
-    for number in WORDS:
-        if signal.getsignal(number) is _interrupt:
-            signal.signal(number, signal.SIG_DFL)
-    signal.set_wakeup_fd(-1)
+    ours = [number for number in WORDS if signal.getsignal(number) is _interrupt]
+    for number in ours:
+        signal.signal(number, signal.SIG_DFL)
+    if ours:
+        signal.set_wakeup_fd(-1)
 
 
 def outcome() -> tuple[str, int]:

@@ -32,6 +32,7 @@ def prepare() -> None:
                     os.close(opened)
     sys.stdout = _of(sys.stdout, all_errors=False)
     sys.stderr = _of(sys.stderr, all_errors=True)
+    vars(sys).update(__stdout__=sys.stdout, __stderr__=sys.stderr)  # the former ones cannot be written to now
 
 
 def _of(stream: TextIO | None, *, all_errors: bool) -> TextIO:
@@ -39,8 +40,12 @@ def _of(stream: TextIO | None, *, all_errors: bool) -> TextIO:
         return open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123 - as long as the process
     if type(stream) is not TextIOWrapper:  # a test's, or a notebook's
         return stream
-    name, errors, by_line = stream.encoding, stream.errors, stream.line_buffering
-    made = _Patient(stream.detach(), encoding=name, errors=errors, line_buffering=by_line)
+    name, errors, by_line, at_once = (
+        stream.encoding, stream.errors, stream.line_buffering, stream.write_through,
+    )  # fmt: skip
+    made = _Patient(
+        stream.detach(), encoding=name, errors=errors, line_buffering=by_line, write_through=at_once
+    )
     made.all_errors = all_errors
     return made
 
