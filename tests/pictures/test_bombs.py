@@ -294,6 +294,10 @@ def split(count: int) -> bytes:
     return plain[:33] + png(*[(b"IDAT", b"")] * count)[33:-(len(plain) - 33)] + plain[33:]
 
 
+XMP_HEAD = b"XML:com.adobe.xmp\0\0\0\0\0" + (
+    b'<x:xmpmeta xmlns:x="adobe:ns:meta/" xmlns:GCamera="http://ns.google.com/photos/1.0/camera/">'
+)
+
 PNGS: dict[str, tuple[Callable[[], bytes], str]] = {
     "profile-8bim": (lambda: png((b"zTXt", profile(b"8bim", RESOURCES))), TOO_MUCH),
     "profiles": (lambda: png(*[(b"zTXt", profile(b"exif", b"Exif\0\0" + bytes(4_000_000)))] * 40), TOO_MUCH),
@@ -301,6 +305,8 @@ PNGS: dict[str, tuple[Callable[[], bytes], str]] = {
     "text": (lambda: png((b"zTXt", b"Comment\0\0" + zeros(1 << 25))), ""),
     "raw-profile-text": (lambda: png((b"zTXt", b"Raw profile type exif\0\0" + zeros(1 << 25))), ""),
     "xmp": (lambda: png(*[(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + zeros(8 << 20))] * 30), TOO_MUCH),
+    "xmp-deep": (lambda: png((b"iTXt", XMP_HEAD + b"<a>" * 1_000_000)), "nested deeper"),
+    "xmp-many": (lambda: png((b"iTXt", XMP_HEAD + b'<a GCamera:MotionPhoto="1"/>' * 150_000)), TOO_MUCH),
     "icc": (lambda: png((b"iCCP", b"icc\0\0" + zeros(1 << 25))), ""),
     "chunks": (lambda: png(*[(b"tEXt", b"a\0b")] * 101_000), TOO_MUCH),
     "exif-prefixes": (lambda: png((b"eXIf", b"Exif\0\0" * 200_000)), TOO_MUCH),

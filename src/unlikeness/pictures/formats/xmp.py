@@ -20,6 +20,7 @@ from xml.parsers import expat
 
 from unlikeness.pictures.budget import spend
 from unlikeness.pictures.formats.previews import NOTE
+from unlikeness.pictures.unusable import Unusable
 
 __all__ = ["ANNOUNCED", "blanked"]
 
@@ -49,6 +50,7 @@ _PICTURES: dict[str, tuple[str, ...]] = {
 }
 """Likewise those that hold a picture."""
 
+_DEEPEST = 1000
 _TAG = re.compile(rb"""<[^\s/>"']+(?:[^"'>]|"[^"]*"|'[^']*')*>""")
 _ATTRIBUTE = re.compile(rb"""\s([^\s=/>"']+)\s*=\s*("[^"]*"|'[^']*')""")
 _QUICK = re.compile(b"|".join(re.escape(name.encode()) for name in {**_ANNOUNCING, **_PICTURES}))
@@ -90,6 +92,8 @@ class _Finder:
     def _open(self, name: str, attributes: dict[str, str]) -> None:
         spend()  # time alone: real XMP has had hundreds of thousands of elements
         self.depth += 1
+        if self.depth > _DEEPEST:
+            raise Unusable("its XMP is nested deeper than any program writes; export it again without it")
         if self.element is not None:
             return
         at = self.start + self.parser.CurrentByteIndex
@@ -97,6 +101,7 @@ class _Finder:
         if tag is None:
             return
         kind = _kind(name)
+        spend(entries=1 if kind else 0)
         if kind and tag.group().endswith(b"/>"):
             self.found.append((at, tag.end(), kind))
         elif kind:
@@ -107,6 +112,7 @@ class _Finder:
     def _attributes(self, tag: re.Match[bytes], gone: dict[bytes, str]) -> None:
         for attribute in _ATTRIBUTE.finditer(self.xmp, tag.start(), tag.end()):
             if kind := gone.get(attribute.group(1)):
+                spend(entries=1)
                 self.found.append((attribute.start(1), attribute.end(), kind))
 
     def _close(self, _: str) -> None:
