@@ -12,25 +12,28 @@ from tests.protect.test_tiles import write
 
 from unlikeness.protect import batches, job
 from unlikeness.protect.noise import Noise
-from unlikeness.protect.overlap import Alone
+from unlikeness.protect.overlap import Room
 
 
-def test_others_wait_for_a_large_one_until_it_is_gone_or_all_is_over() -> None:
-    alone = Alone(100)
-    alone.enter(100)
-    assert alone.wait()  # not larger than the bound
-    alone.enter(101)
+def test_others_wait_for_room_or_until_all_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batches, "HELD_PIXELS", 100)
+    room = Room(batches.full)
+    assert room.wait()
+    room.enter(30)
+    room.enter(30)
+    assert room.wait()  # for one of 30, beside two of 30
+    room.enter(40)
     told: list[bool] = []
-    waiting = [threading.Thread(target=lambda: told.append(alone.wait())) for _ in range(2)]
+    waiting = [threading.Thread(target=lambda: told.append(room.wait())) for _ in range(2)]
     waiting[0].start()
     waiting[0].join(0.05)
     assert told == []
-    alone.leave(101)
+    room.leave(40)
     waiting[0].join(5)
     assert told == [True]
-    alone.enter(101)
+    room.enter(51)
     waiting[1].start()
-    alone.close()
+    room.close()
     waiting[1].join(5)
     assert told == [True, False]
 
@@ -60,7 +63,8 @@ def test_large_pictures_are_opened_one_after_the_other(
 
     monkeypatch.setattr(job.Job, "open", open_)
     monkeypatch.setattr(job.Job, "finish", finish)
-    outcome = run(tmp_path / "in", tmp_path / "out", noise, batch_size=3)
+    # Tiles that wait for a batch to fill up are no reason to wait for ever.
+    outcome = run(tmp_path / "in", tmp_path / "out", noise, batch_size=30)
     assert len(outcome.protected) == 5
     assert most == 1
 

@@ -20,10 +20,15 @@ from unlikeness.protect.base import Perturber
 from unlikeness.protect.masked import perturb_within
 from unlikeness.protect.tiles import Tile
 
-__all__ = ["Tiled", "default_batch_size", "run"]
+__all__ = ["Tiled", "default_batch_size", "full", "run"]
 
-HELD_PIXELS = 64_000_000
-"""Pictures that wait for a batch to fill hold at most about this many pixels."""
+HELD_PIXELS = 100_000_000
+"""Pictures in memory at a time hold at most this many pixels, but for a larger one, which is alone."""
+
+
+def full(pixels: Sequence[int]) -> bool:
+    """Whether pictures of so many pixels leave no room for another like the largest of them."""
+    return bool(pixels) and sum(pixels) + max(pixels) > HELD_PIXELS
 
 
 class Tiled(Protocol):
@@ -86,7 +91,7 @@ def run(
                 _flush(batch, perturber, batch_size, on_step)
                 yield from finished()
         entry.read = True
-        if sum(held.work.pixels for held in opened) > HELD_PIXELS:
+        if full([held.work.pixels for held in opened]):
             _flush(batch, perturber, batch_size, on_step)
         yield from finished()
     _flush(batch, perturber, batch_size, on_step)

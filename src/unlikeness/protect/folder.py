@@ -24,7 +24,7 @@ from unlikeness.protect.base import Perturber
 from unlikeness.protect.job import Job, Work, unwritable
 from unlikeness.protect.manifest import Entry, Manifest
 from unlikeness.protect.masks import find_masks
-from unlikeness.protect.overlap import Alone, overlapped
+from unlikeness.protect.overlap import Room, overlapped
 from unlikeness.protect.targets import Target, find_targets
 from unlikeness.protect.tiles import Scale
 
@@ -128,11 +128,11 @@ def _run(
 ) -> Outcome:
     """All files, read ahead and written behind; `outcome` is filled."""
     progress.start(len(targets), "protecting", "picture")
-    alone = Alone(batches.HELD_PIXELS)
+    room = Room(batches.full)
 
     def open_in_turn(target: Target) -> Work:
-        work = job.open(target) if alone.wait() else Work(target)
-        alone.enter(work.pixels)
+        work = job.open(target) if room.wait() else Work(target)
+        room.enter(work.pixels)
         return work
 
     def finish(work: Work) -> Work:
@@ -140,7 +140,7 @@ def _run(
         try:
             return job.finish(work)
         finally:
-            alone.leave(pixels)
+            room.leave(pixels)
 
     read = overlapped(open_in_turn, targets)
     worked = batches.run(
@@ -152,7 +152,7 @@ def _run(
         contextlib.closing(read),
         contextlib.closing(worked),
         contextlib.closing(written),
-        contextlib.closing(alone),
+        contextlib.closing(room),
     ):
         for work in written:
             if work.entry is None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-__all__ = ["Alone", "overlapped"]
+__all__ = ["Room", "overlapped"]
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -35,30 +35,33 @@ def overlapped(function: Callable[[A], B], items: Iterable[A], *, ahead: int = 1
                 future.cancel()
 
 
-class Alone:
-    """Keeps large pictures alone: no other is read while one of more than `pixels` is in memory."""
+class Room:
+    """Lets no other picture be read while those in memory leave no room for it.
 
-    def __init__(self, pixels: int) -> None:
-        self._pixels = pixels
-        self._large = 0
+    full: told the pixels of those in memory; True if there is none.
+    """
+
+    def __init__(self, full: Callable[[Sequence[int]], bool]) -> None:
+        self._full = full
+        self._held: list[int] = []
         self._open = True
         self._changed = threading.Condition()
 
     def wait(self) -> bool:
-        """True when there is no large picture; False when all is over."""
+        """True when there is room; False when all is over."""
         with self._changed:
-            self._changed.wait_for(lambda: not (self._large and self._open))
+            self._changed.wait_for(lambda: not (self._open and self._full(self._held)))
             return self._open
 
     def enter(self, pixels: int) -> None:
         """A picture of so many pixels is in memory."""
         with self._changed:
-            self._large += pixels > self._pixels
+            self._held.append(pixels)
 
     def leave(self, pixels: int) -> None:
         """It is no longer."""
         with self._changed:
-            self._large -= pixels > self._pixels
+            self._held.remove(pixels)
             self._changed.notify_all()
 
     def close(self) -> None:
