@@ -27,7 +27,9 @@ from unlikeness.pictures.paged import empty
 from unlikeness.pictures.reading import decode_file
 from unlikeness.pictures.wire import packed, unpacked
 from unlikeness.protect.folder import protect_folder
+from unlikeness.protect.masks import open_mask
 from unlikeness.protect.noise import Noise, NoiseSettings
+from unlikeness.subjects import load_folder
 
 BEHAVIOURS = {
     "endless": "while True: pass",
@@ -98,6 +100,18 @@ def test_the_folder_goes_on(patched: str, tmp_path: Path) -> None:
     assert [entry.path for entry in outcome.protected] == ["a.png", "c.png"]
     assert [entry.path for entry in outcome.skipped] == ["b.bmp"]
     assert SAID[patched] in str(outcome.skipped[0].reason)
+
+
+@pytest.mark.parametrize("patched", ["crashing"], indirect=True)
+def test_subjects_and_masks_are_read_in_the_same_way(patched: str, tmp_path: Path) -> None:
+    for name in ("a.png", "b.bmp", "c.png"):
+        image("RGB").save(tmp_path / name)
+    told: list[str] = []
+    assert len(load_folder(tmp_path, size=8, report=told.append)) == 2
+    assert len(told) == 1
+    assert SAID[patched] in told[0]
+    with pytest.raises(PictureError, match=r"mask b\.bmp: .*crashed"):
+        open_mask(tmp_path / "b.bmp", image("RGB").size)
 
 
 def test_no_process_can_be_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
