@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import pytest
 from tests.protect.folders import run
 from tests.protect.test_tiles import write
 
+from unlikeness.pictures import Edit
 from unlikeness.protect import batches, job
 from unlikeness.protect.noise import Noise
 from unlikeness.protect.overlap import Room
@@ -67,6 +70,37 @@ def test_large_pictures_are_opened_one_after_the_other(
     outcome = run(tmp_path / "in", tmp_path / "out", noise, batch_size=30)
     assert len(outcome.protected) == 5
     assert most == 1
+
+
+def test_a_picture_goes_from_memory_as_soon_as_it_is_written(
+    tmp_path: Path, noise: Noise, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "in").mkdir()
+    for number in range(4):
+        write(tmp_path / "in" / f"{number}.png", 40, 30, seed=number)
+    made: list[weakref.ref[Edit]] = []
+
+    class Watched(Edit):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            made.append(weakref.ref(self))
+
+    alive: list[int] = []
+    finished = job.Job.finish
+
+    def finish(self: Any, work: Any) -> Any:
+        done = finished(self, work)
+        alive.append(made[len(alive)]() is not None)
+        return done
+
+    monkeypatch.setattr(job, "Edit", Watched)
+    monkeypatch.setattr(job.Job, "finish", finish)
+    gc.disable()  # it comes now and then, long after the memory was needed
+    try:
+        assert len(run(tmp_path / "in", tmp_path / "out", noise).protected) == 4
+    finally:
+        gc.enable()
+    assert alive == [False] * 4
 
 
 def test_a_failure_while_others_wait_ends_the_run(

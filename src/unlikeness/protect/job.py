@@ -182,6 +182,8 @@ class Job:
                 if error.errno in _HOPELESS:
                     raise unwritable(path, error) from error
                 work.entry = self._skipped(work, f"{path}: it cannot be written ({error.strerror})")
+        if work.tiled is not None:
+            work.tiled.close()
         work.tiled = None
         if work.entry is not None and work.entry.status == "skipped":
             work.entry = self._without_copy(work.target, work.entry)

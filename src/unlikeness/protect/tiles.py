@@ -174,6 +174,10 @@ class PictureTiles:
                 for y0 in range(0, height, step):
                     self._write(y0, np.zeros((min(step, height - y0), width, 3), np.float32))
 
+    def close(self) -> None:
+        """Let go of what refers back to this object, so that its pictures go with it at once."""
+        self._blends.clear()
+
     def _weaker(self, delta: Floats) -> float:
         """The factor, at most 1, that makes a perturbation meet the PSNR; enlarged, it is fainter."""
         rms = math.sqrt(float(np.square(delta, dtype=np.float64).mean()))
