@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import mmap
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +16,12 @@ from tests.pictures.makers import ALL, png
 
 from unlikeness.bounds import MAX_PIXELS
 from unlikeness.pictures import Edit, open_picture, paged, save_picture
+from unlikeness.pictures.areas import LARGE, Area
 from unlikeness.pictures.formats import base
 from unlikeness.pictures.formats import png as png_format
 from unlikeness.pictures.formats.parts import Parts
 from unlikeness.pictures.reading import decode_file
+from unlikeness.pictures.wire import packed, unpacked
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells, and lets pages go")
 
@@ -118,3 +122,20 @@ def test_parts_are_read_as_one_file() -> None:
     assert file.read(1) == b"g"
     assert file.seek(1) == 1
     assert file.read(4) == b"bcde"
+
+
+def test_pixels_that_went_to_another_process_go_without_the_collector() -> None:
+    gc.disable()
+    try:
+        there = [Area(LARGE)]
+        sent = packed(["picture", there[0].array(np.uint8, (LARGE,))], there)
+        received = [Area(LARGE)]
+        _, pixels = unpacked(sent.text, memoryview(b""), received)
+        assert pixels.nbytes == LARGE
+        alive = [weakref.ref(there[0]), weakref.ref(received[0])]
+        for area in (*there, *received):
+            area.close()
+        del area, sent, pixels, there, received
+        assert [reference() for reference in alive] == [None, None]
+    finally:
+        gc.enable()

@@ -6,6 +6,8 @@ blob, and large arrays lie in shared memory. So a process that a malicious file 
 pixels, but nothing that the receiver would run.
 """
 
+# ruff: noqa: F821 - functions that name themselves are deleted when they are done; mypy knows the names
+
 from __future__ import annotations
 
 import dataclasses
@@ -78,8 +80,10 @@ def packed(value: object, shared: Sequence[Area] = ()) -> Packed:
             return {"class": kind.__module__.removeprefix(_PACKAGE), "name": kind.__name__, "fields": fields}
         raise TypeError(f"{kind.__name__} does not travel")
 
-    text = json.dumps(describe(value)).encode("ascii")
-    return Packed(text, parts, areas)
+    try:
+        return Packed(json.dumps(describe(value)).encode("ascii"), parts, areas)
+    finally:
+        del describe  # it refers to itself, and would keep the areas until the collector comes
 
 
 def unpacked(text: bytes, blob: memoryview, areas: Sequence[Area]) -> Any:
@@ -119,7 +123,10 @@ def unpacked(text: bytes, blob: memoryview, areas: Sequence[Area]) -> Any:
             raise TypeError(f"{told['name']} is no dataclass")
         return kind(**{name: value(part) for name, part in told["fields"].items()})
 
-    return value(json.loads(text))
+    try:
+        return value(json.loads(text))
+    finally:
+        del value  # as above
 
 
 def _copy(source: NDArray[Any], target: NDArray[Any]) -> None:
