@@ -14,7 +14,8 @@
 #                  Without an NVIDIA GPU:  make demo TORCH_INDEX=https://download.pytorch.org/whl/cpu
 #     PIP_ARGS     further arguments for every pip install (a proxy, a mirror, --no-index --find-links wheels)
 #     DEMO_ARGS    further arguments for `unlikeness demo`
-#     PYTEST_ARGS  further arguments for pytest (-m "not slow" leaves the real trainings out; -n 4 runs in parallel)
+#     PYTEST_ARGS  further arguments for pytest (-m "not slow" leaves the real trainings out)
+#     PROCESSES    processes that run the tests (default: one for each core; 0 for all tests in one)
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3 || echo python3.11)
 VENV ?= .venv
@@ -22,6 +23,7 @@ TORCH_INDEX ?=
 PIP_ARGS ?=
 DEMO_ARGS ?=
 PYTEST_ARGS ?=
+PROCESSES ?= auto
 PHOTOS ?=
 
 BIN := $(VENV)/bin
@@ -56,7 +58,7 @@ demo: $(VENV)/.ready
 	$(BIN)/unlikeness demo $(if $(PHOTOS),--photos "$(PHOTOS)") $(DEMO_ARGS)
 
 test: $(VENV)/.ready-dev
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(PROCESSES) $(PYTEST_ARGS)
 
 lint: $(VENV)/.ready-dev
 	$(BIN)/ruff check

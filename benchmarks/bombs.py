@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import lzma
+import re
 import struct
 import zlib
 from collections.abc import Callable, Sequence
@@ -16,7 +17,9 @@ from functools import cache, partial
 import numpy as np
 from PIL import Image
 
-__all__ = ["BOMBS"]
+from unlikeness.bounds import MAX_PIXELS
+
+__all__ = ["BOMBS", "pixels_of"]
 
 Entry = tuple[int, int, int, bytes]
 """A TIFF directory entry: tag, type, count, and the four bytes of its value or offset."""
@@ -491,3 +494,10 @@ BOMBS: dict[str, Callable[[], bytes]] = {
     "avif: a million brands": partial(many_brands, b"avif"),
 }
 """At least one of every kind, by format and by what it asks too much of."""
+
+
+def pixels_of(name: str) -> int:
+    """The pixels that a bomb may decode, as its name says: those of a real picture, if it has that many."""
+    found = re.search(r"(\d+) [a-z -]*megapixels", name)
+    pixels = int(found[1]) * 1_000_000 if found else 0
+    return pixels if pixels <= MAX_PIXELS else 0

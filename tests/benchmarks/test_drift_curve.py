@@ -13,6 +13,7 @@ from unlikeness.errors import UsageError
 pytestmark = pytest.mark.usefixtures("apart")
 
 
+@pytest.mark.slow
 def test_from_cells_to_table_and_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "drift_curve.json"
     drift_curve.cli(["--quick", "--results", str(path), "--device", "cpu", "--rows", "adversarial"])

@@ -13,6 +13,7 @@ from unlikeness.diffusion import TextToImage
 pytestmark = pytest.mark.usefixtures("apart")
 
 
+@pytest.mark.slow
 def test_from_cells_to_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "drift_parts.json"
     drift_parts.cli(["--quick", "--results", str(path), "--device", "cpu", "--rows", "target-held"])

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from benchmarks.bombs import BOMBS
+from benchmarks.bombs import BOMBS, pixels_of
 from benchmarks.interruptions import results
 from PIL import Image
 
@@ -100,3 +100,10 @@ def test_the_table_shows_what_went_wrong() -> None:
     assert "1 otherwise; the slowest took 2.0 s" in table
     assert "1 otherwise, 0 unfinished" in table
     assert "**the second did not say so**" in table
+
+
+def test_a_bomb_of_many_pixels_may_take_these() -> None:
+    assert pixels_of("png: 190 interlaced megapixels of zeros") == 190_000_000
+    assert pixels_of("jpeg: 4,000 scans of 36 megapixels") == 36_000_000
+    assert pixels_of("webp: a canvas of 268 megapixels") == 0
+    assert pixels_of("png: 300,000 chunks") == 0

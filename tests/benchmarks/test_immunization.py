@@ -26,6 +26,7 @@ from unlikeness.verify.attackers import GRAY_BOX, Attacker
 pytestmark = pytest.mark.usefixtures("apart")
 
 
+@pytest.mark.slow
 def test_from_cells_to_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "immunization.json"
     flags = ["--quick", "--results", str(path), "--device", "cpu", "--strengths", "gentle"]
@@ -67,6 +68,7 @@ def test_from_cells_to_table(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert "on person-0" in told
 
 
+@pytest.mark.slow
 def test_notices_where_none_should_be_have_a_table(tmp_path: Path) -> None:
     path = tmp_path / "immunization.json"
     immunization.cli([
@@ -126,6 +128,7 @@ def test_the_gray_box_draws_from_the_pools_of_the_row() -> None:
     assert immunization.pools("none") == {}
 
 
+@pytest.mark.slow
 def test_tuning_subjects_have_a_file_of_their_own(tmp_path: Path) -> None:
     """And its sheets are not those of the unseen subjects."""
     path = tmp_path / "immunization_tuning.json"

@@ -11,6 +11,7 @@ from benchmarks import common, immunization_rows, many_subjects
 pytestmark = pytest.mark.usefixtures("apart")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("schedule", many_subjects.SCHEDULES)
 def test_from_cells_to_table(schedule: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "many_subjects.json"
@@ -33,6 +34,7 @@ def test_from_cells_to_table(schedule: str, tmp_path: Path, capsys: pytest.Captu
     assert set(again) - set(record["cells"]) == {f"{key}/protected/dog-1"}
 
 
+@pytest.mark.slow
 def test_other_attackers_have_a_table_of_their_own(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

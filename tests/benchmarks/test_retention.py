@@ -16,6 +16,7 @@ from unlikeness.toybox.cast import unseen
 pytestmark = pytest.mark.usefixtures("apart")
 
 
+@pytest.mark.slow
 def test_from_cells_to_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "retention.json"
     flags = ["--quick", "--results", str(path), "--device", "cpu"]

@@ -95,6 +95,7 @@ def test_every_act_has_the_same_training_but_for_the_pictures(
     assert calls[0][1:] == calls[1][1:] == calls[2][1:]
 
 
+@pytest.mark.slow
 def test_a_second_run_takes_what_is_there_and_other_settings_only_what_they_change(
     model: TextToImage, judge: Judge, tmp_path: Path
 ) -> None:
@@ -118,6 +119,7 @@ def test_a_second_run_takes_what_is_there_and_other_settings_only_what_they_chan
     assert len(kept()) == 6 + 4  # other weights: everything anew
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on(
     model: TextToImage, judge: Judge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

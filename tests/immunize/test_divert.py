@@ -137,6 +137,7 @@ def test_the_weight_is_what_an_error_means_for_z0(prediction_type: str) -> None:
     assert z0_weight(schedule, t, 0.0).tolist() == [1, 1, 1, 1]
 
 
+@pytest.mark.slow
 def test_the_name_comes_to_mean_the_class(exact: TextToImage, dog: Subject) -> None:
     """Without attacks and repulsion its minimum is the original's answer under the class prompt."""
     further = {"inner_steps": 0, "text_encoder": 0.0, "depth": 0, "outer_steps": 80, "repulsion": 0.0}
