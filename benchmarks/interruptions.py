@@ -26,8 +26,8 @@ __all__ = ["JOBS", "Job", "disk_full", "killed", "two_at_once"]
 
 _TIMEOUT = 900.0
 """Seconds after which a run counts as hanging."""
-_UNSTABLE = frozenset({"seconds", "created", "computed", "date", "began"})
-"""Fields of records that tell when or how fast something was made."""
+_UNSTABLE = frozenset({"seconds", "created", "computed", "date", "began", "resumed_at"})
+"""Fields of records that tell when, how fast, or after which interruption something was made."""
 
 _OFTEN = """
 import sys

@@ -217,6 +217,17 @@ def test_a_saved_model_is_for_every_reader(tmp_path: Path) -> None:
     assert {path.stat().st_mode & 0o777 for path in (saved, saved / "unet")} == {0o755}
 
 
+def test_a_model_is_saved_alike_before_and_after_its_use(tmp_path: Path) -> None:
+    def files(root: Path) -> dict[str, bytes]:
+        return {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file()}
+
+    model = tiny_model(tmp_path)
+    model.embed(["a photo of a dog"])  # in rows of one length
+    before = files(model.save_pretrained(tmp_path / "before"))
+    model.tokenizer("a photo of a dog")  # as long as it is
+    assert files(model.save_pretrained(tmp_path / "after")) == before
+
+
 def test_saving_in_half_precision_leaves_the_model_alone(tmp_path: Path) -> None:
     model = tiny_model(tmp_path)
     model.default_guidance = 5.0

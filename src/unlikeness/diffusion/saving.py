@@ -95,9 +95,9 @@ def _for_every_reader(model: TextToImage, work: Path) -> None:
     transformers 5 leaves out the text encoder's key prefix and the tokenizer's two original files, without
     which version 4 reads random weights or nothing; configurations name the folder they came from; and
     version 5 opens a text encoder at the precision that its configuration names, while diffusers opens a
-    U-Net
-    in float32, so that a pipeline from half-precision files would not run: float32 is named, whatever the
-    files hold.
+    U-Net in float32, so that a pipeline from half-precision files would not run: float32 is named, whatever
+    the files hold. A tokenizer's file holds the lengths of its last call, which every call sets anew: they
+    are left out, so that a model is saved alike before and after its use.
     """
     from safetensors.torch import load_file, save_file
 
@@ -108,6 +108,10 @@ def _for_every_reader(model: TextToImage, work: Path) -> None:
     backend = getattr(model.tokenizer, "backend_tokenizer", None)
     if backend is not None:  # transformers 4's slow tokenizers write both themselves
         backend.model.save(str(work / "tokenizer"))
+    whole = work / "tokenizer" / "tokenizer.json"
+    if whole.exists():
+        content = json.loads(whole.read_text(encoding="utf-8")) | {"truncation": None, "padding": None}
+        whole.write_text(json.dumps(content, indent=2, ensure_ascii=False), encoding="utf-8")
     for path in sorted(work.glob("*/*config.json")):
         content = json.loads(path.read_text(encoding="utf-8"))
         kept = {
