@@ -143,6 +143,9 @@ def _digest(file: Path) -> str:
     elif file.suffix == ".jsonl":
         lines = {line["path"]: _timeless(line) for line in map(json.loads, data.splitlines())}
         data = json.dumps(lines, sort_keys=True).encode()
+    elif file.suffix == ".safetensors":  # whose writer puts its metadata in any order
+        end = 8 + int.from_bytes(data[:8], "little")
+        data = json.dumps(json.loads(data[8:end]), sort_keys=True).encode() + data[end:]
     return hashlib.sha256(data).hexdigest()
 
 

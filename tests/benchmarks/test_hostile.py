@@ -86,6 +86,19 @@ def test_results_of_a_run_leave_out_times_and_see_pixels(tmp_path: Path) -> None
     assert a["run/x"] != c["run/x"]
 
 
+def test_weights_are_compared_by_their_values_and_metadata(tmp_path: Path) -> None:
+    def written(name: str, header: str, value: int) -> dict[str, str]:
+        file = tmp_path / name / "run.safetensors"
+        file.parent.mkdir()
+        file.write_bytes(len(header).to_bytes(8, "little") + header.encode() + bytes([value]))
+        return results(file.with_suffix(""))
+
+    first = written("a", '{"__metadata__": {"a": "1", "b": "2"}}', 1)
+    assert first == written("b", '{"__metadata__": {"b": "2", "a": "1"}}', 1)
+    assert first != written("c", '{"__metadata__": {"a": "1", "b": "3"}}', 1)
+    assert first != written("d", '{"__metadata__": {"a": "1", "b": "2"}}', 2)
+
+
 def test_the_table_shows_what_went_wrong() -> None:
     cells = {
         "mutants/9": {
