@@ -153,12 +153,14 @@ class TestWithoutLocksOfTheFileSystem:
     def test_another_process_that_got_its_number_does_not(self, tmp_path: Path) -> None:
         left_by(tmp_path, pid=os.getpid(), boot=BOOT.read_text().strip(), started="1")
         with locks.inside(tmp_path):
-            pass
+            assert json.loads((tmp_path / locks.LOCK).read_text())["started"] != "1"
+        assert not every(tmp_path)
 
     def test_nor_does_one_from_before_a_restart(self, tmp_path: Path) -> None:
         left_by(tmp_path, pid=os.getpid())
         with locks.inside(tmp_path):
-            pass
+            assert json.loads((tmp_path / locks.LOCK).read_text())["boot"] == BOOT.read_text().strip()
+        assert not every(tmp_path)
 
 
 def test_temporary_files_of_dead_runs_are_removed_and_nothing_else(

@@ -20,6 +20,7 @@ from tests.tiny import tiny_model, write_tiny
 
 from unlikeness.diffusion import TextToImage
 from unlikeness.diffusion.configs import RULES, check
+from unlikeness.diffusion.fingerprint import fingerprint
 from unlikeness.diffusion.known import PARTS
 from unlikeness.diffusion.loading import load_scheduler
 from unlikeness.diffusion.trial import check_scheduler
@@ -286,7 +287,8 @@ def test_the_links_of_the_hub_cache_are_followed(whole: Path, tmp_path: Path) ->
         link = snapshot / file.relative_to(whole)
         link.parent.mkdir(parents=True, exist_ok=True)
         link.symlink_to(os.path.relpath(blob, link.parent))
-    TextToImage.from_pretrained(snapshot, device="cpu")
+    linked, plain = (TextToImage.from_pretrained(place, device="cpu") for place in (snapshot, whole))
+    assert fingerprint(linked) == fingerprint(plain)
 
 
 def test_a_configuration_beyond_its_weights_allocates_nothing(folder: Path) -> None:

@@ -28,7 +28,7 @@ class Verdict:
 
 
 def learnt(clean: S, before: S | None = None) -> bool:
-    """Whether the copier learnt the subject from untouched pictures. before: what the model drew before any
+    """Whether the attacker learnt the subject from untouched pictures. before: what the model drew before any
     training, which may happen to be like the subject."""
     return clean["value"] >= LEARNT and clean["low"] > max(0.0, before["high"] if before else 0.0)
 
