@@ -94,3 +94,14 @@ def test_tensors_that_are_no_factors_are_refused(model: TextToImage, file: Path)
     file.write_bytes(b"x" * 100)
     refused(model, file, "no safetensors")
     assert file.name == FILE
+
+
+def test_too_little_memory_is_no_fault_of_the_file(
+    model: TextToImage, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: Path) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("unlikeness.diffusion.lora.read_lora", full)
+    with pytest.raises(MemoryError):
+        load_lora(model, file)

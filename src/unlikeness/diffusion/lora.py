@@ -105,6 +105,8 @@ def load_lora(model: TextToImage, path: str | Path) -> TextToImage:
             Loader.load_lora_into_unet(layers, unet=adapted.unet, **told)
             if for_text:
                 Loader.load_lora_into_text_encoder(layers, text_encoder=adapted.text_encoder, **told)
+    except (MemoryError, torch.OutOfMemoryError):  # no fault of the file's, and told as everywhere
+        raise
     except Exception as error:
         raise UnlikenessError(
             f"the LoRA {file} cannot be used with this model ({reason(error)}); give one that was made for it"
