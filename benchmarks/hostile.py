@@ -18,6 +18,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -32,8 +33,9 @@ from tests.pictures.makers import ALL, ICC, XMP, Make, changed, exif, samples, s
 
 from benchmarks import common, interruptions
 from benchmarks.bombs import BOMBS, pixels_of
+from unlikeness.bounds import MAX_PIXELS
 from unlikeness.errors import PictureError, UsageError
-from unlikeness.pictures import open_picture, save_picture
+from unlikeness.pictures import Picture, open_picture, save_picture
 
 NAME = "hostile"
 PARTS = ("mutants", "bombs", "kills", "two", "disk")
@@ -149,7 +151,7 @@ def mutated(count: int, folder: Path, seed: int) -> dict[str, Any]:
     folder.mkdir(parents=True)
     seeds = seed_files(folder / "seeds")
     draw = random.Random(seed)
-    found: Counter[str] = Counter(dict.fromkeys(("opened", "refused", "wrong"), 0))
+    found: Counter[str] = Counter(dict.fromkeys(("opened", "refused", "unwritable", "wrong"), 0))
     path, target = folder / "mutant", folder / "target"
     longest = 0.0
     for _ in range(count):
@@ -165,28 +167,36 @@ def mutated(count: int, folder: Path, seed: int) -> dict[str, Any]:
 
 
 def _survives(path: Path, target: Path) -> str | None:
-    """None if it is a picture and stays one, "refused" if one line says why not, else "wrong"."""
+    """None if it is a picture and stays one; "refused" if one line says why it is none; "unwritable" if one
+    says why it cannot be written; else "wrong", as where what was written does not open again."""
+    picture, fault = _opened(path, 1_000_000)
+    if picture is None:
+        return fault
+    before = picture.rgb
     try:
-        picture = open_picture(path, max_pixels=1_000_000)
-    except PictureError as error:
-        return "refused" if "\n" not in str(error) else "wrong"
-    except Exception as error:  # noqa: BLE001 - whatever else comes is what this looks for
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        return "wrong"
-    try:
-        before = picture.rgb
         save_picture(picture, changed(picture), target, budget=8)
-        again = open_picture(target)
-        if again.size != picture.size:
-            return "wrong"
-        if picture.lossless and np.abs(again.rgb - before).max() > 8 / 255 + 1e-5:
-            return "wrong"
-    except PictureError as error:  # it opens, and cannot be written: one line, and the run goes on
-        return "refused" if "\n" not in str(error) else "wrong"
-    except Exception as error:  # noqa: BLE001
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+    except PictureError as error:
+        return "unwritable" if "\n" not in str(error) else "wrong"
+    except Exception:  # noqa: BLE001 - whatever else comes is what this looks for
+        traceback.print_exc()
         return "wrong"
-    return None
+    again, _ = _opened(target)
+    if again is None or again.size != picture.size:
+        return "wrong"
+    over = picture.lossless and np.abs(again.rgb - before).max() > 8 / 255 + 1e-5
+    return "wrong" if over else None
+
+
+def _opened(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[Picture | None, str]:
+    """A picture; or None and "refused" if one line says why not, else "wrong", with the fault on stderr."""
+    try:
+        return open_picture(path, max_pixels=max_pixels), "opened"
+    except PictureError as error:
+        return None, "refused" if "\n" not in str(error) else "wrong"
+    except Exception:  # noqa: BLE001 - whatever else comes is what this looks for
+        print(path.name, file=sys.stderr)
+        traceback.print_exc()
+        return None, "wrong"
 
 
 # Bombs ------------------------------------------------------------------------------------------------------
@@ -235,14 +245,7 @@ def exploded(bombs: Mapping[str, Callable[[], bytes]], folder: Path) -> dict[str
         before, began = _memory(me), time.perf_counter()
         pixels = pixels_of(name) * _BYTES_A_PIXEL / 2**20
         with peak_memory(me) as peak:
-            try:
-                open_picture(path)
-                kind = "opened"
-            except PictureError as error:
-                kind = "refused" if "\n" not in str(error) else "wrong"
-            except Exception as error:  # noqa: BLE001 - whatever else comes is what this looks for
-                print(f"{name}: {type(error).__name__}: {error}", file=sys.stderr)
-                kind = "wrong"
+            _, kind = _opened(path)
         seconds, more = time.perf_counter() - began, peak[0] - before - pixels
         found[kind] += 1
         found["too_slow"] += seconds > SECONDS
@@ -288,7 +291,8 @@ def render(record: Mapping[str, Any]) -> str:
         if part == "mutants":
             rows.append([
                 f"{cell['files']:,} mutants of {cell['seeds']} pictures of every format",
-                f"{cell['opened']:,} opened, {cell['refused']:,} refused with one line",
+                f"{cell['opened']:,} opened, changed, saved and opened again; {cell['refused']:,} refused "
+                f"and {cell['unwritable']} not saved, with one line",
                 f"{cell['wrong']} otherwise; the slowest took {cell['longest']:.1f} s",
             ])  # fmt: skip
         elif part == "bombs":

@@ -58,6 +58,15 @@ def test_what_is_neither_opened_nor_refused_is_counted_as_wrong(
         assert hostile.mutated(3, tmp_path / f"b{number}", 0)["wrong"] == 3
 
 
+def test_a_saved_picture_that_does_not_open_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def spoils(picture: object, pixels: object, target: Path, **_: object) -> None:
+        target.write_bytes(b"nothing")
+
+    monkeypatch.setattr(hostile, "save_picture", spoils)
+    monkeypatch.setattr(hostile, "mutant", lambda seeds, draw: draw.choice(seeds))
+    assert hostile.mutated(3, tmp_path / "c", 0)["wrong"] == 3
+
+
 def test_a_slow_and_a_greedy_reader_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def small() -> bytes:
         Image.new("RGB", (8, 8)).save(tmp_path / "small.png")
@@ -102,7 +111,7 @@ def test_weights_are_compared_by_their_values_and_metadata(tmp_path: Path) -> No
 def test_the_table_shows_what_went_wrong() -> None:
     cells = {
         "mutants/9": {
-            "files": 9, "seeds": 3, "opened": 4, "refused": 4, "wrong": 1, "longest": 2.0,
+            "files": 9, "seeds": 3, "opened": 3, "refused": 4, "unwritable": 1, "wrong": 1, "longest": 2.0,
         },
         "kills/protect": {
             "kills": 5, "runs": 2, "equal": 1, "different": 1, "unfinished": 0, "leftovers": 0,
