@@ -17,7 +17,9 @@ from unlikeness.pictures import Picture
 HEIGHT, WIDTH = 21, 34
 BUDGET = 8.0
 XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="r"><a>\xc3\xa9</a></rdf:RDF></x:xmpmeta>'
-ICC = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+_PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+ICC = _PROFILE[:24] + bytes(12) + _PROFILE[36:]
+"""Without the time at which it was made, so that files with it are always the same."""
 
 Make = Callable[[Path], None]
 
