@@ -16,13 +16,11 @@ import shutil
 import struct
 import subprocess
 import sys
-import threading
 import time
 import traceback
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,6 +31,7 @@ from tests.pictures.makers import ALL, ICC, XMP, Make, changed, exif, samples, s
 
 from benchmarks import common, interruptions
 from benchmarks.bombs import BOMBS, pixels_of
+from benchmarks.memory import memory_of, peak_memory
 from unlikeness.bounds import MAX_PIXELS
 from unlikeness.errors import PictureError, UsageError
 from unlikeness.pictures import Picture, open_picture, save_picture
@@ -202,35 +201,6 @@ def _opened(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[Picture | None, s
 # Bombs ------------------------------------------------------------------------------------------------------
 
 
-@contextmanager
-def peak_memory(process: psutil.Process) -> Iterator[list[float]]:
-    """The largest proportional memory [MiB] of a process and its children while the block runs, in [0]."""
-    highest, ended = [_memory(process)], threading.Event()
-
-    def watch() -> None:
-        while not ended.wait(0.02):
-            highest[0] = max(highest[0], _memory(process))
-
-    thread = threading.Thread(target=watch)
-    thread.start()
-    try:
-        yield highest
-    finally:
-        ended.set()
-        thread.join()
-
-
-def _memory(process: psutil.Process) -> float:
-    total = 0
-    for one in [process, *process.children(recursive=True)]:
-        try:
-            seen = one.memory_full_info()
-            total += getattr(seen, "pss", seen.rss)
-        except psutil.Error:  # it has just ended
-            continue
-    return total / 2**20
-
-
 def exploded(bombs: Mapping[str, Callable[[], bytes]], folder: Path) -> dict[str, Any]:
     """Open each bomb by itself, then protect a folder of all of them with one good picture among them."""
     folder.mkdir(parents=True)
@@ -242,7 +212,7 @@ def exploded(bombs: Mapping[str, Callable[[], bytes]], folder: Path) -> dict[str
     for index, (name, make) in enumerate(bombs.items()):
         path = pictures / f"bomb{index:02}.{name.partition(':')[0]}"
         path.write_bytes(make())
-        before, began = _memory(me), time.perf_counter()
+        before, began = memory_of(me), time.perf_counter()
         pixels = pixels_of(name) * _BYTES_A_PIXEL / 2**20
         with peak_memory(me) as peak:
             _, kind = _opened(path)

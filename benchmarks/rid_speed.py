@@ -10,7 +10,6 @@ than as published.
 
 from __future__ import annotations
 
-import re
 import subprocess
 import sys
 import tempfile
@@ -21,10 +20,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import torch
 from PIL import Image
 
 from benchmarks import common
+from benchmarks.memory import peak_memory
 from unlikeness.diffusion.devices import pick_device
 from unlikeness.errors import UnlikenessError
 from unlikeness.protect import registry
@@ -62,7 +63,7 @@ def cli(argv: Sequence[str] | None) -> None:
             size = (400, 300) if args.quick else (4000, 3000)
             results.cell(f"file/{mode}/12MP", partial(time_files, Path(folder), 1, size, mode))
             side = 500 if args.quick else 10_000
-            results.cell(f"memory/{mode}/100MP", partial(peak_memory, Path(folder), side, mode))
+            results.cell(f"memory/{mode}/100MP", partial(largest_memory, Path(folder), side, mode))
             results.cell(f"folder/{mode}", partial(time_files, Path(folder), count, (640, 480), mode))
     cells = results.cells
     best = {
@@ -131,29 +132,22 @@ def time_files(folder: Path, count: int, size: tuple[int, int], mode: str) -> di
     return {"pictures": count, "size": list(size), "seconds_a_picture": round(seconds / count, 4)}
 
 
-def peak_memory(folder: Path, side: int, mode: str) -> dict[str, Any]:
-    """`unlikeness protect` on one square JPEG in a process of its own: its largest resident memory [MiB].
+def largest_memory(folder: Path, side: int, mode: str) -> dict[str, Any]:
+    """`unlikeness protect` on one square JPEG: the largest memory of its processes together [MiB].
 
-    UnlikenessError where the system does not tell it.
+    UnlikenessError if it fails.
     """
     source = folder / f"{side}.jpg"
     if not source.exists():
         leaves = Image.fromarray(dead_leaves(np.random.default_rng(0), 512))
         leaves.resize((side, side), Image.Resampling.BICUBIC).save(source, quality=90)
     arguments = ["protect", str(source), "--output", str(folder / f"large-{mode}"), "--scale", mode, "-q"]
-    code = (
-        "import resource, sys\nfrom unlikeness.cli import main\n"
-        "status = main(sys.argv[1:])\n"
-        "print('peak', status, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False
-    )
-    found = re.search(r"^peak 0 (\d+)$", done.stdout, re.MULTILINE)
-    if found is None:
-        raise UnlikenessError(f"the memory of one run is not known here: {done.stderr.strip()[-200:]}")
-    unit = 2**20 if sys.platform == "darwin" else 2**10
-    return {"size": [side, side], "peak_mib": round(int(found[1]) / unit)}
+    run = psutil.Popen([sys.executable, "-m", "unlikeness", *arguments], stdout=subprocess.DEVNULL)
+    with peak_memory(run) as peak:
+        status = run.wait()
+    if status:
+        raise UnlikenessError(f"unlikeness {' '.join(arguments)} ended with status {status}")
+    return {"size": [side, side], "peak_mib": round(peak[0])}
 
 
 def render(record: Mapping[str, Any]) -> str:
@@ -192,7 +186,7 @@ def render(record: Mapping[str, Any]) -> str:
     return "\n\n".join([
         common.table(["network", "precision", "side [px]", "forward pass [ms]", "a pixel [ns]"], rows), said,
         common.table(["--scale", "picture", "pictures", "seconds a picture", "pictures a second"], files),
-        common.table(["--scale", "picture", "largest resident memory [MiB]"], memory),
+        common.table(["--scale", "picture", "largest memory [MiB]"], memory),
         f"Least of several passes, {record['about']['threads']} threads. Files: JPEG, decode to encode, with "
         "the check of the saved file.",
     ])  # fmt: skip

@@ -1,0 +1,45 @@
+"""The memory of a process with the processes that it has started: what a machine must have for it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psutil
+
+__all__ = ["memory_of", "peak_memory"]
+
+
+@contextmanager
+def peak_memory(process: psutil.Process) -> Iterator[list[float]]:
+    """The largest proportional memory [MiB] of a process and its children while the block runs, in [0]."""
+    highest, ended = [memory_of(process)], threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(0.02):
+            highest[0] = max(highest[0], memory_of(process))
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield highest
+    finally:
+        ended.set()
+        thread.join()
+
+
+def memory_of(process: psutil.Process) -> float:
+    """Their memory now [MiB], what they share counted once; else resident memory."""
+    total = 0
+    try:
+        family = [process, *process.children(recursive=True)]
+    except psutil.Error:  # it has just ended
+        return 0.0
+    for one in family:
+        try:
+            seen = one.memory_full_info()
+            total += getattr(seen, "pss", seen.rss)
+        except psutil.Error:
+            continue
+    return total / 2**20
