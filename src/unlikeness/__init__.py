@@ -1,55 +1,57 @@
 """unlikeness: keep a likeness from being copied by text-to-image models.
 
-Importing the package is cheap: everything below is looked up at its first use (PEP 562), so that torch is
-not loaded before it is needed.
+Importing the package is cheap: names are looked up at their first use (PEP 562), so that torch is not loaded
+before it is needed.
 """
 
 from __future__ import annotations
 
 from importlib import import_module
 
-TYPE_CHECKING = False
-__version__ = "0.1.0"
-
-# name -> module that defines it; None: the name is itself a subpackage or module.
-_LAZY: dict[str, str | None] = {
-    "PictureError": "unlikeness.errors",
-    "UnlikenessError": "unlikeness.errors",
-    "UsageError": "unlikeness.errors",
-    "TextToImage": "unlikeness.diffusion.model",
-    "Subject": "unlikeness.subjects",
-    "diffusion": None,
-    "errors": None,
-    "immunize": None,
-    "measure": None,
-    "personalize": None,
-    "pictures": None,
-    "progress": None,
-    "protect": None,
-    "purify": None,
-    "subjects": None,
-    "toybox": None,
-    "training": None,
-    "verify": None,
-}
-
-if TYPE_CHECKING:  # as `typing` has it, which is not imported: an interrupt may come this early
+TYPE_CHECKING = False  # as in `typing`, which is not imported: an interrupt may come this early
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
     from typing import Any
 
     from unlikeness.diffusion.model import TextToImage as TextToImage
     from unlikeness.errors import PictureError, UnlikenessError, UsageError
 
+__version__ = "0.1.0"
 __all__ = ["PictureError", "UnlikenessError", "UsageError", "__version__"]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    home = _LAZY[name]
-    value: Any = import_module(f"{__name__}.{name}") if home is None else getattr(import_module(home), name)
-    globals()[name] = value
-    return value
+def looked_up(
+    package: str, homes: Mapping[str, Iterable[str]], modules: Iterable[str] = ()
+) -> Callable[[str], Any]:
+    """A `__getattr__` for `package` that imports a name at its first use.
+
+    homes: for each module of the package, the names that it defines. modules: modules that are names
+    themselves. Type checkers and readers find the names under `if TYPE_CHECKING`.
+    """
+
+    def get(name: str) -> Any:
+        if name in modules:
+            return import_module(f"{package}.{name}")
+        for module, names in homes.items():
+            if name in names:
+                return getattr(import_module(f"{package}.{module}"), name)
+        raise AttributeError(f"module {package!r} has no attribute {name!r}")
+
+    return get
+
+
+_HOMES = {
+    "errors": ("PictureError", "UnlikenessError", "UsageError"),
+    "diffusion.model": ("TextToImage",),
+    "subjects": ("Subject",),
+}
+_MODULES = (
+    "diffusion", "errors", "immunize", "measure", "personalize", "pictures", "progress", "protect", "purify",
+    "subjects", "toybox", "training", "verify",
+)  # fmt: skip
+
+__getattr__ = looked_up(__name__, _HOMES, _MODULES)
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_LAZY})
+    return sorted({*globals(), *_MODULES, *(name for names in _HOMES.values() for name in names)})

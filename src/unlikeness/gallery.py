@@ -12,7 +12,7 @@ from torch import Tensor
 
 from unlikeness.errors import UsageError
 from unlikeness.files import replacing
-from unlikeness.outputs import check_output
+from unlikeness.paths import check_output
 from unlikeness.tensors import written
 
 if TYPE_CHECKING:

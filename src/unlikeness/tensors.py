@@ -1,25 +1,152 @@
-"""Weights on disk: complete or not there, and as readable as any other new file."""
+"""Tensors in files: strangers' are read with care, our own are complete or not there.
+
+Tensors that are read lie on the mapped file, and are no larger than it. A pickle is read only in torch's zip
+format and with `weights_only=True`: tensors, never code. torch is imported where a function needs it, so that
+a header can be read without it.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping
+import re
+import warnings
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-
-from safetensors import SafetensorError
-from torch import Tensor
+from pickle import UnpicklingError
+from struct import error as StructError
+from typing import TYPE_CHECKING, Any
 
 from unlikeness.errors import UnlikenessError, one_line
 from unlikeness.files import replacing
+from unlikeness.foreign import UnreadableError, check_file, reason
 
-__all__ = ["for_readers", "save_tensors", "written"]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = [
+    "all_finite", "for_readers", "open_pickle", "read_header", "read_safetensors", "read_tensors",
+    "save_tensors", "written",
+]  # fmt: skip
+
+_LARGEST_HEADER = 1 << 25
+"""Bytes of a safetensors header; that of Stable Diffusion's U-Net has 80,000."""
+
+# What torch.load(weights_only=True) raises for damaged bytes, found by trial.
+_DAMAGE = (
+    RuntimeError, UnpicklingError, ValueError, LookupError, TypeError, AttributeError, AssertionError,
+    EOFError, OSError, OverflowError, MemoryError, StructError, zipfile.BadZipFile, NotImplementedError,
+)  # fmt: skip
+
+
+def read_header(path: Path, *, folder: Path | None = None) -> dict[str, str]:
+    """The texts in a safetensors file's header. UnreadableError if the file is damaged or of another kind."""
+    from safetensors import SafetensorError, safe_open
+
+    _check_header(path, folder)
+    try:
+        with safe_open(path, framework="numpy") as file:  # which loads no torch
+            return dict(file.metadata() or {})
+    except (SafetensorError, OSError) as error:
+        raise UnreadableError(reason(error)) from error
+
+
+def read_tensors(path: Path, *, folder: Path | None = None) -> dict[str, Tensor]:
+    """The tensors of a .safetensors file, or of a state dict that `torch.save` wrote, by name.
+
+    Tensors of a safetensors file lie on the mapped file, so nothing is read yet. Those of a pickle are
+    copied.
+    folder: the file must lie in it. UnreadableError, with the reason, for anything else.
+    """
+    import torch
+
+    if path.suffix.lower() == ".safetensors":
+        return read_safetensors(path, folder=folder)
+    loaded = open_pickle(path, folder=folder)
+    if not isinstance(loaded, Mapping):
+        raise UnreadableError(f"it holds a {type(loaded).__name__}, no state dict")
+    found: dict[str, Tensor] = {}
+    for name, value in loaded.items():
+        if not isinstance(name, str) or not isinstance(value, torch.Tensor) or value.layout != torch.strided:
+            raise UnreadableError(f"it holds {str(name)[:60]!r}, which is no tensor")
+        if value.is_meta or value.nbytes > value.untyped_storage().nbytes():
+            raise UnreadableError(f"{name[:60]} is cut short")
+        found[name] = value.clone(memory_format=torch.contiguous_format)
+    return found
+
+
+def read_safetensors(path: Path, *, folder: Path | None = None) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, whatever its suffix: see `read_tensors`."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    _check_header(path, folder)
+    try:
+        return load_file(path)
+    except (SafetensorError, *_DAMAGE) as error:
+        raise UnreadableError(reason(error)) from error
+
+
+def open_pickle(path: Path, *, folder: Path | None = None) -> Any:
+    """What `torch.save` wrote, its tensors on the mapped file.
+
+    UnreadableError, without torch's advice, for a file that holds more than tensors, or that would unpack to
+    more than its own size.
+    """
+    import torch
+
+    check_file(path, folder)
+    try:
+        _check_zip(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # an odd pickle protocol, it says of damaged bytes
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except UnreadableError:
+        raise
+    except zipfile.BadZipFile as error:
+        raise UnreadableError("it is not in the zip format of torch.save") from error
+    except _DAMAGE as error:
+        foreign = re.search(r"GLOBAL ([\w.]+) w(?:as|hose)", str(error))
+        if foreign is not None:
+            name = foreign[1][:80]
+            raise UnreadableError(f"it asks for {name}, which is refused: only tensors are read") from error
+        raise UnreadableError("it is damaged, or holds more than tensors") from error
+
+
+def _check_zip(path: Path) -> None:
+    with zipfile.ZipFile(path) as archive:
+        inside = archive.infolist()
+    stored = all(one.compress_type == zipfile.ZIP_STORED for one in inside)
+    if not stored or sum(one.file_size for one in inside) > path.stat().st_size:
+        raise UnreadableError("it is compressed, as torch.save does not")
+
+
+def _check_header(path: Path, folder: Path | None) -> None:
+    check_file(path, folder)
+    try:
+        with path.open("rb") as file:
+            start = file.read(9)
+        size = path.stat().st_size
+    except OSError as error:
+        raise UnreadableError(reason(error)) from error
+    length = int.from_bytes(start[:8], "little")
+    if len(start) < 9 or start[8:] != b"{":
+        raise UnreadableError("it is no safetensors file")
+    if length > size - 8:
+        raise UnreadableError("it is cut short")
+    if length > _LARGEST_HEADER:
+        raise UnreadableError(f"its header is larger than {_LARGEST_HEADER} bytes")
 
 
 @contextlib.contextmanager
 def written(failure: str, remedy: str) -> Iterator[None]:
-    """UnlikenessError, "FAILURE (why); REMEDY", for what cannot be written inside, by safetensors too, whose
-    error is no OSError."""
+    """Turn an error of writing into an UnlikenessError, "FAILURE (reason); REMEDY".
+
+    safetensors is covered too, whose error is no OSError.
+    """
+    from safetensors import SafetensorError
+
     try:
         yield
     except (OSError, SafetensorError) as error:
@@ -27,11 +154,11 @@ def written(failure: str, remedy: str) -> Iterator[None]:
 
 
 def for_readers(*paths: Path) -> None:
-    """Give files and folders the permissions of new ones: safetensors and tempfile keep theirs to the owner.
+    """Give files and folders the permissions of new ones. safetensors and tempfile let only the owner read.
 
-    A file system that knows no permissions keeps its own.
+    A file system without permissions stays as it is.
     """
-    umask = os.umask(0o077)  # it can only be asked for by setting it
+    umask = os.umask(0o077)  # it can only be read by setting it
     os.umask(umask)
     for path in paths:
         with contextlib.suppress(OSError):
@@ -41,9 +168,9 @@ def for_readers(*paths: Path) -> None:
 def save_tensors(
     tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str] | None = None, *, called: str = ""
 ) -> None:
-    """Write contiguous tensors to `path` as safetensors, in one move. UnlikenessError if it cannot be.
+    """Write contiguous tensors to `path` as safetensors, in one move. UnlikenessError if that fails.
 
-    called: what the file is, for that sentence.
+    called: what the message calls the file.
     """
     from safetensors.torch import save_file
 
@@ -52,3 +179,17 @@ def save_tensors(
         with replacing(path) as part:
             save_file(dict(tensors), part, None if metadata is None else dict(metadata))
             for_readers(part)
+
+
+def all_finite(tensors: Iterable[Tensor]) -> bool:
+    """Whether no value is NaN or infinite. Reads each value once and waits once for the device."""
+    import torch
+
+    def finite(values: Tensor) -> Tensor:
+        # The extremes carry NaN along, at a tenth of the cost of a check of each value.
+        known = values.device.type in ("cpu", "cuda")  # other devices may lack aminmax
+        return (torch.stack(torch.aminmax(values)) if known else values).isfinite().all()
+
+    with torch.no_grad():
+        found = [finite(one.detach()) for one in tensors if one.numel() and one.is_floating_point()]
+        return not found or bool(torch.stack([one.to(found[0].device) for one in found]).all())

@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 
 from unlikeness.checkpoints import load_checkpoint, save_checkpoint
-from unlikeness.diffusion.finite import all_finite
 from unlikeness.errors import NotFiniteError, UsageError
 from unlikeness.progress import Progress, Silent
+from unlikeness.tensors import all_finite
 
 __all__ = [
     "Ema", "Step", "Trained", "adamw", "constant", "cosine", "linear", "step_generator", "train", "trapezoid",

@@ -1,18 +1,23 @@
-"""Words that a user gives for a subject, as text that models can read."""
+"""Words that a user gives: as text that models can read, and with hints for misspellings."""
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 from unlikeness.errors import UsageError
 
-__all__ = ["as_text", "with_article"]
+__all__ = ["as_text", "closest", "with_article"]
 
 _SOUNDS_LIKE_YOU = ("uni", "use", "usu", "eu", "ute", "uku", "one", "once", "ufo")
 _SILENT_H = ("hour", "heir", "honest", "honour", "honor")
 
 
 def as_text(name: str, words: str) -> str:
-    """`words` without blanks around them. UsageError, which calls them `name`, for what no tokenizer reads: a
-    folder name, say, in another encoding than UTF-8."""
+    """`words` without blanks around them. UsageError, which calls them `name`, for text that is not Unicode.
+
+    A folder name in another encoding than UTF-8 is an example: no tokenizer reads it.
+    """
     try:
         words.encode()
     except UnicodeEncodeError as error:
@@ -25,3 +30,9 @@ def with_article(noun: str) -> str:
     word = noun.strip().lower()
     vowel = word[:1] in tuple("aeiou") and not word.startswith(_SOUNDS_LIKE_YOU)
     return f"{'an' if vowel or word.startswith(_SILENT_H) else 'a'} {noun.strip()}"
+
+
+def closest(word: str, known: Iterable[str]) -> str:
+    """ " (did you mean backpack?)", with up to three known words that are spelt alike; or ""."""
+    near = difflib.get_close_matches(word.strip().lower(), known, n=3, cutoff=0.6)
+    return f" (did you mean {' or '.join(near)}?)" if near else ""

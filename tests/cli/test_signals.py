@@ -145,7 +145,7 @@ import sys, time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 import os
-from unlikeness.children import follow_parent
+from unlikeness.endings import follow_parent
 
 if __name__ == "__main__":
     with ProcessPoolExecutor(2, get_context("spawn"), follow_parent) as pool:

@@ -33,7 +33,7 @@ def generate(
     from unlikeness.diffusion import hub
     from unlikeness.diffusion.names import SAMPLERS, check_device, check_dtype
     from unlikeness.errors import UsageError
-    from unlikeness.outputs import check_output
+    from unlikeness.paths import check_output
     from unlikeness.words import as_text
 
     # What is asked wrongly is said before torch is imported, which takes seconds.
@@ -51,10 +51,9 @@ def generate(
         from unlikeness.diffusion.lora import load_lora
         from unlikeness.diffusion.model import TextToImage
         from unlikeness.diffusion.sampling import drawn
+        from unlikeness.diffusion.vocabulary import too_long, unknown_in
         from unlikeness.gallery import save_generated
-        from unlikeness.nouns import unknown_in
         from unlikeness.progress import on_stderr
-        from unlikeness.prompts import too_long
 
         loaded = TextToImage.from_pretrained(model, device=device, dtype=dtype)
         if lora is not None:

@@ -114,8 +114,8 @@ def similarity(
 ) -> None:
     """How alike generated pictures are to a subject: 0 is any member of its class, 1 the subject itself."""
     from unlikeness.errors import UsageError
-    from unlikeness.inputs import check_pictures
     from unlikeness.measure.encoders import check_encoder, load_encoder
+    from unlikeness.pictures.finding import check_pictures
 
     check_encoder(encoder)  # what is asked wrongly is said before torch is imported
     for folder in (generated, subject, class_images):

@@ -58,10 +58,10 @@ def personalize(
     from unlikeness.diffusion import hub
     from unlikeness.diffusion.names import check_device, check_dtype
     from unlikeness.errors import UsageError
-    from unlikeness.inputs import check_pictures
-    from unlikeness.outputs import check_output
+    from unlikeness.paths import check_output
     from unlikeness.personalize.registry import settings_type
     from unlikeness.personalize.scales import scaled
+    from unlikeness.pictures.finding import check_pictures
     from unlikeness.scales import which
     from unlikeness.settings import build, pairs
 
@@ -90,11 +90,10 @@ def personalize(
             held.enter_context(locks.beside(checkpoint, "--checkpoint"))
 
         from unlikeness.diffusion.model import TextToImage
-        from unlikeness.nouns import check_noun
+        from unlikeness.diffusion.vocabulary import check_noun, too_long
         from unlikeness.personalize import create
         from unlikeness.personalize.record import record, save
         from unlikeness.progress import on_stderr
-        from unlikeness.prompts import too_long
         from unlikeness.subjects import Subject
 
         loaded = TextToImage.from_pretrained(model, device=device, dtype=dtype)

@@ -146,9 +146,9 @@ def render(
     from itertools import permutations
 
     from unlikeness.errors import UsageError
-    from unlikeness.nouns import closest
-    from unlikeness.outputs import check_empty
+    from unlikeness.paths import check_empty
     from unlikeness.toybox.world import CLASS_NOUNS
+    from unlikeness.words import closest
 
     if class_noun not in CLASS_NOUNS:
         raise UsageError(

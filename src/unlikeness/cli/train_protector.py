@@ -114,7 +114,7 @@ def train_protector(
 def _check_target(target: Path, checkpoint: Path, *, overwrite: bool) -> None:
     """UsageError unless `target` can be written, and is free or an earlier result that may be replaced."""
     from unlikeness.errors import UsageError
-    from unlikeness.outputs import check_place
+    from unlikeness.paths import check_place
     from unlikeness.protect.rid.recognise import is_protector
 
     if target.suffix != ".safetensors":

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from unlikeness.lazy import looked_up
+from unlikeness import looked_up
 
 if TYPE_CHECKING:
     from unlikeness.demo.photographs import protect_photographs

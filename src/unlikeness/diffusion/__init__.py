@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from unlikeness.lazy import looked_up
+from unlikeness import looked_up
 
 if TYPE_CHECKING:
     from unlikeness.diffusion.latents import Posterior

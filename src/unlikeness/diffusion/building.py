@@ -21,7 +21,7 @@ from unlikeness.diffusion.known import read_object
 from unlikeness.diffusion.weights import Weights, choose_weights, needed_files
 from unlikeness.errors import UnlikenessError, UsageError, one_line
 from unlikeness.foreign import UnreadableError, reason
-from unlikeness.stored import read_tensors
+from unlikeness.tensors import read_tensors
 
 __all__ = ["build", "clip_text", "fill", "read_weights", "sentence", "with_floats"]
 

@@ -5,13 +5,13 @@ A check on a GPU waits for it, so that checks stand where a result is kept or wr
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from unlikeness.errors import NotFiniteError
+from unlikeness.tensors import all_finite
 
 if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage
@@ -25,20 +25,6 @@ TEXT_ENCODER = "the text encoder"
 GRADIENT = "the gradient through the model"
 
 _PARTS = (("vae", "the autoencoder"), ("unet", DENOISER), ("text_encoder", TEXT_ENCODER))
-
-
-@torch.no_grad()
-def all_finite(tensors: Iterable[Tensor]) -> bool:
-    """Whether no value of any of them is NaN or infinite. One look at each value, one wait for the device."""
-    found = [_finite(one.detach()) for one in tensors if one.numel() and one.is_floating_point()]
-    return not found or bool(torch.stack([one.to(found[0].device) for one in found]).all())
-
-
-def _finite(values: Tensor) -> Tensor:
-    """A scalar of bool. Extremes carry NaN along, and cost a tenth of a look at each value on its own."""
-    if values.device.type not in ("cpu", "cuda"):  # not all others know aminmax
-        return values.isfinite().all()
-    return torch.stack(torch.aminmax(values)).isfinite().all()
 
 
 def check(values: Tensor, part: str, dtype: torch.dtype) -> Tensor:

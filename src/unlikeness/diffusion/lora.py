@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from unlikeness.diffusion.finite import all_finite
 from unlikeness.diffusion.lora_file import read_lora
 from unlikeness.diffusion.quiet import quiet
 from unlikeness.errors import NotFiniteError, UnlikenessError, UsageError
 from unlikeness.files import replacing
 from unlikeness.foreign import reason
-from unlikeness.tensors import for_readers, written
+from unlikeness.tensors import all_finite, for_readers, written
 
 if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage

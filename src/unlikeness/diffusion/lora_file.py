@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from unlikeness.foreign import UnreadableError, parse_json
-from unlikeness.stored import read_header, read_safetensors
+from unlikeness.tensors import read_header, read_safetensors
 
 __all__ = ["read_lora"]
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from unlikeness.diffusion.finite import all_finite
 from unlikeness.diffusion.known import read_object
 from unlikeness.diffusion.lora import DIVERGED, merge
 from unlikeness.diffusion.quiet import quiet
@@ -19,9 +18,8 @@ from unlikeness.diffusion.weights import choose_weights, needed_files
 from unlikeness.errors import NotFiniteError, UnlikenessError
 from unlikeness.files import replacing
 from unlikeness.foreign import UnreadableError, check_file
-from unlikeness.outputs import check_empty
-from unlikeness.stored import read_tensors
-from unlikeness.tensors import for_readers, written
+from unlikeness.paths import check_empty
+from unlikeness.tensors import all_finite, for_readers, read_tensors, written
 
 if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage

@@ -13,9 +13,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from unlikeness import looked_up
 from unlikeness.immunize.registry import METHODS, Defence, create, method
 from unlikeness.immunize.scales import scaled
-from unlikeness.lazy import looked_up
 
 if TYPE_CHECKING:
     from unlikeness.immunize.run import immunize

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, TypeVar
 import torch
 from torch import Tensor
 
+from unlikeness.diffusion.vocabulary import too_long
 from unlikeness.errors import UsageError
 from unlikeness.immunize.material import Kept
 from unlikeness.immunize.settings import ImmunizeSettings
 from unlikeness.immunize.words import IN_PLACES, parts, words
-from unlikeness.prompts import too_long
 from unlikeness.subjects import Subject
 
 if TYPE_CHECKING:

@@ -19,8 +19,8 @@ from unlikeness.immunize.scales import scaled
 from unlikeness.immunize.settings import OF_ATTACKS, OF_LOW_RANK
 from unlikeness.immunize.subject_list import Listed, listed, load
 from unlikeness.immunize.words import several
-from unlikeness.inputs import check_file, check_pictures
-from unlikeness.outputs import check_output, check_place
+from unlikeness.paths import check_exists, check_output, check_place
+from unlikeness.pictures.finding import check_pictures
 from unlikeness.scales import which
 from unlikeness.settings import build
 
@@ -179,14 +179,14 @@ class Job:
         for one in named:
             check_pictures(one.images)
         pattern = str(getattr(settings, "pattern", ""))
-        check_file(Path(pattern) if pattern else None, "--pattern")
+        check_exists(Path(pattern) if pattern else None, "--pattern")
         return named, prompts
 
     def _open(self, named: Sequence[Listed], prompts: list[str], tell: Tell) -> _Ready:
         from unlikeness.diffusion.devices import pick_device, pick_dtype
         from unlikeness.diffusion.model import TextToImage
+        from unlikeness.diffusion.vocabulary import check_noun
         from unlikeness.immunize.turns import attacks
-        from unlikeness.nouns import check_noun
 
         device = pick_device(self.device)
         pick_dtype(self._dtype, device)

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from unlikeness.diffusion.latents import Posterior
+from unlikeness.diffusion.vocabulary import too_long
 from unlikeness.errors import UsageError
 from unlikeness.immunize.settings import ImmunizeSettings
 from unlikeness.personalize.material import Material, class_prior, prepare
 from unlikeness.personalize.settings import PersonalizeSettings
 from unlikeness.progress import Progress
-from unlikeness.prompts import too_long
 from unlikeness.subjects import Subject
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from unlikeness.diffusion.lora import merged_copy
 from unlikeness.diffusion.weights import needed_files
 from unlikeness.errors import UnlikenessError
 from unlikeness.foreign import UnreadableError
-from unlikeness.stored import read_tensors
+from unlikeness.tensors import read_tensors
 
 if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage

@@ -12,7 +12,7 @@ from unlikeness.files import replacing
 from unlikeness.immunize import card
 from unlikeness.immunize.precision import as_stored, rounding
 from unlikeness.immunize.record import FILE
-from unlikeness.outputs import check_empty
+from unlikeness.paths import check_empty
 from unlikeness.tensors import written
 
 if TYPE_CHECKING:

@@ -27,9 +27,9 @@ from unlikeness.diffusion.hub import at_home, fetch
 from unlikeness.diffusion.known import read_object
 from unlikeness.diffusion.quiet import quiet
 from unlikeness.diffusion.tokens import check_tokenizer, load_tokenizer
+from unlikeness.diffusion.vocabulary import too_long
 from unlikeness.diffusion.weights import needed_files
 from unlikeness.errors import NotFiniteError, UnlikenessError, UsageError
-from unlikeness.prompts import too_long
 from unlikeness.subjects import with_article
 
 __all__ = ["CLIP", "ZeroShot", "load", "pixel_values", "prompt"]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from unlikeness.diffusion.lora import has_lora, save_lora
 from unlikeness.files import replacing
-from unlikeness.outputs import check_empty
+from unlikeness.paths import check_empty
 from unlikeness.tensors import written
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from unlikeness.lazy import looked_up
+from unlikeness import looked_up
 
 if TYPE_CHECKING:
     from unlikeness.pictures.edit import Edit

@@ -13,7 +13,7 @@ from unlikeness.errors import UnlikenessError, UsageError
 from unlikeness.files import present, present_file
 from unlikeness.pictures.kinds import HEAD, SUFFIXES, SUPPORTED, UNSUPPORTED, announced
 
-__all__ = ["Found", "find", "find_pictures"]
+__all__ = ["Found", "check_pictures", "find", "find_pictures"]
 
 _OF_SYSTEMS = frozenset({
     "@eadir", "@recycle", "#recycle", "#snapshot", "$recycle.bin", "system volume information", "__macosx",
@@ -38,6 +38,15 @@ class Found:
 def find_pictures(paths: Sequence[Path], *, exclude: Sequence[Path] = ()) -> list[tuple[Path, Path]]:
     """(root, file) of the pictures below `paths` that may be protected: see `find`."""
     return find(paths, exclude=exclude).pictures
+
+
+def check_pictures(path: Path | None) -> None:
+    """Check that there are pictures below `path`. None, for an option that was not given, passes.
+
+    UsageError if the path does not exist; UnlikenessError if it holds no pictures.
+    """
+    if path is not None and not find_pictures([path]):
+        raise UnlikenessError(f"{path} holds no picture that can be read; give a folder with pictures")
 
 
 def find(paths: Sequence[Path], *, exclude: Sequence[Path] = ()) -> Found:

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from unlikeness.diffusion.loss import diffusion_loss
+from unlikeness.diffusion.vocabulary import too_long
 from unlikeness.errors import UsageError
-from unlikeness.prompts import too_long
 from unlikeness.protect import rng
 from unlikeness.protect.base import GradientProtection
 from unlikeness.protect.settings import AdvDMSettings

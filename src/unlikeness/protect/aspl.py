@@ -21,11 +21,11 @@ from torch import Tensor
 from unlikeness.diffusion import finite
 from unlikeness.diffusion.lora import merged_copy
 from unlikeness.diffusion.loss import diffusion_loss
+from unlikeness.diffusion.vocabulary import too_long
 from unlikeness.errors import UsageError
 from unlikeness.personalize.material import Material, prepare
 from unlikeness.personalize.objective import PersonalizationStep
 from unlikeness.personalize.settings import PersonalizeSettings
-from unlikeness.prompts import too_long
 from unlikeness.protect import rng
 from unlikeness.protect.base import GradientProtection, frozen
 from unlikeness.protect.batches import default_batch_size

@@ -8,9 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unlikeness.diffusion.finite import all_finite
 from unlikeness.errors import NotFiniteError
-from unlikeness.tensors import save_tensors
+from unlikeness.tensors import all_finite, save_tensors
 
 WIDTHS = (32, 64, 128, 192)
 

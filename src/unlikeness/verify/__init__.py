@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from unlikeness.lazy import looked_up
+from unlikeness import looked_up
 from unlikeness.verify.attackers import Attacker, attacker, attackers, named
 from unlikeness.verify.settings import CONTEXTS, SCALES, VerifySettings
 

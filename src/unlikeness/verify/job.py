@@ -12,8 +12,9 @@ from unlikeness.diffusion import hub
 from unlikeness.diffusion.names import check_device
 from unlikeness.errors import UnlikenessError, UsageError
 from unlikeness.foreign import UnreadableError, parse_yaml, read, reason
-from unlikeness.inputs import check_file, check_pictures
 from unlikeness.measure.encoders import check_encoder, load_encoder
+from unlikeness.paths import check_exists
+from unlikeness.pictures.finding import check_pictures
 from unlikeness.scales import which
 from unlikeness.settings import pairs
 from unlikeness.verify.attackers import Attacker, named
@@ -100,7 +101,7 @@ class Job:
         self._nouns()  # whether others are there
         if self.others is None and self.others_held_out is not None:
             raise UsageError("--others-held-out needs --others, the folder that it belongs to")
-        check_file(self.sought.pattern, "--pattern")
+        check_exists(self.sought.pattern, "--pattern")
         return chosen, written
 
     def _run(
@@ -112,8 +113,8 @@ class Job:
     ) -> Verdict:
         from unlikeness.diffusion.fingerprint import fingerprint
         from unlikeness.diffusion.model import TextToImage
+        from unlikeness.diffusion.vocabulary import check_noun
         from unlikeness.immunize import record
-        from unlikeness.nouns import check_noun
         from unlikeness.subjects import Subject, load_folder
         from unlikeness.verify.certificate import check_own, summary, write_certificate
         from unlikeness.verify.judge import AtResolution

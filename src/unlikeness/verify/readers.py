@@ -8,9 +8,9 @@ from typing import Protocol
 from torch import Tensor
 
 from unlikeness.errors import UsageError
-from unlikeness.nouns import closest
 from unlikeness.scales import which
 from unlikeness.verify.judge import at_side
+from unlikeness.words import closest
 
 __all__ = ["Reader", "load_reader"]
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from unlikeness.diffusion.vocabulary import too_long
 from unlikeness.errors import UnlikenessError, UsageError
 from unlikeness.measure.similarity import Embedder
 from unlikeness.progress import Progress
-from unlikeness.prompts import too_long
 from unlikeness.subjects import Subject, as_text
 from unlikeness.verify.apart import check_apart
 from unlikeness.verify.attack import Priors

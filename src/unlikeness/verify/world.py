@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from unlikeness.nouns import only_nouns
+from unlikeness.diffusion.vocabulary import only_nouns
 from unlikeness.subjects import Subject
 from unlikeness.verify.run import Other
 

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from unlikeness.errors import UnlikenessError, UsageError, one_line
 from unlikeness.foreign import UnreadableError
-from unlikeness.stored import open_pickle, read_tensors
+from unlikeness.tensors import open_pickle, read_tensors
 
 __all__ = ["OfficialShape", "fold", "read", "shape_of"]
 

@@ -25,7 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from unlikeness.children import follow_parent
+from unlikeness.endings import follow_parent
 from unlikeness.errors import PictureError, UnlikenessError, UsageError, one_line
 from unlikeness.files import force, unfinished
 from unlikeness.progress import Progress, Silent

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from unlikeness.errors import UsageError
 from unlikeness.foreign import UnreadableError
-from unlikeness.stored import read_header
+from unlikeness.tensors import read_header
 
 __all__ = ["FORMAT", "SHIPPED", "check_weights", "is_protector"]
 

@@ -18,8 +18,7 @@ from unlikeness.foreign import UnreadableError
 from unlikeness.progress import Progress, Silent
 from unlikeness.protect.advdm import AdvDM, AdvDMSettings
 from unlikeness.protect.rng import derive
-from unlikeness.stored import read_safetensors
-from unlikeness.tensors import save_tensors
+from unlikeness.tensors import read_safetensors, save_tensors
 from unlikeness.training import step_generator
 
 if TYPE_CHECKING:

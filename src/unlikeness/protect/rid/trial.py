@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from unlikeness.diffusion.devices import computes_bfloat16
+from unlikeness.diffusion.vocabulary import too_long
 from unlikeness.errors import UsageError
-from unlikeness.prompts import too_long
 from unlikeness.protect.rid import objectives
 from unlikeness.protect.rid.augment import Augment, AugmentSettings
 from unlikeness.protect.rid.network import MULTIPLE, Protector

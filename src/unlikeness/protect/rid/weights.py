@@ -12,14 +12,12 @@ import torch
 from torch import Tensor
 
 from unlikeness import __version__
-from unlikeness.diffusion.finite import all_finite
 from unlikeness.errors import NotFiniteError, UnlikenessError, UsageError
 from unlikeness.foreign import UnreadableError, parse_json, reason
 from unlikeness.protect.rid.network import NetworkSettings, Protector
 from unlikeness.protect.rid.recognise import FORMAT, SHIPPED, check_weights, is_protector
 from unlikeness.settings import build
-from unlikeness.stored import read_header, read_safetensors
-from unlikeness.tensors import save_tensors
+from unlikeness.tensors import all_finite, read_header, read_safetensors, save_tensors
 
 __all__ = ["SHIPPED", "Loaded", "is_protector", "load_protector", "save_protector"]
 

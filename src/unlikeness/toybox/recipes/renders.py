@@ -20,7 +20,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from unlikeness.children import follow_parent
+from unlikeness.endings import follow_parent
 from unlikeness.errors import UnlikenessError
 from unlikeness.files import sync, write_text
 from unlikeness.progress import Progress, Silent

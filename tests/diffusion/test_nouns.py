@@ -11,9 +11,9 @@ from tests.tiny import write_tiny, write_tokenizer
 
 from unlikeness.cli import main
 from unlikeness.diffusion import TextToImage
+from unlikeness.diffusion.vocabulary import check_noun, only_nouns, unknown_in
 from unlikeness.errors import UsageError
 from unlikeness.gallery import to_pil
-from unlikeness.nouns import check_noun, only_nouns, unknown_in
 from unlikeness.toybox.cast import member
 from unlikeness.toybox.weights import model_path
 

@@ -8,7 +8,7 @@ import pytest
 from tests.tiny import write_tiny, write_tokenizer
 
 from unlikeness.cli import main
-from unlikeness.prompts import too_long
+from unlikeness.diffusion.vocabulary import too_long
 
 
 def test_tokens_beyond_the_tokenizers_length_are_counted(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Where results go: looked at before long work, so that nothing is in their way at its end."""
+"""Check the paths that a user gives, before long work begins and before torch is imported."""
 
 from __future__ import annotations
 
@@ -9,7 +9,13 @@ from pathlib import Path
 from unlikeness.errors import UsageError
 from unlikeness.files import present
 
-__all__ = ["check_empty", "check_output", "check_place"]
+__all__ = ["check_empty", "check_exists", "check_output", "check_place"]
+
+
+def check_exists(path: Path | None, option: str) -> None:
+    """UsageError unless `path`, given by `option`, is a file. None, for an option not given, passes."""
+    if path is not None and not path.is_file():
+        raise UsageError(f"{option} {path} is no file; give one that is there")
 
 
 def check_empty(folder: Path) -> None:
@@ -19,10 +25,9 @@ def check_empty(folder: Path) -> None:
 
 
 def check_output(output: Path, checkpoint: Path | None = None) -> None:
-    """UsageError for what a long run could not be saved to, or go on from, as far as can be told before it.
+    """UsageError if the result or the checkpoint of a long run could not be saved there.
 
-    `output` must be new, or an empty folder that another can take the place of, where a folder can be made;
-    `checkpoint` a file outside of it, or what is to be there, where a file can be made.
+    output: must be new, or an empty folder that can be replaced. checkpoint: must be a file outside `output`.
     """
     check_empty(output)
     check_place(output, "--output")
@@ -42,7 +47,7 @@ def check_output(output: Path, checkpoint: Path | None = None) -> None:
 
 
 def check_place(path: Path, option: str) -> None:
-    """UsageError unless something can be made at `path`, given by `option`."""
+    """UsageError unless a file or folder can be made at `path`, given by `option`."""
     try:
         os.lstat(path)
     except OSError as error:

@@ -1,7 +1,8 @@
-"""Whether a model knows a class noun: a word that it does not know leads to pictures of anything.
+"""Whether a model can read what a user asks for: its class noun, and a prompt to its end.
 
-A model of a small world, the toybox, knows the nouns of that world alone. Stable Diffusion's tokenizer has
-most English nouns as one piece or a few; what falls into single letters is a word that it has hardly met.
+A word that a model does not know leads to pictures of anything. A model of a small world, the toybox, knows
+only the nouns of that world. Stable Diffusion's tokenizer has most English nouns as one piece or a few. A
+word that falls into single letters was rare in its training.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from unlikeness.errors import UsageError
+from unlikeness.words import as_text, closest
 
-__all__ = ["check_noun", "closest", "only_nouns", "unknown_in"]
+__all__ = ["check_noun", "only_nouns", "too_long", "unknown_in"]
 
 _SMALL = 1000
 """A vocabulary of fewer tokens may be a small world's."""
@@ -25,8 +27,7 @@ _END = "</w>"
 
 
 def only_nouns(tokenizer: Any) -> tuple[str, ...]:
-    """The class nouns that a model with this tokenizer can draw: the toybox's; () for all others, which are
-    open to any noun."""
+    """The class nouns of the toybox, if the tokenizer is the toybox's; () for a model of any noun."""
     vocabulary = tokenizer.get_vocab()
     if len(vocabulary) >= _SMALL:
         return ()
@@ -36,16 +37,13 @@ def only_nouns(tokenizer: Any) -> tuple[str, ...]:
 
 
 def check_noun(tokenizer: Any, noun: str, where: str) -> str | None:
-    """A sentence to tell if the model may not know this class noun; None if there is nothing to tell.
+    """A warning if the model may not know this class noun; None if there is nothing to say.
 
-    where: the option or setting that names the noun, with which the sentence begins.
+    where: the option or setting that names the noun; the sentence begins with it.
 
-    Raises:
-        UsageError: the model cannot know it: it is none of a small world's, or has letters that the tokenizer
-            has no token for, or is no text.
+    UsageError if the model cannot know the noun: it is not in a small world, or has letters for which the
+    tokenizer has no token, or is not text.
     """
-    from unlikeness.subjects import as_text
-
     words = _words(tokenizer, as_text(where, noun))
     nouns = only_nouns(tokenizer)
     ends = [[one] for one in nouns]  # a noun may follow other known words: "red mug"
@@ -69,7 +67,7 @@ def check_noun(tokenizer: Any, noun: str, where: str) -> str | None:
 
 
 def unknown_in(tokenizer: Any, prompt: str) -> str | None:
-    """A sentence if a prompt for a model of a small world names nothing that is in it; None for others."""
+    """A warning if a prompt for a model of a small world names nothing in that world; None otherwise."""
     nouns = only_nouns(tokenizer)
     if not nouns or not prompt.strip():
         return None
@@ -85,14 +83,20 @@ def unknown_in(tokenizer: Any, prompt: str) -> str | None:
     )
 
 
-def closest(word: str, known: Sequence[str]) -> str:
-    """ " (did you mean backpack?)", with up to three known words that are spelt alike; empty if none is."""
-    near = difflib.get_close_matches(word.strip().lower(), known, n=3, cutoff=0.6)
-    return f" (did you mean {' or '.join(near)}?)" if near else ""
+def too_long(tokenizer: Any, prompt: str) -> str | None:
+    """A warning if `prompt` is longer than the model reads (77 tokens for Stable Diffusion); None if not."""
+    count, limit = len(tokenizer(prompt, verbose=False).input_ids), int(tokenizer.model_max_length)
+    if count <= limit:
+        return None
+    start = prompt if len(prompt) <= 40 else f"{prompt[:40]}..."
+    return (
+        f"the prompt {start!r} has {count} tokens, and the model reads the first {limit}; "
+        "shorten it, what is behind them has no effect"
+    )
 
 
 def _words(tokenizer: Any, text: str) -> list[list[int]]:
-    """The tokens of each word; all as one word for a tokenizer that does not say where words end."""
+    """The tokens of each word. A tokenizer without ends of words gives a single word."""
     ids = tokenizer(text, add_special_tokens=False, verbose=False).input_ids
     words: list[list[int]] = [[]]
     for i, token in zip(ids, tokenizer.convert_ids_to_tokens(ids), strict=True):
