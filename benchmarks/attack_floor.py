@@ -25,7 +25,7 @@ from unlikeness.toybox.cast import Member, unseen
 from unlikeness.toybox.recipes.model import new_unet
 
 NAME = "attack_floor"
-CODE = (*attacking.CODE, "src/unlikeness/toybox/recipes/model.py")
+CODE = attacking.CODE
 RATES = (2e-5, 5e-5, 1e-4, 2e-4, 5e-4)
 STEPS = 400
 MODELS = ("trained", "random")

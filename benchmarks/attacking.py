@@ -18,31 +18,11 @@ from unlikeness.personalize.material import class_prior
 from unlikeness.personalize.settings import PersonalizeSettings
 from unlikeness.subjects import Subject, with_article
 
-DRAWING = tuple(
-    f"src/unlikeness/diffusion/{name}.py"
-    for name in ("schedule", "latents", "family", "model", "sampling", "devices")
+CODE = (
+    *(f"src/unlikeness/{name}" for name in ("diffusion", "personalize", "measure", "toybox", "training.py")),
+    "benchmarks/judging.py",
 )
-"""The code that decides what a model draws."""
-
-ATTACK = (
-    *DRAWING,
-    *(f"src/unlikeness/diffusion/{name}.py" for name in ("loss", "lora")),
-    *(
-        f"src/unlikeness/personalize/{name}.py"
-        for name in ("dreambooth", "lora", "material", "objective", "settings")
-    ),
-    *(f"src/unlikeness/{name}.py" for name in ("training", "subjects")),
-)
-"""The code that decides what an attack comes to."""
-
-JUDGES = (
-    *(f"src/unlikeness/toybox/{name}.py" for name in ("cast", "classifier", "identity", "convnet")),
-    "src/unlikeness/toybox/world",
-    "src/unlikeness/measure/similarity.py",
-)
-"""The code of the subjects and of who looks at them."""
-
-CODE = (*ATTACK, *JUDGES, "benchmarks/judging.py")
+"""The code that decides what an attack yields and how it is judged."""
 
 COMMON: dict[str, Any] = {"batch_size": 4, "class_images": 100}
 """On top of the published settings: the toybox is small, and learns from more pictures a step."""
@@ -72,14 +52,13 @@ QUICK_COMMON: dict[str, Any] = {"batch_size": 1, "class_images": 2, "class_steps
 class Priors:
     """Class pictures that the model under attack draws: once per class noun and settings, for all benchmarks.
 
-    They lie in a folder of this model's (weights and configuration) and of the code that draws. Two processes
-    may share it: a file is written beside its name and renamed.
+    They lie in a folder named by the model's weights and configuration. Two processes may share it: a file is
+    written beside its name and renamed.
     """
 
     def __init__(self, model: TextToImage) -> None:
         self.model = model
-        code = common.code_digest(*DRAWING, "src/unlikeness/personalize/material.py")
-        self.folder = common.RUNS / "priors" / f"{common.model_digest(model)}-{code}"
+        self.folder = common.RUNS / "priors" / common.model_digest(model)
 
     def of(self, class_noun: str, settings: PersonalizeSettings) -> Posterior | None:
         """Those that an attack with these settings learns from; None if it does without."""

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results"
+EXPERIMENTS = ROOT / "experiments" / "results"
 RUNS = ROOT / "runs" / "benchmarks"
 """Checkpoints, and whatever a `--quick` run writes: never committed."""
 
@@ -40,16 +41,16 @@ def parser(description: str) -> argparse.ArgumentParser:
     made.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
     made.add_argument("--seed", type=int, default=0, help="of subjects, pictures and noise")
     made.add_argument("--quick", action="store_true", help="a smoke run, whose figures mean nothing")
-    made.add_argument("--results", type=Path, help="the JSON file, if not in benchmarks/results/")
+    made.add_argument("--results", type=Path, help="the JSON file, if not in the folder results/")
     made.add_argument("--fresh", action="store_true", help="forget the figures that the file holds")
     made.add_argument("--keep", action="store_true", help="keep figures of other code: it decides nothing")
     return made
 
 
-def results_file(name: str, args: argparse.Namespace) -> Path:
-    """Where the figures go; those of a smoke run never lie beside the real ones."""
+def results_file(name: str, args: argparse.Namespace, folder: Path = RESULTS) -> Path:
+    """The file of the figures, in `folder` unless --results names another; a smoke run writes into runs/."""
     given: Path | None = args.results
-    return given or (RUNS / "quick" if args.quick else RESULTS) / f"{name}.json"
+    return given or (RUNS / "quick" if args.quick else folder) / f"{name}.json"
 
 
 def main(body: Callable[[Sequence[str] | None], None]) -> None:

@@ -25,7 +25,6 @@ import torch
 from torch import Tensor
 
 from benchmarks import common
-from benchmarks.immunizing import ENGINE
 from benchmarks.published_l2p import PublishedL2P
 from unlikeness.diffusion import TextToImage
 from unlikeness.diffusion.devices import pick_device
@@ -37,7 +36,10 @@ from unlikeness.training import adamw, step_generator
 
 NAME = "immunize_cost"
 MIB = 2**20
-CODE = (*ENGINE, "benchmarks/published_l2p.py", "src/unlikeness/training.py")
+CODE = (
+    "src/unlikeness/immunize", "src/unlikeness/diffusion", "src/unlikeness/training.py",
+    "benchmarks/published_l2p.py",
+)  # fmt: skip
 PUBLISHED = {"published, float32": "float32", "published, bfloat16": "bfloat16"}
 OURS: dict[str, dict[str, object]] = {
     "ours, float32": {"precision": "float32"},

@@ -28,7 +28,6 @@ from unlikeness.toybox.cast import Member, unseen
 
 NAME = "other_attackers"
 CODE = (*protection.CODE, "src/unlikeness/purify")
-"""The code that decides the figures."""
 
 LABELS = {
     "lora": "LoRA",

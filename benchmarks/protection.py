@@ -33,15 +33,7 @@ from unlikeness.toybox.cast import Member, unseen
 __all__ = ["CODE", "protect", "tagged", "visibility"]
 
 NAME = "protection"
-CODE = (
-    *attacking.CODE,
-    *(
-        f"src/unlikeness/protect/{name}.py"
-        for name in ("base", "advdm", "photoguard", "noise", "rng", "settings")
-    ),
-    "src/unlikeness/measure/visibility.py",
-)
-"""The code that decides the figures."""
+CODE = (*attacking.CODE, "src/unlikeness/protect")
 
 METHODS = ("noise", "advdm", "photoguard", "aspl", "rid")
 BUDGETS = (4, 8, 16)

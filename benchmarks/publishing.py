@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -29,17 +28,8 @@ def settings_type(method: str) -> type[ProtectSettings]:
 
 
 def tagged(method: str) -> str:
-    """A method's name in the results; ASPL's with a digest of its code, RID's of its code and weights."""
-    if method == "aspl":
-        return f"aspl@{common.code_digest('src/unlikeness/protect/aspl.py')[:8]}"
-    if method != "rid":
-        return method
-    weights = load_protector().network.state_dict()
-    code = (f"src/unlikeness/protect/rid/{name}.py" for name in ("network", "opening", "method"))
-    digest = common.code_digest(*code)
-    for name, value in weights.items():
-        digest = hashlib.sha256(f"{digest}{name}".encode() + value.numpy().tobytes()).hexdigest()
-    return f"rid@{digest[:8]}"
+    """A method's name in the results; RID's with a digest of its weights."""
+    return f"rid@{common.weights_digest(load_protector().network)[:8]}" if method == "rid" else method
 
 
 def published(

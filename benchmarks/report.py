@@ -8,7 +8,7 @@ A page says where a table goes:
     <!-- figures: toybox_quality -->
     <!-- end of figures -->
 
-What lies between is replaced by what `render` of that benchmark makes of its JSON in benchmarks/results.
+What lies between is replaced by what `render` of that module makes of its results file.
 """
 
 from __future__ import annotations
@@ -22,17 +22,24 @@ from pathlib import Path
 from benchmarks import common
 from unlikeness.errors import UnlikenessError
 
-BENCHMARKS = (
-    "toybox_quality", "personalization", "protection", "other_attackers", "frozen_loss", "photographs",
-    "rid_ablation", "rid_ways", "rid_speed", "rid_int8", "sd_memory", "hostile",
-    "attack_floor", "immunization", "drift_curve", "drift_parts", "many_subjects", "retention",
-    "immunize_cost", "immunize_cost_sd", "immunization_tuning", "apdm_search",
-)  # fmt: skip
-FLAGS = {
-    "immunize_cost_sd": ("immunize_cost", " --size sd"),
-    "immunization_tuning": ("immunization", " --tuning"),
-}
-"""Of figures that a benchmark makes only with these flags: its name and they."""
+BENCHMARKS = {
+    name: f"benchmarks.{name}"
+    for name in (
+        "toybox_quality", "personalization", "protection", "other_attackers", "attack_floor", "photographs",
+        "rid_speed", "rid_int8", "sd_memory", "hostile", "immunize_cost",
+    )
+} | {
+    "immunize_cost_sd": "benchmarks.immunize_cost --size sd",
+    "immunization_tuning": "experiments.immunization --tuning",
+    **{
+        name: f"experiments.{name}"
+        for name in (
+            "immunization", "drift_curve", "drift_parts", "many_subjects", "retention", "apdm_search",
+            "frozen_loss", "rid_ablation", "rid_ways",
+        )
+    },
+}  # fmt: skip
+"""The command that measures each: a module with `render`, and its flags."""
 DOCS = Path(__file__).parents[1] / "docs"
 
 _PLACE = re.compile(r"(<!-- figures: (\w+) -->\n).*?(<!-- end of figures -->)", re.DOTALL)
@@ -42,7 +49,7 @@ def cli(argv: Sequence[str] | None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else "")
     parser.add_argument("--check", action="store_true", help="change nothing; fail if a page is out of date")
     parser.add_argument("--docs", type=Path, default=DOCS)
-    parser.add_argument("--results", type=Path, default=common.RESULTS)
+    parser.add_argument("--results", type=Path, help="one folder of results files instead of both")
     args = parser.parse_args(argv)
     stale = []
     for page in sorted(args.docs.glob("*.md")):
@@ -54,10 +61,10 @@ def cli(argv: Sequence[str] | None) -> None:
                 page.write_text(filled, encoding="utf-8")
                 print(page.name)
     if args.check and stale:
-        raise UnlikenessError(f"{', '.join(stale)}: not what benchmarks/results says; run benchmarks.report")
+        raise UnlikenessError(f"{', '.join(stale)}: not what the results files say; run benchmarks.report")
 
 
-def fill(text: str, results: Path) -> str:
+def fill(text: str, results: Path | None = None) -> str:
     """The page with every table made anew. UnlikenessError for a name that is no benchmark's."""
 
     def table(found: re.Match[str]) -> str:
@@ -69,20 +76,21 @@ def fill(text: str, results: Path) -> str:
     return _PLACE.sub(table, text)
 
 
-def section(name: str, results: Path) -> str:
+def section(name: str, results: Path | None = None) -> str:
     """One benchmark's tables and the command that made them."""
-    module, flags = FLAGS.get(name, (name, ""))
-    command = f"`python -m benchmarks.{module}{flags}`"
-    path = results / f"{name}.json"
+    module, _, _ = BENCHMARKS[name].partition(" ")
+    command = f"`python -m {BENCHMARKS[name]}`"
+    folder = results or common.ROOT / module.partition(".")[0] / "results"
+    path = folder / f"{name}.json"
     if not path.exists():
         return f"Not measured yet: {command}."
     record = common.load(path)
     if "environment" not in record:
         return f"Not finished yet: {command}."
-    body: str = import_module(f"benchmarks.{module}").render(record)
+    body: str = import_module(module).render(record)
     versions = record.get("environment", {}).get("versions", {})
     shown = ", ".join(f"{package} {number}" for package, number in versions.items() if package != "python")
-    figures = f"[{name}.json](../benchmarks/results/{name}.json)"
+    figures = f"`{folder.parent.name}/results/{name}.json`"
     return f"{body}\n\nMade by {command} ({shown}); all figures: {figures}."
 
 

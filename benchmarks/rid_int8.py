@@ -44,11 +44,7 @@ SIDE = 512
 BUDGET = 8.0
 ROUNDS, PICTURES, CALIBRATION, SUBJECTS = 30, 8, 16, 12
 REFERENCE = "ONNX, float32"
-CODE = (
-    *(f"src/unlikeness/protect/rid/{name}.py" for name in ("network", "export", "pictures")),
-    "src/unlikeness/diffusion/loss.py",
-)
-"""The code that decides the figures."""
+CODE = ("src/unlikeness/protect", "src/unlikeness/diffusion")
 
 _MEASURED, _CALIBRATION = 9_000_101, 9_000_102
 

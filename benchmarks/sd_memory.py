@@ -74,7 +74,7 @@ def cli(argv: Sequence[str] | None) -> None:
     }
     results = common.Results(
         common.results_file(NAME, args), NAME, about,
-        fresh=args.fresh, code=common.code_digest(*attacking.ATTACK), keep=args.keep,
+        fresh=args.fresh, code=common.code_digest(*attacking.CODE), keep=args.keep,
     )  # fmt: skip
     for method in args.methods.split(","):
         for dtype in args.dtypes.split(","):

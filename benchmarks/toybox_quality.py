@@ -31,12 +31,7 @@ from unlikeness.toybox.recipes.renders import to_images
 from unlikeness.toybox.world import CLASS_NOUNS, CONTEXTS, sample_identity, sample_scene
 
 NAME = "toybox_quality"
-CODE = (
-    *attacking.DRAWING,
-    *attacking.JUDGES,
-    *(f"src/unlikeness/measure/{name}.py" for name in ("distribution", "visibility")),
-)
-"""The code that decides the figures."""
+CODE = attacking.CODE
 
 _RENDERS = 8_000_001
 _SAMPLES = 5_000_000

@@ -9,7 +9,7 @@ import pytest
 import torch
 from tests.tiny import tiny_model
 
-from benchmarks import attacking, common, protection, toybox_quality
+from benchmarks import attacking, common, protection
 from unlikeness.diffusion import TextToImage
 from unlikeness.errors import UnlikenessError, UsageError
 
@@ -121,7 +121,7 @@ def test_figures_of_other_code_are_refused_unless_kept(tmp_path: Path) -> None:
 def test_the_digest_of_code_sees_what_it_does_and_not_what_it_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for names in (attacking.DRAWING, protection.CODE, toybox_quality.CODE):
+    for names in (attacking.CODE, protection.CODE):
         assert common.code_digest(*names) == common.code_digest(*names)
     monkeypatch.setattr(common, "ROOT", tmp_path)
     (tmp_path / "folder").mkdir()

@@ -1,8 +1,8 @@
 """What immunizing costs in quality as it goes on: the preference against the naive loss (APDM's Figure 4).
 
-    python -m benchmarks.drift_curve
+    python -m experiments.drift_curve
 
-Per row (a method and its settings, `benchmarks.immunizing`) and unseen subject: one immunization, stopped
+Per row (a method and its settings, `experiments.immunizing`) and unseen subject: one immunization, stopped
 after 25, 50, 100, 200 and 400 outer steps, and each time the FID of class pictures against renders of the
 class, over the original's own.
 """
@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from benchmarks.judging import TRAINING
 
 from benchmarks import common, personalization
-from benchmarks.immunization import CODE, Bench
-from benchmarks.immunization_rows import ROWS, SCALE, rows_of
-from benchmarks.immunizing import captions, opened
-from benchmarks.judging import TRAINING
-from benchmarks.plotting import curves
+from experiments.immunization import CODE, Bench
+from experiments.immunization_rows import ROWS, SCALE, rows_of
+from experiments.immunizing import captions, opened
+from experiments.plotting import curves
 from unlikeness import immunize
 from unlikeness.diffusion import TextToImage
 from unlikeness.errors import UnlikenessError, UsageError

@@ -1,9 +1,9 @@
 """At which settings is a published method at its best? Successive halving on two tuning subjects.
 
-    python -m benchmarks.apdm_search
-    python -m benchmarks.apdm_search --searches imma,naive
+    python -m experiments.apdm_search
+    python -m experiments.apdm_search --searches imma,naive
 
-A search begins with many rows (`benchmarks.tried_rows`), short and on a person, before few attackers. The
+A search begins with many rows (`experiments.tried_rows`), short and on a person, before few attackers. The
 better half goes on: with more attackers, with more outer steps, from where it was, and on a dog too. What
 counts is a row's score: the mean of s over attackers and subjects, plus what the drift of the class is above
 15 %, and what recall and diversity are below 90 % of the original's; of a notice also the share of pictures
@@ -17,11 +17,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from benchmarks import common, personalization
-from benchmarks.immunization import CODE, Bench
-from benchmarks.immunization_rows import settings_of
-from benchmarks.immunization_tables import STRENGTHS
-from benchmarks.immunizing import opened
-from benchmarks.tried_rows import APDM, BACKDOORS, IMMA, NAIVE
+from experiments.immunization import CODE, Bench
+from experiments.immunization_rows import settings_of
+from experiments.immunization_tables import STRENGTHS
+from experiments.immunizing import opened
+from experiments.tried_rows import APDM, BACKDOORS, IMMA, NAIVE
 from unlikeness.errors import NotFiniteError, UsageError
 from unlikeness.toybox.cast import Member, member
 from unlikeness.verify.attackers import PAPER, Attacker, attacker

@@ -1,7 +1,7 @@
 """Does a protection raise the loss of a model that is not trained at all, after JPEG and elsewhere too?
 
-    python -m benchmarks.frozen_loss
-    python -m benchmarks.frozen_loss --other FOLDER     another model beside, which no protection has seen
+    python -m experiments.frozen_loss
+    python -m experiments.frozen_loss --other FOLDER     another model beside, which no protection has seen
 
 Per subject, the frozen model's mean diffusion loss on its protected pictures over that on the clean ones, at
 the same t and ε: as published, after JPEG 75, and resized to half and back (both pictures each time). It
@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from benchmarks.judging import TRAINING
+from benchmarks.protection import CODE, protect, tagged, visibility
 from torch import Tensor
 
 from benchmarks import common
-from benchmarks.judging import TRAINING
-from benchmarks.protection import CODE, protect, tagged, visibility
 from unlikeness import purify
 from unlikeness.diffusion import TextToImage
 from unlikeness.diffusion.loss import mean_loss_over_levels
@@ -60,8 +60,8 @@ def cli(argv: Sequence[str] | None) -> None:
         "levels": LEVELS, "draws": DRAWS, "seed": args.seed, "quick": args.quick,
     }  # fmt: skip
     results = common.Results(
-        common.results_file(NAME, args), NAME, about, fresh=args.fresh, keep=args.keep,
-        code=common.code_digest(*CODE, "src/unlikeness/purify", "src/unlikeness/diffusion/loss.py"),
+        common.results_file(NAME, args, common.EXPERIMENTS), NAME, about, fresh=args.fresh, keep=args.keep,
+        code=common.code_digest(*CODE, "src/unlikeness/purify"),
     )  # fmt: skip
     measure(model, other, results, args.seed, 1 if args.quick else args.subjects, quick=args.quick)
     print(render(results.record))

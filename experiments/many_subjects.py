@@ -1,11 +1,11 @@
 """How many subjects may share one immunized model? s, everybody else's s, the class, against their number.
 
-    python -m benchmarks.many_subjects --counts 1,4,16
-    python -m benchmarks.many_subjects --counts 4 --schedule sequential
-    python -m benchmarks.many_subjects --row pattern-aware --counts 8 --attacked 8 --attackers paper,gray-box
+    python -m experiments.many_subjects --counts 1,4,16
+    python -m experiments.many_subjects --counts 4 --schedule sequential
+    python -m experiments.many_subjects --row pattern-aware --counts 8 --attacked 8 --attackers paper,gray-box
 
 Per number N: one model that protects the first N unseen subjects; then the paper's attacker at its gentle
-strength (`benchmarks.immunization`) on the first of them, the same for every N, and on two subjects whom
+strength (`experiments.immunization`) on the first of them, the same for every N, and on two subjects whom
 nobody protects; other attackers on the protected, where they are asked for; and pictures of the class.
 "joint" lets all take turns in one run, whose length grows with their number; "sequential" adds one after the
 other to the model that protects those before; "sampled" is a joint run of one length whatever their number,
@@ -18,12 +18,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks import common, personalization
-from benchmarks.immunization import CODE, Bench, possible
-from benchmarks.immunization_rows import ROWS, SCALE
-from benchmarks.immunization_tables import STRENGTHS
-from benchmarks.immunizing import PROTECTIVE, others_of, what_it_took
 from benchmarks.judging import Counts, summarize, toybox_judge
+
+from benchmarks import common, personalization
+from experiments.immunization import CODE, Bench, possible
+from experiments.immunization_rows import ROWS, SCALE
+from experiments.immunization_tables import STRENGTHS
+from experiments.immunizing import PROTECTIVE, others_of, what_it_took
 from unlikeness import immunize
 from unlikeness.diffusion import TextToImage
 from unlikeness.errors import UsageError
@@ -41,7 +42,7 @@ OTHERS = tuple(one.name for one in EVERY if one is not PAPER)
 def cli(argv: Sequence[str] | None) -> None:
     parser = common.parser(__doc__.split("\n")[0] if __doc__ else "")
     parser.add_argument("--counts", default="1,4,16,64", help="numbers of protected subjects")
-    parser.add_argument("--row", default="divert", help="of benchmarks.immunization_rows")
+    parser.add_argument("--row", default="divert", help="of experiments.immunization_rows")
     parser.add_argument("--schedule", default="joint", help=f"one of {', '.join(SCHEDULES)}")
     parser.add_argument(
         "--steps-each", type=int, default=200, help="outer steps for each subject; for all if sampled"
@@ -63,7 +64,7 @@ def cli(argv: Sequence[str] | None) -> None:
         "scale": SCALE, "attack": STRENGTHS[STRENGTH],
     }  # fmt: skip
     results = common.Results(
-        common.results_file(NAME, args), NAME, about,
+        common.results_file(NAME, args, common.EXPERIMENTS), NAME, about,
         fresh=args.fresh, keep=args.keep, code=common.code_digest(*CODE),
     )  # fmt: skip
     run = Run(

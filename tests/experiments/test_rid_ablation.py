@@ -9,7 +9,8 @@ import pytest
 from benchmarks.judging import Judge
 from tests.tiny import write_tiny
 
-from benchmarks import attacking, common, rid_ablation
+from benchmarks import attacking, common
+from experiments import rid_ablation
 from unlikeness.diffusion import TextToImage
 from unlikeness.errors import UnlikenessError, UsageError
 from unlikeness.protect.rid.fit import CHECKPOINT, train_protector

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import common, drift_parts
+from benchmarks import common
+from experiments import drift_parts
 from unlikeness.diffusion import TextToImage
 
 pytestmark = pytest.mark.usefixtures("apart")

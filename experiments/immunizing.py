@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.judging import TRAINING, Counts, Judge, Reader, toybox_judge
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from benchmarks import attacking, common, personalization
-from benchmarks.immunization_rows import SCALE, settings_of
-from benchmarks.judging import TRAINING, Counts, Judge, Reader, toybox_judge
+from experiments.immunization_rows import SCALE, settings_of
 from unlikeness import immunize
 from unlikeness.diffusion import TextToImage
 from unlikeness.diffusion.latents import Posterior
@@ -43,7 +43,7 @@ def opened(
     judge, judges = toybox_judge(counts)
     model = TextToImage.from_pretrained(args.model, device=args.device, dtype="float32")
     results = common.Results(
-        common.results_file(name, args), name,
+        common.results_file(name, args, common.EXPERIMENTS), name,
         {**personalization.about(model, args, judges, counts), "scale": SCALE, **about},
         fresh=args.fresh, keep=args.keep, code=common.code_digest(*code),
     )  # fmt: skip
@@ -95,14 +95,7 @@ def shares(shown: Tensor | None, generated: int) -> dict[str, float]:
     return {name: float(part.mean()) for name, part in zip(PROTECTIVE, parts, strict=True)}
 
 
-ENGINE = tuple(
-    f"src/unlikeness/immunize/{name}.py"
-    for name in (
-        "adversarial", "apdm", "attacks", "behaviours", "bystanders", "combined", "divert", "divert_settings",
-        "imma", "l2p", "losses", "material", "persguard", "persguard_losses", "preserve", "rows", "run",
-        "settings", "simulated", "turns", "weighting",
-    )
-)  # fmt: skip
+ENGINE = ("src/unlikeness/immunize",)
 """The code that decides what an immunized model is."""
 
 

@@ -1,8 +1,8 @@
 """How long does a protection last? s, and the protective output's share, against an attacker's patience.
 
-    python -m benchmarks.retention --rows none,target,target-aware
+    python -m experiments.retention --rows none,target,target-aware
 
-Per row (a method and its settings, `benchmarks.immunization_rows`), unseen subject and learning rate: one
+Per row (a method and its settings, `experiments.immunization_rows`), unseen subject and learning rate: one
 DreamBooth training of the immunized model, looked at after 100, 200, 400, 800 and 1,600 steps; and before
 any, together with the pull of the subject's pictures and of an unprotected subject's (`measure.gradient`),
 who is personalized too. What a row costs its attacker is the ratio of steps to s = 0.5 with and without it.
@@ -20,12 +20,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from benchmarks.judging import TRAINING, Judge, summarize
 
 from benchmarks import attacking, common, personalization
-from benchmarks.immunization_rows import ROWS, rows_of
-from benchmarks.immunizing import ENGINE, Maker, opened, others_of, protective_of, shares
-from benchmarks.judging import TRAINING, Judge, summarize
-from benchmarks.plotting import curves
+from experiments.immunization_rows import ROWS, rows_of
+from experiments.immunizing import ENGINE, Maker, opened, others_of, protective_of, shares
+from experiments.plotting import curves
 from unlikeness import personalize
 from unlikeness.diffusion import TextToImage
 from unlikeness.diffusion.fingerprint import fingerprint
@@ -35,10 +35,7 @@ from unlikeness.measure.gradient import gradient_norm
 from unlikeness.toybox.cast import Member, unseen
 
 NAME = "retention"
-CODE = (
-    *attacking.CODE, *ENGINE,
-    "src/unlikeness/measure/gradient.py", "src/unlikeness/measure/protective.py",
-)  # fmt: skip
+CODE = (*attacking.CODE, *ENGINE)
 STEPS = (100, 200, 400, 800, 1600)
 RATES = (5e-5, 1e-4)
 """At the first a U-Net that knows nothing learns nothing in 400 steps; the second is the lowest that gets the

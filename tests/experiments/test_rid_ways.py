@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 import torch
-from benchmarks.rid_ways import QUICK, WAYS, as_trained, photographs, protected, renders
+from experiments.rid_ways import QUICK, WAYS, as_trained, photographs, protected, renders
 from PIL import Image
 
-from benchmarks import common, rid_ways
+from benchmarks import common
+from experiments import rid_ways
 from unlikeness.diffusion import TextToImage
 from unlikeness.errors import UsageError
 from unlikeness.protect import registry

@@ -1,4 +1,4 @@
-"""The rows that `benchmarks.apdm_search` tries: methods and settings by name, beside those of the tables."""
+"""The rows that `experiments.apdm_search` tries: methods and settings by name, beside those of the tables."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Does an immunized model refuse a subject, at its worst attacker, and does everything else still work?
 
-    python -m benchmarks.immunization
-    python -m benchmarks.immunization --rows none,apdm --attackers paper,lora-4 --subjects 2
-    python -m benchmarks.immunization --tuning --rows divert-lora,divert-lora-guided --skip 1 --subjects 2
+    python -m experiments.immunization
+    python -m experiments.immunization --rows none,apdm --attackers paper,lora-4 --subjects 2
+    python -m experiments.immunization --tuning --rows divert-lora,divert-lora-guided --skip 1 --subjects 2
 
 Per row (a method and its settings) and unseen subject: the model is immunized; every attacker of
 `unlikeness verify` personalizes it, and s is measured on held-out references; two unprotected subjects, one
@@ -21,12 +21,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from benchmarks.judging import TRAINING, Judge
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from benchmarks import attacking, common, personalization, protection
-from benchmarks.immunization_rows import MAIN, ROWS, rows_of, settings_of
-from benchmarks.immunization_tables import (
+from experiments.immunization_rows import MAIN, ROWS, rows_of, settings_of
+from experiments.immunization_tables import (
     CLASS_PICTURES,
     OTHERS,
     STRENGTHS,
@@ -34,8 +35,7 @@ from benchmarks.immunization_tables import (
     sheet,
     sum_up,
 )
-from benchmarks.immunizing import ENGINE, Maker, captions, opened, others_of, protective_of, shares
-from benchmarks.judging import TRAINING, Judge
+from experiments.immunizing import ENGINE, Maker, captions, opened, others_of, protective_of, shares
 from unlikeness.diffusion import TextToImage
 from unlikeness.diffusion.fingerprint import fingerprint
 from unlikeness.errors import UsageError
@@ -54,14 +54,7 @@ __all__ = ["CODE", "NAME", "Bench", "cli", "pools", "possible", "render"]
 
 NAME = "immunization"
 TUNING = f"{NAME}_tuning"
-CODE = (
-    *attacking.CODE,
-    *ENGINE,
-    *(
-        f"src/unlikeness/verify/{name}.py"
-        for name in ("attack", "attackers", "converge", "settings", "teaching")
-    ),
-)
+CODE = (*attacking.CODE, *ENGINE, "src/unlikeness/verify")
 
 
 def cli(argv: Sequence[str] | None) -> None:

@@ -8,15 +8,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from benchmarks import (
-    apdm_ablation,
-    common,
-    immunization,
-    immunization_rows,
-    immunization_tables,
-    immunizing,
-    personalization,
-)
+from benchmarks import common, personalization
+from experiments import apdm_ablation, immunization, immunization_rows, immunization_tables, immunizing
 from unlikeness.diffusion import TextToImage
 from unlikeness.subjects import Subject
 from unlikeness.toybox.cast import unseen
@@ -101,7 +94,7 @@ def test_another_subject_may_go_under_another_name(
         seen.append((one.name, attacked.subject.identifier))
         return attacked
 
-    monkeypatch.setattr("benchmarks.immunization.run_attacker", watched)
+    monkeypatch.setattr("experiments.immunization.run_attacker", watched)
     path, kinds = tmp_path / "immunization.json", "same class,same class renamed"
     how = ["--quick", "--results", str(path), "--device", "cpu", "--attackers", "paper", "--others", kinds]
     immunization.cli([*how, "--rows", "none"])

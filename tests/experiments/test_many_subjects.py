@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import common, immunization_rows, many_subjects
+from benchmarks import common
+from experiments import immunization_rows, many_subjects
 
 pytestmark = pytest.mark.usefixtures("apart")
 

@@ -1,4 +1,4 @@
-"""What `benchmarks.immunization` says of its cells: means over subjects, tables, sheets of pictures."""
+"""What `experiments.immunization` says of its cells: means over subjects, tables, sheets of pictures."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.judging import summarize
 from PIL import Image
 
-from benchmarks import apdm_ablation, common, protection
-from benchmarks.immunization_rows import ROWS
-from benchmarks.immunizing import PROTECTIVE
-from benchmarks.judging import summarize
+from benchmarks import common, protection
+from experiments import apdm_ablation
+from experiments.immunization_rows import ROWS
+from experiments.immunizing import PROTECTIVE
 from unlikeness.measure.bootstrap import bootstrap_mean
 from unlikeness.verify.attackers import EVERY, PAPER, attacker
 

@@ -1,9 +1,9 @@
 """Whence does a class drift? Guided pictures with one half of the answers from the immunized model.
 
-    python -m benchmarks.drift_parts --rows target-bystanders --subjects 3 --skip 2
+    python -m experiments.drift_parts --rows target-bystanders --subjects 3 --skip 2
 
 A guided answer is u f(c) + (1 − u) f(∅) (Ho & Salimans 2022, Eq. 6). Per row (a method and its settings,
-`benchmarks.immunizing`) and unseen subject: the FID of class pictures, drawn without any attack, against
+`experiments.immunizing`) and unseen subject: the FID of class pictures, drawn without any attack, against
 renders of the class, where both halves are the original's, where f(c) alone is the immunized model's, where
 f(∅) alone is, and where both are; and how far each half's answers have moved on class pictures of the
 original, ‖f_θ − f_φ‖² in the mean over noise levels.
@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 
 from benchmarks import common, personalization
-from benchmarks.immunization import CODE, Bench
-from benchmarks.immunization_rows import rows_of
-from benchmarks.immunizing import opened
+from experiments.immunization import CODE, Bench
+from experiments.immunization_rows import rows_of
+from experiments.immunizing import opened
 from unlikeness.diffusion import TextToImage, draw
 from unlikeness.diffusion.family import StableDiffusion
 from unlikeness.measure import frechet_distance

@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-from benchmarks.apdm_search import Rung, Search
-from benchmarks.immunization import Bench
-from benchmarks.immunizing import Maker
 from benchmarks.judging import Judge
+from experiments.apdm_search import Rung, Search
+from experiments.immunization import Bench
+from experiments.immunizing import Maker
 
-from benchmarks import apdm_search, common, immunization_rows, personalization, tried_rows
+from benchmarks import common, personalization
+from experiments import apdm_search, immunization_rows, tried_rows
 from unlikeness.diffusion import TextToImage
 from unlikeness.errors import NotFiniteError, UsageError
 from unlikeness.toybox.cast import Member, unseen

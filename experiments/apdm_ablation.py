@@ -1,6 +1,6 @@
 """APDM's ablations (its Tables 4 to 7), the published figures beside ours: a table of `immunization`.
 
-    python -m benchmarks.immunization --rows apdm-short,apdm-no-l2p,... --attackers paper --others none
+    python -m experiments.immunization --rows apdm-short,apdm-no-l2p,... --attackers paper --others none
 """
 
 from __future__ import annotations
@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from benchmarks import common
 from benchmarks.judging import summarize
+
+from benchmarks import common
 
 __all__ = ["ABLATIONS", "PUBLISHED", "render"]
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import common, merge
+from benchmarks import common
+from experiments import merge
 from unlikeness.errors import UsageError
 
 

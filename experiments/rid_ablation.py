@@ -1,12 +1,12 @@
 """Which term of the loss makes RID what it is? Networks trained alike, but for the terms that count.
 
-    python -m benchmarks.rid_ablation
-    python -m benchmarks.rid_ablation --rows sds+regression,pull+visibility --steps 500 --attack 0
+    python -m experiments.rid_ablation
+    python -m experiments.rid_ablation --rows sds+regression,pull+visibility --steps 500 --attack 0
 
 The paper's ablation has three losses: Adv-SDS, regression to gradient perturbations, and both. Ours adds the
 latent's displacement, the pull to a grey picture's latent, and what an eye would see. All other settings are
 the recipe's own, so that every row may spend the same energy. Each network meets subjects that no training
-has seen: the frozen model's diffusion loss as in `benchmarks.frozen_loss`, visibility, and for some of the
+has seen: the frozen model's diffusion loss as in `experiments.frozen_loss`, visibility, and for some of the
 subjects s after DreamBooth. A row is any terms joined by +, so that `--rows sds+visibility` is one too.
 """
 
@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from benchmarks.judging import TRAINING, Counts, Judge, summarize, toybox_judge
+from benchmarks.publishing import mean_psnr, protect, visibility
 from torch import Tensor
 
 from benchmarks import attacking, common, personalization, protection
-from benchmarks.frozen_loss import DRAWS, LEVELS
-from benchmarks.judging import TRAINING, Counts, Judge, summarize, toybox_judge
-from benchmarks.publishing import mean_psnr, protect, visibility
+from experiments.frozen_loss import DRAWS, LEVELS
 from unlikeness.diffusion import TextToImage
 from unlikeness.diffusion.loss import mean_loss_over_levels
 from unlikeness.errors import UsageError
@@ -37,25 +37,7 @@ from unlikeness.subjects import Subject
 from unlikeness.toybox.cast import Member, unseen
 
 NAME = "rid_ablation"
-CODE = (
-    *protection.CODE,
-    *(
-        f"src/unlikeness/protect/rid/{name}.py"
-        for name in (
-            "recipe",
-            "trial",
-            "fit",
-            "objectives",
-            "augment",
-            "pictures",
-            "regression",
-            "network",
-            "opening",
-            "method",
-        )
-    ),
-)
-"""The code that decides the figures."""
+CODE = protection.CODE
 
 TERMS = {"sds": 1.0, "regression": 1.0, "displacement": 0.1, "pull": 3.0, "visibility": 1.0}
 """The weight of each where it counts."""
@@ -100,7 +82,7 @@ def cli(argv: Sequence[str] | None) -> None:
     settings = attacking.full_settings("dreambooth", {**about["common"], **row})
     about |= {"dreambooth": settings, "steps": steps, "levels": 2 if args.quick else LEVELS, "draws": DRAWS}
     results = common.Results(
-        common.results_file(NAME, args), NAME, about,
+        common.results_file(NAME, args, common.EXPERIMENTS), NAME, about,
         fresh=args.fresh, code=common.code_digest(*CODE), keep=args.keep,
     )  # fmt: skip
     with on_stderr() as progress:

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import common, immunizing, retention
+from benchmarks import common
+from experiments import immunizing, retention
 from unlikeness.toybox.cast import unseen
 
 pytestmark = pytest.mark.usefixtures("apart")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks.tried_rows import TRIED
+from experiments.tried_rows import TRIED
 from unlikeness.errors import UsageError
 
 SCALE: dict[str, Any] = {

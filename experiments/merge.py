@@ -1,8 +1,8 @@
 """Bring the cells of a copy of a results file, filled by another process, back into the file.
 
-    cp benchmarks/results/NAME.json copy.json
-    python -m benchmarks.NAME --results copy.json ...
-    python -m benchmarks.merge benchmarks/results/NAME.json copy.json
+    cp experiments/results/NAME.json copy.json
+    python -m experiments.NAME --results copy.json ...
+    python -m experiments.merge experiments/results/NAME.json copy.json
 
 Both must be of the same benchmark, about the same and by the same code, or what the copy has been given by
 other code since, with --keep. Where both have a cell, the file's own stays. The summary is made by the

@@ -1,7 +1,7 @@
 """Larger pictures: is a perturbation better made as a trainer will see them, or at their own size?
 
-    python -m benchmarks.rid_ways
-    python -m benchmarks.rid_ways --images FOLDER --results FILE     photographs instead of renders
+    python -m experiments.rid_ways
+    python -m experiments.rid_ways --images FOLDER --results FILE     photographs instead of renders
 
 Each way is `protect --scale` on lossless files: `fit` finds the perturbation on a small copy and enlarges
 it, `tiles` works at the picture's own size. Then the trainer's part: the protected picture, resized to the
@@ -21,12 +21,12 @@ from typing import Any
 
 import numpy as np
 import torch.nn.functional as F
+from benchmarks.protection import visibility
+from benchmarks.publishing import tagged
 from PIL import Image
 from torch import Tensor
 
 from benchmarks import common
-from benchmarks.protection import visibility
-from benchmarks.publishing import tagged
 from unlikeness.diffusion import TextToImage
 from unlikeness.diffusion.loss import mean_loss_over_levels
 from unlikeness.errors import UsageError
@@ -49,14 +49,7 @@ WAYS = {
     "own size, in tiles": Scale(mode="tiles"),
 }
 LEVELS, DRAWS = 10, 2
-CODE = (
-    *(
-        f"src/unlikeness/protect/{name}.py"
-        for name in ("base", "advdm", "rng", "settings", "tiles", "layout", "blend", "resample", "batches")
-    ),
-    "src/unlikeness/diffusion/loss.py",
-)
-"""The code that decides the figures; RID's own is in its cells' keys."""
+CODE = ("src/unlikeness/protect", "src/unlikeness/diffusion")
 
 _SCENES = 7_000_101
 
@@ -107,7 +100,7 @@ def cli(argv: Sequence[str] | None) -> None:
         "seed": args.seed, "quick": args.quick,
     }  # fmt: skip
     results = common.Results(
-        common.results_file(NAME, args), NAME, about, fresh=args.fresh, keep=args.keep,
+        common.results_file(NAME, args, common.EXPERIMENTS), NAME, about, fresh=args.fresh, keep=args.keep,
         code=common.code_digest(*CODE),
     )  # fmt: skip
     if args.images:

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from benchmarks import common, drift_curve
+from benchmarks import common
+from experiments import drift_curve
 from unlikeness.errors import UsageError
 
 pytestmark = pytest.mark.usefixtures("apart")

@@ -1,0 +1,1 @@
+"""Every published figure, one command each: see README.md in this folder."""
