@@ -9,14 +9,19 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import json
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar, get_args, get_type_hints
+from functools import cache
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from unlikeness.errors import UsageError
 
-__all__ = ["Checked", "build", "pairs", "setting", "with_default"]
+__all__ = ["Checked", "build", "current_names", "pairs", "setting", "with_default"]
+
+_log = logging.getLogger(__name__)
 
 S = TypeVar("S", bound="Checked")
 
@@ -31,9 +36,13 @@ def setting(
     at_least: float | None = None,
     at_most: float | None = None,
     choices: tuple[str, ...] = (),
+    formerly: tuple[str, ...] = (),
 ) -> Any:
-    """A dataclass field with its documentation, unit, source and bounds: `above` exclusive, both others
-    inclusive."""
+    """A dataclass field with its documentation, unit, source and bounds.
+
+    `above` is exclusive, `at_least` and `at_most` are inclusive. In a list the bounds and `choices` hold for
+    each element. formerly: old names, which `build` accepts with a warning.
+    """
     metadata = {
         "doc": doc,
         "unit": unit,
@@ -42,13 +51,18 @@ def setting(
         "at_least": at_least,
         "at_most": at_most,
         "choices": choices,
+        "formerly": formerly,
     }
     return dataclasses.field(default=default, metadata=metadata)
 
 
-def with_default(cls: type[Checked], name: str, default: Any) -> Any:
-    """The field `name` of a settings class, as a class that builds on it has it: with another default."""
-    return dataclasses.field(default=default, metadata=cls.__dataclass_fields__[name].metadata)
+def with_default(cls: type[Checked], name: str, default: Any, **changes: Any) -> Any:
+    """The field `name` of a settings class with another default, for a subclass.
+
+    changes: other values for its documentation, source or bounds.
+    """
+    metadata = {**cls.__dataclass_fields__[name].metadata, **changes}
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +84,7 @@ def build(cls: type[S], values: Mapping[str, object]) -> S:
     """
     hints = get_type_hints(cls)
     fields = {field.name: field for field in dataclasses.fields(cls)}
+    values = current_names(cls, values)
     for name in values:
         if name not in fields:
             near = difflib.get_close_matches(name, fields, n=1)
@@ -80,6 +95,28 @@ def build(cls: type[S], values: Mapping[str, object]) -> S:
         for name, value in values.items()
     }
     return cls(**parsed)
+
+
+def current_names(cls: type[Checked], values: Mapping[str, object]) -> dict[str, object]:
+    """`values` under the current names of the fields. An old name is logged once.
+
+    UsageError if a value is given under its old and its new name.
+    """
+    old = {name: field.name for field in dataclasses.fields(cls) for name in field.metadata["formerly"]}
+    found: dict[str, object] = {}
+    for name, value in values.items():
+        now = old.get(name, name)
+        if now in found:
+            raise UsageError(f"{now} is given twice, once under its old name; leave one out")
+        if now != name:
+            _warn_old_name(name, now)
+        found[now] = value
+    return found
+
+
+@cache
+def _warn_old_name(name: str, now: str) -> None:
+    _log.warning("%s is called %s now; the old name works for one more release", name, now)
 
 
 def pairs(
@@ -106,6 +143,10 @@ def pairs(
 
 def _checked(field: dataclasses.Field[Any], hint: Any, value: Any) -> Any:
     """`value` if it fits the field (an int for a float becomes a float), else a `UsageError`."""
+    if get_origin(hint) is tuple:
+        if not isinstance(value, list | tuple):
+            raise UsageError(f"{field.name} must be a list, not {value!r}")
+        return tuple(_checked(field, get_args(hint)[0], element) for element in value)
     kinds = get_args(hint) or (hint,)
     if float in kinds and type(value) is int:
         value = float(value)
@@ -130,7 +171,9 @@ def _checked(field: dataclasses.Field[Any], hint: Any, value: Any) -> Any:
 
 
 def _parsed(name: str, hint: Any, text: str) -> Any:
-    """A flag's text as the field's own type."""
+    """A flag's text as the field's own type. A list is separated by commas, or is a JSON list."""
+    if get_origin(hint) is tuple:
+        return _parsed_list(name, get_args(hint)[0], text)
     kinds = get_args(hint) or (hint,)
     if type(None) in kinds and text.lower() == "none":
         return None
@@ -147,3 +190,26 @@ def _parsed(name: str, hint: Any, text: str) -> Any:
     if str in kinds:
         return text
     raise UsageError(f"{name} must be a {'whole ' * (float not in kinds)}number, not {text!r}")
+
+
+def _parsed_list(name: str, kind: type, text: str) -> list[Any]:
+    if text.lstrip().startswith("["):
+        try:
+            found = json.loads(text)
+        except ValueError as error:
+            raise UsageError(f"{name} is no JSON list ({error}): {text!r}") from error
+        return list(found)
+    if "|" in text:
+        _warn_old_list(name)
+    parts = [part.strip() for part in text.split("|" if "|" in text else ",")] if text.strip() else []
+    if kind is str:
+        return parts
+    try:
+        return [kind(part) for part in parts]
+    except ValueError as error:
+        raise UsageError(f"{name} must be numbers separated by commas, not {text!r}") from error
+
+
+@cache
+def _warn_old_list(name: str) -> None:
+    _log.warning("%s is separated by commas now; | works for one more release", name)

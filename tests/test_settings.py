@@ -1,0 +1,76 @@
+"""Settings that are lists, and settings with old names."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from unlikeness.errors import UsageError
+from unlikeness.settings import Checked, build, setting, with_default
+
+
+@dataclass(frozen=True, kw_only=True)
+class Example(Checked):
+    words: tuple[str, ...] = setting(("a",), "Words.", formerly=("old_words",))
+    ranks: tuple[int, ...] = setting((), "Ranks.", at_least=1)
+    rates: tuple[float, ...] = setting((1.0,), "Rates.", above=0.0)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (["x", "y, z"], ("x", "y, z")),
+        (("x",), ("x",)),
+        ("x, y", ("x", "y")),
+        (",y", ("", "y")),
+        ("", ()),
+        ('["x, y", "z"]', ("x, y", "z")),
+        ("x|y, z", ("x", "y, z")),
+    ],
+)
+def test_a_list_is_given_as_a_list_or_as_text(given: Any, expected: tuple[str, ...]) -> None:
+    assert build(Example, {"words": given}).words == expected
+
+
+def test_numbers_in_a_list_have_the_fields_type() -> None:
+    made = build(Example, {"ranks": "4,32", "rates": [1, 0.5]})
+    assert (made.ranks, made.rates) == ((4, 32), (1.0, 0.5))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"ranks": "4,x"}, "ranks must be numbers separated by commas"),
+        ({"ranks": "4,0"}, "ranks must be at least 1"),
+        ({"ranks": [4, 0.5]}, "ranks must be int"),
+        ({"rates": "1,-1"}, "rates must be more than 0"),
+        ({"rates": "inf"}, "rates must be a finite number"),
+        ({"words": 3}, "words must be a list"),
+        ({"words": "[x"}, "words is no JSON list"),
+        ({"words": "x", "old_words": "y"}, "words is given twice"),
+    ],
+)
+def test_a_wrong_list_is_refused(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        build(Example, values)
+
+
+def test_an_old_name_works_and_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        for _ in range(2):
+            assert build(Example, {"old_words": "x"}).words == ("x",)
+    assert [record.getMessage() for record in caplog.records] == [
+        "old_words is called words now; the old name works for one more release"
+    ]
+
+
+def test_another_default_keeps_the_rest() -> None:
+    @dataclass(frozen=True, kw_only=True)
+    class Other(Example):
+        ranks: tuple[int, ...] = with_default(Example, "ranks", (8,), source="here")
+
+    field = Other.__dataclass_fields__["ranks"]
+    assert (Other().ranks, field.metadata["source"], field.metadata["at_least"]) == ((8,), "here", 1)
