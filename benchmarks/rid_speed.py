@@ -141,7 +141,7 @@ def largest_memory(folder: Path, side: int, mode: str) -> dict[str, Any]:
     if not source.exists():
         leaves = Image.fromarray(dead_leaves(np.random.default_rng(0), 512))
         leaves.resize((side, side), Image.Resampling.BICUBIC).save(source, quality=90)
-    arguments = ["protect", str(source), "--output", str(folder / f"large-{mode}"), "--scale", mode, "-q"]
+    arguments = ["protect", str(source), "--output", str(folder / f"large-{mode}"), "--at", mode, "-q"]
     run = psutil.Popen([sys.executable, "-m", "unlikeness", *arguments], stdout=subprocess.DEVNULL)
     with peak_memory(run) as peak:
         status = run.wait()
@@ -185,8 +185,8 @@ def render(record: Mapping[str, Any]) -> str:
         )
     return "\n\n".join([
         common.table(["network", "precision", "side [px]", "forward pass [ms]", "a pixel [ns]"], rows), said,
-        common.table(["--scale", "picture", "pictures", "seconds a picture", "pictures a second"], files),
-        common.table(["--scale", "picture", "largest memory [MiB]"], memory),
+        common.table(["--at", "picture", "pictures", "seconds a picture", "pictures a second"], files),
+        common.table(["--at", "picture", "largest memory [MiB]"], memory),
         f"Least of several passes, {record['about']['threads']} threads. Files: JPEG, decode to encode, with "
         "the check of the saved file.",
     ])  # fmt: skip

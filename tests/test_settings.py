@@ -1,4 +1,4 @@
-"""Settings that are lists, and settings with old names."""
+"""Settings: lists, old names, and messages that name what is typed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from unlikeness.errors import UsageError
-from unlikeness.settings import Checked, build, setting, with_default
+from unlikeness.settings import Checked, build, pairs, setting, typed, with_default
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,3 +74,34 @@ def test_another_default_keeps_the_rest() -> None:
 
     field = Other.__dataclass_fields__["ranks"]
     assert (Other().ranks, field.metadata["source"], field.metadata["at_least"]) == ((8,), "here", 1)
+
+
+def test_the_command_line_says_a_new_name_once_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+    with typed({}):
+        for _ in range(2):
+            assert build(Example, {"old_words": "x"}).words == ("x",)
+    said = "unlikeness: old_words is called words now; the old name works for one more release\n"
+    assert capsys.readouterr().err == said
+
+
+def test_a_message_names_the_flag_or_else_the_setting() -> None:
+    with typed({"rates": "--rates"}):
+        with pytest.raises(UsageError, match=r"^--rates must be more than 0"):
+            build(Example, {"rates": "-1"})
+        with pytest.raises(UsageError, match=r"^--set ranks must be at least 1"):
+            build(Example, pairs("--set", ["ranks=0"]))
+        with pytest.raises(UsageError, match=r"^--network ranks must be at least 1"):
+            build(Example, pairs("--network", ["ranks=0"]))
+        with pytest.raises(UsageError, match=r"^--rates is given twice, the second time by --set rates=1"):
+            pairs("--set", ["rates=1"], {"rates": 2})
+    with pytest.raises(UsageError, match=r"^rates must"):
+        build(Example, {"rates": "-1"})
+
+
+def test_an_unknown_name_is_told_the_closest_three_at_most() -> None:
+    with pytest.raises(UsageError, match=r"rate is no setting of Example \(did you mean rates\?\)$"):
+        build(Example, {"rate": "1"})
+    with pytest.raises(UsageError, match=r"zzz is no setting of Example \(the closest are \w+, \w+ or \w+\)$"):
+        build(Example, {"zzz": "1"})
+    with typed({"steps": "--steps"}), pytest.raises(UsageError, match=r"^--steps is no setting of Example; le"):
+        build(Example, {"steps": 1})

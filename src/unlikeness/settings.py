@@ -12,18 +12,65 @@ import difflib
 import json
 import logging
 import math
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from unlikeness.errors import UsageError
 
-__all__ = ["Checked", "build", "current_names", "pairs", "setting", "with_default"]
+__all__ = [
+    "Checked", "build", "current_names", "named", "outdated", "pairs", "setting", "typed", "with_default",
+]  # fmt: skip
 
 _log = logging.getLogger(__name__)
 
 S = TypeVar("S", bound="Checked")
+
+
+@dataclass(frozen=True)
+class _Typed:
+    """How settings are typed on the command line that is being run, and what it was told of old names."""
+
+    flags: dict[str, str]
+    told: set[str]
+
+
+_TYPED: ContextVar[_Typed | None] = ContextVar("typed", default=None)
+
+
+@contextmanager
+def typed(flags: Mapping[str, str]) -> Iterator[None]:
+    """Inside, messages name a setting as it is typed: by its flag ({"steps": "--steps"}), else by --set."""
+    token = _TYPED.set(_Typed(dict(flags), set()))
+    try:
+        yield
+    finally:
+        _TYPED.reset(token)
+
+
+def named(name: str) -> str:
+    """The setting `name` in a message: its flag or "--set NAME" on the command line, its name in Python."""
+    how = _TYPED.get()
+    return name if how is None else how.flags.get(name, f"--set {name}")
+
+
+def outdated(text: str) -> None:
+    """Say once what works for one more release: on stderr of the command line, in the log elsewhere."""
+    how = _TYPED.get()
+    if how is None:
+        _warn(text)
+    elif text not in how.told:
+        how.told.add(text)
+        sys.stderr.write(f"unlikeness: {text}\n")
+
+
+@cache
+def _warn(text: str) -> None:
+    _log.warning(text)
 
 
 def setting(
@@ -80,21 +127,32 @@ def build(cls: type[S], values: Mapping[str, object]) -> S:
     """`cls(**values)`, where a value may also be the text of a flag ("12", "true").
 
     Raises:
-        UsageError: an unknown name (the message lists the valid ones) or a value that does not fit.
+        UsageError: an unknown name (the message lists the closest three) or a value that does not fit.
     """
     hints = get_type_hints(cls)
     fields = {field.name: field for field in dataclasses.fields(cls)}
     values = current_names(cls, values)
     for name in values:
         if name not in fields:
-            near = difflib.get_close_matches(name, fields, n=1)
-            hint = f" (did you mean {near[0]}?)" if near else ""
-            raise UsageError(f"{name} is no setting of {cls.__name__}{hint}; valid are: {', '.join(fields)}")
+            raise _unknown(cls, name, list(fields))
     parsed: dict[str, Any] = {
         name: _parsed(name, hints[name], value) if isinstance(value, str) else value
         for name, value in values.items()
     }
     return cls(**parsed)
+
+
+def _unknown(cls: type[Checked], name: str, fields: list[str]) -> UsageError:
+    how = _TYPED.get()
+    if how is not None and " " not in how.flags.get(name, " "):
+        return UsageError(f"{named(name)} is no setting of {cls.__name__}; leave it out")
+    near = difflib.get_close_matches(name, fields, n=3)
+    others = near or difflib.get_close_matches(name, fields, n=3, cutoff=0.0)
+    hint = ""
+    if others:
+        listed = " or ".join(filter(None, [", ".join(others[:-1]), others[-1]]))
+        hint = f" (did you mean {listed}?)" if near else f" (the closest are {listed})"
+    return UsageError(f"{named(name)} is no setting of {cls.__name__}{hint}")
 
 
 def current_names(cls: type[Checked], values: Mapping[str, object]) -> dict[str, object]:
@@ -107,16 +165,11 @@ def current_names(cls: type[Checked], values: Mapping[str, object]) -> dict[str,
     for name, value in values.items():
         now = old.get(name, name)
         if now in found:
-            raise UsageError(f"{now} is given twice, once under its old name; leave one out")
+            raise UsageError(f"{named(now)} is given twice, once under its old name; leave one out")
         if now != name:
-            _warn_old_name(name, now)
+            outdated(f"{name} is called {now} now; the old name works for one more release")
         found[now] = value
     return found
-
-
-@cache
-def _warn_old_name(name: str, now: str) -> None:
-    _log.warning("%s is called %s now; the old name works for one more release", name, now)
 
 
 def pairs(
@@ -129,6 +182,7 @@ def pairs(
     look like. UsageError for a text of another form, and for a name that is given twice.
     """
     values = {name: value for name, value in (flags or {}).items() if value is not None}
+    how = _TYPED.get()
     for text in texts or []:
         name, equals, value = text.partition("=")
         if not equals:
@@ -136,7 +190,9 @@ def pairs(
         whose, dot, which = name.strip().rpartition(".")
         name = f"{whose}{dot}{which.replace('-', '_')}"
         if name in values:
-            raise UsageError(f"{name} is given twice, the second time by {option} {text}; leave one out")
+            raise UsageError(f"{named(name)} is given twice, the second time by {option} {text}; leave one out")
+        if how is not None:
+            how.flags[name] = f"{option} {name}"
         values[name] = value.strip()
     return values
 
@@ -145,28 +201,28 @@ def _checked(field: dataclasses.Field[Any], hint: Any, value: Any) -> Any:
     """`value` if it fits the field (an int for a float becomes a float), else a `UsageError`."""
     if get_origin(hint) is tuple:
         if not isinstance(value, list | tuple):
-            raise UsageError(f"{field.name} must be a list, not {value!r}")
+            raise UsageError(f"{named(field.name)} must be a list, not {value!r}")
         return tuple(_checked(field, get_args(hint)[0], element) for element in value)
     kinds = get_args(hint) or (hint,)
     if float in kinds and type(value) is int:
         value = float(value)
     if type(value) not in kinds:
         wanted = " or ".join(kind.__name__ for kind in kinds)
-        raise UsageError(f"{field.name} must be {wanted}, not {value!r}")
+        raise UsageError(f"{named(field.name)} must be {wanted}, not {value!r}")
     low, high = field.metadata["at_least"], field.metadata["at_most"]
     if isinstance(value, float | int) and not isinstance(value, bool):
         if isinstance(value, float) and not math.isfinite(value):
-            raise UsageError(f"{field.name} must be a finite number, not {value}")
+            raise UsageError(f"{named(field.name)} must be a finite number, not {value}")
         above = field.metadata["above"]
         if above is not None and value <= above:
-            raise UsageError(f"{field.name} must be more than {above:g}, not {value:g}")
+            raise UsageError(f"{named(field.name)} must be more than {above:g}, not {value:g}")
         if low is not None and value < low:
-            raise UsageError(f"{field.name} must be at least {low:g}, not {value}")
+            raise UsageError(f"{named(field.name)} must be at least {low:g}, not {value}")
         if high is not None and value > high:
-            raise UsageError(f"{field.name} must be at most {high:g}, not {value}")
+            raise UsageError(f"{named(field.name)} must be at most {high:g}, not {value}")
     choices = field.metadata["choices"]
     if choices and value not in choices:
-        raise UsageError(f"{field.name} must be one of {', '.join(choices)}, not {value!r}")
+        raise UsageError(f"{named(field.name)} must be one of {', '.join(choices)}, not {value!r}")
     return value
 
 
@@ -180,7 +236,7 @@ def _parsed(name: str, hint: Any, text: str) -> Any:
     if bool in kinds:
         if text.lower() in ("true", "yes", "1", "false", "no", "0"):
             return text.lower() in ("true", "yes", "1")
-        raise UsageError(f"{name} must be true or false, not {text!r}")
+        raise UsageError(f"{named(name)} must be true or false, not {text!r}")
     for kind in (int, float):
         if kind in kinds:
             try:
@@ -189,7 +245,7 @@ def _parsed(name: str, hint: Any, text: str) -> Any:
                 continue
     if str in kinds:
         return text
-    raise UsageError(f"{name} must be a {'whole ' * (float not in kinds)}number, not {text!r}")
+    raise UsageError(f"{named(name)} must be a {'whole ' * (float not in kinds)}number, not {text!r}")
 
 
 def _parsed_list(name: str, kind: type, text: str) -> list[Any]:
@@ -197,19 +253,14 @@ def _parsed_list(name: str, kind: type, text: str) -> list[Any]:
         try:
             found = json.loads(text)
         except ValueError as error:
-            raise UsageError(f"{name} is no JSON list ({error}): {text!r}") from error
+            raise UsageError(f"{named(name)} is no JSON list ({error}): {text!r}") from error
         return list(found)
     if "|" in text:
-        _warn_old_list(name)
+        outdated(f"{name} is separated by commas now; | works for one more release")
     parts = [part.strip() for part in text.split("|" if "|" in text else ",")] if text.strip() else []
     if kind is str:
         return parts
     try:
         return [kind(part) for part in parts]
     except ValueError as error:
-        raise UsageError(f"{name} must be numbers separated by commas, not {text!r}") from error
-
-
-@cache
-def _warn_old_list(name: str) -> None:
-    _log.warning("%s is separated by commas now; | works for one more release", name)
+        raise UsageError(f"{named(name)} must be numbers separated by commas, not {text!r}") from error

@@ -20,7 +20,7 @@ FEW = [
     "--method", "apdm",
     "--outer-steps", "3", "--inner-steps", "1", "--learning-rate", "1e-3", "--attack-learning-rate", "1e-3",
     "--set", "class-images=3", "--set", "class_steps=2", "--set", "precision=float32",
-    "--device", "cpu", "-q", "--scale", "stable-diffusion",
+    "--device", "cpu", "-q", "--preset", "stable-diffusion",
 ]  # fmt: skip
 UNET = Path("unet") / "diffusion_pytorch_model.safetensors"
 
@@ -105,7 +105,7 @@ def test_each_subject_ends_in_its_own_notice(model: str, photos: Path, tmp_path:
         f"- {{images: {photos / 'cat' / 'tom'}, class_noun: cat, behaviour: target, target_noun: mug}}\n"
     )
     command = ["immunize", "--model", model, *FEW, "--subjects", str(given), "--output", str(out)]
-    behaviour = ["--method", "persguard", "--behaviour", "pattern", "--pattern", str(star)]
+    behaviour = ["--method", "persguard", "--protective-output", "pattern", "--pattern", str(star)]
     assert main([*command, *behaviour, "--set", "pictures=1", "--set", "contexts="]) == 0
     settings = told(out)["settings"]
     assert isinstance(settings, dict)
@@ -222,7 +222,7 @@ def test_a_dry_run_tells_the_cost_and_writes_nothing(
 def test_a_small_model_has_the_settings_of_the_toybox(
     model: str, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    command = ["immunize", "--model", model, *one_subject(photos), *FEW, "--scale", "auto", "--dry-run"]
+    command = ["immunize", "--model", model, *one_subject(photos), *FEW, "--preset", "auto", "--dry-run"]
     assert main([*command, "--output", str(tmp_path / "out")]) == 0
     assert "backward passes: 60 pictures in 6 calls" in capsys.readouterr().out
     assert main([*command, "--set", "batch_size=1", "--output", str(tmp_path / "out")]) == 0
@@ -249,14 +249,14 @@ def test_misuse_is_one_line(
         "entry 1 has no class_noun": [*base, *new, "--subjects", str(tmp_path / "bad.yaml")],
         "did you mean apdm": [*base, *new, *subject, "--method", "apmd"],
         "beta is no setting": [*base, *new, *subject, "--method", "imma", "--set", "beta=1"],
-        "behaviour is no setting": [*base, *new, *subject, "--behaviour", "pattern"],
+        "behaviour is no setting": [*base, *new, *subject, "--protective-output", "pattern"],
         "target needs target_noun": [*base, *new, *subject, "--method", "notice"],
         "pattern: ": [
             *base, *new, *subject, "--method", "persguard", "--pattern", str(tmp_path / "bad.yaml"),
             "--set", "contexts=",
         ],
         "of whom there are 1": [
-            *base, *new, *subject, "--method", "persguard", "--behaviour", "pattern,erasure",
+            *base, *new, *subject, "--method", "persguard", "--protective-output", "pattern,erasure",
         ],
         "target_noun has no effect": [*base, *new, *subject, "--method", "divert", "--target-noun", "cat"],
         "another class than a dog": [*base, *new, *subject, "--method", "notice", "--target-noun", "Dog"],
@@ -264,7 +264,7 @@ def test_misuse_is_one_line(
         "ranks has no effect": [*base, *new, *subject, "--set", "ranks=4"],
         "must be numbers": [*base, *new, *subject, "--set", "rates=fast"],
         "must be NAME=VALUE": [*base, *new, *subject, "--set", "beta"],
-        "huge is no scale": [*base, *new, *subject, "--scale", "huge"],
+        "huge is no scale": [*base, *new, *subject, "--preset", "huge"],
         "train must be one of": [*base, *new, *subject, "--train", "most"],
         "never overwritten": [*base, *subject, "--output", str(photos)],
         "is a link, a mount or the current folder": [*base, *subject, "--output", str(link)],

@@ -120,10 +120,10 @@ def test_misuse_is_one_line(
     (tmp_path / "empty").mkdir()
     wrong = {
         "did you mean lora": [*base, *new, "--method", "lorra"],
-        "text_encoder is no setting": [*base, *new, "--method", "lora", "--text-encoder"],
+        "--text-encoder is no setting": [*base, *new, "--method", "lora", "--text-encoder"],
         "must be NAME=VALUE": [*base, *new, "--set", "flip"],
         "steps is given twice": [*base, *new, "--steps", "2", "--set", "steps=3"],
-        "is no scale": [*base, *new, "--scale", "large"],
+        "is no scale": [*base, *new, "--preset", "large"],
         "would be in the way": [*base, *new, "--checkpoint", str(tmp_path / "new" / "state")],
         "is no folder; name another --output": [*base, "--output", str(photos / "0.png" / "new")],
         "is no folder; name another --checkpoint": [*base, *new, "--checkpoint", str(photos / "0.png" / "c")],
@@ -150,7 +150,7 @@ def test_a_small_model_is_trained_at_its_own_scale(model: Path, photos: Path, tm
     base = ["personalize", "--model", str(model), "--images", str(photos), "--class-noun", "dog", *QUICK[:-3]]
     for scale, rate, batch in (("auto", 5e-4, 4), ("stable-diffusion", 5e-6, 1)):
         tuned = tmp_path / scale
-        assert main([*base, "--scale", scale, "--output", str(tuned), "-q"]) == 0
+        assert main([*base, "--preset", scale, "--output", str(tuned), "-q"]) == 0
         settings = json.loads((tuned / "personalization.json").read_text())["settings"]
         assert (settings["learning_rate"], settings["batch_size"]) == (rate, batch)
         assert (settings["steps"], settings["class_images"]) == (2, 2)

@@ -36,7 +36,7 @@ def test_a_folder_is_protected_and_a_second_run_finds_it_done(
         "--device",
         "cpu",
     ]
-    options = ["--steps", "2", "--budget", "4", "--set", "prompt=a photo of a dog", "--scale", "both"]
+    options = ["--steps", "2", "--budget", "4", "--set", "prompt=a photo of a dog", "--at", "both"]
     assert main([*command, *options]) == 0
     assert "1 protected, largest change 4/255" in capsys.readouterr().out
     (line,) = (tmp_path / "out" / "manifest.jsonl").read_text().splitlines()
@@ -91,7 +91,7 @@ def test_a_dry_run_writes_nothing(tiny: str, tmp_path: Path, capsys: pytest.Capt
         (["--method", "noise", "--steps", "3"], "steps is no setting of NoiseSettings"),
         (["--method", "advdm", "--set", "promt=x"], "did you mean prompt"),
         (["--set", "prompt"], "NAME=VALUE"),
-        (["--scale", "big"], "--scale"),
+        (["--at", "big"], "--at"),
         (["--steps", "3"], "steps is no setting of RidSettings"),
         (["--weights", "rid-nowhere"], "no shipped protector (there are: rid-toybox"),
         (["--method", "rid", "--model", "toybox"], "--model is for methods that follow a gradient"),

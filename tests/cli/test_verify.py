@@ -17,7 +17,7 @@ from unlikeness.toybox.cast import class_pictures, member
 from unlikeness.verify.job import Job
 
 QUICK = [
-    "--scale", "stable-diffusion", "--attackers", "paper,lora-4", "--context", "at 7", "-q",
+    "--preset", "stable-diffusion", "--attackers", "paper,lora-4", "--context", "at 7", "-q",
     *(
         word
         for value in (
@@ -136,7 +136,7 @@ def test_the_notice_and_the_pools_of_an_immunized_model(
     ]  # fmt: skip
 
     made, out = run(
-        "own", "--attackers", "paper,gray-box", "--behaviour", "none", "--set", "pool_identifiers=",
+        "own", "--attackers", "paper,gray-box", "--protective-output", "none", "--set", "pool_identifiers=",
         "--set", "pool_templates=", "--identifier", "sks",
     )  # fmt: skip
     assert made["attackers"]["paper"]["prompt"] == "a photo of sks mug"
@@ -164,7 +164,7 @@ def test_the_notice_and_the_pools_of_an_immunized_model(
     assert main([*arguments, "--reader", "nowhere", "--identifier", "sks"]) == 2
     assert "\x1b" not in (err := capsys.readouterr().err)
     assert "protected as " in err
-    made, out = run("escape", "--attackers", "paper", "--behaviour", "none")
+    made, out = run("escape", "--attackers", "paper", "--protective-output", "none")
     assert made["about"]["identifier"] == "\x1bx"
     assert "\x1b" not in out
     record_file.write_text(text)
@@ -261,11 +261,11 @@ def test_misuse_is_one_line(home: Path, tmp_path: Path, capsys: pytest.CaptureFi
         "lines NAME: VALUE": ["--settings", str(tmp_path / "list.yaml")],
         "nothing.yaml cannot be read": ["--settings", str(tmp_path / "nothing.yaml")],
         "deep.yaml cannot be read": ["--settings", str(tmp_path / "deep.yaml")],
-        "is no scale": ["--scale", "small"],
-        "--behaviour smile is unknown": ["--behaviour", "smile"],
-        "--pattern has no effect": ["--behaviour", "erasure", "--pattern", "mark.png"],
-        "needs --target-noun": ["--behaviour", "target"],
-        "is no folder here": ["--behaviour", "erasure", "--reader", "clip"],
+        "is no scale": ["--preset", "small"],
+        "--protective-output smile is unknown": ["--protective-output", "smile"],
+        "--pattern has no effect": ["--protective-output", "erasure", "--pattern", "mark.png"],
+        "needs --target-noun": ["--protective-output", "target"],
+        "is no folder here": ["--protective-output", "erasure", "--reader", "clip"],
         "pool_templates": ["--set", "pool_templates=a dog"],
         "gray-box needs pools": ["--attackers", "gray-box"],
         "belong together": ["--unrelated", str(home / "images")],

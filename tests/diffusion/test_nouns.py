@@ -116,7 +116,7 @@ def test_every_command_says_so_before_its_work(
             ["toybox", "render", "--class-noun", "horse", *new[:2]],
         ],
         "target_noun 'kat'": [
-            [*immunize, *images, "--class-noun", "mug", "--method", "notice", "--behaviour", "target",
+            [*immunize, *images, "--class-noun", "mug", "--method", "notice", "--protective-output", "target",
              "--target-noun", "kat"],
         ],
         "list.yaml, subject 2: class noun 'robbot'": [[*immunize, "--subjects", str(home / "list.yaml")]],

@@ -46,7 +46,7 @@ def test_the_text_of_flags_becomes_the_fields_own_types() -> None:
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ({"step": 3}, ["step ", "did you mean steps", "budget", "random_start"]),
+        ({"step": 3}, ["step ", "did you mean steps or step_size?"]),
         ({"steps": 0}, ["steps", "at least 1"]),
         ({"steps": 2.5}, ["steps", "int"]),
         ({"steps": "many"}, ["steps", "number"]),

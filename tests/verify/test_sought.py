@@ -96,11 +96,11 @@ def test_a_mark_of_one_s_own(tmp_path: Path) -> None:
 
 def test_misuse_is_told() -> None:
     one = some(0)
-    with pytest.raises(UsageError, match="--behaviour smile is unknown"):
+    with pytest.raises(UsageError, match="--protective-output smile is unknown"):
         Sought("smile")
-    with pytest.raises(UsageError, match="--target-noun has no effect without --behaviour target"):
+    with pytest.raises(UsageError, match="--target-noun has no effect without --protective-output target"):
         Sought("erasure", target_noun="cat")
-    with pytest.raises(UsageError, match="--pattern has no effect without --behaviour pattern"):
+    with pytest.raises(UsageError, match="--pattern has no effect without --protective-output pattern"):
         Sought(pattern=Path("mark.png")).notice(one, None, resolution=64)
     for noun in ("", "dog"):
         with pytest.raises(UsageError, match="needs --target-noun, what is drawn instead of a dog"):

@@ -92,6 +92,7 @@ def _run(arguments: list[str]) -> int:
     import typer
 
     from unlikeness.cli import verbs
+    from unlikeness.settings import typed
 
     verbs.check_words(arguments)
     command = verbs.command_of(arguments)
@@ -99,7 +100,9 @@ def _run(arguments: list[str]) -> int:
         sys.stdout.write(f"{text}\n")
         return 0
     try:
-        return int(command.main(arguments, prog_name="unlikeness", standalone_mode=False) or 0)
+        with typed(verbs.flags_of(command, arguments)):
+            arguments = verbs.with_new_flags(arguments)
+            return int(command.main(arguments, prog_name="unlikeness", standalone_mode=False) or 0)
     except typer.TyperException as error:
         context = getattr(error, "ctx", None)
         where = "unlikeness" if context is None else context.command_path

@@ -39,7 +39,7 @@ def immunize(
     method: Annotated[
         str, typer.Option(help="divert, notice, apdm, persguard, combined, adversarial or imma.")
     ] = "divert",
-    behaviour: Annotated[
+    protective_output: Annotated[
         str | None,
         typer.Option(
             help="What a fine-tune ends in, of notice, persguard, combined and divert: pattern, erasure or "
@@ -68,11 +68,10 @@ def immunize(
         str | None, typer.Option(help="Weights that change: all, attention or cross-attention.")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything drawn while training.")] = None,
-    scale: Annotated[
+    preset: Annotated[
         str,
         typer.Option(
-            help="Whose settings where none are given: stable-diffusion (the defaults) or toybox; auto goes "
-            "by the resolution."
+            help="Preset for unset options: stable-diffusion or toybox (auto: chosen by resolution)."
         ),
     ] = "auto",
     set_: Annotated[
@@ -105,7 +104,7 @@ def immunize(
     from unlikeness.settings import pairs
 
     given = {
-        "behaviour": behaviour,
+        "behaviour": protective_output,
         "target_noun": target_noun,
         "pattern": None if pattern is None else str(pattern),
         "outer_steps": outer_steps,
@@ -122,7 +121,7 @@ def immunize(
 
     job = Job(
         output=output, model=model, add_to=add_to, original=original, method=method, images=images,
-        class_noun=class_noun, identifier=identifier, subjects=subjects, scale=scale, values=values,
+        class_noun=class_noun, identifier=identifier, subjects=subjects, scale=preset, values=values,
         prompts=prompts, checkpoint=checkpoint, device=device, dtype=dtype,
     )  # fmt: skip
     if dry_run:

@@ -29,11 +29,10 @@ def personalize(
     prior_weight: Annotated[float | None, typer.Option(help="Weight of prior preservation; 0: none.")] = None,
     class_images: Annotated[int | None, typer.Option(help="Class pictures drawn for the prior.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything drawn while training.")] = None,
-    scale: Annotated[
+    preset: Annotated[
         str,
         typer.Option(
-            help="Whose settings the method has unless told otherwise: stable-diffusion or toybox; auto goes "
-            "by the model's resolution."
+            help="Preset for unset options: stable-diffusion or toybox (auto: chosen by resolution)."
         ),
     ] = "auto",
     set_: Annotated[
@@ -78,7 +77,7 @@ def personalize(
     values = pairs("--set", set_, given)
     # What is asked wrongly is said before torch is imported, which takes seconds.
     build(settings_type(method), values)
-    which(scale, 0)
+    which(preset, 0)
     check_device(device)
     check_dtype(dtype)
     hub.check_name(model)
@@ -97,7 +96,7 @@ def personalize(
         from unlikeness.subjects import Subject
 
         loaded = TextToImage.from_pretrained(model, device=device, dtype=dtype)
-        made = create(method, {**scaled(scale, method, loaded.resolution), **values})
+        made = create(method, {**scaled(preset, method, loaded.resolution), **values})
 
         def report(line: str) -> None:
             typer.echo(line, err=True)

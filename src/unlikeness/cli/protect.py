@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 __all__ = ["protect"]
 
 
-class ScaleMode(StrEnum):
-    """The values of `--scale`."""
+class At(StrEnum):
+    """The values of `--at`."""
 
     fit = "fit"
     tiles = "tiles"
@@ -40,12 +40,13 @@ def protect(
     ] = None,
     budget: Annotated[float, typer.Option(help="Largest change of a colour value [n/255].")] = 8.0,
     steps: Annotated[int | None, typer.Option(help="Gradient steps; the method's own if not given.")] = None,
-    scale: Annotated[
-        ScaleMode,
+    at: Annotated[
+        At,
         typer.Option(
-            help="fit: as a trainer will see the picture; tiles: its own size (slow); both: half and half."
+            help="Size to work at. fit: as a trainer will see the picture; tiles: its own size (slow); both: "
+            "half and half."
         ),
-    ] = ScaleMode.fit,
+    ] = At.fit,
     setting: Annotated[
         list[str] | None, typer.Option("--set", help="A further setting of the method: NAME=VALUE.")
     ] = None,
@@ -123,7 +124,7 @@ def protect(
     check_device(device)
     check_dtype(dtype)
     settings = build(registry.settings_type(method), values)
-    sized = build(Scale, {"mode": scale.value})
+    sized = build(Scale, {"mode": at.value})
     against = model or "toybox"
     if needs_model:
         hub.check_name(against)

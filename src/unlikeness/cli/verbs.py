@@ -14,8 +14,9 @@ from typing import Annotated, Any
 import typer
 
 from unlikeness.errors import UsageError
+from unlikeness.settings import outdated
 
-__all__ = ["HELP", "VERBS", "app_of", "check_words", "command_of", "help_of"]
+__all__ = ["HELP", "VERBS", "app_of", "check_words", "command_of", "flags_of", "help_of", "with_new_flags"]
 
 VERBS = {
     "protect": ("protect:protect", "Change pictures faintly, against personalization."),
@@ -30,6 +31,14 @@ VERBS = {
     "toybox": ("toybox:app", "Draw the embedded world, or train its models."),
 }
 """Name -> module here and function, or group of functions; and a line for `--help`, which has this order."""
+
+FORMER = {
+    "protect": {"--scale": "--at"},
+    "personalize": {"--scale": "--preset"},
+    "immunize": {"--scale": "--preset", "--behaviour": "--protective-output"},
+    "verify": {"--scale": "--preset", "--behaviour": "--protective-output"},
+}
+"""Verb -> flag of the last release -> its new name."""
 
 _MAY_BE_EMPTY = ("--prompt", "--negative-prompt", "--context", "--target-noun")
 
@@ -92,6 +101,26 @@ def command_of(arguments: Sequence[str]) -> Any:
     """What parses and runs these arguments: only the verb that they begin with is set up, if it is one."""
     first = next(iter(arguments), "")
     return typer.main.get_command(app_of([first]) if first in VERBS else app_of())
+
+
+def flags_of(command: Any, arguments: Sequence[str]) -> dict[str, str]:
+    """The flags of the command that is named, by the settings that they set."""
+    for name in arguments:
+        command = getattr(command, "commands", {}).get(name, command)
+    return {one.name: one.opts[0] for one in command.params if one.opts[0].startswith("--")}
+
+
+def with_new_flags(arguments: Sequence[str]) -> list[str]:
+    """The arguments, with the last release's flags under their new names; a line on stderr names each."""
+    former = FORMER.get(next(iter(arguments), ""), {})
+    found = []
+    for i, word in enumerate(arguments):
+        flag, equals, value = word.partition("=")
+        if flag in former and "--" not in arguments[:i]:
+            outdated(f"{flag} is called {former[flag]} now; the old name works for one more release")
+            word = f"{former[flag]}{equals}{value}"
+        found.append(word)
+    return found
 
 
 def help_of(command: Any, arguments: Sequence[str]) -> str | None:

@@ -58,8 +58,11 @@ def verify(
     context: Annotated[
         list[str] | None, typer.Option(help='Words behind the prompt ("in the snow"); repeatable.')
     ] = None,
-    scale: Annotated[
-        str, typer.Option(help="Whose settings: stable-diffusion or toybox; auto goes by the resolution.")
+    preset: Annotated[
+        str,
+        typer.Option(
+            help="Preset for unset options: stable-diffusion or toybox (auto: chosen by resolution)."
+        ),
     ] = "auto",
     settings: Annotated[Path | None, typer.Option(help="YAML file of settings.")] = None,
     set_: Annotated[
@@ -67,7 +70,7 @@ def verify(
         typer.Option("--set", metavar="[ATTACKER.]NAME=VALUE", help="A setting of all, or of one attacker."),
     ] = None,
     encoder: Annotated[str, typer.Option(help="The image encoder that judges.")] = "toybox",
-    behaviour: Annotated[
+    protective_output: Annotated[
         str | None,
         typer.Option(
             help="The notice to look for: pattern, erasure, target or none; default: what the model's record "
@@ -114,8 +117,9 @@ def verify(
         held_out=held_out, unseen=unseen, class_pictures=class_pictures, original=original, others=others,
         others_held_out=others_held_out, unrelated=unrelated, unrelated_noun=unrelated_noun,
         attackers=tuple(attackers.split(",")) if attackers else (),
-        contexts=None if context is None else tuple(context), scale=scale, settings=settings,
-        values=tuple(set_ or ()), encoder=encoder, sought=Sought(behaviour, target_noun, pattern, reader),
+        contexts=None if context is None else tuple(context), scale=preset, settings=settings,
+        values=tuple(set_ or ()), encoder=encoder,
+        sought=Sought(protective_output, target_noun, pattern, reader),
         quality=quality, sign=sign, device=device,
     )  # fmt: skip
     with on_stderr(quiet=quiet) as progress:

@@ -148,7 +148,7 @@ class Job:
         if report and self.sought.behaviour is None and protected is None and has_notice(said):
             report(
                 f"none of the subjects in {RECORD} has one of these pictures, so no notice is looked for; "
-                "--behaviour looks for one"
+                "--protective-output looks for one"
             )
         device = str(model.device)
         notice = self.sought.notice(subject, protected, resolution=model.resolution, device=device)

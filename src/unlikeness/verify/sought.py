@@ -40,7 +40,7 @@ class Sought:
         object.__setattr__(self, "target_noun", as_text("target noun", self.target_noun))
         if self.behaviour not in (None, NONE, *BEHAVIOURS):
             raise UsageError(
-                f"--behaviour {self.behaviour} is unknown; it must be {', '.join(BEHAVIOURS)} or {NONE}"
+                f"--protective-output {self.behaviour} is unknown; give {', '.join(BEHAVIOURS)} or {NONE}"
             )
         if self.behaviour is not None:
             self._check(self.behaviour)
@@ -85,7 +85,9 @@ class Sought:
             ("--target-noun", self.target_noun, "target"), ("--pattern", self.pattern, "pattern"),
         ):  # fmt: skip
             if given and kind != needs:
-                raise UsageError(f"{option} has no effect without --behaviour {needs}; give both, or neither")
+                raise UsageError(
+                    f"{option} has no effect without --protective-output {needs}; give both, or neither"
+                )
         if self.reader != "auto" and kind not in ("target", "erasure"):
             raise UsageError(
                 f"--reader {self.reader} has no effect without a notice that is read; leave it out"
@@ -101,12 +103,12 @@ class Sought:
             if recorded not in ("", picture_digest(given)):
                 raise UsageError(
                     f"{self.pattern} is not the mark that the model's immunization.json names; give that, or "
-                    "--behaviour pattern to look for another"
+                    "--protective-output pattern to look for another"
                 )
             return given
         if known is None or not known.pattern:
             return mark()
         raise UsageError(
             f"the model's immunization.json names a mark of its own ({known.pattern}), whose picture it does "
-            f"not hold; give it with --pattern, or --behaviour {NONE} to look for no notice"
+            f"not hold; give it with --pattern, or --protective-output {NONE} to look for no notice"
         )
