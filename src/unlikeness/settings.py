@@ -190,7 +190,7 @@ def pairs(
         whose, dot, which = name.strip().rpartition(".")
         name = f"{whose}{dot}{which.replace('-', '_')}"
         if name in values:
-            raise UsageError(f"{named(name)} is given twice, the second time by {option} {text}; leave one out")
+            raise UsageError(f"{named(name)} is given twice, then by {option} {text}; leave one out")
         if how is not None:
             how.flags[name] = f"{option} {name}"
         values[name] = value.strip()
