@@ -2,26 +2,29 @@
 
     python -m experiments.apdm_search
     python -m experiments.apdm_search --searches imma,naive
+    python -m experiments.apdm_search --merge COPY      add the cells of a copy and update the summary
 
-A search begins with many rows (`experiments.tried_rows`), short and on a person, before few attackers. The
-better half goes on: with more attackers, with more outer steps, from where it was, and on a dog too. What
-counts is a row's score: the mean of s over attackers and subjects, plus what the drift of the class is above
-15 %, and what recall and diversity are below 90 % of the original's; of a notice also the share of pictures
-that lack it. The subjects, tuning subjects 6 and 7, are in no other table.
+A search starts with many rows (`experiments/configs/search.yaml`). The first round is short, with one person
+and few attackers. After each round the better half continues from its last state, with more outer steps, more
+attackers, and a dog. A row's score is the mean of s over attackers and subjects, plus the drift of the class
+above 15 %, plus what recall and diversity lack of 90 % of the original's. For a protective output, the share
+of images without it is added. The subjects, tuning subjects 6 and 7, are in no other table.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from benchmarks import common, personalization
+from experiments import merge
 from experiments.immunization import CODE, Bench
-from experiments.immunization_rows import settings_of
 from experiments.immunization_tables import STRENGTHS
 from experiments.immunizing import opened
-from experiments.tried_rows import APDM, BACKDOORS, IMMA, NAIVE
+from experiments.rows import SEARCHES as CONFIGURED
+from experiments.rows import settings_of
 from unlikeness.errors import NotFiniteError, UsageError
 from unlikeness.toybox.cast import Member, member
 from unlikeness.verify.attackers import PAPER, Attacker, attacker
@@ -35,6 +38,7 @@ EVERY = (
     PAPER, attacker("text-encoder"), attacker("lora-4"),
     Attacker("lora-16", "a LoRA of rank 16", method="lora", further={"rank": 16}),
 )  # fmt: skip
+FEW = (EVERY[0], EVERY[2])
 
 
 @dataclass(frozen=True)
@@ -58,17 +62,15 @@ class Search:
     rungs: Sequence[Rung]
 
 
-FEW = (EVERY[0], EVERY[2])
-SEARCHES: dict[str, Search] = {
-    "apdm": Search(list(APDM), [Rung(100, 1, FEW), Rung(200, 1), Rung(400, 2), Rung(800, 2)]),
-    "tenth": Search(["divert", "divert-tenth", "target-often", "target-often-tenth"], [Rung(0, 1)]),
-    "imma": Search(list(IMMA), [Rung(200, 1, FEW), Rung(400, 1), Rung(800, 2)]),
-    "naive": Search(list(NAIVE), [Rung(100, 1, FEW), Rung(200, 1), Rung(400, 2)]),
-    **{
-        behaviour: Search(list(rows), [Rung(200, 1, FEW[:1]), Rung(400, 1), Rung(800, 2)])
-        for behaviour, rows in BACKDOORS.items()
-    },
-}
+def _search(rows: Sequence[str], rounds: Sequence[Mapping[str, Any]]) -> Search:
+    """From experiments/configs/search.yaml."""
+    return Search(rows, [
+        Rung(one["steps"], one["subjects"], [a for a in EVERY if a.name in one["attackers"]])
+        for one in rounds
+    ])  # fmt: skip
+
+
+SEARCHES = {name: _search(**search) for name, search in CONFIGURED.items()}
 
 
 def cast_of(seed: int) -> list[Member]:
@@ -82,7 +84,11 @@ def cli(argv: Sequence[str] | None) -> None:
     parser.add_argument("--searches", default="apdm", help=f"of {', '.join(SEARCHES)}, one after the other")
     parser.add_argument("--rungs", type=int, help="only the first so many rounds")
     parser.add_argument("--skip", type=int, default=0, help="the first so many rows: another process's")
+    parser.add_argument("--merge", type=Path, metavar="COPY", help="add a copy's cells; compute nothing")
     args = parser.parse_args(argv)
+    if args.merge:
+        merge_copy(common.results_file(NAME, args, common.EXPERIMENTS), args.merge, args.seed)
+        return
     if wrong := [word for word in args.searches.split(",") if word not in SEARCHES]:
         raise UsageError(f"--searches {wrong[0]} is none; there are {', '.join(SEARCHES)}")
     model, judge, results = opened(NAME, args, CODE, strengths=STRENGTHS)
@@ -97,6 +103,16 @@ def cli(argv: Sequence[str] | None) -> None:
         run(bench, search, cast)
         results.finish(sum_up(results.cells, cast), device=model.device)
     print(render(results.record))
+
+
+def merge_copy(path: Path, copy: Path, seed: int) -> None:
+    """Add the cells of a copy of the results file, and update the summary."""
+    merge.cli([str(path), str(copy)])
+    record = common.load(path)
+    results = common.Results(path, NAME, record["about"], keep=True)
+    results.record["summary"] = sum_up(results.cells, cast_of(seed))
+    results.record.setdefault("environment", common.environment())
+    results.save()
 
 
 def run(bench: Bench, search: Search, cast: Sequence[Member]) -> list[str]:

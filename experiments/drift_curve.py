@@ -18,9 +18,9 @@ from benchmarks.judging import TRAINING
 
 from benchmarks import common, personalization
 from experiments.immunization import CODE, Bench
-from experiments.immunization_rows import ROWS, SCALE, rows_of
 from experiments.immunizing import captions, opened
 from experiments.plotting import curves
+from experiments.rows import ROWS, SCALE, rows_of
 from unlikeness import immunize
 from unlikeness.diffusion import TextToImage
 from unlikeness.errors import UnlikenessError, UsageError

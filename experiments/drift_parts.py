@@ -20,8 +20,8 @@ from torch import Tensor
 
 from benchmarks import common, personalization
 from experiments.immunization import CODE, Bench
-from experiments.immunization_rows import rows_of
 from experiments.immunizing import opened
+from experiments.rows import rows_of
 from unlikeness.diffusion import TextToImage, draw
 from unlikeness.diffusion.family import StableDiffusion
 from unlikeness.measure import frechet_distance

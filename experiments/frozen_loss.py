@@ -20,6 +20,7 @@ from benchmarks.protection import CODE, protect, tagged, visibility
 from torch import Tensor
 
 from benchmarks import common
+from experiments.rows import config
 from unlikeness import purify
 from unlikeness.diffusion import TextToImage
 from unlikeness.diffusion.loss import mean_loss_over_levels
@@ -28,19 +29,10 @@ from unlikeness.subjects import Subject
 from unlikeness.toybox.cast import unseen
 
 NAME = "frozen_loss"
-BUDGETS = (4, 8, 16)
-KINDS: dict[str, dict[str, object]] = {
-    "noise (uniform)": {"method": "noise", "kind": "uniform"},
-    "noise (signs)": {"method": "noise", "kind": "sign"},
-    "advdm": {"method": "advdm"},
-    "photoguard": {"method": "photoguard"},
-    "rid": {"method": "rid"},
-}
-WAYS: dict[str, tuple[str, dict[str, object]] | None] = {
-    "as published": None,
-    "JPEG 75": ("jpeg", {"quality": 75}),
-    "half size": ("resize", {"factor": 0.5}),
-}
+_CONFIG = config(NAME)
+BUDGETS: tuple[int, ...] = tuple(_CONFIG["budgets"])
+KINDS: dict[str, dict[str, object]] = _CONFIG["methods"]
+WAYS: dict[str, dict[str, object] | None] = _CONFIG["purifiers"]
 LEVELS, DRAWS = 20, 2
 
 
@@ -108,7 +100,9 @@ class _Look:
         for way, purifier in WAYS.items():
             seen = images
             if purifier is not None:
-                seen = purify.create(purifier[0], settings=purifier[1]).purify(images, range(len(images)))
+                settings = {name: value for name, value in purifier.items() if name != "name"}
+                made = purify.create(str(purifier["name"]), settings=settings)
+                seen = made.purify(images, range(len(images)))
             found[way] = self._loss(self.model, seen, prompt)
         if self.other is not None:
             found["another model"] = self._loss(self.other, images, prompt)

@@ -26,7 +26,6 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from benchmarks import attacking, common, personalization, protection
-from experiments.immunization_rows import MAIN, ROWS, rows_of, settings_of
 from experiments.immunization_tables import (
     CLASS_PICTURES,
     OTHERS,
@@ -36,6 +35,7 @@ from experiments.immunization_tables import (
     sum_up,
 )
 from experiments.immunizing import ENGINE, Maker, captions, opened, others_of, protective_of, shares
+from experiments.rows import MAIN, ROWS, rows_of, settings_of
 from unlikeness.diffusion import TextToImage
 from unlikeness.diffusion.fingerprint import fingerprint
 from unlikeness.errors import UsageError

@@ -11,8 +11,8 @@ from PIL import Image
 
 from benchmarks import common, protection
 from experiments import apdm_ablation
-from experiments.immunization_rows import ROWS
 from experiments.immunizing import PROTECTIVE
+from experiments.rows import ROWS
 from unlikeness.measure.bootstrap import bootstrap_mean
 from unlikeness.verify.attackers import EVERY, PAPER, attacker
 

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from benchmarks import attacking, common, personalization
-from experiments.immunization_rows import SCALE, settings_of
+from experiments.rows import SCALE, settings_of
 from unlikeness import immunize
 from unlikeness.diffusion import TextToImage
 from unlikeness.diffusion.latents import Posterior

@@ -22,9 +22,9 @@ from benchmarks.judging import Counts, summarize, toybox_judge
 
 from benchmarks import common, personalization
 from experiments.immunization import CODE, Bench, possible
-from experiments.immunization_rows import ROWS, SCALE
 from experiments.immunization_tables import STRENGTHS
 from experiments.immunizing import PROTECTIVE, others_of, what_it_took
+from experiments.rows import ROWS, SCALE
 from unlikeness import immunize
 from unlikeness.diffusion import TextToImage
 from unlikeness.errors import UsageError
@@ -42,7 +42,7 @@ OTHERS = tuple(one.name for one in EVERY if one is not PAPER)
 def cli(argv: Sequence[str] | None) -> None:
     parser = common.parser(__doc__.split("\n")[0] if __doc__ else "")
     parser.add_argument("--counts", default="1,4,16,64", help="numbers of protected subjects")
-    parser.add_argument("--row", default="divert", help="of experiments.immunization_rows")
+    parser.add_argument("--row", default="divert", help="of experiments/configs")
     parser.add_argument("--schedule", default="joint", help=f"one of {', '.join(SCHEDULES)}")
     parser.add_argument(
         "--steps-each", type=int, default=200, help="outer steps for each subject; for all if sampled"

@@ -2,7 +2,7 @@
 
     python -m experiments.retention --rows none,target,target-aware
 
-Per row (a method and its settings, `experiments.immunization_rows`), unseen subject and learning rate: one
+Per row (a method and its settings, `experiments/configs`), unseen subject and learning rate: one
 DreamBooth training of the immunized model, looked at after 100, 200, 400, 800 and 1,600 steps; and before
 any, together with the pull of the subject's pictures and of an unprotected subject's (`measure.gradient`),
 who is personalized too. What a row costs its attacker is the ratio of steps to s = 0.5 with and without it.
@@ -23,9 +23,9 @@ import torch
 from benchmarks.judging import TRAINING, Judge, summarize
 
 from benchmarks import attacking, common, personalization
-from experiments.immunization_rows import ROWS, rows_of
 from experiments.immunizing import ENGINE, Maker, opened, others_of, protective_of, shares
 from experiments.plotting import curves
+from experiments.rows import ROWS, rows_of
 from unlikeness import personalize
 from unlikeness.diffusion import TextToImage
 from unlikeness.diffusion.fingerprint import fingerprint

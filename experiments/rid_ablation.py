@@ -25,6 +25,7 @@ from torch import Tensor
 
 from benchmarks import attacking, common, personalization, protection
 from experiments.frozen_loss import DRAWS, LEVELS
+from experiments.rows import config
 from unlikeness.diffusion import TextToImage
 from unlikeness.diffusion.loss import mean_loss_over_levels
 from unlikeness.errors import UsageError
@@ -39,21 +40,12 @@ from unlikeness.toybox.cast import Member, unseen
 NAME = "rid_ablation"
 CODE = protection.CODE
 
-TERMS = {"sds": 1.0, "regression": 1.0, "displacement": 0.1, "pull": 3.0, "visibility": 1.0}
-"""The weight of each where it counts."""
-
+_CONFIG = config(NAME)
+TERMS: dict[str, float] = _CONFIG["terms"]
 LABELS = {"sds": "Adv-SDS"}
-ROWS = (
-    "sds",
-    "regression",
-    "sds+regression",
-    "sds+displacement",
-    "sds+displacement+visibility",
-    "pull+visibility",
-    "sds+displacement+pull+visibility",
-)
-BUDGETS = (4, 8, 16)
-ATTACKED = 8
+ROWS: tuple[str, ...] = tuple(_CONFIG["combinations"])
+BUDGETS: tuple[int, ...] = tuple(_CONFIG["budgets"])
+ATTACKED: int = _CONFIG["attacked_at"]
 """The budget at which DreamBooth learns from the pictures [n/255]."""
 
 QUICK = {"batch_size": 2, "renders": 4, "leaves": 4, "pairs": 2, "pair_steps": 1, "warmup": 0}

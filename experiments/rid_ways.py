@@ -27,6 +27,7 @@ from PIL import Image
 from torch import Tensor
 
 from benchmarks import common
+from experiments.rows import config
 from unlikeness.diffusion import TextToImage
 from unlikeness.diffusion.loss import mean_loss_over_levels
 from unlikeness.errors import UsageError
@@ -43,11 +44,7 @@ from unlikeness.toybox.world import sample_scene
 
 NAME = "rid_ways"
 BUDGET = 8.0
-WAYS = {
-    "the trainer's size": Scale(mode="fit", detail=1.0),
-    "twice the trainer's": Scale(mode="fit", detail=2.0),
-    "own size, in tiles": Scale(mode="tiles"),
-}
+WAYS = {name: Scale(**way) for name, way in config(NAME)["ways"].items()}
 LEVELS, DRAWS = 10, 2
 CODE = ("src/unlikeness/protect", "src/unlikeness/diffusion")
 
@@ -65,8 +62,7 @@ class Plan:
 
 
 PLANS = {
-    "rid": Plan({"budget": BUDGET}, 12, 2, (128, 192, 256)),
-    "advdm": Plan({"budget": BUDGET, "steps": 20}, 4, 1, (128, 256)),
+    name: Plan(**{**plan, "sizes": tuple(plan["sizes"])}) for name, plan in config(NAME)["methods"].items()
 }
 QUICK = {
     "rid": Plan({"budget": BUDGET}, 1, 2, (128,)),

@@ -13,7 +13,7 @@ from experiments.immunization import Bench
 from experiments.immunizing import Maker
 
 from benchmarks import common, personalization
-from experiments import apdm_search, immunization_rows, tried_rows
+from experiments import apdm_search, rows
 from unlikeness.diffusion import TextToImage
 from unlikeness.errors import NotFiniteError, UsageError
 from unlikeness.toybox.cast import Member, unseen
@@ -139,11 +139,11 @@ def watched(steps: list[int]) -> Any:
 def test_every_row_tried_has_valid_settings_and_a_name_of_its_own() -> None:
     from unlikeness import immunize
 
-    assert not set(tried_rows.TRIED) & set(immunization_rows.ROWS)
+    assert not set(rows.TRIED) & set(rows.ROWS)
     for search in apdm_search.SEARCHES.values():
         for row in search.rows:
-            method, settings = immunization_rows.settings_of(search.rungs[-1].row(row))
-            values = {**immunization_rows.SCALE, **settings}
+            method, settings = rows.settings_of(search.rungs[-1].row(row))
+            values = {**rows.SCALE, **settings}
             if values.get("behaviour") == "target":
                 values["target_noun"] = "cat"
             made = immunize.create(method, values).settings
@@ -160,7 +160,23 @@ def test_the_subjects_are_in_no_other_cast() -> None:
 def test_an_unknown_row_or_search_is_one_sentence() -> None:
     for row in ("apdm-99", "apdm@many", "apdm@"):
         with pytest.raises(UsageError, match="is no row; there are"):
-            immunization_rows.settings_of(row)
-    assert immunization_rows.settings_of("none") == ("", {})
+            rows.settings_of(row)
+    assert rows.settings_of("none") == ("", {})
     with pytest.raises(UsageError, match="--searches apmd is none; there are apdm, "):
         apdm_search.cli(["--quick", "--searches", "apmd"])
+
+
+def test_the_cells_of_a_copy_are_added_and_summed_up(tmp_path: Path) -> None:
+    file, copy = tmp_path / "found.json", tmp_path / "copy.json"
+    quality = {"fid": 1.0, "fid_original": 1.0, "recall": 0.8, "recall_original": 0.8, "diversity": 1.0}
+    mine = common.Results(file, apdm_search.NAME, {"seed": 0})
+    mine.cell("none/person-1006/quality", lambda: quality)
+    copy.write_bytes(file.read_bytes())
+    theirs = common.Results(copy, apdm_search.NAME, {"seed": 0})
+    theirs.cell("apdm-1@100/person-1006/quality", lambda: quality)
+    theirs.cell("apdm-1@100/person-1006/gentle/paper", lambda: {"s": 0.25})
+    apdm_search.cli(["--results", str(file), "--merge", str(copy)])
+    found = common.load(file)
+    assert found["id"] == mine.record["id"]
+    assert found["summary"]["apdm"][0]["s"] == {"paper": 0.25}
+    assert "| apdm-1@100 | person-1006 |" in apdm_search.render(found)

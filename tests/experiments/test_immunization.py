@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from benchmarks import common, personalization
-from experiments import apdm_ablation, immunization, immunization_rows, immunization_tables, immunizing
+from experiments import apdm_ablation, immunization, immunization_tables, immunizing, rows
 from unlikeness.diffusion import TextToImage
 from unlikeness.subjects import Subject
 from unlikeness.toybox.cast import unseen
@@ -115,8 +115,8 @@ def test_the_gray_box_draws_from_the_pools_of_the_row() -> None:
     assert immunization.possible(GRAY_BOX, "divert-mixed")
     assert not any(immunization.possible(GRAY_BOX, row) for row in ("none", "apdm"))
     assert immunization.pools("divert-mixed") == {
-        "pool_identifiers": immunization_rows.ROWS["divert-mixed"][1]["identifiers"],
-        "pool_templates": immunization_rows.ROWS["divert-mixed"][1]["templates"],
+        "pool_identifiers": rows.ROWS["divert-mixed"][1]["identifiers"],
+        "pool_templates": rows.ROWS["divert-mixed"][1]["templates"],
     }
     assert immunization.pools("none") == {}
 

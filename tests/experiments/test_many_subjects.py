@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import common
-from experiments import immunization_rows, many_subjects
+from experiments import many_subjects, rows
 
 pytestmark = pytest.mark.usefixtures("apart")
 
@@ -41,7 +41,7 @@ def test_other_attackers_have_a_table_of_their_own(
 ) -> None:
     """The gray box only of a row whose simulated attackers draw from pools."""
     pooled = {"identifiers": "zwx", "templates": "a picture of {}", "behaviour": "pattern"}
-    monkeypatch.setitem(immunization_rows.ROWS, "pooled", ("divert", pooled))
+    monkeypatch.setitem(rows.ROWS, "pooled", ("divert", pooled))
     path = tmp_path / "many_subjects.json"
     flags = ["--quick", "--results", str(path), "--device", "cpu", "--counts", "1", "--attackers"]
     many_subjects.cli([*flags, "paper,lora-4,gray-box", "--row", "pooled"])

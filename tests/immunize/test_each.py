@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from experiments.immunization_rows import ROWS, SCALE
+from experiments.rows import ROWS, SCALE
 from tests.immunize.test_divert import FEW
 
 from unlikeness.diffusion import TextToImage
