@@ -30,7 +30,7 @@ from unlikeness.diffusion import TextToImage
 from unlikeness.diffusion.devices import pick_device
 from unlikeness.immunize import create
 from unlikeness.immunize.l2p import L2P
-from unlikeness.immunize.material import keep
+from unlikeness.immunize.data import keep
 from unlikeness.subjects import Subject
 from unlikeness.training import adamw, step_generator
 

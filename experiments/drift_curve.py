@@ -24,7 +24,7 @@ from experiments.rows import ROWS, SCALE, rows_of
 from unlikeness import immunize
 from unlikeness.diffusion import TextToImage
 from unlikeness.errors import UnlikenessError, UsageError
-from unlikeness.immunize.material import class_settings
+from unlikeness.immunize.data import class_settings
 from unlikeness.toybox.cast import Member, unseen
 
 NAME = "drift_curve"

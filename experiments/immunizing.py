@@ -21,10 +21,10 @@ from experiments.rows import SCALE, settings_of
 from unlikeness import immunize
 from unlikeness.diffusion import TextToImage
 from unlikeness.diffusion.latents import Posterior
-from unlikeness.immunize.behaviours import mark
-from unlikeness.immunize.material import class_settings
+from unlikeness.immunize.outputs import mark
+from unlikeness.immunize.data import class_settings
 from unlikeness.immunize.passes import count as count_passes
-from unlikeness.immunize.preserve import draw_general
+from unlikeness.immunize.preservation import draw_general
 from unlikeness.immunize.registry import Defence
 from unlikeness.measure.protective import protective
 from unlikeness.subjects import with_article

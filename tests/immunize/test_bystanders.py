@@ -10,10 +10,10 @@ from tests.immunize.test_l2p import FEW
 
 from unlikeness.diffusion import TextToImage
 from unlikeness.immunize import create
-from unlikeness.immunize.attacks import Mixture
-from unlikeness.immunize.bystanders import Bystanders
+from unlikeness.immunize.attackers import Mixture
+from unlikeness.immunize.unprotected import Bystanders
 from unlikeness.immunize.l2p import L2P
-from unlikeness.immunize.material import keep
+from unlikeness.immunize.data import keep
 from unlikeness.immunize.turns import attacks, turn
 from unlikeness.personalize.objective import personalization_loss
 from unlikeness.subjects import Subject

@@ -12,8 +12,8 @@ from tests.tiny import tiny_model
 from unlikeness.diffusion import TextToImage
 from unlikeness.errors import UsageError
 from unlikeness.immunize import create, immunize
-from unlikeness.immunize.material import keep
-from unlikeness.immunize.preserve import Preserve, draw_general, of_the_class
+from unlikeness.immunize.data import keep
+from unlikeness.immunize.preservation import Preserve, draw_general, of_the_class
 from unlikeness.subjects import Subject
 
 ALL_OF_THE_CLASS = {"preserve_class": 1.0, "outer_steps": 1, "inner_steps": 0}

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from unlikeness.diffusion import TextToImage
 from unlikeness.immunize import create, immunize
-from unlikeness.immunize.attacks import Mixture
+from unlikeness.immunize.attackers import Mixture
 from unlikeness.immunize.l2p import L2P
-from unlikeness.immunize.material import keep
-from unlikeness.immunize.rows import Rows
+from unlikeness.immunize.data import keep
+from unlikeness.immunize.batch import Rows
 from unlikeness.personalize.objective import personalization_loss
 from unlikeness.subjects import Subject
 from unlikeness.training import step_generator

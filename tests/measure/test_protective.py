@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from tests.tiny import pictures
 
 from unlikeness.errors import UsageError
-from unlikeness.immunize.behaviours import mark, stamped
+from unlikeness.immunize.outputs import mark, stamped
 from unlikeness.measure.protective import FOUND, pattern_correlation, protective
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from tests.tiny import pictures
 from torch import Tensor
 
-from unlikeness.immunize.material import manifest
+from unlikeness.immunize.data import manifest
 from unlikeness.immunize.settings import ImmunizeSettings
 from unlikeness.subjects import Subject
 

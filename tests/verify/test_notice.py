@@ -17,7 +17,7 @@ from tests.verify.test_run import outcome
 from torch import Tensor
 
 from unlikeness.diffusion import TextToImage
-from unlikeness.immunize.behaviours import mark, stamped
+from unlikeness.immunize.outputs import mark, stamped
 from unlikeness.measure.share import share
 from unlikeness.subjects import Subject
 from unlikeness.verify import (

@@ -25,13 +25,13 @@ register = METHODS.register
 
 _HERE = "unlikeness.immunize"
 
-register("apdm", f"{_HERE}.apdm:Apdm", settings=f"{_HERE}.method_settings:ApdmSettings")
-register("adversarial", f"{_HERE}.adversarial:Adversarial", settings=f"{_HERE}.settings:ImmunizeSettings")
-register("imma", f"{_HERE}.imma:Imma", settings=f"{_HERE}.method_settings:ImmaSettings")
-register("persguard", f"{_HERE}.persguard:PersGuard", settings=f"{_HERE}.method_settings:PersGuardSettings")
-register("divert", f"{_HERE}.divert:Divert", settings=f"{_HERE}.divert_settings:DivertSettings")
-register("notice", f"{_HERE}.notice:Notice", settings=f"{_HERE}.divert_settings:NoticeSettings")
-register("combined", f"{_HERE}.combined:Combined", settings=f"{_HERE}.method_settings:CombinedSettings")
+register("apdm", f"{_HERE}.methods.apdm:Apdm", settings=f"{_HERE}.methods.settings:ApdmSettings")
+register("adversarial", f"{_HERE}.methods.adversarial:Adversarial", settings=f"{_HERE}.settings:ImmunizeSettings")
+register("imma", f"{_HERE}.methods.imma:Imma", settings=f"{_HERE}.methods.settings:ImmaSettings")
+register("persguard", f"{_HERE}.methods.persguard:PersGuard", settings=f"{_HERE}.methods.settings:PersGuardSettings")
+register("divert", f"{_HERE}.methods.divert:Divert", settings=f"{_HERE}.divert_settings:DivertSettings")
+register("notice", f"{_HERE}.methods.notice:Notice", settings=f"{_HERE}.divert_settings:NoticeSettings")
+register("combined", f"{_HERE}.methods.combined:Combined", settings=f"{_HERE}.methods.settings:CombinedSettings")
 
 __all__ = ["Defence", "create", "immunize", "method", "names", "register", "scaled"]
 

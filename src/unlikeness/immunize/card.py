@@ -11,7 +11,7 @@ import yaml
 
 from unlikeness.errors import UnlikenessError
 from unlikeness.foreign import UnreadableError, parse_yaml, read
-from unlikeness.immunize.behaviours import in_turn
+from unlikeness.immunize.outputs import in_turn
 
 __all__ = ["FILE", "card", "read_card"]
 

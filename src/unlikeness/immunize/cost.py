@@ -14,7 +14,7 @@ from unlikeness.diffusion.devices import computes_bfloat16
 from unlikeness.immunize.l2p import trainable
 from unlikeness.immunize.passes import Count, count
 from unlikeness.immunize.rehearsal import Drawing, Rehearsal, anew, rehearse
-from unlikeness.immunize.rows import ask
+from unlikeness.immunize.batch import ask
 from unlikeness.immunize.run import immunize
 from unlikeness.progress import format_seconds
 

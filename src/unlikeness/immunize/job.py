@@ -82,7 +82,7 @@ class Job:
         self, named: Sequence[Listed], prompts: list[str], tell: Tell, progress: Progress | None
     ) -> None:
         from unlikeness.immunize.run import immunize
-        from unlikeness.immunize.saving import save
+        from unlikeness.immunize.release import save
 
         ready = self._open(named, prompts, tell)
         earlier = record.read(ready.model.source)

@@ -21,12 +21,12 @@ import torch
 from torch import Tensor
 
 from unlikeness.diffusion.devices import computes_bfloat16
-from unlikeness.immunize.attacks import Attack, Mixture
-from unlikeness.immunize.bystanders import Bystanders
-from unlikeness.immunize.material import Kept
-from unlikeness.immunize.preserve import Preserve
+from unlikeness.immunize.attackers import Attack, Mixture
+from unlikeness.immunize.unprotected import Bystanders
+from unlikeness.immunize.data import Kept
+from unlikeness.immunize.preservation import Preserve
 from unlikeness.immunize.registry import Defence
-from unlikeness.immunize.rows import Rows, ask, wide
+from unlikeness.immunize.batch import Rows, ask, wide
 from unlikeness.immunize.settings import ImmunizeSettings
 from unlikeness.immunize.simulated import Simulated, backward
 from unlikeness.immunize.turns import turn

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from unlikeness.diffusion.latents import at_once
-from unlikeness.immunize.bystanders import Bystanders
+from unlikeness.immunize.unprotected import Bystanders
 from unlikeness.immunize.rehearsal import Drawing, rehearse
 from unlikeness.immunize.turns import Turn, turn
 

@@ -55,8 +55,8 @@ def record(
     verify` has something to enter.
     """
     from unlikeness.diffusion.fingerprint import fingerprint
-    from unlikeness.immunize.behaviours import mark_digest
-    from unlikeness.immunize.material import manifest
+    from unlikeness.immunize.outputs import mark_digest
+    from unlikeness.immunize.data import manifest
     from unlikeness.immunize.passes import count
 
     s = defence.settings
@@ -143,7 +143,7 @@ def missing(earlier: Mapping[str, Any], subjects: Sequence[Subject]) -> list[str
 
     Pictures are told by their digests, at the model's resolution.
     """
-    from unlikeness.immunize.material import picture_digest
+    from unlikeness.immunize.data import picture_digest
 
     given = {picture_digest(image) for one in subjects for image in one.images}
     told, digests = [], set()

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from unlikeness.diffusion.model import TextToImage
-    from unlikeness.immunize.attacks import Attack
-    from unlikeness.immunize.material import Kept
-    from unlikeness.immunize.rows import Rows
+    from unlikeness.immunize.attackers import Attack
+    from unlikeness.immunize.data import Kept
+    from unlikeness.immunize.batch import Rows
     from unlikeness.progress import Progress
 
 __all__ = ["METHODS", "Defence", "create", "method", "settings_type"]

@@ -12,13 +12,13 @@ from torch import Tensor
 from unlikeness.diffusion.latents import Posterior
 from unlikeness.diffusion.model import TextToImage
 from unlikeness.diffusion.sampling import make_solver
-from unlikeness.immunize.attacks import Mixture
-from unlikeness.immunize.material import Kept, keep
-from unlikeness.immunize.preserve import draw_general
+from unlikeness.immunize.attackers import Mixture
+from unlikeness.immunize.data import Kept, keep
+from unlikeness.immunize.preservation import draw_general
 
 if TYPE_CHECKING:
     from unlikeness.immunize.registry import Defence
-    from unlikeness.immunize.rows import Rows
+    from unlikeness.immunize.batch import Rows
     from unlikeness.progress import Progress
     from unlikeness.subjects import Subject
 

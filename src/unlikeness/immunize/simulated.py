@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from unlikeness.immunize.attacks import Attack
+from unlikeness.immunize.attackers import Attack
 from unlikeness.immunize.settings import ImmunizeSettings
 from unlikeness.personalize.objective import personalization_loss
 from unlikeness.training import adamw

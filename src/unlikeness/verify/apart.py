@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from unlikeness.errors import UsageError
-from unlikeness.immunize.material import picture_digest
+from unlikeness.immunize.data import picture_digest
 
 __all__ = ["check_apart"]
 

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from unlikeness.immunize.attacks import parts
-from unlikeness.immunize.behaviours import BEHAVIOURS, in_turn, several
-from unlikeness.immunize.material import picture_digest
+from unlikeness.immunize.attackers import parts
+from unlikeness.immunize.outputs import BEHAVIOURS, in_turn, several
+from unlikeness.immunize.data import picture_digest
 from unlikeness.subjects import Subject
 from unlikeness.verify.attackers import PAPER
 

@@ -14,7 +14,7 @@ from unlikeness.diffusion.latents import at_once, randn
 if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage
     from unlikeness.diffusion.schedule import NoiseSchedule
-    from unlikeness.immunize.behaviours import Mark
+    from unlikeness.immunize.outputs import Mark
 
 __all__ = ["Rows", "ask", "noised", "wide"]
 

@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor
 
-from unlikeness.immunize.apdm import Apdm
-from unlikeness.immunize.method_settings import ApdmSettings, CombinedSettings, PersGuardSettings
-from unlikeness.immunize.persguard import PersGuard
-from unlikeness.immunize.rows import Rows
+from unlikeness.immunize.methods.apdm import Apdm
+from unlikeness.immunize.methods.settings import ApdmSettings, CombinedSettings, PersGuardSettings
+from unlikeness.immunize.methods.persguard import PersGuard
+from unlikeness.immunize.batch import Rows
 
 if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage
-    from unlikeness.immunize.attacks import Attack
-    from unlikeness.immunize.material import Kept
+    from unlikeness.immunize.attackers import Attack
+    from unlikeness.immunize.data import Kept
     from unlikeness.progress import Progress
 
 __all__ = ["Combined", "CombinedSettings"]

@@ -14,7 +14,7 @@ from torch import Tensor
 from unlikeness.diffusion.latents import Posterior
 from unlikeness.diffusion.vocabulary import too_long
 from unlikeness.errors import PictureError, UsageError
-from unlikeness.immunize.material import Kept, pick, picture_digest
+from unlikeness.immunize.data import Kept, pick, picture_digest
 from unlikeness.immunize.words import BEHAVIOURS, check_words, in_turn, several
 from unlikeness.pictures import open_picture
 

@@ -20,14 +20,14 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from unlikeness.immunize.material import Kept, pick
-from unlikeness.immunize.rows import Rows, ask, noised
+from unlikeness.immunize.data import Kept, pick
+from unlikeness.immunize.batch import Rows, ask, noised
 from unlikeness.immunize.weighting import preserved_weight, weighted_error
 from unlikeness.personalize.material import Material
 
 if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage
-    from unlikeness.immunize.attacks import Attack
+    from unlikeness.immunize.attackers import Attack
     from unlikeness.immunize.settings import ImmunizeSettings
 
 __all__ = ["Bystanders"]

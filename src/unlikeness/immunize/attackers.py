@@ -16,7 +16,7 @@ from torch import Tensor
 
 from unlikeness.diffusion.vocabulary import too_long
 from unlikeness.errors import UsageError
-from unlikeness.immunize.material import Kept
+from unlikeness.immunize.data import Kept
 from unlikeness.immunize.settings import ImmunizeSettings
 from unlikeness.immunize.words import IN_PLACES, parts, words
 from unlikeness.subjects import Subject

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from unlikeness.immunize.divert import Divert
-from unlikeness.immunize.divert_settings import DivertSettings, NoticeSettings
+from unlikeness.immunize.methods.divert import Divert
+from unlikeness.immunize.methods.divert_settings import DivertSettings, NoticeSettings
 
 __all__ = ["Notice", "NoticeSettings"]
 

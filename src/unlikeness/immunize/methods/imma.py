@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from unlikeness.immunize.adversarial import Adversarial
-from unlikeness.immunize.method_settings import ImmaSettings
+from unlikeness.immunize.methods.adversarial import Adversarial
+from unlikeness.immunize.methods.settings import ImmaSettings
 from unlikeness.immunize.settings import ImmunizeSettings
 
 __all__ = ["Imma", "ImmaSettings"]

@@ -21,17 +21,17 @@ import torch
 from torch import Tensor
 
 from unlikeness.errors import UsageError
-from unlikeness.immunize.attacks import check_prompts
-from unlikeness.immunize.behaviours import Behaviour, notices
-from unlikeness.immunize.material import Kept, pick
-from unlikeness.immunize.method_settings import PersGuardSettings
-from unlikeness.immunize.persguard_losses import backdoor, prior_preservation, retention
-from unlikeness.immunize.rows import Rows, noised
+from unlikeness.immunize.attackers import check_prompts
+from unlikeness.immunize.outputs import Behaviour, notices
+from unlikeness.immunize.data import Kept, pick
+from unlikeness.immunize.methods.settings import PersGuardSettings
+from unlikeness.immunize.methods.persguard_losses import backdoor, prior_preservation, retention
+from unlikeness.immunize.batch import Rows, noised
 from unlikeness.immunize.words import parts
 
 if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage
-    from unlikeness.immunize.attacks import Attack
+    from unlikeness.immunize.attackers import Attack
     from unlikeness.progress import Progress
 
 __all__ = ["PersGuard", "PersGuardSettings"]

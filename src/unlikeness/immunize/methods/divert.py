@@ -34,19 +34,19 @@ import torch
 from torch import Tensor
 
 from unlikeness.diffusion.latents import randn
-from unlikeness.immunize.attacks import check_prompts, parts
-from unlikeness.immunize.behaviours import Behaviour, notices
-from unlikeness.immunize.divert_settings import DivertSettings
-from unlikeness.immunize.material import pick
-from unlikeness.immunize.preserve import guided
-from unlikeness.immunize.rows import Rows, noised
+from unlikeness.immunize.attackers import check_prompts, parts
+from unlikeness.immunize.outputs import Behaviour, notices
+from unlikeness.immunize.methods.divert_settings import DivertSettings
+from unlikeness.immunize.data import pick
+from unlikeness.immunize.preservation import guided
+from unlikeness.immunize.batch import Rows, noised
 from unlikeness.immunize.weighting import weighted_error, z0_weight
 
 if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage
     from unlikeness.diffusion.schedule import NoiseSchedule
-    from unlikeness.immunize.attacks import Attack
-    from unlikeness.immunize.material import Kept
+    from unlikeness.immunize.attackers import Attack
+    from unlikeness.immunize.data import Kept
     from unlikeness.progress import Progress
 
 __all__ = ["Divert", "DivertSettings", "diverted"]

@@ -14,14 +14,14 @@ import torch
 from torch import Tensor
 
 from unlikeness.immunize.losses import adversarial, error
-from unlikeness.immunize.material import pick
-from unlikeness.immunize.rows import Rows, noised
+from unlikeness.immunize.data import pick
+from unlikeness.immunize.batch import Rows, noised
 from unlikeness.immunize.settings import ImmunizeSettings
 
 if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage
-    from unlikeness.immunize.attacks import Attack
-    from unlikeness.immunize.material import Kept
+    from unlikeness.immunize.attackers import Attack
+    from unlikeness.immunize.data import Kept
     from unlikeness.progress import Progress
 
 __all__ = ["Adversarial"]
