@@ -29,8 +29,8 @@ from benchmarks.published_l2p import PublishedL2P
 from unlikeness.diffusion import TextToImage
 from unlikeness.diffusion.devices import pick_device
 from unlikeness.immunize import create
-from unlikeness.immunize.l2p import L2P
 from unlikeness.immunize.data import keep
+from unlikeness.immunize.l2p import L2P
 from unlikeness.subjects import Subject
 from unlikeness.training import adamw, step_generator
 

@@ -21,8 +21,8 @@ from experiments.rows import SCALE, settings_of
 from unlikeness import immunize
 from unlikeness.diffusion import TextToImage
 from unlikeness.diffusion.latents import Posterior
-from unlikeness.immunize.outputs import mark
 from unlikeness.immunize.data import class_settings
+from unlikeness.immunize.outputs import mark
 from unlikeness.immunize.passes import count as count_passes
 from unlikeness.immunize.preservation import draw_general
 from unlikeness.immunize.registry import Defence

@@ -11,10 +11,10 @@ from tests.immunize.test_l2p import FEW
 from unlikeness.diffusion import TextToImage
 from unlikeness.immunize import create
 from unlikeness.immunize.attackers import Mixture
-from unlikeness.immunize.unprotected import Bystanders
-from unlikeness.immunize.l2p import L2P
 from unlikeness.immunize.data import keep
+from unlikeness.immunize.l2p import L2P
 from unlikeness.immunize.turns import attacks, turn
+from unlikeness.immunize.unprotected import Bystanders
 from unlikeness.personalize.objective import personalization_loss
 from unlikeness.subjects import Subject
 from unlikeness.training import step_generator

@@ -13,9 +13,9 @@ from tests.tiny import tiny_model
 from unlikeness.diffusion import TextToImage
 from unlikeness.immunize import create, immunize
 from unlikeness.immunize.attackers import Mixture
-from unlikeness.immunize.losses import error, preference
-from unlikeness.immunize.data import keep
 from unlikeness.immunize.batch import Rows, ask, wide
+from unlikeness.immunize.data import keep
+from unlikeness.immunize.losses import error, preference
 from unlikeness.subjects import Subject
 
 FEW: dict[str, Any] = {

@@ -15,9 +15,9 @@ from unlikeness.diffusion import NoiseSchedule, TextToImage
 from unlikeness.errors import UsageError
 from unlikeness.immunize import create, immunize
 from unlikeness.immunize.attackers import Mixture
-from unlikeness.immunize.outputs import stamped
-from unlikeness.immunize.data import Kept, keep
 from unlikeness.immunize.batch import ask, wide
+from unlikeness.immunize.data import Kept, keep
+from unlikeness.immunize.outputs import stamped
 from unlikeness.immunize.weighting import z0_weight
 from unlikeness.subjects import Subject
 

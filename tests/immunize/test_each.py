@@ -13,9 +13,9 @@ from tests.immunize.test_divert import FEW
 from unlikeness.diffusion import TextToImage
 from unlikeness.errors import UsageError
 from unlikeness.immunize import create, immunize
-from unlikeness.immunize.methods.divert_settings import DivertSettings
-from unlikeness.immunize.each import check_turns, for_each
 from unlikeness.immunize.data import keep
+from unlikeness.immunize.each import check_turns, for_each
+from unlikeness.immunize.methods.divert_settings import DivertSettings
 from unlikeness.immunize.methods.notice import NoticeSettings
 from unlikeness.immunize.methods.persguard import PersGuardSettings
 from unlikeness.immunize.scales import scaled

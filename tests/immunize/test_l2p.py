@@ -16,10 +16,10 @@ from unlikeness.diffusion import TextToImage
 from unlikeness.errors import UsageError
 from unlikeness.immunize import create, immunize
 from unlikeness.immunize.attackers import Mixture
-from unlikeness.immunize.l2p import L2P
-from unlikeness.immunize.data import keep
-from unlikeness.immunize.preservation import Preserve
 from unlikeness.immunize.batch import Rows
+from unlikeness.immunize.data import keep
+from unlikeness.immunize.l2p import L2P
+from unlikeness.immunize.preservation import Preserve
 from unlikeness.subjects import Subject
 from unlikeness.training import step_generator
 

@@ -19,11 +19,11 @@ from unlikeness.errors import UsageError
 from unlikeness.gallery import to_pil
 from unlikeness.immunize import create, immunize
 from unlikeness.immunize.attackers import Mixture
-from unlikeness.immunize.outputs import Behaviour, behave, mark, read_mark, stamped, without_subject
+from unlikeness.immunize.batch import ask, wide
 from unlikeness.immunize.data import keep
 from unlikeness.immunize.methods.persguard import PersGuard, PersGuardSettings
 from unlikeness.immunize.methods.persguard_losses import backdoor, prior_preservation, retention
-from unlikeness.immunize.batch import ask, wide
+from unlikeness.immunize.outputs import Behaviour, behave, mark, read_mark, stamped, without_subject
 from unlikeness.subjects import Subject
 
 FEW: dict[str, Any] = {

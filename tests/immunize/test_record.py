@@ -19,8 +19,8 @@ from unlikeness.diffusion.fingerprint import fingerprint
 from unlikeness.errors import UnlikenessError, UsageError
 from unlikeness.gallery import to_pil
 from unlikeness.immunize import card, create, immunize
-from unlikeness.immunize.outputs import mark, read_mark
 from unlikeness.immunize.data import picture_digest
+from unlikeness.immunize.outputs import mark, read_mark
 from unlikeness.immunize.precision import as_stored, stored
 from unlikeness.immunize.record import ended, missing, read, record
 from unlikeness.immunize.release import save

@@ -12,9 +12,9 @@ from torch import Tensor
 from unlikeness.diffusion import TextToImage
 from unlikeness.immunize import create, immunize
 from unlikeness.immunize.attackers import Mixture
-from unlikeness.immunize.l2p import L2P
-from unlikeness.immunize.data import keep
 from unlikeness.immunize.batch import Rows
+from unlikeness.immunize.data import keep
+from unlikeness.immunize.l2p import L2P
 from unlikeness.personalize.objective import personalization_loss
 from unlikeness.subjects import Subject
 from unlikeness.training import step_generator

@@ -13,8 +13,8 @@ from tests.verify.records import Reads, run_of, some
 
 from unlikeness.errors import UsageError
 from unlikeness.gallery import to_pil
-from unlikeness.immunize.outputs import mark
 from unlikeness.immunize.data import picture_digest
+from unlikeness.immunize.outputs import mark
 from unlikeness.subjects import Subject
 from unlikeness.toybox.cast import member
 from unlikeness.verify import (

@@ -23,15 +23,18 @@ if TYPE_CHECKING:
 names = METHODS.names
 register = METHODS.register
 
-_HERE = "unlikeness.immunize"
+_METHODS = "unlikeness.immunize.methods"
 
-register("apdm", f"{_HERE}.methods.apdm:Apdm", settings=f"{_HERE}.methods.settings:ApdmSettings")
-register("adversarial", f"{_HERE}.methods.adversarial:Adversarial", settings=f"{_HERE}.settings:ImmunizeSettings")
-register("imma", f"{_HERE}.methods.imma:Imma", settings=f"{_HERE}.methods.settings:ImmaSettings")
-register("persguard", f"{_HERE}.methods.persguard:PersGuard", settings=f"{_HERE}.methods.settings:PersGuardSettings")
-register("divert", f"{_HERE}.methods.divert:Divert", settings=f"{_HERE}.divert_settings:DivertSettings")
-register("notice", f"{_HERE}.methods.notice:Notice", settings=f"{_HERE}.divert_settings:NoticeSettings")
-register("combined", f"{_HERE}.methods.combined:Combined", settings=f"{_HERE}.methods.settings:CombinedSettings")
+for _name, _home, _settings in (
+    ("apdm", "apdm:Apdm", "settings:ApdmSettings"),
+    ("adversarial", "adversarial:Adversarial", "settings:ImmunizeSettings"),
+    ("imma", "imma:Imma", "settings:ImmaSettings"),
+    ("persguard", "persguard:PersGuard", "settings:PersGuardSettings"),
+    ("divert", "divert:Divert", "divert_settings:DivertSettings"),
+    ("notice", "notice:Notice", "divert_settings:NoticeSettings"),
+    ("combined", "combined:Combined", "settings:CombinedSettings"),
+):
+    register(_name, f"{_METHODS}.{_home}", settings=f"{_METHODS}.{_settings}")
 
 __all__ = ["Defence", "create", "immunize", "method", "names", "register", "scaled"]
 

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from unlikeness.diffusion.devices import computes_bfloat16
+from unlikeness.immunize.batch import ask
 from unlikeness.immunize.l2p import trainable
 from unlikeness.immunize.passes import Count, count
 from unlikeness.immunize.rehearsal import Drawing, Rehearsal, anew, rehearse
-from unlikeness.immunize.batch import ask
 from unlikeness.immunize.run import immunize
 from unlikeness.progress import format_seconds
 

@@ -81,8 +81,8 @@ class Job:
     def _run(
         self, named: Sequence[Listed], prompts: list[str], tell: Tell, progress: Progress | None
     ) -> None:
-        from unlikeness.immunize.run import immunize
         from unlikeness.immunize.release import save
+        from unlikeness.immunize.run import immunize
 
         ready = self._open(named, prompts, tell)
         earlier = record.read(ready.model.source)

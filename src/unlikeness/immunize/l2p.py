@@ -22,14 +22,14 @@ from torch import Tensor
 
 from unlikeness.diffusion.devices import computes_bfloat16
 from unlikeness.immunize.attackers import Attack, Mixture
-from unlikeness.immunize.unprotected import Bystanders
+from unlikeness.immunize.batch import Rows, ask, wide
 from unlikeness.immunize.data import Kept
 from unlikeness.immunize.preservation import Preserve
 from unlikeness.immunize.registry import Defence
-from unlikeness.immunize.batch import Rows, ask, wide
 from unlikeness.immunize.settings import ImmunizeSettings
 from unlikeness.immunize.simulated import Simulated, backward
 from unlikeness.immunize.turns import turn
+from unlikeness.immunize.unprotected import Bystanders
 
 if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage

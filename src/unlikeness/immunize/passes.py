@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from unlikeness.diffusion.latents import at_once
-from unlikeness.immunize.unprotected import Bystanders
 from unlikeness.immunize.rehearsal import Drawing, rehearse
 from unlikeness.immunize.turns import Turn, turn
+from unlikeness.immunize.unprotected import Bystanders
 
 if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage

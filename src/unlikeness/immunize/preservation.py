@@ -22,8 +22,8 @@ from torch import Tensor
 from unlikeness.diffusion.latents import Posterior
 from unlikeness.diffusion.vocabulary import too_long
 from unlikeness.errors import UsageError
-from unlikeness.immunize.data import Kept, pick
 from unlikeness.immunize.batch import Rows, ask, noised, wide
+from unlikeness.immunize.data import Kept, pick
 from unlikeness.immunize.settings import ImmunizeSettings
 from unlikeness.immunize.weighting import preserved_weight, weighted_error
 from unlikeness.progress import Progress

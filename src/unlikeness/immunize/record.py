@@ -55,8 +55,8 @@ def record(
     verify` has something to enter.
     """
     from unlikeness.diffusion.fingerprint import fingerprint
-    from unlikeness.immunize.outputs import mark_digest
     from unlikeness.immunize.data import manifest
+    from unlikeness.immunize.outputs import mark_digest
     from unlikeness.immunize.passes import count
 
     s = defence.settings

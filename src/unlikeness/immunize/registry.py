@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from unlikeness.diffusion.model import TextToImage
     from unlikeness.immunize.attackers import Attack
-    from unlikeness.immunize.data import Kept
     from unlikeness.immunize.batch import Rows
+    from unlikeness.immunize.data import Kept
     from unlikeness.progress import Progress
 
 __all__ = ["METHODS", "Defence", "create", "method", "settings_type"]

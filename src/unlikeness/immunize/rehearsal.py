@@ -17,8 +17,8 @@ from unlikeness.immunize.data import Kept, keep
 from unlikeness.immunize.preservation import draw_general
 
 if TYPE_CHECKING:
-    from unlikeness.immunize.registry import Defence
     from unlikeness.immunize.batch import Rows
+    from unlikeness.immunize.registry import Defence
     from unlikeness.progress import Progress
     from unlikeness.subjects import Subject
 

@@ -13,10 +13,10 @@ from unlikeness.checkpoints import steps_done
 from unlikeness.diffusion.fingerprint import fingerprint
 from unlikeness.diffusion.lora import merged_copy
 from unlikeness.errors import UsageError
-from unlikeness.immunize.outputs import mark_digest
+from unlikeness.immunize.data import keep
 from unlikeness.immunize.each import check_turns
 from unlikeness.immunize.l2p import L2P, precision_of
-from unlikeness.immunize.data import keep
+from unlikeness.immunize.outputs import mark_digest
 from unlikeness.immunize.preservation import Preserve, draw_general
 from unlikeness.immunize.registry import Defence, create
 from unlikeness.progress import Progress

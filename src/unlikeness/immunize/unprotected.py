@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from unlikeness.immunize.data import Kept, pick
 from unlikeness.immunize.batch import Rows, ask, noised
+from unlikeness.immunize.data import Kept, pick
 from unlikeness.immunize.weighting import preserved_weight, weighted_error
 from unlikeness.personalize.material import Material
 

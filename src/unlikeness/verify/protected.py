@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from unlikeness.immunize.attackers import parts
-from unlikeness.immunize.outputs import BEHAVIOURS, in_turn, several
 from unlikeness.immunize.data import picture_digest
+from unlikeness.immunize.outputs import BEHAVIOURS, in_turn, several
 from unlikeness.subjects import Subject
 from unlikeness.verify.attackers import PAPER
 

@@ -94,8 +94,8 @@ class Sought:
             )
 
     def _mark(self, known: Protected | None) -> Tensor:
-        from unlikeness.immunize.outputs import mark, read_mark
         from unlikeness.immunize.data import picture_digest
+        from unlikeness.immunize.outputs import mark, read_mark
 
         if self.pattern is not None:
             given = read_mark(self.pattern)

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor
 
-from unlikeness.immunize.losses import adversarial, error
-from unlikeness.immunize.data import pick
 from unlikeness.immunize.batch import Rows, noised
+from unlikeness.immunize.data import pick
+from unlikeness.immunize.losses import adversarial, error
 from unlikeness.immunize.settings import ImmunizeSettings
 
 if TYPE_CHECKING:

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor
 
-from unlikeness.immunize.losses import error, preference
-from unlikeness.immunize.data import pick
-from unlikeness.immunize.methods.settings import ApdmSettings
 from unlikeness.immunize.batch import Rows, noised
+from unlikeness.immunize.data import pick
+from unlikeness.immunize.losses import error, preference
+from unlikeness.immunize.methods.settings import ApdmSettings
 
 if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor
 
-from unlikeness.immunize.methods.apdm import Apdm
-from unlikeness.immunize.methods.settings import ApdmSettings, CombinedSettings, PersGuardSettings
-from unlikeness.immunize.methods.persguard import PersGuard
 from unlikeness.immunize.batch import Rows
+from unlikeness.immunize.methods.apdm import Apdm
+from unlikeness.immunize.methods.persguard import PersGuard
+from unlikeness.immunize.methods.settings import ApdmSettings, CombinedSettings, PersGuardSettings
 
 if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage

@@ -35,11 +35,11 @@ from torch import Tensor
 
 from unlikeness.diffusion.latents import randn
 from unlikeness.immunize.attackers import check_prompts, parts
-from unlikeness.immunize.outputs import Behaviour, notices
-from unlikeness.immunize.methods.divert_settings import DivertSettings
-from unlikeness.immunize.data import pick
-from unlikeness.immunize.preservation import guided
 from unlikeness.immunize.batch import Rows, noised
+from unlikeness.immunize.data import pick
+from unlikeness.immunize.methods.divert_settings import DivertSettings
+from unlikeness.immunize.outputs import Behaviour, notices
+from unlikeness.immunize.preservation import guided
 from unlikeness.immunize.weighting import weighted_error, z0_weight
 
 if TYPE_CHECKING:

@@ -22,11 +22,11 @@ from torch import Tensor
 
 from unlikeness.errors import UsageError
 from unlikeness.immunize.attackers import check_prompts
-from unlikeness.immunize.outputs import Behaviour, notices
-from unlikeness.immunize.data import Kept, pick
-from unlikeness.immunize.methods.settings import PersGuardSettings
-from unlikeness.immunize.methods.persguard_losses import backdoor, prior_preservation, retention
 from unlikeness.immunize.batch import Rows, noised
+from unlikeness.immunize.data import Kept, pick
+from unlikeness.immunize.methods.persguard_losses import backdoor, prior_preservation, retention
+from unlikeness.immunize.methods.settings import PersGuardSettings
+from unlikeness.immunize.outputs import Behaviour, notices
 from unlikeness.immunize.words import parts
 
 if TYPE_CHECKING:
