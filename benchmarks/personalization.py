@@ -20,7 +20,7 @@ import torch
 from benchmarks import attacking, common
 from benchmarks.judging import TRAINING, Counts, Judge, summarize, toybox_judge
 from unlikeness.diffusion import TextToImage
-from unlikeness.diffusion.devices import computes_bfloat16
+from unlikeness.diffusion.devices import training_precision
 from unlikeness.errors import UsageError
 from unlikeness.gallery import grid
 from unlikeness.toybox.cast import Member, unseen
@@ -58,7 +58,7 @@ def about(model: TextToImage, args: argparse.Namespace, judges: str, counts: Cou
         "model": common.model_name(args.model),
         "weights": common.model_digest(model),
         "guidance": model.default_guidance,
-        "precision": "bfloat16" if computes_bfloat16(model.device) else "float32",
+        "precision": training_precision("auto", model.device),
         "judges": judges,
         "seed": args.seed,
         "quick": args.quick,

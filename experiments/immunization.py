@@ -42,13 +42,14 @@ from unlikeness.errors import UsageError
 from unlikeness.gallery import grid
 from unlikeness.measure.distribution import frechet_distance
 from unlikeness.measure.precision_recall import precision_recall
+from unlikeness.presets import preset_values
 from unlikeness.subjects import with_article
 from unlikeness.toybox import classifier
 from unlikeness.toybox.cast import Member, class_pictures, unseen
 from unlikeness.verify.attack import Priors, run_attacker
 from unlikeness.verify.attackers import EVERY, GRAY_BOX, Attacker
 from unlikeness.verify.quality import diversity
-from unlikeness.verify.settings import SCALES, VerifySettings
+from unlikeness.verify.settings import VerifySettings
 
 __all__ = ["CODE", "NAME", "Bench", "cli", "pools", "possible", "render"]
 
@@ -145,7 +146,7 @@ class Bench:
 
     def base(self, strength: str, row: str = "none") -> VerifySettings:
         """The attackers' common settings, and the words from which the row's simulated attackers draw."""
-        values: dict[str, Any] = {**SCALES["toybox"], **STRENGTHS[strength], **pools(row)}
+        values: dict[str, Any] = preset_values("verify", "toybox", 64) | STRENGTHS[strength] | pools(row)
         if self.quick:
             values |= {"steps": 2, "class_images": 4, "class_steps": 2, "batch_size": 1, "unrelated_steps": 2}
         return VerifySettings(**values)

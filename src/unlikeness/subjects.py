@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from unlikeness.errors import PictureError, UnlikenessError, UsageError
 from unlikeness.gallery import is_grid
 from unlikeness.pictures import kinds, open_picture
 from unlikeness.pictures.finding import find
+from unlikeness.provenance import pixel_digest
 from unlikeness.words import as_text, with_article
 
 __all__ = ["Subject", "as_text", "load_folder", "with_article"]
@@ -89,8 +89,7 @@ class Subject:
     @property
     def digest(self) -> str:
         """SHA-256 of the pixels at eight bits, and of their shape: which pictures, without showing them."""
-        pixels = (self.images * 255).round().clamp(0, 255).to(torch.uint8).contiguous().cpu().numpy()
-        return hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest()
+        return pixel_digest(self.images)
 
 
 def load_folder(path: Path, *, size: int | None, report: Callable[[str], None] | None = None) -> Tensor:

@@ -264,7 +264,7 @@ def test_misuse_is_one_line(
         "ranks has no effect": [*base, *new, *subject, "--set", "ranks=4"],
         "must be numbers": [*base, *new, *subject, "--set", "rates=fast"],
         "must be NAME=VALUE": [*base, *new, *subject, "--set", "beta"],
-        "huge is no scale": [*base, *new, *subject, "--preset", "huge"],
+        "huge is no preset": [*base, *new, *subject, "--preset", "huge"],
         "train must be one of": [*base, *new, *subject, "--train", "most"],
         "never overwritten": [*base, *subject, "--output", str(photos)],
         "is a link, a mount or the current folder": [*base, *subject, "--output", str(link)],

@@ -123,7 +123,7 @@ def test_misuse_is_one_line(
         "--text-encoder is no setting": [*base, *new, "--method", "lora", "--text-encoder"],
         "must be NAME=VALUE": [*base, *new, "--set", "flip"],
         "steps is given twice": [*base, *new, "--steps", "2", "--set", "steps=3"],
-        "is no scale": [*base, *new, "--preset", "large"],
+        "is no preset": [*base, *new, "--preset", "large"],
         "would be in the way": [*base, *new, "--checkpoint", str(tmp_path / "new" / "state")],
         "is no folder; name another --output": [*base, "--output", str(photos / "0.png" / "new")],
         "is no folder; name another --checkpoint": [*base, *new, "--checkpoint", str(photos / "0.png" / "c")],

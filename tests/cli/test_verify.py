@@ -261,7 +261,7 @@ def test_misuse_is_one_line(home: Path, tmp_path: Path, capsys: pytest.CaptureFi
         "lines NAME: VALUE": ["--settings", str(tmp_path / "list.yaml")],
         "nothing.yaml cannot be read": ["--settings", str(tmp_path / "nothing.yaml")],
         "deep.yaml cannot be read": ["--settings", str(tmp_path / "deep.yaml")],
-        "is no scale": ["--preset", "small"],
+        "is no preset": ["--preset", "small"],
         "--protective-output smile is unknown": ["--protective-output", "smile"],
         "--pattern has no effect": ["--protective-output", "erasure", "--pattern", "mark.png"],
         "needs --target-noun": ["--protective-output", "target"],

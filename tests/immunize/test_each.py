@@ -18,9 +18,9 @@ from unlikeness.immunize.each import check_turns, for_each
 from unlikeness.immunize.methods.divert_settings import DivertSettings
 from unlikeness.immunize.methods.notice import NoticeSettings
 from unlikeness.immunize.methods.persguard import PersGuardSettings
-from unlikeness.immunize.scales import scaled
 from unlikeness.immunize.settings import ImmunizeSettings
 from unlikeness.immunize.subject_list import Listed
+from unlikeness.presets import preset_values
 from unlikeness.subjects import Subject
 
 REX, ANNA = Listed(Path("rex"), "dog"), Listed(Path("anna"), "person", "zwx", "target", "cat")
@@ -102,18 +102,18 @@ def test_on_the_toybox_they_are_those_that_were_measured(
     method: str, row: str, said: dict[str, Any]
 ) -> None:
     measured = asdict(create("divert", {**SCALE, **said, **ROWS[row][1]}).settings)
-    made = asdict(create(method, {**scaled("auto", method, 64), **said}).settings)
+    made = asdict(create(method, {**preset_values("immunize", "auto", 64, method), **said}).settings)
     for behaviour, name in (("pattern", "mark_weight"), ("erasure", "avoidance")):
         if said.get("behaviour") != behaviour:  # decides nothing there
             made.pop(name), measured.pop(name)
     assert made == measured
 
 
-def test_a_method_that_is_not_known_has_a_scale_too() -> None:
-    assert scaled("toybox", "somebody's", 512)["batch_size"] == 4
-    assert scaled("auto", "divert", 512) == {}
-    with pytest.raises(UsageError, match="large is no scale; valid are: auto, stable-diffusion, toybox"):
-        scaled("large", "divert", 64)
+def test_a_method_that_is_not_known_has_a_preset_too() -> None:
+    assert preset_values("immunize", "toybox", 512, "somebody's")["batch_size"] == 4
+    assert preset_values("immunize", "auto", 512, "divert") == {}
+    with pytest.raises(UsageError, match="large is no preset; valid are: auto, stable-diffusion, toybox"):
+        preset_values("immunize", "large", 64, "divert")
 
 
 def test_a_notice_is_a_diversion_with_these_settings(exact: TextToImage, dog: Subject, cat: Subject) -> None:

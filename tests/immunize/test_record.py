@@ -19,11 +19,11 @@ from unlikeness.diffusion.fingerprint import fingerprint
 from unlikeness.errors import UnlikenessError, UsageError
 from unlikeness.gallery import to_pil
 from unlikeness.immunize import card, create, immunize
-from unlikeness.immunize.data import picture_digest
 from unlikeness.immunize.outputs import mark, read_mark
 from unlikeness.immunize.precision import as_stored, stored
 from unlikeness.immunize.record import ended, missing, read, record
 from unlikeness.immunize.release import save
+from unlikeness.provenance import pixel_digest
 from unlikeness.subjects import Subject
 
 FEW: dict[str, Any] = {
@@ -49,7 +49,7 @@ def test_of_a_mark_only_the_file_s_own_name_is_told(model: TextToImage, dog: Sub
     settings = {"pattern": str(file), "class_images": 4, "pictures": 1, "contexts": "{} x"}
     what = record("persguard", create("persguard", settings), [dog], model, called="toybox")
     assert what["settings"]["pattern"] == "stop.png"
-    assert what["pattern_sha256"] == picture_digest(read_mark(file))
+    assert what["pattern_sha256"] == pixel_digest(read_mark(file))
     assert str(tmp_path) not in json.dumps(what)
     assert made(model, [dog])["pattern_sha256"] is None
 

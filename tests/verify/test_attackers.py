@@ -12,10 +12,11 @@ from torch import Tensor
 from unlikeness.diffusion import TextToImage
 from unlikeness.diffusion.lora import has_lora
 from unlikeness.errors import UsageError
+from unlikeness.presets import preset_values
 from unlikeness.subjects import Subject
 from unlikeness.verify import Priors, VerifySettings, attacker, attackers, named, run_attacker
 from unlikeness.verify.attackers import personalizer
-from unlikeness.verify.settings import given, scale
+from unlikeness.verify.settings import given
 from unlikeness.verify.teaching import augmented, taught
 
 NAMES = [one.name for one in attackers()]
@@ -141,7 +142,7 @@ def test_settings_from_text(tmp_path: Path) -> None:
         given({"stepps": "7"})
     with pytest.raises(UsageError, match="is no attacker"):
         given({"lora-5.rank": "8"})
-    assert given(scale("auto", 64))[0].steps == 400
-    assert given(scale("auto", 512))[0].steps == 800
-    with pytest.raises(UsageError, match="is no scale"):
-        scale("tiny", 64)
+    assert given(preset_values("verify", "auto", 64))[0].steps == 400
+    assert given(preset_values("verify", "auto", 512))[0].steps == 800
+    with pytest.raises(UsageError, match="is no preset"):
+        preset_values("verify", "tiny", 64)

@@ -13,8 +13,8 @@ from tests.verify.records import Reads, run_of, some
 
 from unlikeness.errors import UsageError
 from unlikeness.gallery import to_pil
-from unlikeness.immunize.data import picture_digest
 from unlikeness.immunize.outputs import mark
+from unlikeness.provenance import pixel_digest
 from unlikeness.subjects import Subject
 from unlikeness.toybox.cast import member
 from unlikeness.verify import (
@@ -77,7 +77,7 @@ def test_a_mark_of_one_s_own(tmp_path: Path) -> None:
     assert notice is not None
     assert notice.mark is not None
     assert torch.equal(notice.mark, mark().flip(0))
-    digests = {"right": picture_digest(mark().flip(0)), "wrong": picture_digest(mark())}
+    digests = {"right": pixel_digest(mark().flip(0)), "wrong": pixel_digest(mark())}
     for which, digest in digests.items():
         record = {**run_of(one, behaviour="pattern", pattern="stop.png"), "pattern_sha256": digest}
         if which == "right":

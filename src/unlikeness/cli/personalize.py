@@ -59,9 +59,8 @@ def personalize(
     from unlikeness.errors import UsageError
     from unlikeness.paths import check_output
     from unlikeness.personalize.registry import settings_type
-    from unlikeness.personalize.scales import scaled
     from unlikeness.pictures.finding import check_pictures
-    from unlikeness.scales import which
+    from unlikeness.presets import preset_values, which_preset
     from unlikeness.settings import build, pairs
 
     given = {
@@ -77,7 +76,7 @@ def personalize(
     values = pairs("--set", set_, given)
     # What is asked wrongly is said before torch is imported, which takes seconds.
     build(settings_type(method), values)
-    which(preset, 0)
+    which_preset(preset, 0)
     check_device(device)
     check_dtype(dtype)
     hub.check_name(model)
@@ -96,7 +95,7 @@ def personalize(
         from unlikeness.subjects import Subject
 
         loaded = TextToImage.from_pretrained(model, device=device, dtype=dtype)
-        made = create(method, {**scaled(preset, method, loaded.resolution), **values})
+        made = create(method, {**preset_values("personalize", preset, loaded.resolution, method), **values})
 
         def report(line: str) -> None:
             typer.echo(line, err=True)

@@ -117,7 +117,7 @@ def verify(
         held_out=held_out, unseen=unseen, class_pictures=class_pictures, original=original, others=others,
         others_held_out=others_held_out, unrelated=unrelated, unrelated_noun=unrelated_noun,
         attackers=tuple(attackers.split(",")) if attackers else (),
-        contexts=None if context is None else tuple(context), scale=preset, settings=settings,
+        contexts=None if context is None else tuple(context), preset=preset, settings=settings,
         values=tuple(set_ or ()), encoder=encoder,
         sought=Sought(protective_output, target_noun, pattern, reader),
         quality=quality, sign=sign, device=device,

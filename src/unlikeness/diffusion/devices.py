@@ -6,7 +6,7 @@ import torch
 
 from unlikeness.errors import UsageError
 
-__all__ = ["computes_bfloat16", "pick_device", "pick_dtype"]
+__all__ = ["computes_bfloat16", "pick_device", "pick_dtype", "training_precision"]
 
 _DTYPES = {
     "float64": torch.float64,
@@ -70,3 +70,10 @@ def computes_bfloat16(device: torch.device) -> bool:
         has: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
         return bool(has.get("avx512_bf16") or has.get("amx_bf16"))
     return False
+
+
+def training_precision(name: str, device: torch.device) -> str:
+    """`name`; for "auto" bfloat16 where the device computes it natively, else float32."""
+    if name != "auto":
+        return name
+    return "bfloat16" if computes_bfloat16(device) else "float32"

@@ -4,7 +4,7 @@
     released = immunize(model, [subject])
     released.save_pretrained("released")
 
-Settings are Stable Diffusion's unless `scaled("toybox", method, 64)` or others are given.
+Settings are Stable Diffusion's; `presets.preset_values` has those of the toybox.
 
 A new method is a file with a settings class and a class with `rows` and `loss`, and one `register` line.
 """
@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 
 from unlikeness import looked_up
 from unlikeness.immunize.registry import METHODS, Defence, create, method
-from unlikeness.immunize.scales import scaled
 
 if TYPE_CHECKING:
     from unlikeness.immunize.run import immunize
@@ -36,6 +35,6 @@ for _name, _home, _settings in (
 ):
     register(_name, f"{_METHODS}.{_home}", settings=f"{_METHODS}.{_settings}")
 
-__all__ = ["Defence", "create", "immunize", "method", "names", "register", "scaled"]
+__all__ = ["Defence", "create", "immunize", "method", "names", "register"]
 
 __getattr__ = looked_up(__name__, {"run": ("immunize",)})

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from unlikeness.diffusion.devices import computes_bfloat16
+from unlikeness.diffusion.devices import training_precision
 from unlikeness.immunize.batch import ask
 from unlikeness.immunize.l2p import trainable
 from unlikeness.immunize.passes import Count, count
@@ -93,9 +93,7 @@ def estimate(
         few, more = (_outer(model, defence, subjects, prompts, kept_to, inner) for inner in (_FEW, _MORE))
         each = max((more - few) / (_MORE - _FEW), 0.0)
         outer = max(few - each * _FEW, 0.0) + each * s.inner_steps
-        precision = s.precision
-        if precision == "auto":
-            precision = "bfloat16" if computes_bfloat16(model.device) else "float32"
+        precision = training_precision(s.precision, model.device)
         ask(kept_to, [batches[0]] * s.inner_steps, precision)  # its largest batch, for the peak
     else:
         outer = _outer(model, defence, subjects, prompts, kept_to, s.inner_steps)

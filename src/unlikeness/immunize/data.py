@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -17,12 +16,13 @@ from unlikeness.immunize.settings import ImmunizeSettings
 from unlikeness.personalize.material import Material, class_prior, prepare
 from unlikeness.personalize.settings import PersonalizeSettings
 from unlikeness.progress import Progress
+from unlikeness.provenance import pixel_digest
 from unlikeness.subjects import Subject
 
 if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage
 
-__all__ = ["Kept", "class_settings", "keep", "manifest", "picture_digest"]
+__all__ = ["Kept", "class_settings", "keep", "manifest"]
 
 
 @dataclass(frozen=True)
@@ -90,18 +90,12 @@ def manifest(subject: Subject, settings: ImmunizeSettings) -> list[dict[str, Any
     """Which generic picture belongs to which of the subject's: the latter by the digest of its pixels."""
     return [
         {
-            "picture_sha256": picture_digest(image),
+            "picture_sha256": pixel_digest(image),
             "generic_prompt": subject.class_prompt,
             "generic_seed": settings.class_seed + i,
         }
         for i, image in enumerate(subject.images)
     ]
-
-
-def picture_digest(image: Tensor) -> str:
-    """SHA-256 of a picture [3, H, W] in [0, 1] at eight bits, and of its shape."""
-    pixels = (image * 255).round().clamp(0, 255).to(torch.uint8).contiguous().cpu().numpy()
-    return hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest()
 
 
 def pick(posterior: Posterior, which: Tensor, generator: torch.Generator) -> Tensor:

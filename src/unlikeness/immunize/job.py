@@ -15,13 +15,12 @@ from unlikeness.errors import UnlikenessError, UsageError
 from unlikeness.immunize import record
 from unlikeness.immunize.each import check_turns, for_each
 from unlikeness.immunize.registry import Defence, create, settings_type
-from unlikeness.immunize.scales import scaled
 from unlikeness.immunize.settings import OF_ATTACKS, OF_LOW_RANK
 from unlikeness.immunize.subject_list import Listed, listed, load
 from unlikeness.immunize.words import several
 from unlikeness.paths import check_exists, check_output, check_place
 from unlikeness.pictures.finding import check_pictures
-from unlikeness.scales import which
+from unlikeness.presets import preset_values, which_preset
 from unlikeness.settings import build
 
 if TYPE_CHECKING:
@@ -45,7 +44,7 @@ class Job:
 
     model: what to immunize; add_to: the same, but it must have been immunized before. original: the model
     from before all immunizations, to which the result is held instead. images with class_noun, or subjects
-    (see `subject_list`). scale: whose settings (`scales.scaled`); values: those that are given, which come
+    (see `subject_list`). scale: the preset; values: those that are given, which come
     first. dtype: of the files, "auto" for that of the
     model's own. checkpoint: None puts it beside the output and removes it at the end.
     """
@@ -161,7 +160,7 @@ class Job:
             )
         if prompts and settings.preserve_class == 1:
             raise UsageError(f"--prompts {self.prompts} has no effect with preserve_class 1; leave one out")
-        which(self.scale, 0)  # whether there is such a scale
+        which_preset(self.scale, 0)  # whether there is such a preset
         check_device(self.device)
         check_dtype(self.dtype)
         check_output(self.output, self.checkpoint)
@@ -191,7 +190,7 @@ class Job:
         device = pick_device(self.device)
         pick_dtype(self._dtype, device)
         model = TextToImage.from_pretrained(self._called, device=device, dtype="float32")
-        defence = self._defence(named, scaled(self.scale, self.method, model.resolution))
+        defence = self._defence(named, preset_values("immunize", self.scale, model.resolution, self.method))
         for noun, where in self._nouns(named, defence.settings).items():
             if told := check_noun(model.tokenizer, noun, where):
                 tell(told)

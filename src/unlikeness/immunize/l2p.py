@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from unlikeness.diffusion.devices import computes_bfloat16
+from unlikeness.diffusion.devices import training_precision
 from unlikeness.immunize.attackers import Attack, Mixture
 from unlikeness.immunize.batch import Rows, ask, wide
 from unlikeness.immunize.data import Kept
@@ -34,7 +34,7 @@ from unlikeness.immunize.unprotected import Bystanders
 if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage
 
-__all__ = ["L2P", "precision_of", "trainable"]
+__all__ = ["L2P", "trainable"]
 
 _NAMED = {"all": "", "attention": ".attn", "cross-attention": ".attn2."}
 
@@ -42,13 +42,6 @@ _NAMED = {"all": "", "attention": ".attn", "cross-attention": ".attn2."}
 def trainable(settings: ImmunizeSettings, name: str) -> bool:
     """Whether the weight of this name in the U-Net is among those that `settings.train` names."""
     return _NAMED[settings.train] in f".{name}"
-
-
-def precision_of(settings: ImmunizeSettings, device: torch.device) -> str:
-    """What "auto" means there: bfloat16 where it is computed natively, else float32."""
-    if settings.precision != "auto":
-        return settings.precision
-    return "bfloat16" if computes_bfloat16(device) else "float32"
 
 
 def _shared(p: Tensor, other: Tensor | None) -> Tensor:
@@ -80,7 +73,7 @@ class L2P:
         s = defence.settings
         self.working, self.original, self.defence, self.settings = working, original, defence, s
         self.kept, self.preserve = list(kept), preserve
-        self.precision = precision_of(s, working.device)
+        self.precision = training_precision(s.precision, working.device)
         named = dict(working.unet.named_parameters())
         self._moved = [p for name, p in named.items() if trainable(s, name)]
         self.theta = (

@@ -14,9 +14,10 @@ from torch import Tensor
 from unlikeness.diffusion.latents import Posterior
 from unlikeness.diffusion.vocabulary import too_long
 from unlikeness.errors import PictureError, UsageError
-from unlikeness.immunize.data import Kept, pick, picture_digest
+from unlikeness.immunize.data import Kept, pick
 from unlikeness.immunize.words import BEHAVIOURS, check_words, in_turn, several
 from unlikeness.pictures import open_picture
+from unlikeness.provenance import pixel_digest
 
 if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage
@@ -220,9 +221,9 @@ be told from a plain area."""
 
 
 def mark_digest(settings: object) -> str | None:
-    """Digest (`material.picture_digest`) of the mark that a method's settings name; None without one."""
+    """Pixel digest of the mark that a method's settings name; None without one."""
     path = getattr(settings, "pattern", "")
-    return picture_digest(read_mark(Path(path))) if path else None
+    return pixel_digest(read_mark(Path(path))) if path else None
 
 
 def read_mark(path: Path) -> Tensor:

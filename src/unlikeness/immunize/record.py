@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import platform
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unlikeness.diffusion.hub import ALIASES
 from unlikeness.errors import UnlikenessError
 from unlikeness.foreign import UnreadableError, read_json
+from unlikeness.provenance import own_name, pixel_digest, versions
 
 if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage
@@ -96,7 +95,7 @@ def record(
             "resumed_at": 0,
             "device": str(model.device),
         },
-        "versions": _versions(),
+        "versions": versions(),
         "measured": None,
         "earlier": [*history, before] if before else [],
     }
@@ -107,12 +106,6 @@ def ended(made: Mapping[str, Any], seconds: float, resumed_at: int = 0) -> dict[
     before."""
     took = {"seconds": round(seconds, 1), "resumed_at": resumed_at}
     return {**made, "cost": {**made["cost"], **took}}
-
-
-def own_name(called: str) -> str:
-    """A hub name as it is, a folder's own name without the way to it."""
-    folder = Path(called).expanduser()
-    return folder.resolve().name if folder.is_dir() else called
 
 
 def hub_name(called: str) -> str | None:
@@ -143,9 +136,7 @@ def missing(earlier: Mapping[str, Any], subjects: Sequence[Subject]) -> list[str
 
     Pictures are told by their digests, at the model's resolution.
     """
-    from unlikeness.immunize.data import picture_digest
-
-    given = {picture_digest(image) for one in subjects for image in one.images}
+    given = {pixel_digest(image) for one in subjects for image in one.images}
     told, digests = [], set()
     for one in _protected(earlier):
         pictures = {pair.get("picture_sha256") for pair in one.get("pairs", [])}
@@ -179,13 +170,3 @@ def _protected(content: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     """The subjects of a record and of those before it."""
     for run in (*content.get("earlier", []), content):
         yield from run.get("subjects", [])
-
-
-def _versions() -> dict[str, str]:
-    versions = {"python": platform.python_version()}
-    for package in ("unlikeness", "torch", "diffusers", "transformers", "peft"):
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            versions[package] = "not installed"
-    return versions

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from unlikeness.checkpoints import steps_done
+from unlikeness.diffusion.devices import training_precision
 from unlikeness.diffusion.fingerprint import fingerprint
 from unlikeness.diffusion.lora import merged_copy
 from unlikeness.errors import UsageError
 from unlikeness.immunize.data import keep
 from unlikeness.immunize.each import check_turns
-from unlikeness.immunize.l2p import L2P, precision_of
+from unlikeness.immunize.l2p import L2P
 from unlikeness.immunize.outputs import mark_digest
 from unlikeness.immunize.preservation import Preserve, draw_general
 from unlikeness.immunize.registry import Defence, create
@@ -102,7 +103,7 @@ def immunize(
             general = draw_general(
                 original, prompts, seed=s.class_seed + 500_000, steps=s.class_steps, progress=progress
             )
-        preserve = Preserve(general, prompts, s, kept, precision_of(s, working.device))
+        preserve = Preserve(general, prompts, s, kept, training_precision(s.precision, working.device))
     defence.prepare(original, kept, progress)
     l2p = L2P(working, original, defence, kept, preserve=preserve)
     every = -(-EVERY // s.episode) * s.episode  # a resumed run begins with a new attack, as it would have

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from unlikeness.checkpoints import steps_done
-from unlikeness.diffusion.devices import computes_bfloat16
+from unlikeness.diffusion.devices import training_precision
 from unlikeness.diffusion.fingerprint import fingerprint
 from unlikeness.diffusion.loss import diffusion_loss
 from unlikeness.errors import UsageError
@@ -79,9 +79,7 @@ class PersonalizationStep:
         self.text_encoder = text_encoder
         self.prompts = _prompts(subject, settings, material.prior is not None)
         self._c = None if text_encoder else model.embed(self.prompts)
-        self.precision = settings.precision
-        if self.precision == "auto":
-            self.precision = "bfloat16" if computes_bfloat16(model.device) else "float32"
+        self.precision = training_precision(settings.precision, model.device)
 
     def __call__(self, index: int, generator: torch.Generator) -> Tensor:
         z0, z0_class = self.material.draw(index, self.settings.batch_size, generator)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import platform
 from dataclasses import asdict
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unlikeness.diffusion.lora import has_lora, save_lora
 from unlikeness.files import replacing
 from unlikeness.paths import check_empty
+from unlikeness.provenance import versions
 from unlikeness.tensors import written
 
 if TYPE_CHECKING:
@@ -26,12 +25,6 @@ FILE = "personalization.json"
 
 def record(name: str, method: Personalizer, subject: Subject, model: str) -> dict[str, Any]:
     """Method, settings with seeds, the subject's words and digest, the model's name, and versions."""
-    versions = {"python": platform.python_version()}
-    for package in ("unlikeness", "torch", "diffusers", "transformers", "peft"):
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            versions[package] = "not installed"
     return {
         "method": name,
         "settings": asdict(method.settings),
@@ -40,7 +33,7 @@ def record(name: str, method: Personalizer, subject: Subject, model: str) -> dic
         "identifier": subject.identifier,
         "pictures": len(subject.images),
         "pictures_sha256": subject.digest,
-        "versions": versions,
+        "versions": versions(),
     }
 
 

@@ -8,16 +8,16 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from unlikeness.errors import UnlikenessError, one_line
+from unlikeness.provenance import own_name
 
 if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage
     from unlikeness.protect.base import Perturber
 
-__all__ = ["Against", "against_of", "is_toy", "own_name"]
+__all__ = ["Against", "against_of", "is_toy"]
 
 _TOY = (
     "computed against the toybox's model: this does nothing against Stable Diffusion or any model that "
@@ -132,12 +132,6 @@ def is_toy(model: TextToImage) -> bool:
         return model.name == "toybox"
     vocabulary: dict[str, int] = json.loads(text)
     return len(model.tokenizer) == len(vocabulary) and bool(model.tokenizer.get_vocab() == vocabulary)
-
-
-def own_name(called: str) -> str:
-    """A hub name as it is; the own name of a folder or a file, without the way to it."""
-    path = Path(called).expanduser()
-    return path.resolve().name if path.exists() else called
 
 
 def _texts(values: Any) -> tuple[str, ...]:

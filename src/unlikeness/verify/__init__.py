@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from unlikeness import looked_up
 from unlikeness.verify.attackers import Attacker, attacker, attackers, named
-from unlikeness.verify.settings import CONTEXTS, SCALES, VerifySettings
+from unlikeness.verify.settings import CONTEXTS, VerifySettings
 
 if TYPE_CHECKING:
     from unlikeness.verify.attack import Attacked, Priors, run_attacker
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CONTEXTS",
-    "SCALES",
     "AtResolution",
     "Attacked",
     "Attacker",

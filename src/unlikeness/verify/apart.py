@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from unlikeness.errors import UsageError
-from unlikeness.immunize.data import picture_digest
+from unlikeness.provenance import pixel_digest
 
 __all__ = ["check_apart"]
 
@@ -18,8 +18,8 @@ def check_apart(what: str, images: Tensor | None, others: str, learnt: Tensor | 
     """
     if images is None or learnt is None:
         return
-    known = {picture_digest(image) for image in learnt}
-    shared = sum(picture_digest(image) in known for image in images)
+    known = {pixel_digest(image) for image in learnt}
+    shared = sum(pixel_digest(image) in known for image in images)
     if shared:
         raise UsageError(
             f"{shared} of the {len(images)} {what} are among {others} too; give each picture to one of them "

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from unlikeness.diffusion.devices import computes_bfloat16
+from unlikeness.diffusion.devices import training_precision
 from unlikeness.diffusion.lora import merged_copy
 from unlikeness.diffusion.loss import diffusion_loss
 from unlikeness.errors import UsageError
@@ -133,9 +133,7 @@ def _tuned_on_something_else(
     tuned = merged_copy(model)
     torch.nn.Module.to(tuned.unet, torch.promote_types(tuned.unet.dtype, torch.float32)).requires_grad_(True)
     c = tuned.embed([prompt])
-    precision = base.precision
-    if precision == "auto":
-        precision = "bfloat16" if computes_bfloat16(tuned.device) else "float32"
+    precision = training_precision(base.precision, tuned.device)
 
     def step(index: int, generator: torch.Generator) -> Tensor:
         which = torch.randint(len(kept), (base.batch_size,), generator=generator)

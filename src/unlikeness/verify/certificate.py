@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import datetime
 import json
-import platform
 from collections.abc import Mapping
 from dataclasses import asdict
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ from unlikeness.demo.page import write
 from unlikeness.errors import UsageError
 from unlikeness.foreign import UnreadableError, read_json, reason
 from unlikeness.measure.similarity import SubjectSimilarity
+from unlikeness.provenance import versions
 from unlikeness.verify.headline import headline
 from unlikeness.verify.notice import Seen
 from unlikeness.verify.quality import Quality
@@ -54,7 +53,7 @@ def certificate(verdict: Verdict) -> dict[str, Any]:
         "unprotected": [_fidelity(one) for one in verdict.others],
         "quality": None if verdict.quality is None else _quality(verdict.quality),
         "about": dict(verdict.about),
-        "versions": _versions(),
+        "versions": versions(),
     }
 
 
@@ -210,13 +209,3 @@ def _fidelity(one: Fidelity) -> dict[str, Any]:
 
 def _quality(quality: Quality) -> dict[str, Any]:
     return {**asdict(quality), "real_drift": quality.real_drift}
-
-
-def _versions() -> dict[str, str]:
-    versions = {"python": platform.python_version()}
-    for package in ("unlikeness", "torch", "diffusers", "transformers", "peft"):
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            versions[package] = "not installed"
-    return versions

@@ -15,11 +15,11 @@ from unlikeness.foreign import UnreadableError, parse_yaml, read, reason
 from unlikeness.measure.encoders import check_encoder, load_encoder
 from unlikeness.paths import check_exists
 from unlikeness.pictures.finding import check_pictures
-from unlikeness.scales import which
+from unlikeness.presets import preset_values, which_preset
 from unlikeness.settings import pairs
 from unlikeness.verify.attackers import Attacker, named
 from unlikeness.verify.pools import Pools
-from unlikeness.verify.settings import CONTEXTS, FILE, given, scale
+from unlikeness.verify.settings import CONTEXTS, FILE, given
 from unlikeness.verify.sought import Sought
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class Job:
     unrelated_noun: str | None = None
     attackers: tuple[str, ...] = ()
     contexts: tuple[str, ...] | None = None
-    scale: str = "auto"
+    preset: str = "auto"
     settings: Path | None = None
     values: tuple[str, ...] = ()
     encoder: str = "toybox"
@@ -87,7 +87,7 @@ class Job:
         said = pairs("--set", self.values, form="NAME=VALUE or ATTACKER.NAME=VALUE")
         written = {**_yaml(self.settings), **said}
         Pools.of(given(written)[0])
-        which(self.scale, 0)  # whether there is such a scale
+        which_preset(self.preset, 0)  # whether there is such a preset
         if (self.unrelated is None) != (self.unrelated_noun is None):
             raise UsageError("--unrelated and --unrelated-noun belong together; give both or neither")
         _check_output(self.output)
@@ -144,7 +144,8 @@ class Job:
         if report and protected is not None and (other := _named_otherwise(protected, subject)):
             report(other)
         drawn_from = pools(said, None if protected is None else protected.run)
-        base, overrides = given({**scale(self.scale, model.resolution), **drawn_from, **written})
+        preset = preset_values("verify", self.preset, model.resolution)
+        base, overrides = given({**preset, **drawn_from, **written})
         if report and self.sought.behaviour is None and protected is None and has_notice(said):
             report(
                 f"none of the subjects in {RECORD} has one of these pictures, so no notice is looked for; "

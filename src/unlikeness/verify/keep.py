@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 import shutil
 import tempfile
@@ -11,13 +10,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-import torch
 from torch import Tensor
 
 from unlikeness.demo.keep import Kept, Part
-from unlikeness.verify.judge import eight_bits
 
-__all__ = ["Keeper", "digest", "keeper"]
+__all__ = ["Keeper", "keeper"]
 
 Make = Callable[[Path], dict[str, Tensor]]
 
@@ -53,11 +50,3 @@ class _Nowhere:
         with tempfile.TemporaryDirectory(prefix="unlikeness-") as folder:
             began = time.perf_counter()
             return Part(make(Path(folder)), time.perf_counter() - began)
-
-
-def digest(images: Tensor | None) -> str | None:
-    """SHA-256 of pictures at eight bits, and of their shape; None for none."""
-    if images is None:
-        return None
-    pixels = (images if images.dtype == torch.uint8 else eight_bits(images)).cpu().contiguous().numpy()
-    return hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest()

@@ -19,11 +19,12 @@ from unlikeness.errors import NotFiniteError
 from unlikeness.measure.share import share
 from unlikeness.measure.similarity import Embedder, Pairs, embed_all
 from unlikeness.progress import Progress, format_seconds
+from unlikeness.provenance import pixel_digest
 from unlikeness.subjects import Subject
 from unlikeness.verify.attack import Priors, run_attacker
 from unlikeness.verify.attackers import Attacker, personalizer
 from unlikeness.verify.judge import Drawn, Yardstick, draw_subject, eight_bits, likeness
-from unlikeness.verify.keep import Keeper, digest
+from unlikeness.verify.keep import Keeper
 from unlikeness.verify.notice import Notice
 from unlikeness.verify.pools import Pools
 from unlikeness.verify.quality import Quality, draw_class, quality
@@ -162,7 +163,7 @@ class Attacks:
             "judging": {name: getattr(self.base, name) for name in _JUDGING},
             "contexts": list(self.contexts),
             "encoder": self.name_of(stick.embedder),
-            "yardstick": [digest(stick.references), digest(stick.of_class)],
+            "yardstick": [pixel_digest(stick.references), pixel_digest(stick.of_class)],
         }
         if attacker.until_converged:
             key["until"] = [self.base.most_chunks, self.base.least_fall]
@@ -206,7 +207,7 @@ class Attacks:
             key = {**self._drawing(of, prompt, count), "series": series, "encoder": self.name_of(embedder)}
             if notice is not None:
                 what = {name: said for name, said in notice.as_record().items() if name != "from"}
-                key["notice"] = [what, notice.mark is not None and digest(notice.mark)]
+                key["notice"] = [what, notice.mark is not None and pixel_digest(notice.mark)]
             return self.keeper.part(f"quality-{label}", key, make).tensors
 
         now, before = features(target, 1, "model", notice), features(original, 2, "original", notice)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from unlikeness.immunize.attackers import parts
-from unlikeness.immunize.data import picture_digest
 from unlikeness.immunize.outputs import BEHAVIOURS, in_turn, several
+from unlikeness.provenance import pixel_digest
 from unlikeness.subjects import Subject
 from unlikeness.verify.attackers import PAPER
 
@@ -54,7 +54,7 @@ class Protected:
 
     @property
     def pattern_digest(self) -> str:
-        """Of its pixels (`material.picture_digest`); empty if the record does not say."""
+        """Of its pixels (`provenance.pixel_digest`); empty if the record does not say."""
         value = self.run.get("pattern_sha256")
         return value if isinstance(value, str) else ""
 
@@ -65,7 +65,7 @@ def find(record: Mapping[str, Any], subject: Subject) -> Protected | None:
     record: from `immunize.record.read`. A subject is known by its pictures, one in common is enough; they are
     compared by their digests, at the model's resolution.
     """
-    given = {picture_digest(image) for image in subject.images}
+    given = {pixel_digest(image) for image in subject.images}
     for run in _runs(record):
         for index, one in enumerate(run.get("subjects", [])):
             pictures = {str(pair.get("picture_sha256")) for pair in one.get("pairs", [])}

@@ -8,7 +8,7 @@ from typing import Protocol
 from torch import Tensor
 
 from unlikeness.errors import UsageError
-from unlikeness.scales import which
+from unlikeness.presets import which_preset
 from unlikeness.verify.judge import at_side
 from unlikeness.words import closest
 
@@ -40,7 +40,7 @@ class _Toybox:
 def load_reader(name: str, nouns: Sequence[str], *, resolution: int, device: str = "cpu") -> Reader:
     """A reader that tells `nouns` apart: "toybox", a CLIP's folder or a CLIP's hub name.
 
-    "auto" goes by the model's resolution [px], as the attackers' settings do (`scales.which`).
+    "auto" goes by the model's resolution [px], as the attackers' settings do (`presets.which_preset`).
 
     Raises:
         UsageError: there is none of this name, or it does not know a noun.
@@ -49,7 +49,7 @@ def load_reader(name: str, nouns: Sequence[str], *, resolution: int, device: str
     from unlikeness.measure import zero_shot
 
     if name == "auto":
-        name = "toybox" if which(name, resolution) == "toybox" else zero_shot.CLIP
+        name = "toybox" if which_preset(name, resolution) == "toybox" else zero_shot.CLIP
     if name != "toybox":
         return zero_shot.load(nouns, name, device=device)
     from unlikeness.toybox.world import CLASS_NOUNS

@@ -14,13 +14,14 @@ from unlikeness.diffusion.vocabulary import too_long
 from unlikeness.errors import UnlikenessError, UsageError
 from unlikeness.measure.similarity import Embedder
 from unlikeness.progress import Progress
+from unlikeness.provenance import pixel_digest
 from unlikeness.subjects import Subject, as_text
 from unlikeness.verify.apart import check_apart
 from unlikeness.verify.attack import Priors
 from unlikeness.verify.attackers import EVERY, PAPER, Attacker, personalizer
 from unlikeness.verify.controls import Trials, Unprotected, controls
 from unlikeness.verify.judge import Yardstick
-from unlikeness.verify.keep import digest, keeper
+from unlikeness.verify.keep import keeper
 from unlikeness.verify.notice import Notice
 from unlikeness.verify.outcomes import Attacks, Target
 from unlikeness.verify.pools import Pools
@@ -189,7 +190,7 @@ def verify_subject(
         "pictures": len(subject.images),
         "pictures_sha256": subject.digest,
         "references": len(stick.references),
-        "references_sha256": digest(stick.references),
+        "references_sha256": pixel_digest(stick.references),
         "held_out": stick.held_out,
         "of_class": len(stick.of_class),
         "of_class_from": "given" if of_class is not None else "original" if before is not None else "model",

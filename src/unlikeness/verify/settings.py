@@ -4,26 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from unlikeness.personalize.scales import TOYBOX
 from unlikeness.personalize.settings import PersonalizeSettings
-from unlikeness.scales import which
 from unlikeness.settings import build, setting
 
-__all__ = ["CONTEXTS", "FILE", "SCALES", "Overrides", "VerifySettings", "given"]
+__all__ = ["CONTEXTS", "FILE", "Overrides", "VerifySettings", "given"]
 
 FILE = "certificate.json"
 """The certificate, in its folder."""
 
 CONTEXTS = ("in the snow", "on the beach", "in the forest", "in the city")
 """Behind the training prompt: where an attacked model is asked for the subject anew."""
-
-SCALES: dict[str, dict[str, object]] = {
-    "stable-diffusion": {},
-    "toybox": {**TOYBOX["dreambooth"], "lora_learning_rate": TOYBOX["lora"]["learning_rate"]},
-}
-"""What an attacker of a model of each size sets; the first is the literature's."""
 
 Overrides = Mapping[str, Mapping[str, object]]
 """By an attacker's name: settings that it alone has, such as {"lora-4": {"learning_rate": 1e-2}}."""
@@ -103,8 +94,3 @@ def given(values: Mapping[str, object]) -> tuple[VerifySettings, dict[str, dict[
         else:
             common[name] = value
     return build(VerifySettings, common), own
-
-
-def scale(name: str, resolution: int) -> dict[str, Any]:
-    """The settings of a scale; "auto" goes by the model's resolution [px]. UsageError if there is none."""
-    return dict(SCALES[which(name, resolution)])

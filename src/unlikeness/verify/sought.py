@@ -94,13 +94,13 @@ class Sought:
             )
 
     def _mark(self, known: Protected | None) -> Tensor:
-        from unlikeness.immunize.data import picture_digest
         from unlikeness.immunize.outputs import mark, read_mark
+        from unlikeness.provenance import pixel_digest
 
         if self.pattern is not None:
             given = read_mark(self.pattern)
             recorded = "" if known is None or self.behaviour else known.pattern_digest
-            if recorded not in ("", picture_digest(given)):
+            if recorded not in ("", pixel_digest(given)):
                 raise UsageError(
                     f"{self.pattern} is not the mark that the model's immunization.json names; give that, or "
                     "--protective-output pattern to look for another"

@@ -32,6 +32,7 @@ from unlikeness.protect.rid.recipe import CHECKPOINT, ProtectorRecipe, check_sou
 from unlikeness.protect.rid.regression import pairs_of
 from unlikeness.protect.rid.trial import NO_MODEL, Trial, check_prompt, draw_budgets, draw_side
 from unlikeness.protect.rid.weights import save_protector
+from unlikeness.provenance import own_name
 from unlikeness.training import Ema, Step, adamw, identity_of, linear, step_generator, train
 
 if TYPE_CHECKING:
@@ -236,9 +237,3 @@ def _minimise(
         description="protector",
     )
     return ema
-
-
-def own_name(called: str) -> str:
-    """A hub name as it is, a folder's own name without the way to it."""
-    folder = Path(called).expanduser()
-    return folder.resolve().name if folder.is_dir() else called
