@@ -23,12 +23,13 @@ from unlikeness.diffusion.devices import pick_device
 from unlikeness.errors import PictureError, UsageError
 from unlikeness.pictures import open_picture
 from unlikeness.progress import on_stderr
-from unlikeness.protect import batches, registry
-from unlikeness.protect.check import compare
-from unlikeness.protect.folder import protect_folder
-from unlikeness.protect.job import HAIR
-from unlikeness.protect.manifest import Manifest
-from unlikeness.protect.targets import Target, find_targets
+from unlikeness.protect import registry
+from unlikeness.protect.files.check import compare
+from unlikeness.protect.files.folder import protect_folder
+from unlikeness.protect.files.manifest import Manifest
+from unlikeness.protect.files.targets import Target, find_targets
+from unlikeness.protect.files.worker import HAIR
+from unlikeness.protect.tiling import batches
 from unlikeness.settings import build
 
 NAME = "photographs"

@@ -12,7 +12,7 @@ from unlikeness import personalize
 from unlikeness.diffusion import TextToImage
 from unlikeness.measure.visibility import linf, psnr, ssim
 from unlikeness.protect import registry
-from unlikeness.protect.aspl import Aspl, AsplSettings
+from unlikeness.protect.methods.aspl import Aspl, AsplSettings
 from unlikeness.protect.rid.weights import load_protector
 from unlikeness.protect.settings import ProtectSettings
 from unlikeness.settings import build

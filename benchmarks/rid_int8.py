@@ -33,7 +33,7 @@ from unlikeness.errors import UnlikenessError
 from unlikeness.measure.bootstrap import bootstrap_mean
 from unlikeness.protect.rid.export import export_onnx
 from unlikeness.protect.rid.network import Protector
-from unlikeness.protect.rid.pictures import dead_leaves
+from unlikeness.protect.rid.train.pictures import dead_leaves
 from unlikeness.protect.rid.weights import Loaded, load_protector
 from unlikeness.toybox.cast import unseen
 from unlikeness.toybox.recipes.renders import to_images

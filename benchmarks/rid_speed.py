@@ -29,12 +29,12 @@ from benchmarks.memory import peak_memory
 from unlikeness.diffusion.devices import pick_device
 from unlikeness.errors import UnlikenessError
 from unlikeness.protect import registry
-from unlikeness.protect.folder import protect_folder
+from unlikeness.protect.files.folder import protect_folder
 from unlikeness.protect.rid.network import Protector
 from unlikeness.protect.rid.official import OfficialRid, official_like
-from unlikeness.protect.rid.pictures import dead_leaves
+from unlikeness.protect.rid.train.pictures import dead_leaves
 from unlikeness.protect.rid.weights import load_protector
-from unlikeness.protect.tiles import Scale
+from unlikeness.protect.tiling.tiles import Scale
 
 NAME = "rid_speed"
 SIDE = 512

@@ -35,8 +35,8 @@ from unlikeness.measure.bootstrap import bootstrap_mean
 from unlikeness.pictures import find_pictures
 from unlikeness.protect import registry
 from unlikeness.protect.base import Perturber
-from unlikeness.protect.folder import protect_folder
-from unlikeness.protect.tiles import Scale
+from unlikeness.protect.files.folder import protect_folder
+from unlikeness.protect.tiling.tiles import Scale
 from unlikeness.subjects import load_folder
 from unlikeness.toybox.cast import Member, unseen
 from unlikeness.toybox.recipes.renders import to_images

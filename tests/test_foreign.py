@@ -16,7 +16,7 @@ from unlikeness.errors import UnlikenessError, UsageError
 from unlikeness.foreign import UnreadableError, parse_json, parse_yaml, read, reason
 from unlikeness.immunize import card, record
 from unlikeness.immunize.subject_list import listed
-from unlikeness.protect.manifest import NAME, Manifest
+from unlikeness.protect.files.manifest import NAME, Manifest
 from unlikeness.verify.certificate import check_own
 from unlikeness.verify.signing import sign
 

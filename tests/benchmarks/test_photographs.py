@@ -11,8 +11,8 @@ from PIL import Image
 from benchmarks import common, photographs
 from unlikeness.errors import UsageError
 from unlikeness.protect import registry
-from unlikeness.protect.folder import protect_folder
-from unlikeness.protect.targets import Target, find_targets
+from unlikeness.protect.files.folder import protect_folder
+from unlikeness.protect.files.targets import Target, find_targets
 
 
 class Grey:

@@ -145,7 +145,7 @@ def test_without_a_model_it_is_rid_in_one_pass(tmp_path: Path, capsys: pytest.Ca
 def test_rid_reads_its_network_once_and_where_it_is_told_to(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from unlikeness.protect.rid import method
+    from unlikeness.protect.methods import rid
 
     asked: list[torch.device] = []
 
@@ -153,8 +153,8 @@ def test_rid_reads_its_network_once_and_where_it_is_told_to(
         asked.append(device)
         return open_network(weights, torch.device("cpu"), way=way)
 
-    monkeypatch.setattr(method, "open_network", counted)
-    monkeypatch.setattr(method, "pick_device", torch.device)
+    monkeypatch.setattr(rid, "open_network", counted)
+    monkeypatch.setattr(rid, "pick_device", torch.device)
     write(tmp_path / "a.png", 50, 40)
     where = [str(tmp_path / "a.png"), "-o", str(tmp_path / "out")]
     assert main(["protect", *where, "--device", "cuda", "-q"]) == 0

@@ -52,7 +52,7 @@ BODIES = {
     "in a long call": "ready(); long_call()",
     "swallowed": "ready()\ntry: time.sleep(60)\nexcept BaseException: time.sleep(60)",
     "waiting for a thread": (
-        "from unlikeness.protect.overlap import overlapped\n"
+        "from unlikeness.protect.tiling.overlap import overlapped\n"
         "ready(); list(overlapped(lambda _: long_call(), [1, 2, 3]))"
     ),
     "while a thread is left": "threading.Thread(target=long_call).start(); ready(); time.sleep(60)",
@@ -117,7 +117,7 @@ def test_a_signal_that_is_ignored_stays_so() -> None:
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
 
 
-@pytest.mark.parametrize("module", ["typer", "unlikeness.protect.targets", "torch", "numpy"])
+@pytest.mark.parametrize("module", ["typer", "unlikeness.protect.files.targets", "torch", "numpy"])
 def test_an_interrupt_while_modules_are_imported_is_one_line(module: str, tmp_path: Path) -> None:
     """A finder sends the signal when the module is looked for."""
     (tmp_path / "a.png").write_bytes(b"no picture")
@@ -182,15 +182,15 @@ PROTECTING = """
 import sys, time
 from pathlib import Path
 from unlikeness.cli import main
-from unlikeness.protect import job
+from unlikeness.protect.files import worker
 
-real = job.save_picture
+real = worker.save_picture
 def held(*arguments, **options):
     real(*arguments, **options)
     print("ready", flush=True)
     time.sleep(60)
 
-job.save_picture = held
+worker.save_picture = held
 sys.argv = ["unlikeness", "protect", "in", "-o", "out", "-q"]
 sys.exit(main())
 """

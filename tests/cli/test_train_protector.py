@@ -17,7 +17,7 @@ from unlikeness.cli import main
 from unlikeness.diffusion import TextToImage
 from unlikeness.diffusion.fingerprint import fingerprint
 from unlikeness.protect.rid.network import NetworkSettings
-from unlikeness.protect.rid.recipe import ProtectorRecipe
+from unlikeness.protect.rid.train.recipe import ProtectorRecipe
 from unlikeness.protect.rid.weights import load_protector
 
 TINY = ["--network", "fine=4", "--network", "middle=6", "--network", "coarse=8", "--device", "cpu", "-q"]

@@ -21,8 +21,8 @@ from unlikeness.pictures.budget import Budget, grant_pixels, spend
 from unlikeness.pictures.formats.heif_container import read_container
 from unlikeness.pictures.reading import decode_file
 from unlikeness.pictures.unusable import Unusable
-from unlikeness.protect.folder import protect_folder
-from unlikeness.protect.noise import Noise, NoiseSettings
+from unlikeness.protect.files.folder import protect_folder
+from unlikeness.protect.methods.noise import Noise, NoiseSettings
 
 SECONDS = 2.0
 """Of computing, for any file here: ten times what the slowest needs."""

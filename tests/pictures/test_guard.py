@@ -26,9 +26,9 @@ from unlikeness.pictures.limits import Limits
 from unlikeness.pictures.paged import empty
 from unlikeness.pictures.reading import decode_file
 from unlikeness.pictures.wire import packed, unpacked
-from unlikeness.protect.folder import protect_folder
-from unlikeness.protect.masks import open_mask
-from unlikeness.protect.noise import Noise, NoiseSettings
+from unlikeness.protect.files.folder import protect_folder
+from unlikeness.protect.files.masks import open_mask
+from unlikeness.protect.methods.noise import Noise, NoiseSettings
 from unlikeness.subjects import load_folder
 
 BEHAVIOURS = {

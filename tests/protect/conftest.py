@@ -10,7 +10,7 @@ from tests.protect.test_tiles import write
 from tests.tiny import pictures, tiny_model
 
 from unlikeness.diffusion import TextToImage, diffusion_loss
-from unlikeness.protect.noise import Noise, NoiseSettings
+from unlikeness.protect.methods.noise import Noise, NoiseSettings
 
 
 @pytest.fixture(scope="session")

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from unlikeness.protect.base import Perturber
-from unlikeness.protect.folder import Outcome, protect_folder
-from unlikeness.protect.manifest import NAME
+from unlikeness.protect.files.folder import Outcome, protect_folder
+from unlikeness.protect.files.manifest import NAME
 
 GOOD = ["a.png", "b.jpg", "z.webp", "deep/a.png", "deep/er/c.bmp"]
 

@@ -19,8 +19,8 @@ from unlikeness.demo import protect_photographs
 from unlikeness.diffusion import TextToImage
 from unlikeness.diffusion.fingerprint import fingerprint
 from unlikeness.protect.against import Against, against_of, is_toy
-from unlikeness.protect.noise import Noise
-from unlikeness.protect.rid.method import Rid, RidSettings
+from unlikeness.protect.methods.noise import Noise
+from unlikeness.protect.methods.rid import Rid, RidSettings
 from unlikeness.protect.rid.network import NetworkSettings, Protector
 from unlikeness.protect.rid.weights import save_protector
 

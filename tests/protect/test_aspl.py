@@ -18,9 +18,10 @@ from unlikeness.errors import UnlikenessError, UsageError
 from unlikeness.personalize import personalize
 from unlikeness.personalize.material import Material
 from unlikeness.personalize.objective import PersonalizationStep
-from unlikeness.protect import aspl, rng
-from unlikeness.protect.advdm import AdvDM, AdvDMSettings
-from unlikeness.protect.aspl import Aspl, AsplSettings, FsmgSettings
+from unlikeness.protect import rng
+from unlikeness.protect.methods import aspl
+from unlikeness.protect.methods.advdm import AdvDM, AdvDMSettings
+from unlikeness.protect.methods.aspl import Aspl, AsplSettings, FsmgSettings
 from unlikeness.subjects import Subject
 
 SUBJECT = Subject(pictures(3, seed=5), "dog")

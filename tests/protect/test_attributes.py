@@ -9,8 +9,8 @@ import pytest
 from tests.protect.folders import run
 from tests.protect.test_tiles import write
 
-from unlikeness.protect import attributes
-from unlikeness.protect.noise import Noise
+from unlikeness.protect.files import attributes
+from unlikeness.protect.methods.noise import Noise
 
 PAST = (1_000_000_000_123_456_789, 1_100_000_000_987_654_321)
 

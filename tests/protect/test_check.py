@@ -10,7 +10,7 @@ from PIL import Image
 
 from unlikeness.pictures import Edit, Picture, open_picture, paged
 from unlikeness.pictures.orientation import to_stored
-from unlikeness.protect import check
+from unlikeness.protect.files import check
 
 
 def stored(path: Path, upright: np.ndarray, orientation: int) -> Picture:

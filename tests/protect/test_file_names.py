@@ -10,10 +10,10 @@ from tests.protect.folders import contents, run
 from tests.protect.test_tiles import write
 
 from unlikeness.errors import UsageError
-from unlikeness.protect import job
-from unlikeness.protect.file_names import key, reserved
-from unlikeness.protect.noise import Noise
-from unlikeness.protect.targets import find_targets
+from unlikeness.protect.files import worker
+from unlikeness.protect.files.names import key, reserved
+from unlikeness.protect.files.targets import find_targets
+from unlikeness.protect.methods.noise import Noise
 
 COMPOSED = unicodedata.normalize("NFC", "Zoé.jpg")
 DECOMPOSED = unicodedata.normalize("NFD", "Zoé.jpg")
@@ -75,6 +75,6 @@ def test_names_of_devices_are_told_on_windows(
     assert not any(reserved(name) for name in ("auxiliary.jpg", "x.con", "com0.jpg", "com10.jpg", "a/b.jpg"))
     write(tmp_path / "aux.png", 20, 20)
     assert run(tmp_path / "aux.png", tmp_path / "out", noise).protected
-    monkeypatch.setattr(job, "WINDOWS", True)
+    monkeypatch.setattr(worker, "WINDOWS", True)
     (entry,) = run(tmp_path / "aux.png", tmp_path / "other", noise).skipped
     assert entry.reason == "aux.png: Windows takes its name for a device; rename it"

@@ -12,10 +12,10 @@ from tests.protect.test_tiles import write
 
 from unlikeness.diffusion import TextToImage
 from unlikeness.pictures import open_picture
-from unlikeness.protect.advdm import AdvDM, AdvDMSettings
-from unlikeness.protect.manifest import NAME
-from unlikeness.protect.noise import Noise, NoiseSettings
-from unlikeness.protect.survey import survey
+from unlikeness.protect.files.manifest import NAME
+from unlikeness.protect.files.survey import survey
+from unlikeness.protect.methods.advdm import AdvDM, AdvDMSettings
+from unlikeness.protect.methods.noise import Noise, NoiseSettings
 
 
 def test_the_tree_is_mirrored_and_every_file_accounted_for(

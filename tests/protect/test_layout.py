@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unlikeness.protect.layout import Axis
-from unlikeness.protect.resample import Enlarger, shrink
+from unlikeness.protect.tiling.layout import Axis
+from unlikeness.protect.tiling.resample import Enlarger, shrink
 
 
 @given(st.integers(1, 3000), st.integers(1, 200), st.floats(0, 0.5))
@@ -57,7 +57,7 @@ def test_shrinking_keeps_the_mean_and_the_place_whatever_the_bands(monkeypatch: 
         return pixels[y0:y1, x0:x1]
 
     whole = shrink(window, (130, 90), (32, 22))
-    monkeypatch.setattr("unlikeness.protect.resample.BAND_PIXELS", 130 * 7)
+    monkeypatch.setattr("unlikeness.protect.tiling.resample.BAND_PIXELS", 130 * 7)
     np.testing.assert_allclose(shrink(window, (130, 90), (32, 22)), whole, atol=1e-6)
     batch = torch.from_numpy(pixels).permute(2, 0, 1)[None]
     wanted = F.interpolate(batch, (22, 32), mode="bilinear", antialias=True)[0].permute(1, 2, 0)

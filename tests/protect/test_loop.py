@@ -12,9 +12,9 @@ from unlikeness import protect
 from unlikeness.diffusion import TextToImage
 from unlikeness.errors import UsageError
 from unlikeness.protect import rng
-from unlikeness.protect.advdm import AdvDM, AdvDMSettings
 from unlikeness.protect.base import GradientProtection
-from unlikeness.protect.photoguard import PhotoGuard, PhotoGuardSettings
+from unlikeness.protect.methods.advdm import AdvDM, AdvDMSettings
+from unlikeness.protect.methods.photoguard import PhotoGuard, PhotoGuardSettings
 
 METHODS = ["advdm", "photoguard", "noise"]
 QUICK: dict[str, dict[str, object]] = {

@@ -18,11 +18,11 @@ from unlikeness.diffusion import TextToImage
 from unlikeness.errors import PictureError, UsageError
 from unlikeness.pictures import open_picture
 from unlikeness.protect import registry
-from unlikeness.protect.folder import Outcome, protect_folder
-from unlikeness.protect.manifest import NAME, digest
-from unlikeness.protect.masks import open_mask
-from unlikeness.protect.tiles import Scale
-from unlikeness.protect.unchanged import BLACK
+from unlikeness.protect.files.folder import Outcome, protect_folder
+from unlikeness.protect.files.manifest import NAME, digest
+from unlikeness.protect.files.masks import open_mask
+from unlikeness.protect.files.unchanged import BLACK
+from unlikeness.protect.tiling.tiles import Scale
 
 
 def masked_left(path: Path, width: int, height: int) -> Path:

@@ -12,9 +12,9 @@ from tests.tiny import pictures, tiny_model
 from unlikeness.diffusion import TextToImage, diffusion_loss
 from unlikeness.errors import UsageError
 from unlikeness.protect import rng
-from unlikeness.protect.advdm import AdvDM, AdvDMSettings
-from unlikeness.protect.noise import Noise, NoiseSettings
-from unlikeness.protect.photoguard import PhotoGuard, PhotoGuardSettings
+from unlikeness.protect.methods.advdm import AdvDM, AdvDMSettings
+from unlikeness.protect.methods.noise import Noise, NoiseSettings
+from unlikeness.protect.methods.photoguard import PhotoGuard, PhotoGuardSettings
 
 
 def loss(model: TextToImage, images: torch.Tensor) -> torch.Tensor:

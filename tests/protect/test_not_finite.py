@@ -17,12 +17,12 @@ from unlikeness import protect
 from unlikeness.cli import main
 from unlikeness.diffusion import TextToImage
 from unlikeness.errors import NotFiniteError
-from unlikeness.protect.advdm import AdvDM, AdvDMSettings
-from unlikeness.protect.aspl import Aspl, AsplSettings
 from unlikeness.protect.base import GradientProtection
-from unlikeness.protect.manifest import NAME
-from unlikeness.protect.noise import Noise
-from unlikeness.protect.rid.method import Rid, RidSettings
+from unlikeness.protect.files.manifest import NAME
+from unlikeness.protect.methods.advdm import AdvDM, AdvDMSettings
+from unlikeness.protect.methods.aspl import Aspl, AsplSettings
+from unlikeness.protect.methods.noise import Noise
+from unlikeness.protect.methods.rid import Rid, RidSettings
 from unlikeness.subjects import Subject
 
 

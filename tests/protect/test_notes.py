@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from unlikeness.protect.manifest import Entry
-from unlikeness.protect.notes import told
+from unlikeness.protect.files.manifest import Entry
+from unlikeness.protect.files.notes import told
 
 
 def entry(note: str | None) -> Entry:

@@ -13,9 +13,10 @@ from tests.protect.folders import run
 from tests.protect.test_tiles import write
 
 from unlikeness.pictures import Edit
-from unlikeness.protect import batches, job
-from unlikeness.protect.noise import Noise
-from unlikeness.protect.overlap import Room
+from unlikeness.protect.files import worker
+from unlikeness.protect.methods.noise import Noise
+from unlikeness.protect.tiling import batches
+from unlikeness.protect.tiling.overlap import Room
 
 
 def test_others_wait_for_room_or_until_all_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -51,7 +52,7 @@ def test_large_pictures_are_opened_one_after_the_other(
     monkeypatch.setattr(batches, "HELD_PIXELS", 1000)
     held: list[str] = []
     most = 0
-    opened, finished = job.Job.open, job.Job.finish
+    opened, finished = worker.Worker.open, worker.Worker.finish
 
     def open_(self: Any, target: Any) -> Any:
         nonlocal most
@@ -64,8 +65,8 @@ def test_large_pictures_are_opened_one_after_the_other(
         held.remove(work.target.name)
         return done
 
-    monkeypatch.setattr(job.Job, "open", open_)
-    monkeypatch.setattr(job.Job, "finish", finish)
+    monkeypatch.setattr(worker.Worker, "open", open_)
+    monkeypatch.setattr(worker.Worker, "finish", finish)
     # Tiles that wait for a batch to fill up are no reason to wait for ever.
     outcome = run(tmp_path / "in", tmp_path / "out", noise, batch_size=30)
     assert len(outcome.protected) == 5
@@ -86,15 +87,15 @@ def test_a_picture_goes_from_memory_as_soon_as_it_is_written(
             made.append(weakref.ref(self))
 
     alive: list[int] = []
-    finished = job.Job.finish
+    finished = worker.Worker.finish
 
     def finish(self: Any, work: Any) -> Any:
         done = finished(self, work)
         alive.append(made[len(alive)]() is not None)
         return done
 
-    monkeypatch.setattr(job, "Edit", Watched)
-    monkeypatch.setattr(job.Job, "finish", finish)
+    monkeypatch.setattr(worker, "Edit", Watched)
+    monkeypatch.setattr(worker.Worker, "finish", finish)
     gc.disable()  # it comes now and then, long after the memory was needed
     try:
         assert len(run(tmp_path / "in", tmp_path / "out", noise).protected) == 4

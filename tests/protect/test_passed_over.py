@@ -12,8 +12,8 @@ from tests.protect.test_tiles import write
 from unlikeness.cli import main
 from unlikeness.errors import UsageError
 from unlikeness.pictures import open_picture
-from unlikeness.protect.noise import Noise
-from unlikeness.protect.survey import survey
+from unlikeness.protect.files.survey import survey
+from unlikeness.protect.methods.noise import Noise
 
 LINE = (
     "4 files cannot be protected: 2 RAW (CR2, DNG), 1 GIF, 1 PSD; export them as JPEG, PNG or TIFF first; "

@@ -9,10 +9,10 @@ from tests.protect.test_tiles import write
 
 from unlikeness.diffusion import TextToImage
 from unlikeness.errors import UsageError
-from unlikeness.protect.folder import protect_folder
-from unlikeness.protect.noise import Noise, NoiseSettings
-from unlikeness.protect.tiles import Scale
-from unlikeness.protect.unchanged import FAINT
+from unlikeness.protect.files.folder import protect_folder
+from unlikeness.protect.files.unchanged import FAINT
+from unlikeness.protect.methods.noise import Noise, NoiseSettings
+from unlikeness.protect.tiling.tiles import Scale
 
 
 @pytest.mark.parametrize("mode", ["fit", "tiles", "both"])

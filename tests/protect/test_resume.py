@@ -14,11 +14,11 @@ from tests.protect.test_tiles import write
 
 from unlikeness.diffusion import TextToImage
 from unlikeness.pictures import save_picture
-from unlikeness.protect import job
-from unlikeness.protect.advdm import AdvDM, AdvDMSettings
-from unlikeness.protect.manifest import NAME
-from unlikeness.protect.noise import Noise, NoiseSettings
-from unlikeness.protect.photoguard import PhotoGuard, PhotoGuardSettings
+from unlikeness.protect.files import worker
+from unlikeness.protect.files.manifest import NAME
+from unlikeness.protect.methods.advdm import AdvDM, AdvDMSettings
+from unlikeness.protect.methods.noise import Noise, NoiseSettings
+from unlikeness.protect.methods.photoguard import PhotoGuard, PhotoGuardSettings
 
 
 def test_a_second_run_has_nothing_to_do_but_the_files_that_failed(
@@ -130,7 +130,7 @@ def test_a_killed_run_goes_on_to_what_an_uninterrupted_one_gives(
             raise Killed
         save_picture(*args, **options)
 
-    monkeypatch.setattr(job, "save_picture", dying)
+    monkeypatch.setattr(worker, "save_picture", dying)
     with pytest.raises(Killed):
         run(photos, output, advdm)
     monkeypatch.undo()

@@ -12,7 +12,7 @@ from unlikeness import protect
 from unlikeness.diffusion import TextToImage
 from unlikeness.errors import UnlikenessError, UsageError
 from unlikeness.protect import registry
-from unlikeness.protect.advdm import AdvDMSettings
+from unlikeness.protect.methods.advdm import AdvDMSettings
 from unlikeness.protect.settings import PgdSettings
 from unlikeness.settings import build
 
@@ -98,7 +98,7 @@ def test_a_faulty_registration_is_refused(name: str, home: str) -> None:
 
 def test_another_package_can_add_a_method(model: TextToImage, monkeypatch: pytest.MonkeyPatch) -> None:
     entries = {
-        "outside": EntryPoint("outside", "unlikeness.protect.noise:Noise", registry.METHODS.group),
+        "outside": EntryPoint("outside", "unlikeness.protect.methods.noise:Noise", registry.METHODS.group),
         "missing": EntryPoint("missing", "no_such_package:Thing", registry.METHODS.group),
         "wrong": EntryPoint("wrong", "unlikeness.errors:UsageError", registry.METHODS.group),
     }

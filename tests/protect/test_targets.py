@@ -9,8 +9,8 @@ from tests.protect.folders import GOOD, contents, run
 from tests.protect.test_tiles import write
 
 from unlikeness.errors import UsageError
-from unlikeness.protect.manifest import NAME
-from unlikeness.protect.noise import Noise
+from unlikeness.protect.files.manifest import NAME
+from unlikeness.protect.methods.noise import Noise
 
 
 def test_an_output_inside_the_input_is_no_input(photos: Path, noise: Noise) -> None:

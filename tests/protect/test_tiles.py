@@ -14,12 +14,12 @@ from PIL import Image
 
 from unlikeness.diffusion import TextToImage, diffusion_loss
 from unlikeness.pictures import Edit, Picture, open_picture
-from unlikeness.protect import batches
-from unlikeness.protect.advdm import AdvDM, AdvDMSettings
 from unlikeness.protect.base import Perturber
-from unlikeness.protect.noise import Noise, NoiseSettings
+from unlikeness.protect.methods.advdm import AdvDM, AdvDMSettings
+from unlikeness.protect.methods.noise import Noise, NoiseSettings
 from unlikeness.protect.settings import ProtectSettings
-from unlikeness.protect.tiles import PictureTiles, Scale, grids
+from unlikeness.protect.tiling import batches
+from unlikeness.protect.tiling.tiles import PictureTiles, Scale, grids
 
 
 def write(path: Path, width: int, height: int, mode: str = "RGB", seed: int = 0) -> Path:

@@ -16,11 +16,12 @@ from tests.protect.test_tiles import write
 
 from unlikeness.errors import UnlikenessError
 from unlikeness.pictures import Edit, open_picture, save_picture
-from unlikeness.protect import job, rng
-from unlikeness.protect.folder import protect_folder
-from unlikeness.protect.manifest import NAME, digest
-from unlikeness.protect.noise import Noise
-from unlikeness.protect.tiles import PictureTiles, Scale, Tile
+from unlikeness.protect import rng
+from unlikeness.protect.files import worker
+from unlikeness.protect.files.folder import protect_folder
+from unlikeness.protect.files.manifest import NAME, digest
+from unlikeness.protect.methods.noise import Noise
+from unlikeness.protect.tiling.tiles import PictureTiles, Scale, Tile
 
 
 def opened(path: Path, noise: Noise) -> list[Tile]:
@@ -64,7 +65,7 @@ def test_a_saved_picture_that_cannot_be_read_is_removed(
 ) -> None:
     for spoilt, said in ((b"spoilt", "no JPEG"), ((photos / "deep" / "a.png").read_bytes(), "in the size")):
         with monkeypatch.context() as patch:
-            patch.setattr(job, "save_picture", lambda picture, edit, path, b=spoilt: path.write_bytes(b))
+            patch.setattr(worker, "save_picture", lambda picture, edit, path, b=spoilt: path.write_bytes(b))
             outcome = run(photos / "a.png", tmp_path / "out", noise)
         assert said in str(outcome.skipped[0].reason)
         assert "the saved picture was removed" in str(outcome.skipped[0].reason)
@@ -80,7 +81,7 @@ def test_a_picture_that_does_not_fit_in_memory_is_skipped(
                 raise MemoryError
             super().__init__(picture, **options)
 
-    monkeypatch.setattr(job, "Edit", Large)
+    monkeypatch.setattr(worker, "Edit", Large)
     outcome = run(photos, tmp_path / "out", noise)
     assert [entry.path for entry in outcome.protected] == [name for name in GOOD if name != "b.jpg"]
     (reason,) = [entry.reason for entry in outcome.skipped if entry.path == "b.jpg"]
@@ -119,7 +120,7 @@ def test_a_saved_picture_over_the_budget_is_removed_and_told(
         edit.stored[...] = 255 - edit.stored
         save_picture(picture, edit, path)
 
-    monkeypatch.setattr(job, "save_picture", careless)
+    monkeypatch.setattr(worker, "save_picture", careless)
     outcome = run(photos / "a.png", tmp_path / "out", noise)
     assert not outcome.protected
     assert "over the budget of 4/255" in str(outcome.skipped[0].reason)

@@ -16,13 +16,13 @@ from tests.protect.test_tiles import write
 
 from unlikeness.cli import main
 from unlikeness.diffusion import TextToImage
-from unlikeness.protect import job
-from unlikeness.protect.check import kept
-from unlikeness.protect.manifest import NAME
-from unlikeness.protect.noise import Noise, NoiseSettings
-from unlikeness.protect.photoguard import PhotoGuard, PhotoGuardSettings
-from unlikeness.protect.tiles import Scale
-from unlikeness.protect.unchanged import BELOW, BLACK, COARSE, FAINT, HARDLY, NOTHING, UNCHANGED
+from unlikeness.protect.files import worker
+from unlikeness.protect.files.check import kept
+from unlikeness.protect.files.manifest import NAME
+from unlikeness.protect.files.unchanged import BELOW, BLACK, COARSE, FAINT, HARDLY, NOTHING, UNCHANGED
+from unlikeness.protect.methods.noise import Noise, NoiseSettings
+from unlikeness.protect.methods.photoguard import PhotoGuard, PhotoGuardSettings
+from unlikeness.protect.tiling.tiles import Scale
 
 
 def coarse(path: Path, quality: int, size: tuple[int, int] = (160, 120)) -> Path:
@@ -56,7 +56,7 @@ def test_what_outlives_the_compression_is_measured_along_the_change(
         shares[pictures[0].path.name] = kept(*pictures, enough=enough)
         return shares[pictures[0].path.name]
 
-    monkeypatch.setattr("unlikeness.protect.unchanged.kept", listening)
+    monkeypatch.setattr("unlikeness.protect.files.unchanged.kept", listening)
     for quality in (1, 60, 99):
         run(coarse(tmp_path / f"{quality}.jpg", quality, (400, 1400)), tmp_path / "out", noise)
     run(write(tmp_path / "a.png", 60, 60), tmp_path / "out", noise)
@@ -115,7 +115,7 @@ def test_a_second_run_finds_a_copy_and_calls_it_one(
     first = run(tmp_path / "in", tmp_path / "out", noise)
     written = (tmp_path / "out" / NAME).read_bytes()
     with monkeypatch.context() as patch:
-        patch.setattr(job, "save_picture", lambda *_: pytest.fail("it was done again"))
+        patch.setattr(worker, "save_picture", lambda *_: pytest.fail("it was done again"))
         second = run(tmp_path / "in", tmp_path / "out", noise)
     assert (second.before, second.protected) == (["b.png"], [])
     assert second.unchanged == first.unchanged

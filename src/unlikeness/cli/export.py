@@ -35,7 +35,7 @@ def export(
 def _check_weights(weights: str) -> None:
     """UsageError for what another network's file seems to be; `load_protector` would call it damaged."""
     from unlikeness.errors import UsageError
-    from unlikeness.protect.rid.recognise import check_weights, is_protector
+    from unlikeness.protect.rid.settings import check_weights, is_protector
 
     file = check_weights(weights)
     if file.is_file() and file.suffix != ".safetensors" and not is_protector(file):

@@ -13,9 +13,9 @@ from unlikeness.bounds import MAX_PIXELS
 
 if TYPE_CHECKING:
     from unlikeness.protect.base import Perturber
-    from unlikeness.protect.folder import Outcome
+    from unlikeness.protect.files.folder import Outcome
+    from unlikeness.protect.files.survey import Survey
     from unlikeness.protect.settings import ProtectSettings
-    from unlikeness.protect.survey import Survey
 
 __all__ = ["protect"]
 
@@ -104,10 +104,9 @@ def protect(
     from unlikeness.diffusion.names import check_device, check_dtype
     from unlikeness.errors import UsageError
     from unlikeness.protect import registry
-    from unlikeness.protect.rid.recognise import check_weights
-    from unlikeness.protect.rid.settings import RidSettings
-    from unlikeness.protect.settings import Scale
-    from unlikeness.protect.targets import find_targets
+    from unlikeness.protect.files.targets import find_targets
+    from unlikeness.protect.rid.settings import check_weights
+    from unlikeness.protect.settings import RidSettings, Scale
     from unlikeness.settings import build, pairs
 
     # What is asked wrongly is said before torch is imported, which takes seconds.
@@ -135,7 +134,7 @@ def protect(
     targets = find_targets(paths, output)
     masks: Mapping[str, Path] = {}
     if mask is not None:
-        from unlikeness.protect.masks import find_masks
+        from unlikeness.protect.files.masks import find_masks
 
         masks = find_masks(mask, targets)
 
@@ -144,10 +143,11 @@ def protect(
     guard.prepare()  # it starts while torch is imported
     from unlikeness.diffusion import TextToImage
     from unlikeness.progress import on_stderr
-    from unlikeness.protect import batches, folder
     from unlikeness.protect.against import against_of
-    from unlikeness.protect.rid.method import Rid
-    from unlikeness.protect.survey import survey
+    from unlikeness.protect.files import folder
+    from unlikeness.protect.files.survey import survey
+    from unlikeness.protect.methods.rid import Rid
+    from unlikeness.protect.tiling import batches
 
     loaded = TextToImage.from_pretrained(against, device=device, dtype=dtype) if needs_model else None
 
@@ -219,7 +219,7 @@ def _show_survey(seen: Survey, against: str) -> None:
 
 def _show_outcome(outcome: Outcome, output: Path, against: str) -> None:
     from unlikeness.errors import one_line
-    from unlikeness.protect.notes import told
+    from unlikeness.protect.files.notes import told
 
     unsupported = set(outcome.unsupported)
     for entry in outcome.skipped:

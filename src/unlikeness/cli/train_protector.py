@@ -67,7 +67,8 @@ def train_protector(
     from unlikeness import locks
     from unlikeness.diffusion import hub
     from unlikeness.diffusion.names import check_device
-    from unlikeness.protect.rid.recipe import CHECKPOINT, NetworkSettings, ProtectorRecipe, check_sources
+    from unlikeness.protect.rid.settings import NetworkSettings
+    from unlikeness.protect.rid.train.recipe import CHECKPOINT, ProtectorRecipe, check_sources
     from unlikeness.settings import build, pairs
 
     # What is asked wrongly is said before torch is imported, which takes seconds.
@@ -85,8 +86,8 @@ def train_protector(
     from unlikeness.diffusion.devices import pick_device
     from unlikeness.errors import one_line
     from unlikeness.progress import on_stderr
-    from unlikeness.protect.rid import fit
-    from unlikeness.protect.rid.processes import launched
+    from unlikeness.protect.rid.train import fit
+    from unlikeness.protect.rid.train.processes import launched
 
     with launched(device) as processes, ExitStack() as held:
         if processes.main:
@@ -115,7 +116,7 @@ def _check_target(target: Path, checkpoint: Path, *, overwrite: bool) -> None:
     """UsageError unless `target` can be written, and is free or an earlier result that may be replaced."""
     from unlikeness.errors import UsageError
     from unlikeness.paths import check_place
-    from unlikeness.protect.rid.recognise import is_protector
+    from unlikeness.protect.rid.settings import is_protector
 
     if target.suffix != ".safetensors":
         raise UsageError(f"--output {target} must be a file name that ends in .safetensors")

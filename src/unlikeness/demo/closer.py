@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from unlikeness.pictures import open_picture
-from unlikeness.protect.resample import shrink
+from unlikeness.protect.tiling.resample import shrink
 
 __all__ = ["compared"]
 

@@ -14,10 +14,11 @@ from unlikeness.demo.settings import chosen_method
 from unlikeness.demo.words import Verdict
 from unlikeness.diffusion import TextToImage
 from unlikeness.progress import Progress
-from unlikeness.protect import batches, registry
+from unlikeness.protect import registry
 from unlikeness.protect.against import Against, against_of
-from unlikeness.protect.folder import Outcome, protect_folder
-from unlikeness.protect.manifest import Manifest
+from unlikeness.protect.files.folder import Outcome, protect_folder
+from unlikeness.protect.files.manifest import Manifest
+from unlikeness.protect.tiling import batches
 from unlikeness.settings import build
 
 __all__ = ["PAGE", "protect_photographs"]

@@ -29,10 +29,11 @@ from unlikeness.measure.visibility import linf, psnr, ssim
 from unlikeness.personalize import create, personalize
 from unlikeness.personalize.material import class_prior
 from unlikeness.progress import Progress, Silent
-from unlikeness.protect import batches, registry
+from unlikeness.protect import registry
 from unlikeness.protect.against import against_of
 from unlikeness.protect.base import Perturber
-from unlikeness.protect.folder import protect_folder
+from unlikeness.protect.files.folder import protect_folder
+from unlikeness.protect.tiling import batches
 from unlikeness.subjects import Subject
 from unlikeness.toybox.cast import Member, class_pictures, member
 

@@ -16,15 +16,17 @@ register = METHODS.register
 
 _SETTINGS = "unlikeness.protect.settings"
 
-register(
-    "rid", "unlikeness.protect.rid.method:Rid",
-    settings="unlikeness.protect.rid.settings:RidSettings", needs_model=False,
-)  # fmt: skip
-register("advdm", "unlikeness.protect.advdm:AdvDM", settings=f"{_SETTINGS}:AdvDMSettings", needs_model=True)
-register(
-    "photoguard", "unlikeness.protect.photoguard:PhotoGuard",
-    settings=f"{_SETTINGS}:PhotoGuardSettings", needs_model=True,
-)  # fmt: skip
-register("noise", "unlikeness.protect.noise:Noise", settings=f"{_SETTINGS}:NoiseSettings", needs_model=True)
+for _name, _needs_model, _class in (
+    ("rid", False, "Rid"),
+    ("advdm", True, "AdvDM"),
+    ("photoguard", True, "PhotoGuard"),
+    ("noise", True, "Noise"),
+):
+    register(
+        _name,
+        f"unlikeness.protect.methods.{_name}:{_class}",
+        settings=f"{_SETTINGS}:{_class}Settings",
+        needs_model=_needs_model,
+    )
 
 __all__ = ["create", "method", "names", "register"]

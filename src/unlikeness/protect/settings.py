@@ -7,8 +7,18 @@ from dataclasses import dataclass
 from unlikeness.settings import Checked, setting
 
 __all__ = [
-    "AdvDMSettings", "NoiseSettings", "PgdSettings", "PhotoGuardSettings", "ProtectSettings", "Scale",
+    "WAYS",
+    "AdvDMSettings",
+    "NoiseSettings",
+    "PgdSettings",
+    "PhotoGuardSettings",
+    "ProtectSettings",
+    "RidSettings",
+    "Scale",
 ]  # fmt: skip
+
+
+WAYS = ("resize", "tiles")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +50,24 @@ class PgdSettings(ProtectSettings):
     )
     random_start: bool = setting(
         True, "Start from a uniform point of the budget's ball rather than from the picture.", source="PGD"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RidSettings(ProtectSettings):
+    """Which network. Its strength follows the budget: one set of weights serves 2 to 16 /255."""
+
+    weights: str = setting(
+        "rid-toybox",
+        "A shipped protector's name, a file of `unlikeness train-protector` or `unlikeness export`, or an "
+        "official checkpoint (.bin, .safetensors).",
+        source="ours: trained against the toybox",
+    )
+    way: str = setting(
+        "resize",
+        "How an official checkpoint, which knows one size, meets other pictures.",
+        source="ours",
+        choices=WAYS,
     )
 
 
@@ -84,14 +112,14 @@ class Scale(Checked):
     mode: str = setting(
         "fit",
         "fit: as a trainer will see the picture; tiles: at its own size; both: half of the budget for each.",
-        source="ours, measured in protect/tiles.py",
+        source="ours, measured in protect/tiling/tiles.py",
         choices=("fit", "tiles", "both"),
     )
     detail: float = setting(
         2.0,
         "Short side of the copy that fit works on.",
         unit="times the model's resolution",
-        source="ours, measured in protect/tiles.py",
+        source="ours, measured in protect/tiling/tiles.py",
         at_least=1.0,
         at_most=8.0,
     )

@@ -14,7 +14,7 @@ from tests.tiny import pictures
 from torch import Tensor
 
 from unlikeness.errors import UsageError
-from unlikeness.protect.rid.augment import (
+from unlikeness.protect.rid.train.augment import (
     Augment,
     AugmentSettings,
     blur,

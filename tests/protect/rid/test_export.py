@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from unlikeness.errors import UnlikenessError, UsageError
+from unlikeness.protect.methods.rid import Rid, RidSettings
 from unlikeness.protect.rid.export import DIGEST, digest, export_onnx
-from unlikeness.protect.rid.method import Rid, RidSettings
 from unlikeness.protect.rid.network import NetworkSettings, Protector
 from unlikeness.protect.rid.onnx_network import OnnxProtector
 from unlikeness.protect.rid.opening import open_network

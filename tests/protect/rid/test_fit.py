@@ -19,12 +19,12 @@ from torch import Tensor
 from unlikeness.diffusion import TextToImage
 from unlikeness.errors import UnlikenessError, UsageError
 from unlikeness.progress import Silent
-from unlikeness.protect.advdm import AdvDM
-from unlikeness.protect.rid import fit
-from unlikeness.protect.rid.fit import train_protector
+from unlikeness.protect.methods.advdm import AdvDM
 from unlikeness.protect.rid.network import NetworkSettings, Protector
-from unlikeness.protect.rid.recipe import ProtectorRecipe
-from unlikeness.protect.rid.trial import Trial, draw_budgets
+from unlikeness.protect.rid.train import fit
+from unlikeness.protect.rid.train.fit import train_protector
+from unlikeness.protect.rid.train.recipe import ProtectorRecipe
+from unlikeness.protect.rid.train.trial import Trial, draw_budgets
 from unlikeness.protect.rid.weights import load_protector
 from unlikeness.training import train
 

@@ -12,12 +12,12 @@ from tests.protect.rid.official import checkpoint, written
 
 from unlikeness import protect
 from unlikeness.errors import UnlikenessError, UsageError
+from unlikeness.protect.methods.rid import Rid, RidSettings
 from unlikeness.protect.rid import opening
-from unlikeness.protect.rid.method import Rid, RidSettings
 from unlikeness.protect.rid.network import NetworkSettings, Protector
-from unlikeness.protect.rid.pictures import dead_leaves
+from unlikeness.protect.rid.train.pictures import dead_leaves
 from unlikeness.protect.rid.weights import load_protector, save_protector
-from unlikeness.protect.tiles import Scale, grids
+from unlikeness.protect.tiling.tiles import Scale, grids
 
 
 @pytest.fixture

@@ -14,11 +14,11 @@ from unlikeness.diffusion import TextToImage
 from unlikeness.diffusion.latents import Posterior
 from unlikeness.diffusion.loss import mean_loss_over_levels
 from unlikeness.measure.visibility import psnr
-from unlikeness.protect.rid import objectives
-from unlikeness.protect.rid.augment import Augment, AugmentSettings
 from unlikeness.protect.rid.network import NetworkSettings, Protector
-from unlikeness.protect.rid.recipe import ProtectorRecipe
-from unlikeness.protect.rid.trial import Trial
+from unlikeness.protect.rid.train import objectives
+from unlikeness.protect.rid.train.augment import Augment, AugmentSettings
+from unlikeness.protect.rid.train.recipe import ProtectorRecipe
+from unlikeness.protect.rid.train.trial import Trial
 
 T = torch.tensor([0, 400, 999])
 

@@ -13,8 +13,8 @@ from PIL import Image
 
 from unlikeness.errors import UnlikenessError, UsageError
 from unlikeness.progress import Silent
-from unlikeness.protect.rid import pictures
-from unlikeness.protect.rid.pictures import Bank, dead_leaves, leaves_bank, photo_bank, render_bank
+from unlikeness.protect.rid.train import pictures
+from unlikeness.protect.rid.train.pictures import Bank, dead_leaves, leaves_bank, photo_bank, render_bank
 
 MAKERS = [render_bank, leaves_bank]
 Maker = Callable[..., Bank]

@@ -16,10 +16,10 @@ from torch import Tensor
 from torch.multiprocessing.spawn import spawn
 
 from unlikeness.errors import UsageError
-from unlikeness.protect.rid import fit
-from unlikeness.protect.rid.fit import train_protector
-from unlikeness.protect.rid.processes import Processes, launched
-from unlikeness.protect.rid.recipe import ProtectorRecipe
+from unlikeness.protect.rid.train import fit
+from unlikeness.protect.rid.train.fit import train_protector
+from unlikeness.protect.rid.train.processes import Processes, launched
+from unlikeness.protect.rid.train.recipe import ProtectorRecipe
 from unlikeness.training import step_generator, train
 
 RECIPE = ProtectorRecipe(**{**FEW, "steps": 4, "batch_size": 4})

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from unlikeness.errors import NotFiniteError, UnlikenessError, UsageError
-from unlikeness.protect.rid import recognise, weights
+from unlikeness.protect.rid import settings, weights
 from unlikeness.protect.rid.network import NetworkSettings, Protector
 from unlikeness.protect.rid.weights import is_protector, load_protector, save_protector
 
@@ -97,7 +97,7 @@ def test_saving_again_replaces_the_file(saved: Path) -> None:
 def test_a_shipped_name_goes_before_a_file(
     saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(recognise, "SHIPPED", saved.parent)
+    monkeypatch.setattr(settings, "SHIPPED", saved.parent)
     monkeypatch.chdir(tmp_path)
     save_protector(protector(1), Path("ours"), about={"resolution": 16})
     assert load_protector("ours").path == saved

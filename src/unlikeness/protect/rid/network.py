@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unlikeness.protect.rid.recipe import LARGEST_BUDGET, NetworkSettings
+from unlikeness.protect.rid.settings import LARGEST_BUDGET, NetworkSettings
 
 __all__ = ["LARGEST_BUDGET", "MULTIPLE", "NetworkSettings", "Protector"]
 

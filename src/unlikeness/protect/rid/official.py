@@ -20,9 +20,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unlikeness.errors import UsageError
-from unlikeness.protect.layout import Axis
 from unlikeness.protect.rid.official_weights import OfficialShape, fold, read, shape_of
-from unlikeness.protect.rid.settings import WAYS
+from unlikeness.protect.settings import WAYS
+from unlikeness.protect.tiling.layout import Axis
 
 __all__ = ["OfficialRid", "OfficialShape", "budget_of_name", "load_official", "official_like"]
 

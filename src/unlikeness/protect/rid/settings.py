@@ -1,30 +1,51 @@
-"""What `protect --method rid` can be told."""
+"""What is known of a protector without loading torch: its sizes, its file, the ones that are shipped."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
-from unlikeness.protect.settings import ProtectSettings
-from unlikeness.settings import setting
+from unlikeness.errors import UsageError
+from unlikeness.foreign import UnreadableError
+from unlikeness.settings import Checked, setting
+from unlikeness.tensors import read_header
 
-__all__ = ["WAYS", "RidSettings"]
+__all__ = ["FORMAT", "LARGEST_BUDGET", "SHIPPED", "NetworkSettings", "check_weights", "is_protector"]
 
-WAYS = ("resize", "tiles")
+LARGEST_BUDGET = 16.0
+"""Budget [n/255] at which the network's budget plane is 1."""
+
+SHIPPED = Path(__file__).parent / "shipped"
+"""The folder of the weights that travel with the package: NAME.safetensors, with its model card NAME.md."""
+
+FORMAT = "unlikeness protector 1"
+"""What a protector's file calls itself."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class RidSettings(ProtectSettings):
-    """Which network. Its strength follows the budget: one set of weights serves 2 to 16 /255."""
+class NetworkSettings(Checked):
+    """Widths of the three levels (at 1/4, 1/8 and 1/16 of the side) and residual blocks in each."""
 
-    weights: str = setting(
-        "rid-toybox",
-        "A shipped protector's name, a file of `unlikeness train-protector` or `unlikeness export`, or an "
-        "official checkpoint (.bin, .safetensors).",
-        source="ours: trained against the toybox",
-    )
-    way: str = setting(
-        "resize",
-        "How an official checkpoint, which knows one size, meets other pictures.",
-        source="ours",
-        choices=WAYS,
-    )
+    fine: int = setting(48, "Channels at a quarter of the side.", at_least=1)
+    middle: int = setting(96, "Channels at an eighth.", at_least=1)
+    coarse: int = setting(160, "Channels at a sixteenth.", at_least=1)
+    blocks: int = setting(1, "Residual blocks on each level, on the way down and on the way up.", at_least=1)
+
+
+def is_protector(path: Path) -> bool:
+    """Has `train-protector` written this file?"""
+    try:
+        return read_header(path).get("format") == FORMAT
+    except UnreadableError:
+        return False
+
+
+def check_weights(name_or_path: str) -> Path:
+    """The file of a shipped protector's name, or of any file that is there; UsageError if there is none."""
+    path, shipped = Path(name_or_path), SHIPPED / f"{name_or_path}.safetensors"
+    if path.name == name_or_path and shipped.is_file():  # ./NAME is a file
+        return shipped
+    if not (name_or_path and path.is_file()):
+        known = ", ".join(sorted(file.stem for file in SHIPPED.glob("*.safetensors"))) or "none"
+        raise UsageError(f"weights {name_or_path} are no file and no shipped protector (there are: {known})")
+    return path

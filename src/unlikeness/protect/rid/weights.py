@@ -15,7 +15,7 @@ from unlikeness import __version__
 from unlikeness.errors import NotFiniteError, UnlikenessError, UsageError
 from unlikeness.foreign import UnreadableError, parse_json, reason
 from unlikeness.protect.rid.network import NetworkSettings, Protector
-from unlikeness.protect.rid.recognise import FORMAT, SHIPPED, check_weights, is_protector
+from unlikeness.protect.rid.settings import FORMAT, SHIPPED, check_weights, is_protector
 from unlikeness.settings import build
 from unlikeness.tensors import all_finite, read_header, read_safetensors, save_tensors
 

@@ -19,7 +19,8 @@ from unlikeness.progress import Progress
 from unlikeness.protect.against import is_toy
 from unlikeness.protect.base import frozen
 from unlikeness.protect.rid.network import NetworkSettings, Protector
-from unlikeness.protect.rid.pictures import (
+from unlikeness.protect.rid.train.pairs import pairs_of
+from unlikeness.protect.rid.train.pictures import (
     Bank,
     drawn_name,
     leaves_bank,
@@ -27,10 +28,9 @@ from unlikeness.protect.rid.pictures import (
     photo_name,
     render_bank,
 )
-from unlikeness.protect.rid.processes import Processes
-from unlikeness.protect.rid.recipe import CHECKPOINT, ProtectorRecipe, check_sources
-from unlikeness.protect.rid.regression import pairs_of
-from unlikeness.protect.rid.trial import NO_MODEL, Trial, check_prompt, draw_budgets, draw_side
+from unlikeness.protect.rid.train.processes import Processes
+from unlikeness.protect.rid.train.recipe import CHECKPOINT, ProtectorRecipe, check_sources
+from unlikeness.protect.rid.train.trial import NO_MODEL, Trial, check_prompt, draw_budgets, draw_side
 from unlikeness.protect.rid.weights import save_protector
 from unlikeness.provenance import own_name
 from unlikeness.training import Ema, Step, adamw, identity_of, linear, step_generator, train

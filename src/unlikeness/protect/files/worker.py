@@ -20,17 +20,17 @@ from unlikeness.files import unfinished
 from unlikeness.pictures import Edit, Picture, kinds, open_picture, save_picture
 from unlikeness.pictures.reading import most_bytes
 from unlikeness.protect import rng
-from unlikeness.protect.attributes import copy_attributes
 from unlikeness.protect.base import Perturber
-from unlikeness.protect.check import compare
-from unlikeness.protect.file_names import WINDOWS, reserved
-from unlikeness.protect.manifest import Entry, Manifest, digest
-from unlikeness.protect.masks import mask_digest, open_mask
-from unlikeness.protect.targets import Target
-from unlikeness.protect.tiles import PictureTiles, Scale, Tile
-from unlikeness.protect.unchanged import why_unchanged
+from unlikeness.protect.files.attributes import copy_attributes
+from unlikeness.protect.files.check import compare
+from unlikeness.protect.files.manifest import Entry, Manifest, digest
+from unlikeness.protect.files.masks import mask_digest, open_mask
+from unlikeness.protect.files.names import WINDOWS, reserved
+from unlikeness.protect.files.targets import Target
+from unlikeness.protect.files.unchanged import why_unchanged
+from unlikeness.protect.tiling.tiles import PictureTiles, Scale, Tile
 
-__all__ = ["Job", "Work", "unwritable"]
+__all__ = ["Work", "Worker", "unwritable"]
 
 HAIR = 1e-3
 """n/255 by which a measured L-infinity may pass the budget: float32 rounding of exact integers."""
@@ -75,7 +75,7 @@ class Work:
 
 
 @dataclass(frozen=True)
-class Job:
+class Worker:
     """What all files of a run share. recipe: all that decides a result beside picture and mask.
 
     masks: by a picture's place below the output folder.

@@ -28,8 +28,8 @@ from unlikeness.personalize.objective import PersonalizationStep
 from unlikeness.personalize.settings import PersonalizeSettings
 from unlikeness.protect import rng
 from unlikeness.protect.base import GradientProtection, frozen
-from unlikeness.protect.batches import default_batch_size
 from unlikeness.protect.settings import PgdSettings, ProtectSettings
+from unlikeness.protect.tiling.batches import default_batch_size
 from unlikeness.settings import setting
 from unlikeness.training import adamw, train
 

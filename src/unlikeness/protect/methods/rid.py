@@ -12,8 +12,7 @@ from unlikeness.diffusion.devices import pick_device
 from unlikeness.errors import UsageError
 from unlikeness.protect.against import Against
 from unlikeness.protect.rid.opening import open_network
-from unlikeness.protect.rid.settings import RidSettings
-from unlikeness.protect.settings import ProtectSettings
+from unlikeness.protect.settings import ProtectSettings, RidSettings
 
 if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from unlikeness.errors import UnlikenessError
 from unlikeness.protect.base import Perturber
 from unlikeness.protect.masked import perturb_within
-from unlikeness.protect.tiles import Tile
+from unlikeness.protect.tiling.tiles import Tile
 
 __all__ = ["Tiled", "default_batch_size", "full", "run"]
 

@@ -31,11 +31,11 @@ from numpy.typing import NDArray
 
 from unlikeness.pictures import Edit, Picture
 from unlikeness.protect import rng
-from unlikeness.protect.blend import Blend
-from unlikeness.protect.layout import Axis
-from unlikeness.protect.masks import Mask
-from unlikeness.protect.resample import BAND_PIXELS, Enlarger, shrink
+from unlikeness.protect.files.masks import Mask
 from unlikeness.protect.settings import Scale
+from unlikeness.protect.tiling.blend import Blend
+from unlikeness.protect.tiling.layout import Axis
+from unlikeness.protect.tiling.resample import BAND_PIXELS, Enlarger, shrink
 
 __all__ = ["PictureTiles", "Scale", "Tile", "grids"]
 

@@ -11,8 +11,8 @@ from unlikeness.errors import UsageError
 from unlikeness.files import present
 from unlikeness.pictures.finding import find
 from unlikeness.pictures.kinds import VIDEO
-from unlikeness.protect.file_names import Existing, key
-from unlikeness.protect.manifest import NAME, Manifest
+from unlikeness.protect.files.manifest import NAME, Manifest
+from unlikeness.protect.files.names import Existing, key
 
 __all__ = ["Target", "find_targets"]
 

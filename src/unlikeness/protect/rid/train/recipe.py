@@ -8,15 +8,13 @@ from pathlib import Path
 
 from unlikeness.errors import UsageError
 from unlikeness.pictures.finding import find_pictures
+from unlikeness.protect.rid.settings import LARGEST_BUDGET
 from unlikeness.settings import Checked, setting
 
-__all__ = ["CHECKPOINT", "LARGEST_BUDGET", "NetworkSettings", "ProtectorRecipe", "check_sources"]
+__all__ = ["CHECKPOINT", "ProtectorRecipe", "check_sources"]
 
 CHECKPOINT = "protector.safetensors"
 """The training's state, in its `work` folder."""
-
-LARGEST_BUDGET = 16.0
-"""n/255 that the budget plane is stated in: 1 there."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,16 +89,6 @@ class ProtectorRecipe(Checked):
         terms = ("sds_weight", "regression_weight", "displacement_weight", "pull_weight")
         if not any(getattr(self, name) for name in terms):
             raise UsageError(f"{', '.join(terms)} are all 0, which teaches nothing; raise one of them")
-
-
-@dataclass(frozen=True, kw_only=True)
-class NetworkSettings(Checked):
-    """Widths of the three levels (at 1/4, 1/8 and 1/16 of the side) and residual blocks in each."""
-
-    fine: int = setting(48, "Channels at a quarter of the side.", at_least=1)
-    middle: int = setting(96, "Channels at an eighth.", at_least=1)
-    coarse: int = setting(160, "Channels at a sixteenth.", at_least=1)
-    blocks: int = setting(1, "Residual blocks on each level, on the way down and on the way up.", at_least=1)
 
 
 def check_sources(recipe: ProtectorRecipe, images: Sequence[Path]) -> None:

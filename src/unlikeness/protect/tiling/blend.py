@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from unlikeness.protect.tiles import Grid, Tile
+    from unlikeness.protect.tiling.tiles import Grid, Tile
 
 __all__ = ["Blend"]
 

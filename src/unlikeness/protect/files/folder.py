@@ -18,15 +18,15 @@ from unlikeness.errors import UsageError
 from unlikeness.files import sync_folder
 from unlikeness.pictures import kinds
 from unlikeness.progress import Progress, Silent
-from unlikeness.protect import batches
 from unlikeness.protect.against import against_of
 from unlikeness.protect.base import Perturber
-from unlikeness.protect.job import Job, Work, unwritable
-from unlikeness.protect.manifest import Entry, Manifest
-from unlikeness.protect.masks import find_masks
-from unlikeness.protect.overlap import Room, overlapped
-from unlikeness.protect.targets import Target, find_targets
-from unlikeness.protect.tiles import Scale
+from unlikeness.protect.files.manifest import Entry, Manifest
+from unlikeness.protect.files.masks import find_masks
+from unlikeness.protect.files.targets import Target, find_targets
+from unlikeness.protect.files.worker import Work, Worker, unwritable
+from unlikeness.protect.tiling import batches
+from unlikeness.protect.tiling.overlap import Room, overlapped
+from unlikeness.protect.tiling.tiles import Scale
 
 __all__ = ["Outcome", "protect_folder"]
 
@@ -114,37 +114,37 @@ def protect_folder(
     computed = {"batch_size": batch_size, **_computed(perturber)}
     against = against_of(perturber).record()
     with locks.inside(output):
-        job = Job(
+        worker = Worker(
             Manifest(output), perturber, recipe, computed, scale, seed, max_pixels, psnr, masks,
             against=against,
         )  # fmt: skip
-        outcome = _run(job, targets, Outcome(passed_over=passed_over), batch_size, progress)
+        outcome = _run(worker, targets, Outcome(passed_over=passed_over), batch_size, progress)
         _settle(outcome, output)
     return outcome
 
 
 def _run(
-    job: Job, targets: Sequence[Target], outcome: Outcome, batch_size: int, progress: Progress
+    worker: Worker, targets: Sequence[Target], outcome: Outcome, batch_size: int, progress: Progress
 ) -> Outcome:
     """All files, read ahead and written behind; `outcome` is filled."""
     progress.start(len(targets), "protecting", "picture")
     room = Room(batches.full)
 
     def open_in_turn(target: Target) -> Work:
-        work = job.open(target) if room.wait() else Work(target)
+        work = worker.open(target) if room.wait() else Work(target)
         room.enter(work.pixels)
         return work
 
     def finish(work: Work) -> Work:
         pixels = work.pixels
         try:
-            return job.finish(work)
+            return worker.finish(work)
         finally:
             room.leave(pixels)
 
     read = overlapped(open_in_turn, targets)
     worked = batches.run(
-        read, job.perturber, batch_size=batch_size, on_step=lambda step: progress.advance(0, step=step)
+        read, worker.perturber, batch_size=batch_size, on_step=lambda step: progress.advance(0, step=step)
     )
     written = overlapped(finish, worked)
     # The last is closed first, so that nothing goes on waiting.

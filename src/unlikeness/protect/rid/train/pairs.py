@@ -16,14 +16,14 @@ from unlikeness.diffusion.fingerprint import fingerprint
 from unlikeness.errors import UnlikenessError
 from unlikeness.foreign import UnreadableError
 from unlikeness.progress import Progress, Silent
-from unlikeness.protect.advdm import AdvDM, AdvDMSettings
+from unlikeness.protect.methods.advdm import AdvDM, AdvDMSettings
 from unlikeness.protect.rng import derive
 from unlikeness.tensors import read_safetensors, save_tensors
 from unlikeness.training import step_generator
 
 if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage
-    from unlikeness.protect.rid.recipe import ProtectorRecipe
+    from unlikeness.protect.rid.train.recipe import ProtectorRecipe
 
 __all__ = ["Pairs", "pairs_of"]
 

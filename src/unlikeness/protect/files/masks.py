@@ -13,8 +13,8 @@ from PIL import Image
 from unlikeness.bounds import MAX_PIXELS
 from unlikeness.errors import PictureError, UsageError, one_line
 from unlikeness.pictures import Picture, find_pictures, open_picture
-from unlikeness.protect.manifest import digest
-from unlikeness.protect.targets import Target
+from unlikeness.protect.files.manifest import digest
+from unlikeness.protect.files.targets import Target
 
 __all__ = ["Mask", "find_masks", "mask_digest", "open_mask"]
 

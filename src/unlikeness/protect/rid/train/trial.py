@@ -17,11 +17,11 @@ from torch import Tensor
 from unlikeness.diffusion.devices import computes_bfloat16
 from unlikeness.diffusion.vocabulary import too_long
 from unlikeness.errors import UsageError
-from unlikeness.protect.rid import objectives
-from unlikeness.protect.rid.augment import Augment, AugmentSettings
 from unlikeness.protect.rid.network import MULTIPLE, Protector
-from unlikeness.protect.rid.recipe import ProtectorRecipe
-from unlikeness.protect.rid.regression import Pairs
+from unlikeness.protect.rid.train import objectives
+from unlikeness.protect.rid.train.augment import Augment, AugmentSettings
+from unlikeness.protect.rid.train.pairs import Pairs
+from unlikeness.protect.rid.train.recipe import ProtectorRecipe
 
 if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage

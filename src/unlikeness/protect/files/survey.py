@@ -16,11 +16,11 @@ from unlikeness.errors import PictureError
 from unlikeness.pictures import kinds, open_picture
 from unlikeness.progress import Progress, Silent
 from unlikeness.protect.base import Perturber
-from unlikeness.protect.masks import open_mask
+from unlikeness.protect.files.masks import open_mask
+from unlikeness.protect.files.targets import find_targets
+from unlikeness.protect.files.unchanged import foreseen
 from unlikeness.protect.settings import PgdSettings, ProtectSettings
-from unlikeness.protect.targets import find_targets
-from unlikeness.protect.tiles import Scale, grids
-from unlikeness.protect.unchanged import foreseen
+from unlikeness.protect.tiling.tiles import Scale, grids
 
 __all__ = ["Planned", "Survey", "survey"]
 

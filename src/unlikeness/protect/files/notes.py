@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
-from unlikeness.protect.manifest import Entry
+from unlikeness.protect.files.manifest import Entry
 
 __all__ = ["told"]
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 
 from unlikeness.pictures import Edit, Picture
-from unlikeness.protect.check import Visibility, kept
-from unlikeness.protect.masks import Mask
+from unlikeness.protect.files.check import Visibility, kept
+from unlikeness.protect.files.masks import Mask
 
 __all__ = ["BELOW", "BLACK", "COARSE", "FAINT", "HARDLY", "NOTHING", "UNCHANGED", "foreseen", "why_unchanged"]
 

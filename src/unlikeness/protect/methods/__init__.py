@@ -1,0 +1,1 @@
+"""The protections, one file each."""

@@ -1,0 +1,1 @@
+"""Training the network of `protect --method rid`."""

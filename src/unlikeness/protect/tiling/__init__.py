@@ -1,0 +1,1 @@
+"""Pictures of any size, cut into square tiles."""
