@@ -14,19 +14,15 @@ from unlikeness.protect.registry import METHODS, create, method
 names = METHODS.names
 register = METHODS.register
 
-_SETTINGS = "unlikeness.protect.settings"
-
-for _name, _needs_model, _class in (
-    ("rid", False, "Rid"),
-    ("advdm", True, "AdvDM"),
-    ("photoguard", True, "PhotoGuard"),
-    ("noise", True, "Noise"),
+for _name, _home, _needs_model in (
+    ("rid", "unlikeness.protect.methods.rid:Rid", False),
+    ("advdm", "unlikeness.protect.methods.advdm:AdvDM", True),
+    ("photoguard", "unlikeness.protect.methods.photoguard:PhotoGuard", True),
+    ("noise", "unlikeness.protect.methods.noise:Noise", True),
 ):
+    _class = _home.partition(":")[2]
     register(
-        _name,
-        f"unlikeness.protect.methods.{_name}:{_class}",
-        settings=f"{_SETTINGS}:{_class}Settings",
-        needs_model=_needs_model,
+        _name, _home, settings=f"unlikeness.protect.settings:{_class}Settings", needs_model=_needs_model
     )
 
 __all__ = ["create", "method", "names", "register"]

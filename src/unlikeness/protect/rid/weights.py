@@ -80,7 +80,7 @@ def _side(value: Any) -> int:
 
 def _network(settings: Mapping[str, Any], weights: Mapping[str, Tensor]) -> Protector:
     """The network around weights that it takes as they are: a file's say-so alone allocates nothing."""
-    built = build(NetworkSettings, settings)
+    built = build(NetworkSettings, dict(settings))
     if built.blocks > len(weights):
         raise ValueError(f"{len(weights)} tensors for {built.blocks} blocks")
     with torch.device("meta"):
