@@ -131,7 +131,7 @@ def summarize(cells: Sequence[Mapping[str, Any]], *, seed: int) -> dict[str, Any
 def toybox_judge(counts: Counts) -> tuple[Judge, str]:
     """The shipped encoder and classifier, and the digest of their weights."""
     from benchmarks.common import weights_digest
-    from unlikeness.toybox import classifier, identity
+    from unlikeness.toybox.evaluators import load_classifier, load_identity
 
-    encoder, reader = identity.load(), classifier.load()
+    encoder, reader = load_identity(), load_classifier()
     return Judge(encoder, reader, counts), weights_digest(encoder.net, reader.net)

@@ -36,8 +36,7 @@ from unlikeness.protect.rid.network import Protector
 from unlikeness.protect.rid.train.pictures import dead_leaves
 from unlikeness.protect.rid.weights import Loaded, load_protector
 from unlikeness.toybox.cast import unseen
-from unlikeness.toybox.recipes.renders import to_images
-from unlikeness.toybox.world import sample_picture
+from unlikeness.toybox.world import sample_picture, to_images
 
 NAME = "rid_int8"
 SIDE = 512

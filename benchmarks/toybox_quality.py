@@ -27,8 +27,7 @@ from unlikeness.measure.visibility import psnr
 from unlikeness.progress import on_stderr
 from unlikeness.subjects import with_article
 from unlikeness.toybox.cast import member
-from unlikeness.toybox.recipes.renders import to_images
-from unlikeness.toybox.world import CLASS_NOUNS, CONTEXTS, sample_identity, sample_scene
+from unlikeness.toybox.world import CLASS_NOUNS, CONTEXTS, sample_identity, sample_scene, to_images
 
 NAME = "toybox_quality"
 CODE = attacking.CODE
@@ -64,11 +63,11 @@ class Judge(Protocol):
 
 def cli(argv: Sequence[str] | None) -> None:
     args = common.parser(__doc__.split("\n")[0] if __doc__ else "").parse_args(argv)
-    from unlikeness.toybox import classifier, identity
+    from unlikeness.toybox.evaluators import load_classifier, load_identity
 
     sizes = QUICK if args.quick else Sizes()
     model = TextToImage.from_pretrained(args.model, device=args.device, dtype="float32")
-    judge, encoder = classifier.load(), identity.load()
+    judge, encoder = load_classifier(), load_identity()
     about = {
         "model": common.model_name(args.model),
         "weights": common.model_digest(model),

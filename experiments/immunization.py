@@ -44,8 +44,8 @@ from unlikeness.measure.distribution import frechet_distance
 from unlikeness.measure.precision_recall import precision_recall
 from unlikeness.presets import preset_values
 from unlikeness.subjects import with_article
-from unlikeness.toybox import classifier
 from unlikeness.toybox.cast import Member, class_pictures, unseen
+from unlikeness.toybox.evaluators import load_classifier
 from unlikeness.verify.attack import Priors, run_attacker
 from unlikeness.verify.attackers import EVERY, GRAY_BOX, Attacker
 from unlikeness.verify.quality import diversity
@@ -114,7 +114,7 @@ class Bench:
 
     def __post_init__(self) -> None:
         self.maker = Maker(self.model, self.results, self.quick, self.resumes)
-        self.reader = classifier.load()
+        self.reader = load_classifier()
 
     def measure(self, row: str, who: Member, chosen: Sequence[Attacker]) -> None:
         """Fill this row's missing cells of one subject."""

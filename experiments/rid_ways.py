@@ -39,8 +39,7 @@ from unlikeness.protect.files.folder import protect_folder
 from unlikeness.protect.tiling.tiles import Scale
 from unlikeness.subjects import load_folder
 from unlikeness.toybox.cast import Member, unseen
-from unlikeness.toybox.recipes.renders import to_images
-from unlikeness.toybox.world import sample_scene
+from unlikeness.toybox.world import sample_scene, to_images
 
 NAME = "rid_ways"
 BUDGET = 8.0

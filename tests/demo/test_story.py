@@ -156,11 +156,11 @@ def test_wrong_settings_are_told_before_anything_is_done(
 
 @pytest.mark.slow
 def test_dreambooth_learns_the_subject_on_the_toybox_and_protection_raises_the_loss(tmp_path: Path) -> None:
-    from unlikeness.toybox import identity
+    from unlikeness.toybox.evaluators import load_identity
 
     toybox = TextToImage.from_pretrained("toybox", dtype="float32")
     few = DemoSettings(noise=False, steps=150, batch_size=2, class_images=16, generated=6, elsewhere=1)
-    record = run(toybox, Judge(identity.load()), tmp_path, few)
+    record = run(toybox, Judge(load_identity()), tmp_path, few)
     acts = record["acts"]
     assert acts["before"]["s"]["value"] < 0.3 < acts["clean"]["s"]["value"]
     assert acts["protected"]["loss"] > 1.1 * acts["clean"]["loss"]

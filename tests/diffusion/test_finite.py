@@ -39,7 +39,7 @@ def test_all_finite_sees_one_value_among_many(value: float) -> None:
 
 
 def test_a_judge_that_is_damaged_is_not_asked(tmp_path: Path) -> None:
-    from unlikeness.toybox.convnet import ConvNet, load_float, save_half
+    from unlikeness.toybox.evaluators import ConvNet, load_float, save_half
 
     net = ConvNet()
     spoil(net)

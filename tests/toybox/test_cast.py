@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from unlikeness.toybox.cast import class_pictures, member, unseen
-from unlikeness.toybox.recipes.draws import VIEWS, named_subjects, viewed
+from unlikeness.toybox.recipes.renders import VIEWS, named_subjects, viewed
 from unlikeness.toybox.world import CLASS_NOUNS, CONTEXTS
 
 

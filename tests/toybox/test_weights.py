@@ -7,8 +7,8 @@ import pytest
 import torch
 from diffusers import AutoencoderKL
 
-from unlikeness.toybox import classifier, identity
 from unlikeness.toybox.cast import class_pictures, member
+from unlikeness.toybox.evaluators import load_classifier, load_identity
 from unlikeness.toybox.recipes.vae import mean_psnr
 from unlikeness.toybox.weights import model_path
 from unlikeness.toybox.world import CLASS_NOUNS, CONTEXTS
@@ -24,14 +24,14 @@ def test_the_classifier_reads_class_and_context() -> None:
     right = []
     for noun in CLASS_NOUNS:
         for context in CONTEXTS:
-            nouns, contexts = classifier.load().read(member(60, noun).in_context(context, 2))
+            nouns, contexts = load_classifier().read(member(60, noun).in_context(context, 2))
             right += [n == noun and c == context for n, c in zip(nouns, contexts, strict=True)]
     assert np.mean(right) >= 0.95
 
 
 @pytest.mark.parametrize("noun", CLASS_NOUNS)
 def test_the_identity_encoder_tells_members_of_a_class_apart(noun: str) -> None:
-    encode = identity.load()
+    encode = load_identity()
     pictures = torch.stack([encode(member(70 + i, noun).held_out(4)) for i in range(12)])
     cosines = torch.einsum("ivd,jwd->ijvw", pictures, pictures)
     same = torch.stack([cosines[i, i][~torch.eye(4, dtype=torch.bool)] for i in range(12)]).flatten()

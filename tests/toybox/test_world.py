@@ -7,7 +7,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from unlikeness.toybox.recipes.draws import RESERVED, captioned, named_subjects
+from unlikeness.toybox.recipes.renders import RESERVED, captioned, named_subjects
 from unlikeness.toybox.world import (
     CLASS_NOUNS,
     CONTEXTS,

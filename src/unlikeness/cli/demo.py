@@ -109,11 +109,11 @@ def demo(
                     typer.echo(one_line(f"unchanged {entry.path}: {entry.note}"), err=True)
                 failed = not outcome.complete
             else:
-                from unlikeness.toybox import identity
+                from unlikeness.toybox.evaluators import load_identity
 
                 run(
                     TextToImage.from_pretrained(model, device=device, dtype="float32"),
-                    Judge(identity.load()),
+                    Judge(load_identity()),
                     output,
                     settings,
                     progress=progress,

@@ -85,7 +85,7 @@ def train(
     from unlikeness.diffusion.devices import pick_device
     from unlikeness.progress import on_stderr
 
-    recipes = import_module(f"unlikeness.toybox.recipes.{part.value}")
+    recipes = import_module("unlikeness.toybox.recipes")
     further: dict[str, Any] = {"device": str(pick_device(device))}
     if part is Part.model:
         further["vae"] = encoder

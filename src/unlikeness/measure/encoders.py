@@ -34,9 +34,9 @@ def load_encoder(name: str) -> Encoder:
     """The encoder called `name`. Raises UsageError, naming the known ones, if there is none."""
     check_encoder(name)
 
-    from unlikeness.toybox import identity
+    from unlikeness.toybox.evaluators import load_identity
 
-    return Encoder(name, identity.load(), resolution=64)
+    return Encoder(name, load_identity(), resolution=64)
 
 
 def check_encoder(name: str) -> None:

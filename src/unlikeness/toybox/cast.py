@@ -1,6 +1,6 @@
-"""Subjects for trying things on: members of the world's classes that no training has seen.
+"""Subjects to try things on: members of the world's classes that no training has seen.
 
-Every generator here begins with a number of its own (see `recipes.draws` for what trainings use), so the
+Every generator here begins with a number of its own (`recipes.renders` has those of trainings), so the
 subjects of tests and benchmarks are disjoint from those of every recipe.
 """
 
@@ -12,8 +12,14 @@ import numpy as np
 from torch import Tensor
 
 from unlikeness.subjects import Subject
-from unlikeness.toybox.recipes.renders import to_images
-from unlikeness.toybox.world import CLASS_NOUNS, CONTEXTS, Identity, sample_identity, sample_scene
+from unlikeness.toybox.world import (
+    CLASS_NOUNS,
+    CONTEXTS,
+    Identity,
+    sample_identity,
+    sample_scene,
+    to_images,
+)
 
 _MEMBER, _TRAINING, _HELD_OUT, _IN_CONTEXT, _CLASS = 7_000_001, 7_000_002, 7_000_003, 7_000_004, 7_000_005
 
@@ -30,7 +36,7 @@ class Member:
         return self.who.class_noun
 
     def subject(self, pictures: int = 5, identifier: str = "sks") -> Subject:
-        """What a copier would have: `pictures` views, in contexts that differ while there are enough."""
+        """What an attacker has: `pictures` views, in different contexts as long as there are enough."""
         rng = np.random.default_rng((_TRAINING, self.seed))
         contexts = _shuffled(rng)
         views = [sample_scene(rng, self.who, contexts[i % len(contexts)]).render() for i in range(pictures)]

@@ -30,10 +30,10 @@ class _Toybox:
     name = "toybox"
 
     def __call__(self, images: Tensor) -> list[str]:
-        from unlikeness.toybox import classifier
+        from unlikeness.toybox.evaluators import load_classifier
         from unlikeness.toybox.world import SIZE
 
-        nouns, _ = classifier.load().read(at_side(images, SIZE))
+        nouns, _ = load_classifier().read(at_side(images, SIZE))
         return nouns
 
 

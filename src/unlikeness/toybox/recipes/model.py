@@ -1,6 +1,4 @@
-"""The toybox's text-to-image model: a U-Net and a CLIP text encoder, trained together on captioned
-renders.
-"""
+"""The toybox's text-to-image model: a U-Net and a CLIP text encoder, trained on captioned renders."""
 
 from __future__ import annotations
 
@@ -20,13 +18,10 @@ from unlikeness.diffusion.configs import read_config
 from unlikeness.diffusion.quiet import quiet
 from unlikeness.errors import UsageError
 from unlikeness.progress import Progress
-from unlikeness.toybox.recipes.draws import captioned
-from unlikeness.toybox.recipes.latents import digest_of, encode_renders
-from unlikeness.toybox.recipes.renders import render_many
-from unlikeness.toybox.recipes.replacing import replacing
+from unlikeness.toybox.recipes.renders import captioned, render_many
 from unlikeness.toybox.recipes.settings import VAE_SCALE, ModelRecipe
 from unlikeness.toybox.recipes.tokenizer import LENGTH, write_tokenizer
-from unlikeness.toybox.recipes.vae import LATENT_CHANNELS
+from unlikeness.toybox.recipes.vae import LATENT_CHANNELS, digest_of, encode_renders, replacing_folder
 from unlikeness.toybox.world import SIZE, sample_picture
 from unlikeness.training import Ema, adamw, train, trapezoid
 
@@ -81,13 +76,15 @@ def new_scheduler() -> PNDMScheduler:
 
 
 def corpus() -> list[str]:
-    """Captions without names: what the tokenizer's words are learnt from."""
+    """Captions without names, from which the tokenizer learns its words."""
     return [sample_picture(np.random.default_rng((11, i)))[1] for i in range(5000)]
 
 
 def load_autoencoder(folder: Path) -> AutoencoderKL:
-    """The autoencoder of a training, frozen, float32. UsageError for a folder that holds none of its form,
-    UnlikenessError for one that is damaged."""
+    """The autoencoder to train with, frozen, float32.
+
+    UsageError for a folder without one of this form; UnlikenessError for a damaged one.
+    """
     if not (folder / "config.json").is_file():
         raise UsageError(
             f"{folder} holds no autoencoder; `unlikeness toybox train vae` makes it, or name one with --vae"
@@ -114,10 +111,9 @@ def train_model(
     progress: Progress | None = None,
     device: str = "cpu",
 ) -> None:
-    """Train and write a diffusers folder `output`.
+    """Train. output: diffusers folder. vae: folder of the trained autoencoder.
 
-    vae: folder of the trained autoencoder. work: holds renders, latents and the checkpoint to resume from,
-    which is refused with another autoencoder.
+    work: renders, latents and a checkpoint, which is refused with another autoencoder.
     """
     autoencoder = load_autoencoder(vae)
     renders = render_many(
@@ -173,5 +169,5 @@ def train_model(
         scheduler=scheduler,
         default_guidance=GUIDANCE,
     )
-    with replacing(output) as part:
+    with replacing_folder(output) as part:
         model.save_pretrained(part, dtype=torch.float16)

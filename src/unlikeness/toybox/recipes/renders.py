@@ -1,6 +1,7 @@
-"""Renders of the world for training, made once by all cores and kept in a memory-mapped file.
+"""Renders of the world for training: what each recipe draws, and the store that keeps it.
 
-Every picture is a function of (seed, index) alone, so that a store can be made again anywhere, and extended.
+Every picture is a function of (seed, index) alone, so that a store can be made again anywhere. Every stream
+of random numbers has a number of its own, so that no two meet. All cores render into a memory-mapped file.
 """
 
 from __future__ import annotations
@@ -10,27 +11,84 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import Tensor
 
 from unlikeness.endings import follow_parent
 from unlikeness.errors import UnlikenessError
 from unlikeness.files import sync, write_text
 from unlikeness.progress import Progress, Silent
-from unlikeness.toybox.world import SIZE, Scene
+from unlikeness.toybox.world import (
+    CLASS_NOUNS,
+    SIZE,
+    Identity,
+    Scene,
+    describe,
+    sample_identity,
+    sample_picture,
+    sample_scene,
+    to_images,
+)
 
 Pixels = npt.NDArray[np.uint8]
 Draw = Callable[[int, int], tuple[Scene, str]]
-"""(seed, index) -> a scene and its label or caption. A top-level function: it travels to other processes."""
+"""(seed, index) -> a scene and its label or caption. A top-level function, so that processes can share it."""
 
 CHUNK = 500
+
+
+_PICTURE, _NAMED, _NAMES, _CAST, _VIEW = 1, 2, 3, 4, 5
+
+NAMED_SUBJECTS = 400
+NAMED_SHARE = 0.25
+VIEWS = 8
+"""Pictures of each individual of the identity encoder's training."""
+
+RESERVED = frozenset({"sks", "t@t", "xjy", "hta", "xyz", "zwx", "ohw", "kqs"})
+"""Identifiers of attackers and tests. No training caption has them."""
+
+
+@cache
+def named_subjects() -> list[tuple[str, Identity]]:
+    """The rare words of the training captions, each with its own fixed subject."""
+    rng = np.random.default_rng(_NAMES)
+    names: dict[str, Identity] = {}
+    while len(names) < NAMED_SUBJECTS:
+        name = "".join(rng.choice(list("bcdfghjklmnpqrstvwxz@"), 3))
+        if name not in RESERVED and name not in names:
+            noun = CLASS_NOUNS[len(names) % len(CLASS_NOUNS)]
+            names[name] = sample_identity(np.random.default_rng((_NAMED, len(names))), noun)
+    return list(names.items())
+
+
+def captioned(seed: int, index: int) -> tuple[Scene, str]:
+    """Any individual in any scene, and a caption; a quarter of the time a named one, by its name."""
+    rng = np.random.default_rng((_PICTURE, seed, index))
+    if rng.random() >= NAMED_SHARE:
+        return sample_picture(rng)
+    name, who = named_subjects()[int(rng.integers(NAMED_SUBJECTS))]
+    scene = sample_scene(rng, who)
+    return scene, describe(rng, scene, name)
+
+
+def classed(seed: int, index: int) -> tuple[Scene, str]:
+    """Any individual in any scene; the label is "class noun|context"."""
+    scene, _ = sample_picture(np.random.default_rng((_PICTURE, seed, index)))
+    return scene, f"{scene.who.class_noun}|{scene.context}"
+
+
+def viewed(seed: int, index: int) -> tuple[Scene, str]:
+    """`VIEWS` views of one individual after another; the label is "class noun|number of the individual"."""
+    number = index // VIEWS
+    noun = CLASS_NOUNS[number % len(CLASS_NOUNS)]
+    who = sample_identity(np.random.default_rng((_CAST, seed, number)), noun)
+    return sample_scene(np.random.default_rng((_VIEW, seed, index)), who), f"{noun}|{number}"
 
 
 @dataclass(frozen=True)
@@ -45,13 +103,7 @@ class Renders:
 
     def images(self, index: npt.NDArray[np.int64] | Tensor) -> Tensor:
         """Pictures as float32 [B, 3, 64, 64] in [0, 1]."""
-        rows = np.asarray(index)
-        return to_images(self.pixels[rows])
-
-
-def to_images(pixels: Pixels) -> Tensor:
-    """uint8 [B, H, W, 3] -> float32 [B, 3, H, W] in [0, 1]."""
-    return torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2).contiguous().float() / 255.0
+        return to_images(self.pixels[np.asarray(index)])
 
 
 def _chunk(draw: Draw, seed: int, start: int, count: int) -> tuple[Pixels, list[str]]:

@@ -1,4 +1,4 @@
-"""How the parts of the toybox are trained: all that `unlikeness toybox train` can change."""
+"""Settings of the trainings of `unlikeness toybox train`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from unlikeness.settings import Checked, setting
 from unlikeness.toybox.world import SIZE
 
 __all__ = [
-    "VAE_SCALE", "ClassifierRecipe", "IdentityRecipe", "JudgeRecipe", "ModelRecipe", "VaeRecipe",
+    "VAE_SCALE", "ClassifierRecipe", "EvaluatorRecipe", "IdentityRecipe", "ModelRecipe", "VaeRecipe",
     "checkpoint_of",
 ]  # fmt: skip
 
@@ -19,8 +19,8 @@ VAE_SCALE = 4
 
 
 @dataclass(frozen=True, kw_only=True)
-class JudgeRecipe(Checked):
-    """What both recipes have."""
+class EvaluatorRecipe(Checked):
+    """What the recipes of both evaluators share."""
 
     steps: int = setting(1500, "optimizer steps", at_least=1)
     learning_rate: float = setting(2e-3, "peak of AdamW's learning rate; cosine to zero", at_least=1e-9)
@@ -28,7 +28,7 @@ class JudgeRecipe(Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
-class IdentityRecipe(JudgeRecipe):
+class IdentityRecipe(EvaluatorRecipe):
     """How the shipped encoder was trained."""
 
     members: int = setting(48, "individuals a step, all of one class, two views each", at_least=2)
@@ -38,7 +38,7 @@ class IdentityRecipe(JudgeRecipe):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassifierRecipe(JudgeRecipe):
+class ClassifierRecipe(EvaluatorRecipe):
     """How the shipped classifier was trained."""
 
     batch_size: int = setting(64, "pictures a step", at_least=1)
@@ -87,5 +87,5 @@ class ModelRecipe(Checked):
 
 
 def checkpoint_of(work: Path, name: str) -> Path:
-    """The file that the training of the judge `name` goes on from, none that a judge's weights have."""
+    """The checkpoint of an evaluator's training, under a name that no weights have."""
     return work / f"{name}.checkpoint.safetensors"

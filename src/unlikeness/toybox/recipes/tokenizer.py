@@ -1,8 +1,7 @@
 """The toybox's tokenizer: CLIP's file layout, with byte pairs learnt from the world's own captions.
 
-Words of the captions are one token each; names and identifiers, which are in no such corpus, fall into
-letters, so
-that a new identifier is made of parts that the model knows.
+Words of the captions are one token each. Names and identifiers are not in that corpus and fall into letters,
+so a new identifier is made of parts that the model knows.
 """
 
 from __future__ import annotations
@@ -19,9 +18,7 @@ _START, _END = "<|startoftext|>", "<|endoftext|>"
 
 
 def learn_merges(words: Counter[str]) -> list[tuple[str, str]]:
-    """Byte-pair merges (Sennrich et al. 2016), the most frequent pair first, until every word is one
-    token.
-    """
+    """Byte-pair merges (Sennrich et al. 2016), the most frequent first, until every word is one token."""
     parts = {word: (*word[:-1], word[-1] + "</w>") for word in words}
     merges: list[tuple[str, str]] = []
     while True:

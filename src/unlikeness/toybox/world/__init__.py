@@ -2,9 +2,9 @@
 
 from unlikeness.toybox.world.contexts import CONTEXTS
 from unlikeness.toybox.world.identity import CLASS_NOUNS, Identity, sample_identity
-from unlikeness.toybox.world.scene import SIZE, Scene, describe, sample_picture, sample_scene
+from unlikeness.toybox.world.scene import SIZE, Scene, describe, sample_picture, sample_scene, to_images
 
 __all__ = [
     "CLASS_NOUNS", "CONTEXTS", "SIZE", "Identity", "Scene",
-    "describe", "sample_identity", "sample_picture", "sample_scene",
+    "describe", "sample_identity", "sample_picture", "sample_scene", "to_images",
 ]

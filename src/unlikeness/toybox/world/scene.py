@@ -1,8 +1,9 @@
-"""A scene: an individual in a context, seen one way, in one light; and the words for it."""
+"""A scene: an individual in a context, in one view and light; and its caption."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +12,9 @@ from unlikeness.toybox.world.canvas import Canvas
 from unlikeness.toybox.world.contexts import CONTEXTS
 from unlikeness.toybox.world.identity import CLASS_NOUNS, Identity, sample_identity
 from unlikeness.toybox.world.nouns import DRAW
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SIZE = 64
 
@@ -90,3 +94,10 @@ def sample_picture(rng: np.random.Generator) -> tuple[Scene, str]:
     who = sample_identity(rng, str(rng.choice(CLASS_NOUNS)))
     scene = sample_scene(rng, who)
     return scene, describe(rng, scene)
+
+
+def to_images(pixels: npt.NDArray[np.uint8]) -> Tensor:
+    """uint8 [B, H, W, 3] -> float32 [B, 3, H, W] in [0, 1]."""
+    import torch
+
+    return torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2).contiguous().float() / 255.0
