@@ -1,49 +1,64 @@
-"""Names of interchangeable methods: ours by `register`, other packages' by an entry point.
+"""The registry of a command's interchangeable methods: our own, and those of other packages.
 
-Nothing is imported until it is asked for by name. See `protect.registry` and `personalize.registry`.
+A method is a class with `settings_type` and the verbs of its kind, entered by one `register` line. Another
+package adds one through an entry point in its pyproject.toml:
+
+    [project.entry-points."unlikeness.protect"]
+    mymethod = "mypackage.mymodule:MyMethod"
+
+A method is imported at its first use.
 """
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from unlikeness.errors import UnlikenessError, UsageError
 from unlikeness.settings import Checked, build
+from unlikeness.words import closest
 
-__all__ = ["Methods", "settings_of"]
+__all__ = ["Methods"]
 
 S = TypeVar("S", bound=Checked)
+T = TypeVar("T")
 
 
-class Methods:
-    """The methods of one kind.
+class Methods(Generic[S, T]):
+    """The methods of one command; T is the protocol of a method, S the base class of its settings.
 
     Args:
-        kind: what one of them is called in messages.
-        group: the entry-point group of other packages' methods. Ours win over theirs of the same name.
+        kind: what messages call a method: "protection".
+        group: the entry-point group of other packages. Our own methods win over theirs of the same name.
+        base: S.
+        verbs: names that a method's class must have.
+        needs_model: for a class that does not say.
     """
 
-    def __init__(self, kind: str, group: str) -> None:
+    def __init__(
+        self, kind: str, group: str, base: type[S], verbs: Sequence[str], *, needs_model: bool = False
+    ) -> None:
         self.kind = kind
         self.group = group
+        self.base = base
+        self.verbs = verbs
         self.homes: dict[str, str] = {}
         self._settings: dict[str, str] = {}
+        self._default = needs_model
         self._needs_model: dict[str, bool] = {}
         self._outside: dict[str, EntryPoint] | None = None
 
     def register(
         self, name: str, home: str, *, settings: str | None = None, needs_model: bool | None = None
     ) -> None:
-        """Enter the class at `home`, written "package.module:Class"; it is imported at its first use.
+        """Enter the class at `home`, written "package.module:Class".
 
         Args:
-            settings: where its `settings_type` is, written likewise, in a module that loads no torch, so that
-                wrong settings are told before torch is loaded. None: the class itself is asked.
-            needs_model: what the class says by that name, for the same reason.
+            settings: place of its `settings_type`, written likewise, in a module that does not load torch:
+                wrong settings are refused before torch is loaded. None: the class itself is asked.
+            needs_model: the class's attribute of that name, for the same reason.
 
         UsageError for a name that is taken or is no lower-case identifier, or a home of another form.
         """
@@ -65,64 +80,87 @@ class Methods:
         """All methods: our own in their order, then those of other packages."""
         return [*self.homes, *sorted(set(self.outside()) - set(self.homes))]
 
-    def settings(self, name: str) -> type[Checked] | None:
-        """The class of a method's settings where it is registered by itself: the method is not imported.
-
-        None for another package's method, and for one that is registered without it. UsageError as for
-        `load` if there is no method of this name.
-        """
-        if name not in self.homes and name not in self.outside():
-            raise self._unknown(name)
-        if name not in self._settings:
-            return None
-        found: type[Checked] = _at(self._settings[name])
-        return found
-
-    def needs_model(self, name: str) -> bool | None:
-        """What was registered; None where that is not known before the method is imported."""
-        return self._needs_model.get(name)
-
     def outside(self) -> dict[str, EntryPoint]:
-        """Other packages' methods, looked up once."""
+        """Methods of other packages, looked up once."""
         if self._outside is None:
             self._outside = {entry.name: entry for entry in entry_points(group=self.group)}
         return self._outside
 
     def load(self, name: str) -> Any:
-        """What is registered under this name.
+        """The class of this name.
 
-        UsageError if there is nothing (the message lists all names); UnlikenessError if another package's
-        method cannot be imported.
+        UsageError for an unknown name (the message lists all names); UnlikenessError for another package's
+        method that cannot be imported or has not the form of a method.
         """
         if name in self.homes:
-            return _at(self.homes[name])
-        entry = self.outside().get(name)
-        if entry is None:
-            raise self._unknown(name)
-        try:
-            return entry.load()
-        except (ImportError, AttributeError) as error:
+            found = _at(self.homes[name])
+        else:
+            entry = self.outside().get(name)
+            if entry is None:
+                raise self._unknown(name)
+            try:
+                found = entry.load()
+            except (ImportError, AttributeError) as error:
+                raise UnlikenessError(
+                    f"{self.kind} {name} of another package cannot be imported ({entry.value}: {error}); "
+                    "update or remove that package"
+                ) from error
+        kind = getattr(found, "settings_type", None)
+        if not (isinstance(kind, type) and issubclass(kind, self.base)):
             raise UnlikenessError(
-                f"{self.kind} {name} of another package cannot be imported ({entry.value}: {error}); "
-                "update or remove that package"
-            ) from error
+                f"{self.kind} {name} has no settings_type that derives from {self.base.__name__}"
+            )
+        for verb in self.verbs:
+            if not callable(getattr(found, verb, None)):
+                raise UnlikenessError(f"{self.kind} {name} has no method {verb}")
+        return found
+
+    def settings_type(self, name: str) -> type[S]:
+        """The class of a method's settings, without importing the method where it was registered so."""
+        if name in self._settings:
+            kind: type[S] = _at(self._settings[name])
+            return kind
+        found: type[S] = self.load(name).settings_type
+        return found
+
+    def needs_model(self, name: str) -> bool:
+        """Whether a method needs a model, without importing the method where it was registered so."""
+        if name in self._needs_model:
+            return self._needs_model[name]
+        return bool(getattr(self.load(name), "needs_model", self._default))
+
+    def create(self, name: str, settings: S | Mapping[str, object] | None = None) -> T:
+        """A method from its settings, or from values for them (numbers or the text of flags)."""
+        made: T = self.load(name)(self._built(name, settings))
+        return made
+
+    def create_for(
+        self, name: str, model: Any = None, settings: S | Mapping[str, object] | None = None
+    ) -> T:
+        """A method that computes with `model`, which may be None for a method that needs none.
+
+        UsageError for an unknown method or setting, a wrong value or a missing model.
+        """
+        if model is None and self.needs_model(name):
+            raise UsageError(f"{self.kind} {name} needs a model; give one")
+        made: T = self.load(name)(model, self._built(name, settings))
+        return made
+
+    def _built(self, name: str, given: S | Mapping[str, object] | None) -> S:
+        kind: type[S] = self.load(name).settings_type
+        if given is None or isinstance(given, Mapping):
+            return build(kind, given or {})
+        if not isinstance(given, kind):
+            raise UsageError(f"{self.kind} {name} needs {kind.__name__}, not {type(given).__name__}")
+        return given
 
     def _unknown(self, name: str) -> UsageError:
-        near = difflib.get_close_matches(name, self.names(), n=1)
-        hint = f" (did you mean {near[0]}?)" if near else ""
-        return UsageError(f"{name} is no {self.kind}{hint}; valid are: {', '.join(self.names())}")
+        return UsageError(
+            f"{name} is no {self.kind}{closest(name, self.names())}; valid are: {', '.join(self.names())}"
+        )
 
 
 def _at(home: str) -> Any:
-    """What "package.module:Name" names."""
+    """The object at "package.module:Name"."""
     module, _, attribute = home.partition(":")
     return getattr(import_module(module), attribute)
-
-
-def settings_of(what: str, kind: type[S], given: S | Mapping[str, object] | None) -> S:
-    """`given` as settings of this kind: an object of it, or values by name (numbers or the text of flags)."""
-    if given is None or isinstance(given, Mapping):
-        return build(kind, given or {})
-    if not isinstance(given, kind):
-        raise UsageError(f"{what} needs {kind.__name__}, not {type(given).__name__}")
-    return given

@@ -36,7 +36,7 @@ def photos(tmp_path: Path) -> Path:
 
 
 def protected(photos: Path, output: Path) -> list[Target]:
-    perturber = registry.create("noise", Grey(), {"budget": 8.0})  # type: ignore[arg-type]
+    perturber = registry.create("noise", Grey(), {"budget": 8.0})
     protect_folder([photos], output, perturber, method="noise")
     return find_targets([photos], output)
 

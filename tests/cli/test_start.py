@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.protect.test_tiles import write
@@ -130,17 +131,15 @@ def test_a_protection_by_rid_loads_no_library_of_models(tmp_path: Path) -> None:
     ],
     ids=lambda table: table.kind,
 )
-def test_settings_are_registered_beside_each_method_and_load_no_torch(table: Methods) -> None:
+def test_settings_are_registered_beside_each_method_and_load_no_torch(table: Methods[Any, Any]) -> None:
     home = table.group
     code = (
         f"import sys; from {home}.registry import METHODS; import {home}; "
-        "assert all(METHODS.settings(name) for name in METHODS.homes); "
+        "assert all(METHODS.settings_type(name) for name in METHODS.homes); "
         "print([m for m in ('torch', 'diffusers') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.stdout.strip() == "[]", done.stderr
     for name in table.homes:
-        kind = table.settings(name)  # None: of another test
-        assert kind in (None, table.load(name).settings_type)
-        if table.needs_model(name) is not None:
-            assert table.needs_model(name) is table.load(name).needs_model
+        assert table.settings_type(name) is table.load(name).settings_type
+        assert table.needs_model(name) is getattr(table.load(name), "needs_model", table.kind == "protection")

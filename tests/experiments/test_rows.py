@@ -43,9 +43,9 @@ def test_the_protections_have_valid_settings() -> None:
         assert rid_ablation.recipe(row, {}).steps
     for method, plan in rid_ways.PLANS.items():
         assert registry.method(method)
-        registry.method(method).settings_type(**plan.settings)  # type: ignore[arg-type]
+        registry.method(method).settings_type(**plan.settings)
     for settings in frozen_loss.KINDS.values():
         values = {name: value for name, value in settings.items() if name != "method"}
-        registry.method(str(settings["method"])).settings_type(**values)  # type: ignore[arg-type]
+        registry.method(str(settings["method"])).settings_type(**values)
     for purifier in filter(None, frozen_loss.WAYS.values()):
         purify.create(str(purifier["name"]), settings={k: v for k, v in purifier.items() if k != "name"})

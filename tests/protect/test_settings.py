@@ -31,7 +31,7 @@ def test_no_module_takes_the_name_of_what_the_package_offers() -> None:
 @pytest.mark.parametrize("name", METHODS)
 def test_every_setting_is_documented_and_frozen(name: str) -> None:
     settings = protect.method(name).settings_type()
-    assert protect.method(name).summary
+    assert protect.method(name).__doc__
     for field in dataclasses.fields(settings):
         assert field.metadata["doc"].endswith(".")
         with pytest.raises(dataclasses.FrozenInstanceError):

@@ -65,7 +65,7 @@ def protect_photographs(
         folder,
         perturber,
         method=method,
-        model=model_name if found.needs_model else None,
+        model=model_name if registry.needs_model(method) else None,
         seed=seed,
         batch_size=batches.default_batch_size(perturber.resolution, model.device),
         exclude=[output],

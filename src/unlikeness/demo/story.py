@@ -190,7 +190,7 @@ def _protect(
         folder,
         perturber,
         method=method,
-        model=model_name if registry.method(method).needs_model else None,
+        model=model_name if registry.needs_model(method) else None,
         seed=stage.settings.seed,
         batch_size=batches.default_batch_size(perturber.resolution, stage.model.device),
         progress=stage.progress,
