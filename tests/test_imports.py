@@ -59,7 +59,6 @@ _FILES = {"checkpoints": "training"}
 
 EXCEPTIONS: dict[tuple[str, str], str] = {
     ("unlikeness.protect.*aspl", "unlikeness.personalize.*"): "ASPL trains a DreamBooth while it protects",
-    ("unlikeness.verify.*", "unlikeness.demo.*"): "not yet",
 }
 """(source, target) as patterns, and why: what is "not yet" in order is to go from this list."""
 

@@ -95,11 +95,14 @@ def replacing(path: Path, *, settle: bool = True) -> Iterator[Path]:
             sync_folder(path.parent)
 
 
-def write_text(path: Path, text: str, *, errors: str = "strict") -> None:
-    """Replace the file `path` by this text in UTF-8, whole or not at all. The folder is made if need be."""
+def write_text(path: Path, text: str) -> None:
+    """Replace the file `path` by this text in UTF-8, whole or not at all. The folder is made if need be.
+
+    A character that is not Unicode (of a file name in another encoding) becomes "?".
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as part:
-        part.write_text(text, encoding="utf-8", errors=errors)
+        part.write_text(text, encoding="utf-8", errors="replace")
 
 
 def sync(path: Path) -> None:

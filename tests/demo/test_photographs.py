@@ -15,10 +15,10 @@ import unlikeness.demo.photographs as photographs
 from unlikeness.cli import main
 from unlikeness.demo import protect_photographs
 from unlikeness.demo.closer import CLOSE, WHOLE, compared
-from unlikeness.demo.page import write
 from unlikeness.demo.settings import chosen_method
 from unlikeness.diffusion import TextToImage
 from unlikeness.errors import UsageError
+from unlikeness.files import write_text
 from unlikeness.pictures import open_picture
 
 
@@ -90,7 +90,7 @@ def test_a_large_picture_is_shown_small_and_close_where_it_changed_most(tmp_path
 
 
 def test_a_name_in_another_encoding_does_not_stop_a_page(tmp_path: Path) -> None:
-    write(tmp_path / "page.html", "<p>caf\udce9.jpg</p>")
+    write_text(tmp_path / "page.html", "<p>caf\udce9.jpg</p>")
     assert (tmp_path / "page.html").read_text(encoding="utf-8") == "<p>caf?.jpg</p>"
 
 

@@ -16,6 +16,7 @@ from tests.verify.test_certificate import about, whole
 from tests.verify.test_run import outcome
 from torch import Tensor
 
+from unlikeness.cache import Cache
 from unlikeness.diffusion import TextToImage
 from unlikeness.immunize.outputs import mark, stamped
 from unlikeness.measure.share import share
@@ -33,7 +34,6 @@ from unlikeness.verify import (
 )
 from unlikeness.verify.certificate import certificate, summary, write_certificate
 from unlikeness.verify.judge import Drawn, eight_bits
-from unlikeness.verify.keep import keeper
 from unlikeness.verify.outcomes import RELEASED, Attacks, Target
 
 
@@ -141,7 +141,7 @@ def test_the_class_is_drawn_and_read_only_where_it_is_needed(
     reader = Reads()
     monkeypatch.setattr(Reads, "__call__", lambda _, images: names(images))
     monkeypatch.setattr(outcomes, "draw_class", draw)
-    attacks = Attacks(base, {}, (), None, None, keeper(tmp_path), print, None)
+    attacks = Attacks(base, {}, (), None, None, Cache(tmp_path), print, None)
     now, before = Target(model, Priors(model)), Target(original, Priors(original))
     for recorded in (True, False):
         notice = Notice("target", "dog", "cat", reader=reader, recorded=recorded)

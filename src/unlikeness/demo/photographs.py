@@ -9,10 +9,12 @@ from typing import Any
 
 from unlikeness import __version__
 from unlikeness.demo.closer import compared
-from unlikeness.demo.page import GAIN, check_own, fill, show, write
+from unlikeness.demo.page import GAIN, check_own
 from unlikeness.demo.settings import chosen_method
 from unlikeness.demo.words import Verdict
 from unlikeness.diffusion import TextToImage
+from unlikeness.files import write_text
+from unlikeness.html import fill, show
 from unlikeness.progress import Progress
 from unlikeness.protect import registry
 from unlikeness.protect.against import Against, against_of
@@ -86,7 +88,7 @@ def protect_photographs(
         "toybox": against.toy,
         "against": against.record(),
     }
-    write(page.with_suffix(".json"), json.dumps(about, indent=2, ensure_ascii=False) + "\n")
+    write_text(page.with_suffix(".json"), json.dumps(about, indent=2, ensure_ascii=False) + "\n")
     _tell(photos, output, outcome, entries, about, budget, _warning(against, entries))
     return outcome
 
@@ -139,7 +141,7 @@ def _tell(
         skipped=[entry.reason for entry in outcome.skipped[:LISTED]],
         skipped_count=len(outcome.skipped),
     )
-    write(output / PAGE, text)
+    write_text(output / PAGE, text)
 
 
 def _warning(against: Against, entries: Sequence[dict[str, Any]]) -> Verdict:

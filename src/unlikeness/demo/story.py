@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from unlikeness import __version__, pictures
-from unlikeness.demo.keep import Kept, Part
-from unlikeness.demo.page import check_own, write
+from unlikeness.cache import Cache, Part
+from unlikeness.demo.page import check_own
 from unlikeness.demo.settings import DemoSettings
 from unlikeness.demo.telling import Telling, write_story
 from unlikeness.diffusion import TextToImage
@@ -22,7 +22,7 @@ from unlikeness.diffusion.fingerprint import fingerprint
 from unlikeness.diffusion.latents import Posterior
 from unlikeness.diffusion.loss import mean_loss_over_levels
 from unlikeness.errors import UnlikenessError
-from unlikeness.files import replacing
+from unlikeness.files import replacing, write_text
 from unlikeness.gallery import to_pil
 from unlikeness.measure.similarity import Embedder, subject_similarity
 from unlikeness.measure.visibility import linf, psnr, ssim
@@ -62,13 +62,13 @@ class Judge:
 
 @dataclass(frozen=True)
 class _Stage:
-    """What all acts share. common: what every kept part depends on."""
+    """What all acts share. common: what every part in the cache depends on."""
 
     model: TextToImage
     judge: Judge
     settings: DemoSettings
     who: Member
-    kept: Kept
+    cache: Cache
     common: Mapping[str, Any]
     progress: Progress
 
@@ -112,7 +112,7 @@ def run(
     }
     who = member(settings.seed, settings.class_noun)
     common = {"model": fingerprint(model), "version": __version__, "class_noun": settings.class_noun}
-    stage = _Stage(model, judge, settings, who, Kept(output / "work"), common, progress or Silent())
+    stage = _Stage(model, judge, settings, who, Cache(output / "work"), common, progress or Silent())
     steps = count(1)
 
     def tell(text: str) -> None:
@@ -125,7 +125,7 @@ def run(
     originals = _read(files)
     subject = Subject(originals, settings.class_noun)
     key = {**common, "seed": settings.seed, "n": settings.generated}
-    before = stage.kept.part("before", key, lambda _: _draw(model, subject, stage, 0)).tensors
+    before = stage.cache.part("before", key, lambda _: _draw(model, subject, stage, 0)).tensors
     prior = _prior(stage, subject)
     acts: dict[str, dict[str, Any]] = {"before": {"s": _likeness(stage, before["plain"])}}
     drawn, learnt_from = {"before": before}, {"clean": originals}
@@ -155,7 +155,7 @@ def run(
         "contexts": stage.contexts,
         "acts": acts,
     }
-    write(page.with_suffix(".json"), json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+    write_text(page.with_suffix(".json"), json.dumps(record, indent=2, ensure_ascii=False) + "\n")
     telling = Telling(settings, record, learnt_from, drawn, who.held_out(6), stage.places)
     write_story(page, telling)
     return record
@@ -211,7 +211,7 @@ def _prior(stage: _Stage, subject: Subject) -> Posterior | None:
         return {"mean": prior.mean, "std": prior.std}
 
     key = {**stage.common, "class_images": settings.class_images}
-    found = stage.kept.part("class", key, make).tensors
+    found = stage.cache.part("class", key, make).tensors
     return Posterior(found["mean"].to(stage.model.device), found["std"].to(stage.model.device))
 
 
@@ -236,7 +236,7 @@ def _copy(stage: _Stage, name: str, subject: Subject, prior: Posterior | None) -
         "n": [stage.settings.generated, stage.settings.elsewhere],
         "pictures": subject.digest,
     }
-    return stage.kept.part(name, key, make)
+    return stage.cache.part(name, key, make)
 
 
 def _draw(model: TextToImage, subject: Subject, stage: _Stage, elsewhere: int) -> dict[str, Tensor]:

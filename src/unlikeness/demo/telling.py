@@ -10,9 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unlikeness.demo.page import GAIN, difference, fill, show, write
+from unlikeness.demo.page import GAIN, difference
 from unlikeness.demo.settings import DemoSettings
 from unlikeness.demo.words import count_word, duration, how, learnt, verdict
+from unlikeness.files import write_text
+from unlikeness.html import fill, show
 from unlikeness.subjects import with_article
 
 __all__ = ["Telling", "write_story"]
@@ -98,7 +100,7 @@ def write_story(path: Path, t: Telling) -> None:
         head=["", *[_ACTS[name] for name in t.learnt_from]],
         figures=_figures([acts[name] for name in t.learnt_from]),
     )
-    write(path, text)
+    write_text(path, text)
 
 
 def _drawn(t: Telling, name: str, n: int) -> list[Any]:

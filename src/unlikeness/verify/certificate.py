@@ -9,8 +9,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from unlikeness.demo.page import write
 from unlikeness.errors import UsageError
+from unlikeness.files import write_text
 from unlikeness.foreign import UnreadableError, read_json, reason
 from unlikeness.measure.similarity import SubjectSimilarity
 from unlikeness.provenance import versions
@@ -142,7 +142,7 @@ def write_certificate(verdict: Verdict, folder: Path) -> dict[str, Any]:
     made = certificate(verdict)
     write_grids(verdict, folder / "grids")
     write_page(verdict, made, folder / "certificate.html")
-    write(folder / FILE, json.dumps(made, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(folder / FILE, json.dumps(made, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
     return made
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from unlikeness import __version__
-from unlikeness.demo.keep import Part
+from unlikeness.cache import Cache, Part
 from unlikeness.diffusion.fingerprint import fingerprint
 from unlikeness.errors import NotFiniteError
 from unlikeness.measure.share import share
@@ -24,7 +24,6 @@ from unlikeness.subjects import Subject
 from unlikeness.verify.attack import Priors, run_attacker
 from unlikeness.verify.attackers import Attacker, personalizer
 from unlikeness.verify.judge import Drawn, Yardstick, draw_subject, eight_bits, likeness
-from unlikeness.verify.keep import Keeper
 from unlikeness.verify.notice import Notice
 from unlikeness.verify.pools import Pools
 from unlikeness.verify.quality import Quality, draw_class, quality
@@ -66,7 +65,7 @@ class Attacks:
     contexts: tuple[str, ...]
     unseen: Tensor | None
     unrelated: Subject | None
-    keeper: Keeper
+    cache: Cache
     tell: Callable[[str], None]
     progress: Progress | None
 
@@ -93,7 +92,7 @@ class Attacks:
             losses = torch.tensor(attacked.losses, dtype=torch.float64)
             return {"losses": losses, **self._drawn(attacked.model, attacked.subject, stick)}
 
-        part = self.keeper.part(label, self._key(target, learnt, attacker, settings, stick), make)
+        part = self.cache.part(label, self._key(target, learnt, attacker, settings, stick), make)
         return self._judged(part, learnt, attacker, settings, label, notice)
 
     def released(
@@ -106,7 +105,7 @@ class Attacks:
             none = torch.zeros(0, dtype=torch.float64)
             return {"losses": none, **self._drawn(target.model, subject, stick)}
 
-        part = self.keeper.part(label, self._key(target, subject, RELEASED, {}, stick), make)
+        part = self.cache.part(label, self._key(target, subject, RELEASED, {}, stick), make)
         return self._judged(part, subject, RELEASED, {}, label, notice)
 
     def _drawn(self, model: TextToImage, subject: Subject, stick: Yardstick) -> dict[str, Tensor]:
@@ -184,7 +183,7 @@ class Attacks:
             return {"images": eight_bits(drawn)}
 
         key = {**self._drawing(target, prompt, count), "series": 0}
-        return self.keeper.part("class", key, make).tensors["images"] / 255
+        return self.cache.part("class", key, make).tensors["images"] / 255
 
     def quality(
         self, target: Target, original: Target, prompt: str, embedder: Embedder, real: Tensor | None,
@@ -208,7 +207,7 @@ class Attacks:
             if notice is not None:
                 what = {name: said for name, said in notice.as_record().items() if name != "from"}
                 key["notice"] = [what, notice.mark is not None and pixel_digest(notice.mark)]
-            return self.keeper.part(f"quality-{label}", key, make).tensors
+            return self.cache.part(f"quality-{label}", key, make).tensors
 
         now, before = features(target, 1, "model", notice), features(original, 2, "original", notice)
         return quality(

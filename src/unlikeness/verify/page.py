@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from unlikeness import __version__
-from unlikeness.demo.page import Shown, show, write
-from unlikeness.files import replacing
+from unlikeness.files import replacing, write_text
 from unlikeness.gallery import grid
+from unlikeness.html import Shown, fill, show
 from unlikeness.progress import format_seconds
 from unlikeness.verify.attackers import EVERY
 from unlikeness.verify.finding import WORKS, Finding
@@ -21,7 +21,7 @@ from unlikeness.verify.outcomes import RELEASED
 from unlikeness.verify.quality import Drift, Quality
 from unlikeness.verify.verdict import ORIGINAL, Fidelity, Outcome, Verdict
 
-__all__ = ["fill", "write_grids", "write_page"]
+__all__ = ["write_grids", "write_page"]
 
 SHOWN = 6
 """Pictures of a kind on the page, and in a row of a grid."""
@@ -84,22 +84,7 @@ def write_page(verdict: Verdict, made: Mapping[str, Any], path: Path) -> None:
         made=made,
         version=__version__,
     )
-    write(path, text)
-
-
-def fill(template: str, **values: Any) -> str:
-    """A template of this package, or one that it builds on, filled; text in `values` is escaped."""
-    from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
-
-    pages = Environment(
-        loader=ChoiceLoader([PackageLoader("unlikeness.verify"), PackageLoader("unlikeness.demo")]),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    pages.filters["inside"] = lambda value: min(max(value, 0.0), 1.0)
-    return pages.get_template(template).render(values)
+    write_text(path, text)
 
 
 def _across(images: Tensor) -> Tensor:

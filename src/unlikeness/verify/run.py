@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from unlikeness.cache import Cache
 from unlikeness.diffusion.vocabulary import too_long
 from unlikeness.errors import UnlikenessError, UsageError
 from unlikeness.measure.similarity import Embedder
@@ -21,7 +22,6 @@ from unlikeness.verify.attack import Priors
 from unlikeness.verify.attackers import EVERY, PAPER, Attacker, personalizer
 from unlikeness.verify.controls import Trials, Unprotected, controls
 from unlikeness.verify.judge import Yardstick
-from unlikeness.verify.keep import keeper
 from unlikeness.verify.notice import Notice
 from unlikeness.verify.outcomes import Attacks, Target
 from unlikeness.verify.pools import Pools
@@ -122,7 +122,7 @@ def verify_subject(
             if reason := too_long(model.tokenizer, prompt):
                 raise UsageError(reason)
     attacks = Attacks(
-        base, overrides or {}, tuple(contexts), unseen, unrelated, keeper(work), tell or _silent, progress
+        base, overrides or {}, tuple(contexts), unseen, unrelated, Cache(work), tell or _silent, progress
     )
     target = Target(model, priors or Priors(model))
     before = None if original is None else Target(original, original_priors or Priors(original))

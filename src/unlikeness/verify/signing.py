@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from unlikeness.demo.page import write
 from unlikeness.errors import UnlikenessError, UsageError
+from unlikeness.files import write_text
 from unlikeness.foreign import UnreadableError, read_json
 from unlikeness.immunize.record import LARGEST
 
@@ -41,5 +41,5 @@ def sign(model: Path, output: Path, summary: Mapping[str, Any], *, in_place: boo
     content["measured"] = {**earlier, str(summary["pictures_sha256"]): dict(summary)}
     text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
     for path in (output / RECORD, *([record] if in_place else [])):
-        write(path, text)
+        write_text(path, text)
     return output / RECORD
