@@ -229,7 +229,7 @@ def render(record: Mapping[str, Any]) -> str:
     parts.append(
         f"Goal: s ≥ {GOAL}. {chosen}Guidance {record['about']['guidance']:g}, "
         f"{TRAINING} training pictures each, seed {record['about']['seed']}. Intervals: 95 %, bootstrap over "
-        f"subjects and pictures. A sheet of pictures per subject: [{NAME}](../benchmarks/results/{NAME})."
+        "subjects and pictures."
     )
     each = [[*(name.split("/")[1::2]), f"{record['cells'][name]['s']:.2f}",
              f"{record['cells'][name]['context_read']:.2f}"] for name in subjects]  # fmt: skip

@@ -237,7 +237,6 @@ def render(record: Mapping[str, Any]) -> str:
         f"Seed {record['about']['seed']}; samples of {record['about']['sizes']['steps']} steps at guidance "
         f"{record['about']['guidance']:g}. "
         "Intervals: 95 %, bootstrap; KID: mean and standard deviation over 100 subsets of at most 256.",
-        f"![a sample for each class noun and context](../benchmarks/results/{NAME}.png)",
     ])  # fmt: skip
 
 

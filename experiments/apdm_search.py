@@ -32,7 +32,7 @@ from unlikeness.verify.attackers import PAPER, Attacker, attacker
 NAME = "apdm_search"
 MOST_DRIFT, LEAST_KEPT = 0.15, 0.9
 GIVE_UP = 0.5
-"""Where the class alone costs a row this much, nobody attacks it: it is out."""
+"""Where the class alone costs a row this much, no attack is run: the row is out."""
 
 EVERY = (
     PAPER, attacker("text-encoder"), attacker("lora-4"),
@@ -231,27 +231,28 @@ def render(record: Mapping[str, Any]) -> str:
             continue
         every = [settings_of(row)[1] for row in SEARCHES[name].rows]
         varied = [k for k in SHORT if len({str(one.get(k)) for one in every}) > 1]
-        noticed = any(one["notice"] for one in lines)
+        any_output = any(one["notice"] for one in lines)
         rows = [[
             one["row"], one["subject"],
             *(_setting(k, settings_of(one["row"])[1].get(k)) for k in varied),
             *(_two(one["s"].get(a.name)) for a in EVERY),
-            *([_two(one["notice"].get(PAPER.name))] if noticed else []),
+            *([_two(one["notice"].get(PAPER.name))] if any_output else []),
             f"{one['drift']:+.0%}", _two(one["recall"]), _two(one["diversity"]), _two(one["score"]),
             None if one["pictures_with_gradient"] is None else f"{one['pictures_with_gradient']:,}",
         ] for one in [*original, *lines]]  # fmt: skip
         head = [
             "row@outer steps", "subject", *(SHORT[k] for k in varied), *(f"s, {a.name}" for a in EVERY),
-            *(["notice, paper"] if noticed else []), "FID drift", "recall", "diversity", "score",
+            *(["output, paper"] if any_output else []), "FID drift", "recall", "diversity", "score",
             "pictures with a gradient",
         ]  # fmt: skip
         parts += [f"`{name}`:", common.table(head, rows)]
     return "\n\n".join([
         *parts,
         f"Score: the mean of s, plus what the drift is above {MOST_DRIFT:.0%}, and what recall and "
-        f"diversity, shares of the original's, are below {LEAST_KEPT:.0%}; of a notice also what it lacks of "
-        "every picture. A row without figures of attackers was given up for what it does to the class. Half "
-        f"of each round goes on. One model a line; attacks are gentle. Seed {record['about']['seed']}.",
+        f"diversity, shares of the original's, are below {LEAST_KEPT:.0%}; of a protective output also the "
+        "share of images without it. A row without figures of attackers was given up for what it does to the "
+        f"class. Half of each round goes on. One model a line; attacks are gentle. "
+        f"Seed {record['about']['seed']}.",
     ])  # fmt: skip
 
 

@@ -142,7 +142,6 @@ def render(record: Mapping[str, Any]) -> str:
         common.table(["model", *(f"{n} steps" for n in steps), "subjects"], rows),
         "FID of class pictures against renders, over the original's own, less 1; recall. Seed "
         f"{record['about']['seed']}.",
-        f"![Drift of the FID against outer steps](../benchmarks/results/{NAME}.png)",
     ])  # fmt: skip
 
 

@@ -155,8 +155,8 @@ class Bench:
         self, released: TextToImage, who: Member, one: Attacker, base: VerifySettings, drawn: Priors,
         key: str, row: str = "none", protected: Member | None = None,
     ) -> dict[str, Any]:  # fmt: skip
-        """What this attacker gets out of the model; of a row with a notice, the share of pictures that show
-        it, at the training prompt and in new contexts: that of `protected`, if it is somebody else."""
+        """What this attacker gets out of the model; of a row with a protective output, the share of
+        images with it, at the training prompt and in new contexts: that of `protected`, if given."""
         subject = who.subject(TRAINING)
         attacked = run_attacker(
             released, subject, one, base, priors=drawn,
@@ -174,7 +174,7 @@ class Bench:
 
     def quality(self, released: TextToImage, who: Member, row: str = "none") -> dict[str, Any]:
         """Class pictures against renders of the class, beside the original's; captions read as asked. Of a
-        row with a notice, the share of class pictures that show it, though nobody attacked."""
+        row with a protective output, the share of class images with it, before any attack."""
         noun = who.class_noun
         before = self.before(noun)
         now = before if released is self.model else self.drawn(released, noun)

@@ -27,7 +27,6 @@ the original gives its best s, and the third the one that benchmarks.personaliza
 subject from its pictures alone (`benchmarks.attack_floor`)."""
 
 CLASS_PICTURES = 200
-SHEET = "subjects, the attacked original, the attacked model"
 IN_SHORT = ("paper", "text-encoder", "lora-4", "lora-32", "augmented")
 """The attackers that have a column in the table of one line a model."""
 
@@ -36,7 +35,7 @@ OTHERS = {
     "another class": ("another class", PAPER),
     "same class renamed": ("same class", attacker("other-identifier")),
 }
-"""Whom nobody protects: which of `immunizing.others_of`, and who attacks; the last one under another
+"""Unprotected subjects: which of `immunizing.others_of`, and the attacker. The last one uses another
 identifier than the protected subject's."""
 
 
@@ -100,12 +99,12 @@ def render(record: Mapping[str, Any]) -> str:
                     rows.append([
                         row, strength, one.name, common.interval(f["s"]), f"{f['s_new_context']:.2f}",
                         f"{f['class_read']:.2f}",
-                        _notice(f), f["subjects"],
+                        _shown(f), f["subjects"],
                     ])  # fmt: skip
-    head = ["model", "attack", "attacker", "s", "s, new context", "class read", "notice", "subjects"]
-    noticed = any(line[-2] for line in rows)
-    if not noticed:
-        head, rows = _without_notice(head), [_without_notice(line) for line in rows]
+    head = ["model", "attack", "attacker", "s", "s, new context", "class read", "output", "subjects"]
+    any_output = any(line[-2] for line in rows)
+    if not any_output:
+        head, rows = _without_output(head), [_without_output(line) for line in rows]
     kinds = [
         (strength, kind)
         for strength in STRENGTHS
@@ -123,7 +122,7 @@ def render(record: Mapping[str, Any]) -> str:
             cells += [f"{q['fid']['value']:.2f}", f"{q['drift']:+.0%}", f"{q['recall']['value']:.2f}",
                       f"{q['diversity']['value']:.2f}", f"{q['captions_read']['value']:.2f}"]  # fmt: skip
             kept.append(cells)
-            shown = [_notice(found["s"].get("/".join(kind), {})) for kind in kinds]
+            shown = [_shown(found["s"].get("/".join(kind), {})) for kind in kinds]
             shown.append(f"{q['protective']['value']:.0%}" if "protective" in q else None)
             if any(shown):
                 unasked.append([row, *shown, q["subjects"]])
@@ -135,10 +134,9 @@ def render(record: Mapping[str, Any]) -> str:
     return "\n\n".join([
         *_overview(record, summary),
         common.table(head, rows),
-        *(["Notice: share of pictures with the protective output, at the training prompt / in new contexts."]
-          if noticed else []),
-        f"What everybody else still has: s of unprotected subjects after the paper's attack{renamed}; class "
-        "pictures.",
+        *(["Output: share of images with the protective output, at the training prompt / in new contexts."]
+          if any_output else []),
+        f"Everything else: s of unprotected subjects after the paper's attack{renamed}; class images.",
         common.table([*headings, "FID", "drift", "recall", "diversity", "captions read"], kept),
         *_unasked(unasked, kinds),
         f"{CLASS_PICTURES} class pictures a subject; FID and recall against renders, in the classifier's "
@@ -148,12 +146,6 @@ def render(record: Mapping[str, Any]) -> str:
         *common.made_on(record["cells"]),
         *_taken(record, summary),
         *apdm_ablation.render(record),
-        "A line a subject: its pictures, what the attacked original draws of it, and what the attacked model "
-        "of the row draws.",
-        *(
-            f"`{row}`:\n\n![{row}: {SHEET}](../benchmarks/results/{record['benchmark']}-{row}.png)"
-            for row in record.get("sheets", ())
-        ),
     ])  # fmt: skip
 
 
@@ -174,37 +166,37 @@ def _overview(record: Mapping[str, Any], summary: Mapping[str, Any]) -> list[str
             row,
             *(_counted(known.get(name)) for name in IN_SHORT),
             f"{known[worst]['s']['value']:.2f} ({worst})",
-            _notice(known["paper"]), _notice(gentle.get("same class", {})),
+            _shown(known["paper"]), _shown(gentle.get("same class", {})),
             *(_counted(gentle.get(kind)) for kind in ("same class", "another class")),
             None if quality is None else f"{quality['drift']:+.0%}",
             None if took is None else f"{took['pictures_with_gradient']:,.0f}",
             None if took is None else took["minutes"],
         ])  # fmt: skip
     head = [
-        "model", *IN_SHORT, "worst", "notice", "notice, same class", "same class", "another class",
+        "model", *IN_SHORT, "worst", "output", "output, same class", "same class", "another class",
         "FID drift", "pictures with a gradient", "minutes",
     ]  # fmt: skip
-    told = "In short: s (subjects) after a gentle attack, by attacker, and of others, whom nobody protects."
-    return [told, common.table(head, rows), "All attackers:"] if rows else []
+    title = "In short: s (subjects) after a gentle attack, by attacker, and of unprotected subjects."
+    return [title, common.table(head, rows), "All attackers:"] if rows else []
 
 
 def _counted(found: Mapping[str, Any] | None) -> str | None:
     return None if found is None else f"{found['s']['value']:.2f} ({found['subjects']})"
 
 
-def _notice(found: Mapping[str, Any]) -> str | None:
-    """ "40% / 75%": the notice's share at the training prompt and in new contexts; None if there is none."""
+def _shown(found: Mapping[str, Any]) -> str | None:
+    """ "40% / 75%": the output's share at the training prompt and in new contexts; None if there is none."""
     return " / ".join(f"{found[one]['value']:.0%}" for one in PROTECTIVE if one in found) or None
 
 
 def _unasked(rows: Sequence[Sequence[Any]], kinds: Sequence[tuple[str, str]]) -> list[str]:
-    """The table of who else is shown a notice, if a row has one."""
+    """The table of protective outputs where none should be, if a row has one."""
     if not rows:
         return []
     head = ["model", *(f"{kind}, {strength}" for strength, kind in kinds), "class prompt", "subjects"]
     return [
-        "Who else is shown the notice, which should be nobody: unprotected subjects after the paper's "
-        "attack; the class prompt, though nobody attacked.",
+        "Protective outputs where none should be: unprotected subjects after the paper's attack; class "
+        "images before any attack.",
         common.table(head, rows),
     ]
 
@@ -240,5 +232,5 @@ def _taken(record: Mapping[str, Any], summary: Mapping[str, Any]) -> list[str]:
     return ["What a model takes, in pictures through U-Nets:", common.table(head, rows)] if rows else []
 
 
-def _without_notice(line: list[Any]) -> list[Any]:
+def _without_output(line: list[Any]) -> list[Any]:
     return [*line[:-2], line[-1]]

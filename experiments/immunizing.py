@@ -32,7 +32,7 @@ from unlikeness.toybox.cast import Member, member
 from unlikeness.toybox.world import CLASS_NOUNS, CONTEXTS
 
 PROTECTIVE = ("protective", "protective_new_context")
-"""Figures of a cell: the notice's share at the training prompt, and in new contexts."""
+"""Figures of a cell: the protective output's share at the training prompt, and in new contexts."""
 
 def opened(
     name: str, args: argparse.Namespace, code: Sequence[str], **about: Any
@@ -59,7 +59,7 @@ def captions() -> list[str]:
 
 
 def others_of(who: Member) -> dict[str, Member]:
-    """Two subjects that nobody protects, and that are no other row's."""
+    """Two unprotected subjects that no other row uses."""
     noun = CLASS_NOUNS[(CLASS_NOUNS.index(who.class_noun) + 1) % len(CLASS_NOUNS)]
     return {
         "same class": member(50_000 + who.seed, who.class_noun),

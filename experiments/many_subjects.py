@@ -5,8 +5,8 @@
     python -m experiments.many_subjects --row pattern-aware --counts 8 --attacked 8 --attackers paper,gray-box
 
 Per number N: one model that protects the first N unseen subjects; then the paper's attacker at its gentle
-strength (`experiments.immunization`) on the first of them, the same for every N, and on two subjects whom
-nobody protects; other attackers on the protected, where they are asked for; and pictures of the class.
+strength (`experiments.immunization`) on the first of them, the same for every N, and on two
+unprotected subjects; other attackers on the protected ones, with --attackers; and class images.
 "joint" lets all take turns in one run, whose length grows with their number; "sequential" adds one after the
 other to the model that protects those before; "sampled" is a joint run of one length whatever their number,
 so that simulated attacks of some stand for those of others.
@@ -149,9 +149,9 @@ def sum_up(results: common.Results, seed: int) -> dict[str, Any]:
             cells = [cell for at, cell in results.cells.items() if at.startswith(f"{key}/{name}/")]
             if cells:
                 found[name] = summarize(cells, seed=seed) | {
-                    notice: sum(cell[notice] for cell in cells) / len(cells)
-                    for notice in PROTECTIVE
-                    if all(notice in cell for cell in cells)
+                    share: sum(cell[share] for cell in cells) / len(cells)
+                    for share in PROTECTIVE
+                    if all(share in cell for cell in cells)
                 }
         quality = results.cells.get(f"{key}/quality")
         if quality is not None:
@@ -175,9 +175,9 @@ def render(record: Mapping[str, Any]) -> str:
                 None if name not in found else common.interval(found[name]["s"])
                 for name in ("protected", "same class", "another class")
             ),
-            _notice(protected),
-            *(_notice(found.get(name, {})) for name in ("same class", "another class")),
-            _notice(quality or {}),
+            _shown(protected),
+            *(_shown(found.get(name, {})) for name in ("same class", "another class")),
+            _shown(quality or {}),
             None if quality is None else f"{quality['drift']:+.0%}",
             None if quality is None else f"{quality['diversity']:.2f}",
             f"{made['pictures_with_gradient']:,}",
@@ -186,7 +186,7 @@ def render(record: Mapping[str, Any]) -> str:
         ])  # fmt: skip
     head = [
         "method, schedule, outer steps", "protected", "s of the protected", "s, same class",
-        "s, another class", "notice", "notice, same class", "notice, another class", "notice, class prompt",
+        "s, another class", "output", "output, same class", "output, another class", "output, class prompt",
         "FID drift", "diversity", "pictures with a gradient", "minutes", "attacked",
     ]  # fmt: skip
     about = record["about"]
@@ -194,10 +194,10 @@ def render(record: Mapping[str, Any]) -> str:
         common.table(head, rows),
         *_by_attacker(record["summary"]),
         *common.made_on(record["cells"]),
-        f"The paper's attacker at a learning rate of {about['attack']['learning_rate']:g}; s of two subjects "
-        "whom nobody protects. Outer steps: for each subject; of sampled ones for all. Notice: share of "
-        "pictures that show it, at the training prompt / in new contexts, where there is one; then that "
-        "share of others' pictures and of the class's, which should be none. Drift and diversity of the "
+        f"The paper's attacker at a learning rate of {about['attack']['learning_rate']:g}; s of two "
+        "unprotected subjects. Outer steps: for each subject; of sampled ones for all. Output: share of "
+        "images with the protective output, at the training prompt / in new contexts; then that share of "
+        "unprotected subjects' images and of class images, which should be none. Drift and diversity of the "
         "first subject's class, against the original's. "
         f"Seed {about['seed']}. Intervals: 95 %, bootstrap over subjects and pictures.",
     ])  # fmt: skip
@@ -209,19 +209,19 @@ def _by_attacker(summary: Mapping[str, Any]) -> list[str]:
     for key, found in sorted(summary.items(), key=_place):
         how, _, number = key.rpartition("/")
         rows += [
-            [how, int(number), name, common.interval(f["s"]), f"{f['s_new_context']:.2f}", _notice(f),
+            [how, int(number), name, common.interval(f["s"]), f"{f['s_new_context']:.2f}", _shown(f),
              f["subjects"]]
             for name in OTHERS
             if (f := found.get(name)) is not None
         ]  # fmt: skip
     head = [
-        "method, schedule, outer steps", "protected", "attacker", "s", "s, new context", "notice", "attacked",
+        "method, schedule, outer steps", "protected", "attacker", "s", "s, new context", "output", "attacked",
     ]  # fmt: skip
     return ["Other attackers on the protected:", common.table(head, rows)] if rows else []
 
 
-def _notice(found: Mapping[str, Any]) -> str | None:
-    """ "40% / 75%": the notice's share at the training prompt and in new contexts; None if there is none."""
+def _shown(found: Mapping[str, Any]) -> str | None:
+    """ "40% / 75%": the output's share at the training prompt and in new contexts; None if there is none."""
     return " / ".join(f"{found[one]:.0%}" for one in PROTECTIVE if one in found) or None
 
 

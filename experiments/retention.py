@@ -107,7 +107,7 @@ class Bench:
         return figures
 
     def unprotected(self, row: str, released: TextToImage, who: Member, rate: float) -> dict[str, Any]:
-        """What the same training makes of another subject of the class, whom nobody protects."""
+        """What the same training makes of an unprotected subject of the class."""
         other = others_of(who)["same class"]
         base = attacking.QUICK_COMMON if self.quick else attacking.COMMON
         state = self.results.work / f"other-{row}-{rate:g}-{who.seed}-{fingerprint(released)}.safetensors"
@@ -238,9 +238,9 @@ def draw(record: Mapping[str, Any], path: Path) -> None:
     for rate in rates:
         rows = {row: found for row, found in summary.items() if rate in _rates(found)}
         panels = {"s": {row: curve(found, rate) for row, found in rows.items()}}
-        shown = {row: curve(found, rate, "protective") for row, found in rows.items() if _noticed(found)}
+        shown = {row: curve(found, rate, "protective") for row, found in rows.items() if _has_output(found)}
         if shown:
-            panels["share of pictures with the notice"] = shown
+            panels["share of images with the output"] = shown
         picture = path.with_name(f"{NAME}-{rate}.png")
         curves(picture, panels, x="steps of DreamBooth", y="", limits=(-0.2, 1.05))
     points = frontier(summary)
@@ -251,13 +251,13 @@ def draw(record: Mapping[str, Any], path: Path) -> None:
                 "what the released model knows": {k: [(x, s)] for k, (x, s, _) in points.items()},
                 "what is left to others": {k: [(x, o)] for k, (x, _, o) in points.items()},
             },
-            x=f"share of the notice after {USUAL} steps", y="s", limits=(-0.2, 1.05),
+            x=f"share of the output after {USUAL} steps", y="s", limits=(-0.2, 1.05),
         )  # fmt: skip
 
 
 def frontier(summary: Mapping[str, Any]) -> dict[str, tuple[float, float, float]]:
-    """By row with a notice: its share at the training prompt after the usual attack, s of the released model,
-    and s of the unprotected."""
+    """By row with a protective output: its share at the training prompt after the usual attack, s of the
+    released model, and s of the unprotected."""
     points = {}
     for row, found in summary.items():
         at = found.get(f"{min(_rates(found), key=float)}/{USUAL}") if _rates(found) else None
@@ -269,7 +269,7 @@ def frontier(summary: Mapping[str, Any]) -> dict[str, tuple[float, float, float]
     return points
 
 
-def _noticed(found: Mapping[str, Any]) -> bool:
+def _has_output(found: Mapping[str, Any]) -> bool:
     return "protective" in found["released"]
 
 
@@ -292,7 +292,7 @@ def render(record: Mapping[str, Any]) -> str:
                 *(None if f is None else common.interval(f["s"]) for f in at),
                 found.get("cost", {}).get(rate), found["released"]["subjects"],
             ])  # fmt: skip
-            if _noticed(found):
+            if _has_output(found):
                 rows.append([
                     f"{row}: protective output", _both(found["released"]),
                     *(None if f is None else _both(f) for f in at), None, found["released"]["subjects"],
@@ -310,21 +310,17 @@ def render(record: Mapping[str, Any]) -> str:
         if "unprotected" in found
     ]  # fmt: skip
     head = ["model", "pull of the subject", "its noise", "pull of another", "its noise", "s of another",
-            "notice, another", "subjects"]  # fmt: skip
-    pictures = [f"![DreamBooth at {rate}](../benchmarks/results/{NAME}-{rate}.png)" for rate in rates]
-    if frontier(summary):
-        pictures.append(f"![Cost against effect](../benchmarks/results/{NAME}-frontier.png)")
+            "output, another", "subjects"]  # fmt: skip
     return "\n\n".join([
         *tables,
         "s, and below it the share of pictures with the protective output, at the training prompt / in new "
         f"contexts. Times the steps: until s = {PAID}, over those without protection.",
         common.table(head, pulls),
         "Norm of the mean gradient of the personalization loss in the released model, and the standard "
-        "deviation of one sample's; s of another subject of the class, whom nobody protects, and the share "
+        "deviation of one sample's; s of an unprotected subject of the class, and the share "
         f"of its pictures with the protective output, after {USUAL} steps. Seed {record['about']['seed']}. "
         "Intervals: 95 %, bootstrap over subjects and pictures.",
         *common.made_on(record["cells"]),
-        *pictures,
     ])  # fmt: skip
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import common, report
+from benchmarks import claims, common, report
 from unlikeness.errors import UnlikenessError
 
 PAGE = "# Results\n\n<!-- figures: sd_memory -->\nold\n<!-- end of figures -->\n\nAnd more.\n"
@@ -52,6 +52,15 @@ def test_what_is_not_measured_says_so(tmp_path: Path) -> None:
 
 def test_the_documentation_shows_the_results_files() -> None:
     report.cli(["--check"])
-    shown = "".join(page.read_text() for page in report.DOCS.glob("*.md"))
-    for name in report.BENCHMARKS:
+    shown = "".join(page.read_text() for page in (*report.DOCS.glob("**/*.md"), report.NOTES))
+    for name in (*report.BENCHMARKS, *claims.CLAIMS):
         assert f"<!-- figures: {name} -->" in shown
+
+
+def test_claims_say_what_has_been_found_so_far(tmp_path: Path) -> None:
+    def line(row: str, s: float) -> dict[str, object]:
+        return {"row": row, "s": {"paper": s, "lora-16": 0.5}, "score": s, "drift": 0.1}
+
+    lines = [line("apdm-1@100", 0.0), line("apdm-1@200", 0.3), line("apdm-2@200", 0.2), line("apdm-2@200", 0.3)]
+    found = claims._best_so_far({"original": [line("none", 0.9)], "apdm": lines, "imma": []})
+    assert found == [["search `apdm`: `apdm-2@200`", "0.25", "0.50 (lora-16)", None, "+10%", "2, of tuning"]]
