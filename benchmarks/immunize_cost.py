@@ -31,8 +31,9 @@ from unlikeness.diffusion.devices import pick_device
 from unlikeness.immunize import create
 from unlikeness.immunize.data import keep
 from unlikeness.immunize.l2p import L2P
+from unlikeness.seeds import step_generator
 from unlikeness.subjects import Subject
-from unlikeness.training import adamw, step_generator
+from unlikeness.training import adamw
 
 NAME = "immunize_cost"
 MIB = 2**20

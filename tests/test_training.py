@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from unlikeness.errors import NotFiniteError, UnlikenessError, UsageError
 from unlikeness.progress import Silent
+from unlikeness.seeds import step_generator
 from unlikeness.training import (
     Ema,
     Trained,
@@ -20,7 +21,6 @@ from unlikeness.training import (
     constant,
     cosine,
     linear,
-    step_generator,
     train,
     trapezoid,
 )

@@ -7,7 +7,6 @@ a CPU.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,10 +20,11 @@ from torch import Tensor
 from unlikeness.checkpoints import load_checkpoint, save_checkpoint
 from unlikeness.errors import NotFiniteError, UsageError
 from unlikeness.progress import Progress, Silent
+from unlikeness.seeds import step_generator
 from unlikeness.tensors import all_finite
 
 __all__ = [
-    "Ema", "Step", "Trained", "adamw", "constant", "cosine", "linear", "step_generator", "train", "trapezoid",
+    "Ema", "Step", "Trained", "adamw", "constant", "cosine", "linear", "train", "trapezoid",
 ]  # fmt: skip
 
 Step = Callable[[int, torch.Generator], Tensor]
@@ -32,12 +32,6 @@ Step = Callable[[int, torch.Generator], Tensor]
 
 Schedule = Callable[[int], float]
 """index of a step -> factor of the optimizer's learning rates."""
-
-
-def step_generator(seed: int, index: int) -> torch.Generator:
-    """The CPU generator of one step: the same for the same (seed, index), unrelated between any two."""
-    digest = hashlib.sha256(f"{seed}:{index}".encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
 
 
 def constant(*, warmup: int = 0) -> Schedule:

@@ -16,8 +16,8 @@ from unlikeness.immunize.l2p import L2P
 from unlikeness.immunize.turns import attacks, turn
 from unlikeness.immunize.unprotected import Bystanders
 from unlikeness.personalize.objective import personalization_loss
+from unlikeness.seeds import step_generator
 from unlikeness.subjects import Subject
-from unlikeness.training import step_generator
 
 
 def test_every_subject_has_its_turn_in_every_round() -> None:

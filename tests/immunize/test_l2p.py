@@ -20,8 +20,8 @@ from unlikeness.immunize.batch import Rows
 from unlikeness.immunize.data import keep
 from unlikeness.immunize.l2p import L2P
 from unlikeness.immunize.preservation import Preserve
+from unlikeness.seeds import step_generator
 from unlikeness.subjects import Subject
-from unlikeness.training import step_generator
 
 FEW: dict[str, Any] = {
     "outer_steps": 2, "inner_steps": 2, "class_images": 4, "class_steps": 2, "batch_size": 2,

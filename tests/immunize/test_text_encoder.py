@@ -16,8 +16,8 @@ from unlikeness.immunize.batch import Rows
 from unlikeness.immunize.data import keep
 from unlikeness.immunize.l2p import L2P
 from unlikeness.personalize.objective import personalization_loss
+from unlikeness.seeds import step_generator
 from unlikeness.subjects import Subject
-from unlikeness.training import step_generator
 
 READING: dict[str, Any] = {**FEW, "text_encoder": 1.0, "attack_clip": 0.0}
 

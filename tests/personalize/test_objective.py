@@ -13,8 +13,8 @@ from unlikeness.errors import UsageError
 from unlikeness.personalize.material import Material, class_prior, prepare
 from unlikeness.personalize.objective import PersonalizationStep, personalization_loss
 from unlikeness.personalize.settings import PersonalizeSettings
+from unlikeness.seeds import step_generator
 from unlikeness.subjects import Subject
-from unlikeness.training import step_generator
 
 SETTINGS = PersonalizeSettings(class_images=3, class_steps=2, batch_size=2, prior_weight=0.7)
 

@@ -18,10 +18,10 @@ from unlikeness.errors import UnlikenessError, UsageError
 from unlikeness.personalize import personalize
 from unlikeness.personalize.material import Material
 from unlikeness.personalize.objective import PersonalizationStep
-from unlikeness.protect import rng
 from unlikeness.protect.methods import aspl
 from unlikeness.protect.methods.advdm import AdvDM, AdvDMSettings
 from unlikeness.protect.methods.aspl import Aspl, AsplSettings, FsmgSettings
+from unlikeness.seeds import derive
 from unlikeness.subjects import Subject
 
 SUBJECT = Subject(pictures(3, seed=5), "dog")
@@ -160,7 +160,7 @@ def test_without_training_it_is_advdm_under_the_instance_prompt(model: TextToIma
         model,
         AdvDMSettings(steps=6, step_size=0.64, random_start=False, prompt=SUBJECT.instance_prompt),
     )
-    seeds = [rng.derive(4, "picture", i) for i in range(3)]
+    seeds = [derive(4, "picture", i) for i in range(3)]
     wanted = advdm.perturb(SUBJECT.images, seeds)
     assert torch.equal(Aspl(model, still).perturb_subject(SUBJECT, 4), wanted)
 

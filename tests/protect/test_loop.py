@@ -11,10 +11,10 @@ from tests.tiny import pictures, tiny_model
 from unlikeness import protect
 from unlikeness.diffusion import TextToImage
 from unlikeness.errors import UsageError
-from unlikeness.protect import rng
 from unlikeness.protect.base import GradientProtection
 from unlikeness.protect.methods.advdm import AdvDM, AdvDMSettings
 from unlikeness.protect.methods.photoguard import PhotoGuard, PhotoGuardSettings
+from unlikeness.seeds import normal, picture_generators
 
 METHODS = ["advdm", "photoguard", "noise"]
 QUICK: dict[str, dict[str, object]] = {
@@ -27,13 +27,13 @@ def test_the_gradient_is_that_of_finite_differences(weights: Path, name: str) ->
     made = protect.create(name, tiny_model(weights, "v_prediction", dtype="float64"))
     assert isinstance(made, GradientProtection)
     images = pictures(2).double()
-    direction = rng.normal(images, rng.generators([5, 6]))
+    direction = normal(images, picture_generators([5, 6]))
 
     def value(at: torch.Tensor) -> torch.Tensor:
         with torch.no_grad():
-            return made.objective(at, rng.generators([1, 2]))
+            return made.objective(at, picture_generators([1, 2]))
 
-    gradient = made.gradient(images, rng.generators([1, 2]))
+    gradient = made.gradient(images, picture_generators([1, 2]))
     h = 1e-5
     slope = (value(images + h * direction) - value(images - h * direction)) / (2 * h)
     assert gradient.dtype == torch.float64

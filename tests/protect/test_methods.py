@@ -11,10 +11,10 @@ from tests.tiny import pictures, tiny_model
 
 from unlikeness.diffusion import TextToImage, diffusion_loss
 from unlikeness.errors import UsageError
-from unlikeness.protect import rng
 from unlikeness.protect.methods.advdm import AdvDM, AdvDMSettings
 from unlikeness.protect.methods.noise import Noise, NoiseSettings
 from unlikeness.protect.methods.photoguard import PhotoGuard, PhotoGuardSettings
+from unlikeness.seeds import picture_generators
 
 
 def loss(model: TextToImage, images: torch.Tensor) -> torch.Tensor:
@@ -51,7 +51,7 @@ def test_advdm_raises_its_own_objective_for_every_kind_of_model(
         """The same t and ε in all steps."""
 
         def objective(self, images: torch.Tensor, generators: object) -> torch.Tensor:
-            return super().objective(images, rng.generators([1, 2, 3, 4]))
+            return super().objective(images, picture_generators([1, 2, 3, 4]))
 
     made = Fixed(model, AdvDMSettings(steps=10))
     with torch.no_grad():

@@ -20,6 +20,7 @@ from unlikeness.protect.methods.noise import Noise, NoiseSettings
 from unlikeness.protect.settings import ProtectSettings
 from unlikeness.protect.tiling import batches
 from unlikeness.protect.tiling.tiles import PictureTiles, Scale, grids
+from unlikeness.viewing import viewed
 
 
 def write(path: Path, width: int, height: int, mode: str = "RGB", seed: int = 0) -> Path:
@@ -222,8 +223,7 @@ def test_large_pictures_do_not_pile_up_until_a_batch_is_full(
 
 
 def test_the_model_sees_a_larger_tile_through_the_trainers_resizing(model: TextToImage) -> None:
-    advdm = AdvDM(model, AdvDMSettings(steps=1))
     images = torch.rand(1, 3, 80, 64, generator=torch.Generator().manual_seed(0))
     wanted = F.interpolate(images, (40, 32), mode="bilinear", antialias=True)
-    torch.testing.assert_close(advdm.view(images), wanted)
-    assert advdm.view(wanted) is wanted
+    torch.testing.assert_close(viewed(images, model.resolution), wanted)
+    assert viewed(wanted, model.resolution) is wanted

@@ -16,17 +16,17 @@ from tests.protect.test_tiles import write
 
 from unlikeness.errors import UnlikenessError
 from unlikeness.pictures import Edit, open_picture, save_picture
-from unlikeness.protect import rng
 from unlikeness.protect.files import worker
 from unlikeness.protect.files.folder import protect_folder
 from unlikeness.protect.files.manifest import NAME, digest
 from unlikeness.protect.methods.noise import Noise
 from unlikeness.protect.tiling.tiles import PictureTiles, Scale, Tile
+from unlikeness.seeds import derive
 
 
 def opened(path: Path, noise: Noise) -> list[Tile]:
     """The tiles of a picture as the folder job cuts them."""
-    seed = rng.derive(0, digest(path))
+    seed = derive(0, digest(path))
     picture = open_picture(path)
     return list(
         PictureTiles(

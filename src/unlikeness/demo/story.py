@@ -34,6 +34,7 @@ from unlikeness.protect.against import against_of
 from unlikeness.protect.base import Perturber
 from unlikeness.protect.files.folder import protect_folder
 from unlikeness.protect.tiling import batches
+from unlikeness.seeds import STORY
 from unlikeness.subjects import Subject
 from unlikeness.toybox.cast import Member, class_pictures, member
 
@@ -244,7 +245,7 @@ def _draw(model: TextToImage, subject: Subject, stage: _Stage, elsewhere: int) -
     n = stage.settings.generated
     prompts = [subject.instance_prompt] * n
     prompts += [f"{subject.instance_prompt} {place}" for place in stage.places[:elsewhere]]
-    first = 5_000_000 + 1000 * stage.settings.seed
+    first = STORY + 1000 * stage.settings.seed
     images = model.generate(prompts, seeds=range(first, first + len(prompts)), progress=stage.progress)
     return {"plain": images[:n]} | ({"elsewhere": images[n:]} if elsewhere else {})
 

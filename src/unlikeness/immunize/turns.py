@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from unlikeness.training import step_generator
+from unlikeness.seeds import step_generator
 
 if TYPE_CHECKING:
     from unlikeness.immunize.settings import ImmunizeSettings

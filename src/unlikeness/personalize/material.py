@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from unlikeness.diffusion.latents import Posterior
 from unlikeness.personalize.settings import PersonalizeSettings
+from unlikeness.seeds import step_generator
 from unlikeness.subjects import Subject
-from unlikeness.training import step_generator
+from unlikeness.viewing import at_side
 
 if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage
@@ -56,7 +56,7 @@ def prepare(
     progress: Progress | None = None,
 ) -> Material:
     """Encode the subject's views, and draw and encode the class pictures unless `prior` brings them."""
-    views = _views(_at(subject.images, model.resolution), settings)
+    views = _views(at_side(subject.images, model.resolution), settings)
     if not settings.prior_weight:
         prior = None
     elif prior is None and settings.class_images:
@@ -87,12 +87,6 @@ def class_prior(
     return model.encode_all((images * 255).round() / 255)
 
 
-def _at(images: Tensor, size: int) -> Tensor:
-    if images.shape[-2:] == (size, size):
-        return images
-    return F.interpolate(images, size=(size, size), mode="bicubic", antialias=True).clamp(0, 1)
-
-
 def _views(images: Tensor, settings: PersonalizeSettings) -> Tensor:
     """[V · N, 3, H, W]: the pictures, or random square crops of them, and their mirror images."""
     views = [images]
@@ -106,7 +100,7 @@ def _views(images: Tensor, settings: PersonalizeSettings) -> Tensor:
                 share, down, right = torch.rand(3, generator=generator).tolist()
                 side = max(round(size * (settings.crop + (1 - settings.crop) * share)), 1)
                 top, left = round((size - side) * down), round((size - side) * right)
-                cropped.append(_at(image[None, :, top : top + side, left : left + side], size))
+                cropped.append(at_side(image[None, :, top : top + side, left : left + side], size))
             views.append(torch.cat(cropped))
     if settings.flip:
         views += [view.flip(-1) for view in views]

@@ -16,15 +16,15 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, ClassVar, Generic, Protocol, TypeVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unlikeness.diffusion import finite
 from unlikeness.diffusion.fingerprint import fingerprint
 from unlikeness.errors import UsageError
-from unlikeness.protect import rng
 from unlikeness.protect.against import Against
 from unlikeness.protect.settings import PgdSettings, ProtectSettings
+from unlikeness.seeds import picture_generators, uniform
+from unlikeness.viewing import viewed
 
 if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage
@@ -112,7 +112,7 @@ class GradientProtection(ABC, Generic[P]):
         """The first point: uniform in the ball, or the picture itself."""
         if not self.settings.random_start:
             return original.clone()
-        offset = rng.uniform(original, generators) * (self.settings.budget / 255)
+        offset = uniform(original, generators) * (self.settings.budget / 255)
         return self.project(original + offset, original)
 
     def gradient(self, images: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
@@ -121,21 +121,9 @@ class GradientProtection(ABC, Generic[P]):
         scale = 1024.0 if self.model.dtype == torch.float16 else 1.0
         leaf = images.detach().requires_grad_(True)
         with torch.enable_grad():
-            value = self.objective(self.view(leaf), generators).sum()
+            value = self.objective(viewed(leaf, self.resolution), generators).sum()
             (gradient,) = torch.autograd.grad(value * scale, leaf)
         return gradient / scale
-
-    def view(self, images: Tensor) -> Tensor:
-        """What a trainer sees: pictures of another size resized until the short side is `resolution`.
-
-        The gradient goes through it, so that a large picture gets a perturbation that outlives the resizing.
-        """
-        height, width = images.shape[-2:]
-        if min(height, width) == self.resolution:
-            return images
-        factor = self.resolution / min(height, width)
-        size = (round(height * factor), round(width * factor))
-        return F.interpolate(images, size, mode="bilinear", align_corners=False, antialias=True)
 
     def step(self, gradient: Tensor) -> Tensor:
         """The move for a gradient: its sign, `step_size` long."""
@@ -161,7 +149,7 @@ class GradientProtection(ABC, Generic[P]):
             raise UsageError(f"images must be [B, 3, H, W], not {list(images.shape)}")
         if len(seeds) != len(images):
             raise UsageError(f"perturb needs one seed a picture: {len(images)} pictures, {len(seeds)} seeds")
-        generators = rng.generators(seeds)
+        generators = picture_generators(seeds)
         original = images.detach().to(self.model.device)
         with frozen(self.model.vae, self.model.unet, self.model.text_encoder):
             current = self.start(original, generators)
@@ -187,7 +175,7 @@ class GradientProtection(ABC, Generic[P]):
         finite.check_model(self.model)
         side = self.resolution
         plain = torch.linspace(0.25, 0.75, side, device=self.model.device).expand(1, 3, side, side)
-        finite.check(self.gradient(plain, rng.generators([0])), finite.GRADIENT, self.model.dtype)
+        finite.check(self.gradient(plain, picture_generators([0])), finite.GRADIENT, self.model.dtype)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from unlikeness.diffusion.loss import mean_loss_over_levels
 from unlikeness.errors import UnlikenessError
 from unlikeness.files import write_text
 from unlikeness.foreign import UnreadableError, read_json, reason
-from unlikeness.verify.judge import at_side
+from unlikeness.viewing import at_side
 
 if TYPE_CHECKING:
     from unlikeness.diffusion.latents import Posterior

@@ -8,7 +8,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from unlikeness.errors import NotFiniteError, UsageError
@@ -21,17 +20,16 @@ from unlikeness.measure.similarity import (
     mean_similarity,
     pair_similarities,
 )
+from unlikeness.seeds import JUDGED
 from unlikeness.verify.settings import CONTEXTS, VerifySettings
+from unlikeness.viewing import at_side
 
 if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage
     from unlikeness.progress import Progress
     from unlikeness.subjects import Subject
 
-__all__ = ["AtResolution", "Drawn", "Yardstick", "at_side", "draw_subject", "eight_bits", "likeness"]
-
-_FIRST = 3_000_000
-"""Seed of the first picture that is judged; every kind has a range of its own behind it."""
+__all__ = ["AtResolution", "Drawn", "Yardstick", "draw_subject", "eight_bits", "likeness"]
 
 
 @dataclass(frozen=True)
@@ -46,13 +44,6 @@ class AtResolution:
 
     def __call__(self, images: Tensor) -> Tensor:
         return self.encoder(at_side(images, self.encoder.resolution))
-
-
-def at_side(images: Tensor, side: int) -> Tensor:
-    """[B, 3, side, side] in [0, 1], resampled (bicubic, antialiased) unless they are so already."""
-    if images.shape[-2:] == (side, side):
-        return images
-    return F.interpolate(images, size=(side, side), mode="bicubic", antialias=True).clamp(0, 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,7 +105,7 @@ def draw_subject(
     Two models are asked with the same seeds, so that their pictures differ by the models alone.
     """
     s = settings
-    first = _FIRST + 10_000 * s.seed
+    first = JUDGED + 10_000 * s.seed
     how = {"steps": s.solver_steps, "guidance": s.guidance, "progress": progress}
     seeds = range(first, first + s.pictures)
     plain = tuned.generate([subject.instance_prompt], seeds=seeds, **how)  # type: ignore[arg-type]

@@ -15,6 +15,7 @@ from unlikeness.measure.bootstrap import percentile_interval
 from unlikeness.measure.distribution import frechet_distance, kernel_distance_subsets
 from unlikeness.measure.precision_recall import precision_recall
 from unlikeness.measure.share import Share
+from unlikeness.seeds import QUALITY
 from unlikeness.verify.settings import VerifySettings
 
 if TYPE_CHECKING:
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     from unlikeness.progress import Progress
 
 __all__ = ["Distance", "Diversity", "Drift", "Quality", "diversity", "draw_class", "drift", "quality"]
-
-_FIRST = 4_000_000
 
 
 @dataclass(frozen=True)
@@ -95,7 +94,7 @@ def draw_class(
     progress: Progress | None = None,
 ) -> Tensor:  # fmt: skip
     """`count` pictures of the class prompt; each `series` has seeds of its own."""
-    first = _FIRST + 1_000_000 * settings.seed + 100_000 * series
+    first = QUALITY + 1_000_000 * settings.seed + 100_000 * series
     return model.generate(
         [prompt], seeds=range(first, first + count), steps=settings.solver_steps,
         guidance=settings.guidance, progress=progress,

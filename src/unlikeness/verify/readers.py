@@ -9,7 +9,7 @@ from torch import Tensor
 
 from unlikeness.errors import UsageError
 from unlikeness.presets import which_preset
-from unlikeness.verify.judge import at_side
+from unlikeness.viewing import at_side
 from unlikeness.words import closest
 
 __all__ = ["Reader", "load_reader"]

@@ -20,7 +20,8 @@ from unlikeness.protect.rid.train import fit
 from unlikeness.protect.rid.train.fit import train_protector
 from unlikeness.protect.rid.train.processes import Processes, launched
 from unlikeness.protect.rid.train.recipe import ProtectorRecipe
-from unlikeness.training import step_generator, train
+from unlikeness.seeds import step_generator
+from unlikeness.training import train
 
 RECIPE = ProtectorRecipe(**{**FEW, "steps": 4, "batch_size": 4})
 

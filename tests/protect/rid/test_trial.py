@@ -16,7 +16,8 @@ from unlikeness.protect.rid.network import MULTIPLE, Protector
 from unlikeness.protect.rid.train.augment import Augment, AugmentSettings
 from unlikeness.protect.rid.train.pairs import Pairs
 from unlikeness.protect.rid.train.recipe import ProtectorRecipe
-from unlikeness.protect.rid.train.trial import Trial, draw_budgets, draw_side, viewed
+from unlikeness.protect.rid.train.trial import Trial, draw_budgets, draw_side
+from unlikeness.viewing import viewed
 
 
 def test_an_ensemble_gives_each_model_its_own_view_and_embedding(

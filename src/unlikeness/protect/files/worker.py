@@ -19,7 +19,6 @@ from unlikeness.errors import NotFiniteError, PictureError, UnlikenessError, one
 from unlikeness.files import unfinished
 from unlikeness.pictures import Edit, Picture, kinds, open_picture, save_picture
 from unlikeness.pictures.reading import most_bytes
-from unlikeness.protect import rng
 from unlikeness.protect.base import Perturber
 from unlikeness.protect.files.attributes import copy_attributes
 from unlikeness.protect.files.check import compare
@@ -29,6 +28,7 @@ from unlikeness.protect.files.names import WINDOWS, reserved
 from unlikeness.protect.files.targets import Target
 from unlikeness.protect.files.unchanged import why_unchanged
 from unlikeness.protect.tiling.tiles import PictureTiles, Scale, Tile
+from unlikeness.seeds import derive
 
 __all__ = ["Work", "Worker", "unwritable"]
 
@@ -126,7 +126,7 @@ class Worker:
                 resolution=self.perturber.resolution,
                 budget=budget,
                 scale=self.scale,
-                seed=rng.derive(self.seed, work.input_digest),
+                seed=derive(self.seed, work.input_digest),
                 tile=getattr(self.perturber, "tile", None),
                 psnr=self.psnr,
                 mask=mask,

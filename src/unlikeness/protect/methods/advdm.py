@@ -17,9 +17,9 @@ from torch import Tensor
 from unlikeness.diffusion.loss import diffusion_loss
 from unlikeness.diffusion.vocabulary import too_long
 from unlikeness.errors import UsageError
-from unlikeness.protect import rng
 from unlikeness.protect.base import GradientProtection
 from unlikeness.protect.settings import AdvDMSettings
+from unlikeness.seeds import integers, normal
 
 if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage
@@ -47,8 +47,8 @@ class AdvDM(GradientProtection[AdvDMSettings]):
         posterior = self.model.encode(images)
         total = torch.zeros(len(images), device=images.device)
         for _ in range(self.settings.draws):
-            z0 = posterior.mean + posterior.std * rng.normal(posterior.mean, generators)
-            t = rng.integers(0, self.model.schedule.steps, generators).to(images.device)
-            eps = rng.normal(z0, generators)
+            z0 = posterior.mean + posterior.std * normal(posterior.mean, generators)
+            t = integers(0, self.model.schedule.steps, generators).to(images.device)
+            eps = normal(z0, generators)
             total = total + diffusion_loss(self.model, z0, self._c, t=t, eps=eps, reduce="none")
         return total / self.settings.draws

@@ -26,10 +26,10 @@ from unlikeness.errors import UsageError
 from unlikeness.personalize.material import Material, prepare
 from unlikeness.personalize.objective import PersonalizationStep
 from unlikeness.personalize.settings import PersonalizeSettings
-from unlikeness.protect import rng
 from unlikeness.protect.base import GradientProtection, frozen
 from unlikeness.protect.settings import PgdSettings, ProtectSettings
 from unlikeness.protect.tiling.batches import default_batch_size
+from unlikeness.seeds import derive, integers, normal, picture_generators
 from unlikeness.settings import setting
 from unlikeness.training import adamw, train
 
@@ -155,13 +155,13 @@ class Aspl:
         clean = prepare(self.model, subject, surrogate.settings, prior=prior)
         pgd = PgdSettings(budget=s.budget, steps=s.pgd_steps, step_size=s.step_size, random_start=False)
         ascent = _Ascent(surrogate.model, pgd, subject.instance_prompt)
-        generators = rng.generators([rng.derive(seed, "picture", i) for i in range(len(subject.images))])
+        generators = picture_generators([derive(seed, "picture", i) for i in range(len(subject.images))])
         original = subject.images.detach().to(self.model.device)
         current = original
         with frozen(self.model.vae, self.model.text_encoder):
             for k in range(s.rounds):
                 with surrogate.thrown_away():
-                    surrogate.learn(clean, s.clean_steps, k, rng.derive(seed, "clean", k))
+                    surrogate.learn(clean, s.clean_steps, k, derive(seed, "clean", k))
                     with frozen(surrogate.model.unet):
                         for j in range(s.pgd_steps):
                             current = ascent.move(current, original, generators)
@@ -172,7 +172,7 @@ class Aspl:
                     perturbed = prepare(
                         self.model, replace(subject, images=current), surrogate.settings, prior=clean.prior
                     )
-                    surrogate.learn(perturbed, s.perturbed_steps, k, rng.derive(seed, "perturbed", k))
+                    surrogate.learn(perturbed, s.perturbed_steps, k, derive(seed, "perturbed", k))
         return current.to(subject.images.device)
 
 
@@ -235,9 +235,9 @@ class _Ascent(GradientProtection[PgdSettings]):
     def objective(self, images: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
         """[B]: L_diff of each picture at its own t and ε, mean over elements."""
         posterior = self.model.encode(images)
-        z0 = posterior.mean + posterior.std * rng.normal(posterior.mean, generators)
-        t = rng.integers(0, self.model.schedule.steps, generators).to(images.device)
-        eps = rng.normal(z0, generators)
+        z0 = posterior.mean + posterior.std * normal(posterior.mean, generators)
+        t = integers(0, self.model.schedule.steps, generators).to(images.device)
+        eps = normal(z0, generators)
         return diffusion_loss(self.model, z0, self._c, t=t, eps=eps, reduce="none")
 
     def move(self, current: Tensor, original: Tensor, generators: Sequence[torch.Generator]) -> Tensor:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor
 
-from unlikeness.protect import rng
 from unlikeness.protect.against import Against
 from unlikeness.protect.settings import NoiseSettings, ProtectSettings
+from unlikeness.seeds import picture_generators, uniform
 
 if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage
@@ -38,7 +38,7 @@ class Noise:
         self, images: Tensor, seeds: Sequence[int], on_step: Callable[[int], None] | None = None
     ) -> Tensor:
         """See `Perturber.perturb`."""
-        noise = rng.uniform(images, rng.generators(seeds))
+        noise = uniform(images, picture_generators(seeds))
         if self.settings.kind == "sign":
             noise = torch.where(noise < 0, -1.0, 1.0).to(noise)
         return (images + noise * (self.settings.budget / 255)).clamp(0, 1)

@@ -30,12 +30,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unlikeness.pictures import Edit, Picture
-from unlikeness.protect import rng
 from unlikeness.protect.files.masks import Mask
 from unlikeness.protect.settings import Scale
 from unlikeness.protect.tiling.blend import Blend
 from unlikeness.protect.tiling.layout import Axis
 from unlikeness.protect.tiling.resample import BAND_PIXELS, Enlarger, shrink
+from unlikeness.seeds import derive
 
 __all__ = ["PictureTiles", "Scale", "Tile", "grids"]
 
@@ -151,7 +151,7 @@ class PictureTiles:
                     place = (rows.starts[i], rows.stop(i), columns.starts[j], columns.stop(j))
                     image = _filled(source.window(*place), side)
                     strength = None if mask is None else _filled(mask.window(*place), side)
-                    yield Tile(stage, i, j, image, rng.derive(self._seed, stage, i, j), strength)
+                    yield Tile(stage, i, j, image, derive(self._seed, stage, i, j), strength)
 
     def accept(self, tile: Tile, delta: Floats) -> None:
         """The perturbation of a tile: [T, T, 3], within the budget."""

@@ -33,7 +33,8 @@ from unlikeness.protect.rid.train.recipe import CHECKPOINT, ProtectorRecipe, che
 from unlikeness.protect.rid.train.trial import NO_MODEL, Trial, check_prompt, draw_budgets, draw_side
 from unlikeness.protect.rid.weights import save_protector
 from unlikeness.provenance import own_name
-from unlikeness.training import Ema, Step, adamw, identity_of, linear, step_generator, train
+from unlikeness.seeds import step_generator
+from unlikeness.training import Ema, Step, adamw, identity_of, linear, train
 
 if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage

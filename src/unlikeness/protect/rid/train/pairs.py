@@ -17,9 +17,8 @@ from unlikeness.errors import UnlikenessError
 from unlikeness.foreign import UnreadableError
 from unlikeness.progress import Progress, Silent
 from unlikeness.protect.methods.advdm import AdvDM, AdvDMSettings
-from unlikeness.protect.rng import derive
+from unlikeness.seeds import derive, step_generator
 from unlikeness.tensors import read_safetensors, save_tensors
-from unlikeness.training import step_generator
 
 if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage

@@ -18,8 +18,7 @@ from torch import Tensor
 
 from unlikeness.diffusion.devices import pick_device
 from unlikeness.errors import UsageError
-from unlikeness.protect.rng import derive
-from unlikeness.training import step_generator
+from unlikeness.seeds import derive, step_generator
 
 __all__ = ["Processes", "launched"]
 

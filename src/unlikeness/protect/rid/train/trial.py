@@ -22,11 +22,12 @@ from unlikeness.protect.rid.train import objectives
 from unlikeness.protect.rid.train.augment import Augment, AugmentSettings
 from unlikeness.protect.rid.train.pairs import Pairs
 from unlikeness.protect.rid.train.recipe import ProtectorRecipe
+from unlikeness.viewing import viewed
 
 if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage
 
-__all__ = ["NO_MODEL", "Trial", "check_prompt", "draw_budgets", "draw_side", "viewed"]
+__all__ = ["NO_MODEL", "Trial", "check_prompt", "draw_budgets", "draw_side"]
 
 NO_MODEL = "a protector needs a model to protect against; give one or more --model"
 
@@ -127,16 +128,6 @@ class Trial:
 def _grey_latent(model: TextToImage) -> Tensor:
     """z_tgt of the pull: [1, C, h, w]."""
     return model.encode_all(torch.full((1, 3, model.resolution, model.resolution), 0.5)).mean
-
-
-def viewed(images: Tensor, resolution: int) -> Tensor:
-    """What a trainer sees of pictures [B, 3, H, W]: resized until the short side is `resolution`."""
-    height, width = images.shape[-2:]
-    if min(height, width) == resolution:
-        return images
-    factor = resolution / min(height, width)
-    size = (round(height * factor), round(width * factor))
-    return F.interpolate(images, size, mode="bilinear", align_corners=False, antialias=True)
 
 
 def draw_budgets(recipe: ProtectorRecipe, count: int, side: int, generator: torch.Generator) -> Tensor:

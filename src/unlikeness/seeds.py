@@ -1,4 +1,4 @@
-"""Randomness that belongs to one picture: a seed and a generator each, whatever shares the batch.
+"""Seeds: every random draw belongs to one picture or one step, and does not depend on the rest of its batch.
 
 All draws are made on the CPU, so that they are the same on every device.
 """
@@ -11,7 +11,19 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["derive", "generators", "integers", "normal", "uniform"]
+__all__ = [
+    "JUDGED", "QUALITY", "STORY", "derive", "integers", "normal", "picture_generators", "step_generator",
+    "uniform",
+]  # fmt: skip
+
+# First seeds of generated pictures, so that no two uses share a picture. Class pictures begin in settings at
+# 1,000,000 (personalize) and 2,000,000 (immunize).
+JUDGED = 3_000_000
+"""Pictures of the subject that a verification judges."""
+QUALITY = 4_000_000
+"""Pictures of the class that a verification judges."""
+STORY = 5_000_000
+"""Pictures of the demo's story."""
 
 
 def derive(seed: int, *keys: str | int) -> int:
@@ -20,8 +32,14 @@ def derive(seed: int, *keys: str | int) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
 
 
-def generators(seeds: Sequence[int]) -> list[torch.Generator]:
-    """One CPU generator a seed."""
+def step_generator(seed: int, index: int) -> torch.Generator:
+    """The generator of one step of a training: unrelated for any two pairs (seed, index)."""
+    digest = hashlib.sha256(f"{seed}:{index}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+
+
+def picture_generators(seeds: Sequence[int]) -> list[torch.Generator]:
+    """One generator a seed."""
     return [torch.Generator().manual_seed(seed) for seed in seeds]
 
 
