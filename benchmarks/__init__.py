@@ -1,1 +1,1 @@
-"""Every published figure, one command each: see README.md in this folder."""
+"""Speed, memory, hostile input and measures of pictures, one command each: see README.md in this folder."""

@@ -93,7 +93,7 @@ def untrained(model: TextToImage, seed: int) -> TextToImage:
 
 
 def render(record: Mapping[str, Any]) -> str:
-    """The table of docs/results.md."""
+    """The table of the notes."""
     summary = record["summary"]
     about = record["about"]
     rows = []

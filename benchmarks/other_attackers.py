@@ -215,7 +215,7 @@ def table_of(cells: Mapping[str, common.Cell], attackers: Sequence[Attacker], *,
 
 
 def render(record: Mapping[str, Any]) -> str:
-    """The table of docs/results.md."""
+    """The table of the notes."""
     head = [
         "attacker",
         "pictures",

@@ -207,7 +207,7 @@ def save_sheet(path: Path, training: torch.Tensor, pictures: torch.Tensor, count
 
 
 def render(record: Mapping[str, Any]) -> str:
-    """The tables of docs/results.md."""
+    """The tables of the notes."""
     head = ["method", "s [95 % interval]", "least s", "s, new context", "context read", "class read", "n"]
     rows, subjects = [], []
     tuned: list[str] = []

@@ -172,7 +172,7 @@ def metadata(path: Path) -> dict[str, Any]:
 
 
 def render(record: Mapping[str, Any]) -> str:
-    """The table of docs/results.md."""
+    """The table of the notes."""
     a, rate, about = record["cells"]["audit"], record["cells"]["rate"], record["about"]
     formats = ", ".join(f"{count} {name}" for name, count in a["formats"].items())
     budget = about["settings"]["budget"]

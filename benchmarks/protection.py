@@ -190,7 +190,7 @@ def sum_up(cells: Sequence[Mapping[str, Any]], *, seed: int) -> dict[str, Any]:
 
 
 def render(record: Mapping[str, Any]) -> str:
-    """The table of docs/results.md."""
+    """The table of the notes."""
     head = ["method", "budget [n/255]", "diffusion loss", "of the clean one", "s after DreamBooth",
             "L∞ [n/255]", "PSNR [dB]", "SSIM", "subjects"]  # fmt: skip
     rows = []

@@ -207,7 +207,7 @@ def telling_apart(encoder: Embedder, subjects: int, views: int, seed: int) -> di
 
 
 def render(record: Mapping[str, Any]) -> str:
-    """The table of docs/results.md."""
+    """The table of the notes."""
     cells = record["cells"]
     vae, reads, samples, who = (cells[name] for name in ("autoencoder", "classifier", "samples", "identity"))
     n, drawn = f"{reads['n']} renders", f"{samples['n']} samples"

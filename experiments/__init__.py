@@ -1,1 +1,1 @@
-"""Every published figure, one command each: see README.md in this folder."""
+"""Research behind the settings: see README.md in this folder."""

@@ -223,7 +223,7 @@ SHORT = {
 
 
 def render(record: Mapping[str, Any]) -> str:
-    """The tables of docs/results.md."""
+    """The tables of the notes."""
     parts = []
     original = record["summary"].get("original", [])
     for name, lines in record["summary"].items():

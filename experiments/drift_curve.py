@@ -127,7 +127,7 @@ def draw(record: Mapping[str, Any], path: Any) -> None:
 
 
 def render(record: Mapping[str, Any]) -> str:
-    """The table of docs/results.md."""
+    """The table of the notes."""
     summary = record["summary"]
     steps = sorted({int(n) for found in summary.values() for n in found})
     rows = []

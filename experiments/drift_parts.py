@@ -110,7 +110,7 @@ def sum_up(results: common.Results) -> dict[str, Any]:
 
 
 def render(record: Mapping[str, Any]) -> str:
-    """The table of docs/results.md."""
+    """The table of the notes."""
     rows = []
     for key, cell in record["cells"].items():
         row, who, what = key.split("/")

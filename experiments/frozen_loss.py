@@ -146,7 +146,7 @@ def summarize(results: common.Results, names: Sequence[str], seed: int) -> dict[
 
 
 def render(record: Mapping[str, Any]) -> str:
-    """The table of docs/results.md."""
+    """The table of the notes."""
     summary = record["summary"]
     ways = list(next(iter(summary.values()), {"raised": {}})["raised"])
     rows = []

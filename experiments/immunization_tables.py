@@ -88,7 +88,7 @@ def sum_up(results: common.Results, seed: int) -> dict[str, Any]:
 
 
 def render(record: Mapping[str, Any]) -> str:
-    """The tables of docs/results.md."""
+    """The tables of the notes."""
     rows = []
     summary = {k: found for k, found in record["summary"].items() if k not in apdm_ablation.ABLATIONS}
     for row, found in summary.items():

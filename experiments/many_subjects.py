@@ -165,7 +165,7 @@ def sum_up(results: common.Results, seed: int) -> dict[str, Any]:
 
 
 def render(record: Mapping[str, Any]) -> str:
-    """The table of docs/results.md."""
+    """The table of the notes."""
     rows = []
     for key, found in sorted(record["summary"].items(), key=_place):
         how, _, number = key.rpartition("/")

@@ -274,7 +274,7 @@ def _has_output(found: Mapping[str, Any]) -> bool:
 
 
 def render(record: Mapping[str, Any]) -> str:
-    """The tables of docs/results.md."""
+    """The tables of the notes."""
     summary = record["summary"]
     rates = sorted({rate for found in summary.values() for rate in _rates(found)}, key=float)
     tables = []

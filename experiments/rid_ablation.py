@@ -198,7 +198,7 @@ def table_of(cells: Mapping[str, common.Cell], *, seed: int) -> dict[str, Any]:
 
 
 def render(record: Mapping[str, Any]) -> str:
-    """The table of docs/results.md."""
+    """The table of the notes."""
     head = ["terms", "budget [n/255]", "diffusion loss over the clean one", "PSNR [dB]", "SSIM", "subjects",
             "s after DreamBooth", "subjects"]  # fmt: skip
     rows = []

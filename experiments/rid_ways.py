@@ -213,7 +213,7 @@ def summarize(
 
 
 def render(record: Mapping[str, Any]) -> str:
-    """The table of docs/results.md."""
+    """The table of the notes."""
     rows = []
     for key, figures in record["summary"].items():
         method, size, way = key.split("/")

@@ -61,6 +61,7 @@ def test_claims_say_what_has_been_found_so_far(tmp_path: Path) -> None:
     def line(row: str, s: float) -> dict[str, object]:
         return {"row": row, "s": {"paper": s, "lora-16": 0.5}, "score": s, "drift": 0.1}
 
-    lines = [line("apdm-1@100", 0.0), line("apdm-1@200", 0.3), line("apdm-2@200", 0.2), line("apdm-2@200", 0.3)]
+    rows = (("apdm-1@100", 0.0), ("apdm-1@200", 0.3), ("apdm-2@200", 0.2), ("apdm-2@200", 0.3))
+    lines = [line(row, s) for row, s in rows]
     found = claims._best_so_far({"original": [line("none", 0.9)], "apdm": lines, "imma": []})
     assert found == [["search `apdm`: `apdm-2@200`", "0.25", "0.50 (lora-16)", None, "+10%", "2, of tuning"]]
