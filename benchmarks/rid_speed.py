@@ -34,7 +34,7 @@ from unlikeness.protect.rid.network import Protector
 from unlikeness.protect.rid.official import OfficialRid, official_like
 from unlikeness.protect.rid.train.pictures import dead_leaves
 from unlikeness.protect.rid.weights import load_protector
-from unlikeness.protect.tiling.tiles import Scale
+from unlikeness.protect.settings import ResolutionMode
 
 NAME = "rid_speed"
 SIDE = 512
@@ -126,7 +126,8 @@ def time_files(folder: Path, count: int, size: tuple[int, int], mode: str) -> di
     warm = torch.rand(1, 3, 128, 128)
     perturber.perturb(warm, [0])
     began = time.perf_counter()
-    outcome = protect_folder([source], output, perturber, method="rid", scale=Scale(mode=mode), batch_size=1)
+    at = ResolutionMode(mode=mode)
+    outcome = protect_folder([source], output, perturber, method="rid", at=at, batch_size=1)
     seconds = time.perf_counter() - began
     assert len(outcome.protected) == count, outcome.skipped
     return {"pictures": count, "size": list(size), "seconds_a_picture": round(seconds / count, 4)}

@@ -36,14 +36,14 @@ from unlikeness.pictures import find_pictures
 from unlikeness.protect import registry
 from unlikeness.protect.base import Perturber
 from unlikeness.protect.files.folder import protect_folder
-from unlikeness.protect.tiling.tiles import Scale
+from unlikeness.protect.settings import ResolutionMode
 from unlikeness.subjects import load_folder
 from unlikeness.toybox.cast import Member, unseen
 from unlikeness.toybox.world import sample_scene, to_images
 
 NAME = "rid_ways"
 BUDGET = 8.0
-WAYS = {name: Scale(**way) for name, way in config(NAME)["ways"].items()}
+WAYS = {name: ResolutionMode(**way) for name, way in config(NAME)["ways"].items()}
 LEVELS, DRAWS = 10, 2
 CODE = ("src/unlikeness/protect", "src/unlikeness/diffusion")
 
@@ -155,7 +155,7 @@ def measure(
         results.finish(summarize(results, motifs, plans, seed), device=model.device)
 
 
-def protected(images: Tensor, perturber: Perturber, method: str, scale: Scale, seed: int) -> Tensor:
+def protected(images: Tensor, perturber: Perturber, method: str, scale: ResolutionMode, seed: int) -> Tensor:
     """Pictures [N, 3, H, W] as `unlikeness protect` would publish them, as PNG."""
     many = registry.method(method).needs_model and scale.mode == "tiles"
     with tempfile.TemporaryDirectory() as work:
@@ -164,7 +164,7 @@ def protected(images: Tensor, perturber: Perturber, method: str, scale: Scale, s
         for i, pixels in enumerate((images * 255).round().byte().permute(0, 2, 3, 1).numpy()):
             Image.fromarray(pixels).save(source / f"{i}.png")
         outcome = protect_folder(
-            [source], output, perturber, method=method, scale=scale, seed=seed,
+            [source], output, perturber, method=method, at=scale, seed=seed,
             batch_size=9 if many else len(images),
         )  # fmt: skip
         assert not outcome.skipped, outcome.skipped

@@ -52,7 +52,7 @@ BODIES = {
     "in a long call": "ready(); long_call()",
     "swallowed": "ready()\ntry: time.sleep(60)\nexcept BaseException: time.sleep(60)",
     "waiting for a thread": (
-        "from unlikeness.protect.tiling.overlap import overlapped\n"
+        "from unlikeness.protect.tiling.batches import overlapped\n"
         "ready(); list(overlapped(lambda _: long_call(), [1, 2, 3]))"
     ),
     "while a thread is left": "threading.Thread(target=long_call).start(); ready(); time.sleep(60)",

@@ -11,8 +11,7 @@ from tests.protect.test_tiles import write
 
 from unlikeness.errors import UsageError
 from unlikeness.protect.files import worker
-from unlikeness.protect.files.names import key, reserved
-from unlikeness.protect.files.targets import find_targets
+from unlikeness.protect.files.targets import find_targets, key, reserved
 from unlikeness.protect.methods.noise import Noise
 
 COMPOSED = unicodedata.normalize("NFC", "Zoé.jpg")

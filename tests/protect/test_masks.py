@@ -18,11 +18,11 @@ from unlikeness.diffusion import TextToImage
 from unlikeness.errors import PictureError, UsageError
 from unlikeness.pictures import open_picture
 from unlikeness.protect import registry
+from unlikeness.protect.files.check import BLACK
 from unlikeness.protect.files.folder import Outcome, protect_folder
 from unlikeness.protect.files.manifest import NAME, digest
 from unlikeness.protect.files.masks import open_mask
-from unlikeness.protect.files.unchanged import BLACK
-from unlikeness.protect.tiling.tiles import Scale
+from unlikeness.protect.settings import ResolutionMode
 
 
 def masked_left(path: Path, width: int, height: int) -> Path:
@@ -57,8 +57,8 @@ def test_black_is_untouched_and_white_is_changed(
 ) -> None:
     source = write(tmp_path / "a.png", 96, 64)
     mask = masked_left(tmp_path / "mask.png", 96, 64)
-    scale = Scale(mode=mode, detail=1.0)
-    (entry,) = run(source, tmp_path / "out", model, method, mask=mask, scale=scale).protected
+    scale = ResolutionMode(mode=mode, detail=1.0)
+    (entry,) = run(source, tmp_path / "out", model, method, mask=mask, at=scale).protected
     moved = change(source, tmp_path / "out" / "a.png")
     assert not moved[:, :48].any()
     assert (moved[:, 52:] > 0).mean() > 0.8

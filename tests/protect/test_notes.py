@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from unlikeness.protect.files.manifest import Entry
-from unlikeness.protect.files.notes import told
+from unlikeness.protect.files.manifest import Entry, note_lines
 
 
 def entry(note: str | None) -> Entry:
@@ -12,12 +11,12 @@ def entry(note: str | None) -> Entry:
 
 def test_notes_are_counted_by_kind_and_the_most_frequent_comes_first() -> None:
     entries = [entry("x"), entry("y; x"), entry(None), entry("y; y"), entry("y")]
-    assert told(entries) == ["note on 3 pictures: y", "note on 2 pictures: x"]
-    assert told([entry("x")]) == ["note on 1 picture: x"]
-    assert told([entry(None)]) == []
+    assert note_lines(entries) == ["note on 3 pictures: y", "note on 2 pictures: x"]
+    assert note_lines([entry("x")]) == ["note on 1 picture: x"]
+    assert note_lines([entry(None)]) == []
 
 
 def test_many_kinds_are_a_few_lines() -> None:
-    lines = told(entry(f"kind {i}") for i in range(50))
+    lines = note_lines(entry(f"kind {i}") for i in range(50))
     assert len(lines) == 9
     assert lines[-1] == "42 more kinds of notes are in manifest.jsonl"

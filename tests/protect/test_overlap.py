@@ -16,7 +16,7 @@ from unlikeness.pictures import Edit
 from unlikeness.protect.files import worker
 from unlikeness.protect.methods.noise import Noise
 from unlikeness.protect.tiling import batches
-from unlikeness.protect.tiling.overlap import Room
+from unlikeness.protect.tiling.batches import Room
 
 
 def test_others_wait_for_room_or_until_all_is_over(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,10 +9,10 @@ from tests.protect.test_tiles import write
 
 from unlikeness.diffusion import TextToImage
 from unlikeness.errors import UsageError
+from unlikeness.protect.files.check import FAINT
 from unlikeness.protect.files.folder import protect_folder
-from unlikeness.protect.files.unchanged import FAINT
 from unlikeness.protect.methods.noise import Noise, NoiseSettings
-from unlikeness.protect.tiling.tiles import Scale
+from unlikeness.protect.settings import ResolutionMode
 
 
 @pytest.mark.parametrize("mode", ["fit", "tiles", "both"])
@@ -23,8 +23,8 @@ def test_each_picture_is_at_least_as_faint_as_asked(
     for i, size in enumerate([(90, 70), (200, 50)]):
         write(tmp_path / f"{i}.png", *size, seed=i)
     noise = Noise(model, NoiseSettings(budget=budget))
-    scale = Scale(mode=mode)
-    found = protect_folder([tmp_path], tmp_path / "out", noise, method="noise", scale=scale, psnr=38.0)
+    scale = ResolutionMode(mode=mode)
+    found = protect_folder([tmp_path], tmp_path / "out", noise, method="noise", at=scale, psnr=38.0)
     assert len(found.protected) == 2
     for entry in found.protected:
         assert entry.psnr is not None

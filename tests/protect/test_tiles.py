@@ -17,9 +17,9 @@ from unlikeness.pictures import Edit, Picture, open_picture
 from unlikeness.protect.base import Perturber
 from unlikeness.protect.methods.advdm import AdvDM, AdvDMSettings
 from unlikeness.protect.methods.noise import Noise, NoiseSettings
-from unlikeness.protect.settings import ProtectSettings
+from unlikeness.protect.settings import ProtectSettings, ResolutionMode
 from unlikeness.protect.tiling import batches
-from unlikeness.protect.tiling.tiles import PictureTiles, Scale, grids
+from unlikeness.protect.tiling.tiles import PictureTiles, grids
 from unlikeness.viewing import viewed
 
 
@@ -43,14 +43,16 @@ class Smooth:
         return (images + (images - 0.5).clamp(-1, 1) * (16 / 255)).clamp(0, 1)
 
 
-def protected(path: Path, perturber: Perturber, scale: Scale, batch_size: int = 4) -> tuple[Picture, Edit]:
+def protected(
+    path: Path, perturber: Perturber, at: ResolutionMode, batch_size: int = 4
+) -> tuple[Picture, Edit]:
     class Work(PictureTiles):
         pixels = 0
 
     picture = open_picture(path)
     budget = perturber.settings.budget
     edit = Edit(picture, budget=budget)
-    work = Work(picture, edit, resolution=perturber.resolution, budget=budget, scale=scale, seed=1)
+    work = Work(picture, edit, resolution=perturber.resolution, budget=budget, at=at, seed=1)
     assert list(batches.run([work], perturber, batch_size=batch_size)) == [work]
     return picture, edit
 
@@ -68,7 +70,7 @@ def test_any_size_is_changed_everywhere_and_within_the_budget(
     tmp_path: Path, model: TextToImage, mode: str, size: tuple[int, int]
 ) -> None:
     path = write(tmp_path / "a.png", *size)
-    picture, edit = protected(path, Noise(model, NoiseSettings()), Scale(mode=mode))
+    picture, edit = protected(path, Noise(model, NoiseSettings()), ResolutionMode(mode=mode))
     change = delta(picture, edit)
     assert change.shape == (size[1], size[0], 3)
     assert np.abs(change).max() <= 8.001
@@ -77,17 +79,17 @@ def test_any_size_is_changed_everywhere_and_within_the_budget(
 
 def test_the_small_copy_is_bounded_however_long_a_picture_is() -> None:
     for size in [(4000, 3000), (100_000, 100), (100_000_000, 1), (30, 1_000_000)]:
-        (grid,) = grids(size, 64, Scale())
+        (grid,) = grids(size, 64, ResolutionMode())
         assert len(grid) <= 29
         assert grid.rows.tile <= 128
         assert grid.size[0] * grid.size[1] <= 24 * 128 * 128
-    (photo,) = grids((4000, 3000), 64, Scale())
+    (photo,) = grids((4000, 3000), 64, ResolutionMode())
     assert (photo.size, photo.rows.tile, len(photo)) == ((171, 128), 128, 3)
 
 
 def test_a_grey_picture_keeps_the_strength_of_a_coloured_one(tmp_path: Path, model: TextToImage) -> None:
     path = write(tmp_path / "grey.png", 32, 32, mode="L")
-    change = delta(*protected(path, Noise(model, NoiseSettings()), Scale(mode="tiles")))
+    change = delta(*protected(path, Noise(model, NoiseSettings()), ResolutionMode(mode="tiles")))
     np.testing.assert_allclose(np.abs(change), 8, atol=1e-3)
 
 
@@ -101,14 +103,14 @@ def test_a_grey_picture_is_changed_no_more_than_a_coloured_one(tmp_path: Path) -
             return images + 0.5 * (super().perturb(images, seeds, on_step) - images).mean(1, keepdim=True)
 
     path = write(tmp_path / "grey.png", 96, 64, mode="L")
-    picture, edit = protected(path, Half(), Scale(mode="tiles"))
+    picture, edit = protected(path, Half(), ResolutionMode(mode="tiles"))
     wanted = np.clip((picture.rgb - 0.5) * 16, -8, 8) / 2
     assert np.abs(delta(picture, edit) - wanted).max() <= 0.51
 
 
 def test_tiles_of_one_picture_show_no_seams(tmp_path: Path) -> None:
     path = write(tmp_path / "a.png", 300, 210)
-    picture, edit = protected(path, Smooth(), Scale(mode="tiles"))
+    picture, edit = protected(path, Smooth(), ResolutionMode(mode="tiles"))
     wanted = np.clip((picture.rgb - 0.5) * 16, -8, 8)
     assert np.abs(delta(picture, edit) - wanted).max() <= 0.51
 
@@ -118,9 +120,10 @@ def test_independent_tiles_are_no_rougher_at_their_borders_than_elsewhere(
     tmp_path: Path, model: TextToImage, mode: str
 ) -> None:
     path = write(tmp_path / "a.png", 512, 160)
-    picture, edit = protected(path, AdvDM(model, AdvDMSettings(steps=4)), Scale(mode=mode), batch_size=8)
+    at = ResolutionMode(mode=mode)
+    picture, edit = protected(path, AdvDM(model, AdvDMSettings(steps=4)), at, batch_size=8)
     steps = np.abs(np.diff(delta(picture, edit), axis=1)).mean(axis=(0, 2))
-    (grid,) = grids(picture.size, 32, Scale(mode=mode))
+    (grid,) = grids(picture.size, 32, ResolutionMode(mode=mode))
     zoom = picture.size[0] / grid.size[0]
     starts = list(grid.columns.starts[1:])
     ends = [start + grid.columns.tile for start in grid.columns.starts[:-1]]
@@ -150,7 +153,7 @@ def test_fit_is_strong_where_a_trainer_looks_and_full_size_tiles_and_noise_are_n
     advdm, noise = AdvDM(model, AdvDMSettings(steps=25)), Noise(model, NoiseSettings())
 
     def rise(perturber: Perturber, mode: str) -> float:
-        _, edit = protected(path, perturber, Scale(mode=mode), batch_size=8)
+        _, edit = protected(path, perturber, ResolutionMode(mode=mode), batch_size=8)
         return loss(edit.window(0, 192, 0, 256)) / clean - 1
 
     fit = rise(advdm, "fit")
@@ -166,7 +169,7 @@ def test_a_large_picture_needs_little_memory_beside_itself(tmp_path: Path, model
     tracemalloc.start()
     try:
         for mode in ("fit", "tiles"):
-            work = PictureTiles(picture, edit, resolution=32, budget=8, scale=Scale(mode=mode), seed=0)
+            work = PictureTiles(picture, edit, resolution=32, budget=8, at=ResolutionMode(mode=mode), seed=0)
             for tile in work.tiles():
                 image = torch.from_numpy(tile.image).permute(2, 0, 1)[None]
                 work.accept(tile, (noise.perturb(image, [0]) - image)[0].permute(1, 2, 0).numpy())
@@ -188,7 +191,7 @@ def test_a_picture_does_not_depend_on_its_company_nor_on_the_place_in_a_batch(
     def works(names: Sequence[str]) -> list[Work]:
         opened = [open_picture(tmp_path / name) for name in names]
         return [
-            Work(p, Edit(p, budget=8), resolution=32, budget=8, scale=Scale(), seed=len(p.path.name))
+            Work(p, Edit(p, budget=8), resolution=32, budget=8, at=ResolutionMode(), seed=len(p.path.name))
             for p in opened
         ]
 
@@ -215,7 +218,7 @@ def test_large_pictures_do_not_pile_up_until_a_batch_is_full(
         for _ in range(6):
             opened += 1
             picture = open_picture(path)
-            yield Work(picture, Edit(picture), resolution=32, budget=8, scale=Scale(), seed=0)
+            yield Work(picture, Edit(picture), resolution=32, budget=8, at=ResolutionMode(), seed=0)
 
     run = batches.run(works(), Noise(model, NoiseSettings()), batch_size=100)
     for k, _ in enumerate(run):

@@ -20,7 +20,8 @@ from unlikeness.protect.files import worker
 from unlikeness.protect.files.folder import protect_folder
 from unlikeness.protect.files.manifest import NAME, digest
 from unlikeness.protect.methods.noise import Noise
-from unlikeness.protect.tiling.tiles import PictureTiles, Scale, Tile
+from unlikeness.protect.settings import ResolutionMode
+from unlikeness.protect.tiling.tiles import PictureTiles, Tile
 from unlikeness.seeds import derive
 
 
@@ -30,7 +31,12 @@ def opened(path: Path, noise: Noise) -> list[Tile]:
     picture = open_picture(path)
     return list(
         PictureTiles(
-            picture, Edit(picture, budget=4), resolution=noise.resolution, budget=4, scale=Scale(), seed=seed
+            picture,
+            Edit(picture, budget=4),
+            resolution=noise.resolution,
+            budget=4,
+            at=ResolutionMode(),
+            seed=seed,
         ).tiles()
     )
 

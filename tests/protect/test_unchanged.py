@@ -17,12 +17,20 @@ from tests.protect.test_tiles import write
 from unlikeness.cli import main
 from unlikeness.diffusion import TextToImage
 from unlikeness.protect.files import worker
-from unlikeness.protect.files.check import kept
+from unlikeness.protect.files.check import (
+    BELOW,
+    BLACK,
+    COARSE,
+    FAINT,
+    HARDLY,
+    NOTHING,
+    UNCHANGED,
+    kept,
+)  # fmt: skip
 from unlikeness.protect.files.manifest import NAME
-from unlikeness.protect.files.unchanged import BELOW, BLACK, COARSE, FAINT, HARDLY, NOTHING, UNCHANGED
 from unlikeness.protect.methods.noise import Noise, NoiseSettings
 from unlikeness.protect.methods.photoguard import PhotoGuard, PhotoGuardSettings
-from unlikeness.protect.tiling.tiles import Scale
+from unlikeness.protect.settings import ResolutionMode
 
 
 def coarse(path: Path, quality: int, size: tuple[int, int] = (160, 120)) -> Path:
@@ -56,7 +64,7 @@ def test_what_outlives_the_compression_is_measured_along_the_change(
         shares[pictures[0].path.name] = kept(*pictures, enough=enough)
         return shares[pictures[0].path.name]
 
-    monkeypatch.setattr("unlikeness.protect.files.unchanged.kept", listening)
+    monkeypatch.setattr("unlikeness.protect.files.check.kept", listening)
     for quality in (1, 60, 99):
         run(coarse(tmp_path / f"{quality}.jpg", quality, (400, 1400)), tmp_path / "out", noise)
     run(write(tmp_path / "a.png", 60, 60), tmp_path / "out", noise)
@@ -158,14 +166,14 @@ def test_a_few_values_that_rounding_left_are_no_protection(tmp_path: Path, model
             return images + chosen * torch.where(images < 0.5, 4 / 255, -4 / 255)
 
     made = Sparse(model, NoiseSettings(budget=4))
-    tiles = Scale(mode="tiles")
-    (entry,) = run(source, tmp_path / "few", made, scale=tiles).unchanged
+    tiles = ResolutionMode(mode="tiles")
+    (entry,) = run(source, tmp_path / "few", made, at=tiles).unchanged
     assert (entry.note, entry.linf) == (HARDLY, 4)
     Sparse.share = 0.1
-    assert run(source, tmp_path / "more", made, scale=tiles).complete
+    assert run(source, tmp_path / "more", made, at=tiles).complete
     Sparse.share = 0.0003
     Image.new("L", (120, 120), 255).save(tmp_path / "mask.png")  # who masks may want little
-    assert run(source, tmp_path / "masked", made, scale=tiles, mask=tmp_path / "mask.png").complete
+    assert run(source, tmp_path / "masked", made, at=tiles, mask=tmp_path / "mask.png").complete
 
 
 def test_a_dry_run_foresees_what_it_can(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -106,7 +106,7 @@ def protect(
     from unlikeness.protect import registry
     from unlikeness.protect.files.targets import find_targets
     from unlikeness.protect.rid.settings import check_weights
-    from unlikeness.protect.settings import RidSettings, Scale
+    from unlikeness.protect.settings import ResolutionMode, RidSettings
     from unlikeness.settings import build, pairs
 
     # What is asked wrongly is said before torch is imported, which takes seconds.
@@ -123,7 +123,7 @@ def protect(
     check_device(device)
     check_dtype(dtype)
     settings = build(registry.settings_type(method), values)
-    sized = build(Scale, {"mode": at.value})
+    sized = build(ResolutionMode, {"mode": at.value})
     against = model or "toybox"
     if needs_model:
         hub.check_name(against)
@@ -167,7 +167,7 @@ def protect(
                 output,
                 make,
                 settings,
-                scale=sized,
+                at=sized,
                 masks=masks,
                 max_pixels=max_pixels,
                 batch_size=size,
@@ -181,7 +181,7 @@ def protect(
                 method=method,
                 model=against if needs_model else None,
                 seed=seed,
-                scale=sized,
+                at=sized,
                 psnr=psnr,
                 mask=mask,
                 max_pixels=max_pixels,
@@ -219,7 +219,7 @@ def _show_survey(seen: Survey, against: str) -> None:
 
 def _show_outcome(outcome: Outcome, output: Path, against: str) -> None:
     from unlikeness.errors import one_line
-    from unlikeness.protect.files.notes import told
+    from unlikeness.protect.files.manifest import note_lines
 
     unsupported = set(outcome.unsupported)
     for entry in outcome.skipped:
@@ -229,7 +229,7 @@ def _show_outcome(outcome: Outcome, output: Path, against: str) -> None:
         typer.echo(outcome.passed_over, err=True)
     for entry in outcome.unchanged:
         typer.echo(one_line(f"unchanged {entry.path}: {entry.note}"), err=True)
-    for line in told(outcome.protected):
+    for line in note_lines(outcome.protected):
         typer.echo(one_line(line), err=True)
     parts = [f"{len(outcome.protected)} protected"]
     if not (outcome.protected or outcome.before):

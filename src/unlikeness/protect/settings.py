@@ -13,8 +13,8 @@ __all__ = [
     "PgdSettings",
     "PhotoGuardSettings",
     "ProtectSettings",
+    "ResolutionMode",
     "RidSettings",
-    "Scale",
 ]  # fmt: skip
 
 
@@ -106,8 +106,8 @@ class NoiseSettings(ProtectSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scale(Checked):
-    """At which size pictures are worked on."""
+class ResolutionMode(Checked):
+    """The resolution at which perturbations are computed."""
 
     mode: str = setting(
         "fit",

@@ -17,7 +17,8 @@ from unlikeness.protect.rid import opening
 from unlikeness.protect.rid.network import NetworkSettings, Protector
 from unlikeness.protect.rid.train.pictures import dead_leaves
 from unlikeness.protect.rid.weights import load_protector, save_protector
-from unlikeness.protect.tiling.tiles import Scale, grids
+from unlikeness.protect.settings import ResolutionMode
+from unlikeness.protect.tiling.tiles import grids
 
 
 @pytest.fixture
@@ -76,7 +77,7 @@ def test_the_shipped_network_serves_budgets_from_2_to_16() -> None:
 
 
 def test_at_the_pictures_own_size_it_works_in_large_tiles() -> None:
-    assert len(grids((1000, 800), 64, Scale(mode="tiles"), Rid.tile)[0]) <= 9
+    assert len(grids((1000, 800), 64, ResolutionMode(mode="tiles"), Rid.tile)[0]) <= 9
 
 
 def test_the_fingerprint_is_of_the_weights(file: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Date, permissions and extended attributes of a file, given to its copy as `cp -p` does."""
+"""Copy the date, permissions and extended attributes of a file, as `cp -p` does."""
 
 from __future__ import annotations
 
@@ -11,19 +11,18 @@ __all__ = ["copy_attributes"]
 
 _ACCESS_LIST = "system.posix_acl_access"
 _USERS = "user."
-"""Attributes of users and programs; those of the system (security, capabilities) belong to one file."""
+"""Attributes of users and programs. Those of the system (security, capabilities) belong to one file."""
 _PICTURES = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"8BPS", b"icns")
-"""Beginnings of previews: an attribute that holds one would show the picture unprotected."""
+"""First bytes of previews: an attribute with a preview would show the unprotected picture."""
 
 
 def copy_attributes(source: Path, status: os.stat_result, copy: Path) -> None:
     """Give `copy` what `source` had when `status` was taken, before it was read.
 
-    That is the times of the last change and the last access [ns]; on systems with permissions those of
-    reading, writing and executing, of which the owner's to read is always given; on Linux access lists and
-    the attributes of users, without those that hold a picture. What the copy's file system does not know is
-    left out, since the picture itself is complete. On Windows a read-only file's copy can be written to,
-    because it could not be replaced.
+    These are the times of the last change and the last access [ns]; on systems with permissions those to
+    read, write and execute, and always the owner's to read; on Linux access lists and users' attributes, but
+    for those that hold a picture. Attributes that the copy's file system does not support are left out. On
+    Windows the copy of a read-only file is writable, because it could not be replaced otherwise.
     """
     if os.name == "posix":
         _copy_extended(source, copy)

@@ -1,4 +1,8 @@
-"""What the saved file really holds: read from disk again and compared with its original."""
+"""The saved file: read again, compared with its original, and called a copy if nothing of the change is left.
+
+A file is only a copy if the budget is smaller than a step of its values, if a mask or a PSNR leaves nothing,
+if the method found nothing to change, or if the file's own compression removed the change.
+"""
 
 from __future__ import annotations
 
@@ -7,27 +11,56 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from unlikeness.measure.visibility import SSIM_WINDOW, ssim
 from unlikeness.pictures import Edit, Picture
+from unlikeness.protect.files.masks import Mask
 
-__all__ = ["Visibility", "compare", "kept"]
+__all__ = [
+    "BELOW", "BLACK", "COARSE", "FAINT", "HARDLY", "NOTHING", "UNCHANGED",
+    "Visibility", "compare", "foreseen", "kept", "why_unchanged",
+]  # fmt: skip
+
+UNCHANGED = "nothing was changed, this is a copy: the budget is smaller than a step of the file's values"
+BLACK = "nothing was changed, this is a copy: the mask is black or nearly so"
+FAINT = "nothing was changed, this is a copy: psnr leaves less than a step of the file's values"
+NOTHING = "nothing was changed, this is a copy: the protection found nothing to change"
+COARSE = (
+    "next to nothing of the change is left, this is a copy: the file's own compression takes the change "
+    "away; convert the picture to PNG and protect that"
+)
+BELOW = (
+    "next to nothing was changed, this is a copy: no value by half of 1/255, which the eight bits that "
+    "training programs read do not show; raise the budget"
+)
+HARDLY = (
+    "next to nothing was changed, this is a copy: rounding to the file's values leaves less than a "
+    "hundredth of what was asked for"
+)
+
+_KEPT = 0.01
+"""Smallest share of the change that a lossy file of a protected picture holds."""
+_LOST = 20.0
+"""dB by which rounding may weaken a change: to a hundredth of its energy."""
+_FAINTEST = 12.0
+"""dB by which a protection may stay below the energy of its budget."""
+_STEP = 0.5
+"""n/255: the smallest change of a value that eight bits show."""
 
 _BAND_PIXELS = 1 << 18
 _SSIM_PIXELS = 2_000_000
 _STRIP = 64
 _EVERY = 8
 _ON_ITS_SIDE = 5
-"""The EXIF orientations from this one on are turned by a quarter."""
+"""EXIF orientations from this one on include a quarter turn."""
 
 
 @dataclass(frozen=True)
 class Visibility:
-    """linf [n/255] and psnr [dB; None: identical] over all pixels; ssim over 2 megapixels at most.
+    """How far two pictures differ: linf [n/255] and psnr [dB; None: identical] over all pixels, and ssim.
 
-    A larger picture's SSIM is the mean over strips of rows, evenly spaced from top to bottom. None if a side
-    is shorter than its window of 11 px.
+    The SSIM of a picture over 2 megapixels is the mean over evenly spaced strips of rows. It is None if a
+    side is shorter than the window of 11 px.
     """
 
     linf: float
@@ -36,10 +69,7 @@ class Visibility:
 
 
 def compare(original: Picture, saved: Picture) -> Visibility:
-    """Compare two pictures of one size; floats exist for a band of rows at a time only.
-
-    Raises ValueError if the sizes differ.
-    """
+    """Compare two pictures of one size, one band of rows at a time. ValueError if the sizes differ."""
     if original.size != saved.size:
         raise ValueError(f"{original.size} and {saved.size} are different sizes")
     width, height = original.size
@@ -64,9 +94,9 @@ def compare(original: Picture, saved: Picture) -> Visibility:
 def kept(original: Picture, edit: Edit, saved: Picture, *, enough: float) -> float:
     """The share of the edit that a lossy file still holds: 1 for all of it, about 0 for none.
 
-    It is the projection of the saved change on the change that was asked for, over the latter's square.
-    Compression moves values too, but not along the edit. One band of rows in eight is looked at, and all of
-    them only where those leave doubt whether there is `enough`.
+    It is the projection of the saved change on the requested change, over the square of the latter:
+    compression moves values too, but not along the edit. One band of rows in eight is measured, and all of
+    them only if those leave doubt whether there is `enough`.
     """
     bands = _bands(original)
     for some in (bands[::_EVERY], bands):
@@ -85,7 +115,7 @@ def kept(original: Picture, edit: Edit, saved: Picture, *, enough: float) -> flo
 
 
 def _bands(picture: Picture) -> list[tuple[int, int, int, int]]:
-    """Windows that together are the picture: rows of the file, which may be columns of the upright one."""
+    """Windows that cover the picture: rows of the file, which may be columns of the upright picture."""
     width, height = picture.size
     along, across = (height, width) if picture.orientation >= _ON_ITS_SIDE else (width, height)
     step = max(1, _BAND_PIXELS // along)
@@ -99,23 +129,54 @@ def _ssim(original: Picture, saved: Picture) -> float | None:
     width, height = original.size
     if min(width, height) < SSIM_WINDOW:
         return None
-    rows = _STRIP + SSIM_WINDOW - 1
     strips = max(_SSIM_PIXELS // (width * _STRIP), 1)
     if strips * _STRIP >= height:
         return _ssim_of(original, saved, 0, height)
-    rows = min(rows, height)
+    rows = min(_STRIP + SSIM_WINDOW - 1, height)
     tops = np.unique(np.linspace(0, height - rows, strips).astype(int))
-    parts = [_ssim_of(original, saved, y, y + rows) for y in tops]
-    return sum(parts) / len(parts)
+    return sum(_ssim_of(original, saved, y, y + rows) for y in tops) / len(tops)
 
 
 def _ssim_of(original: Picture, saved: Picture, y0: int, y1: int) -> float:
-    strips = _tensor(original, y0, y1), _tensor(saved, y0, y1)
+    bands = (p.window(y0, y1, 0, p.size[0]) for p in (original, saved))
+    value = ssim(*(torch.from_numpy(band).permute(2, 0, 1)[None] for band in bands))
     original.let_go()
     saved.let_go()
-    return float(ssim(*strips))
+    return float(value)
 
 
-def _tensor(picture: Picture, y0: int, y1: int) -> torch.Tensor:
-    band: NDArray[np.float32] = picture.window(y0, y1, 0, picture.size[0])
-    return torch.from_numpy(band).permute(2, 0, 1)[None]
+def why_unchanged(
+    picture: Picture, edit: Edit, saved: Picture, seen: Visibility, *, budget: float, psnr: float | None,
+    masked: bool,
+) -> str | None:  # fmt: skip
+    """Why `saved` is only a copy of `picture`; None if it holds the edit.
+
+    seen: how far they differ. budget [n/255], psnr [dB; None: any], masked: as requested.
+    """
+    if edit.changed:
+        if not picture.lossless:
+            lost = seen.linf == 0 or kept(picture, edit, saved, enough=_KEPT) < _KEPT
+            return COARSE if lost else None
+        if seen.linf < _STEP:
+            return BELOW
+        asked = max(psnr or 0.0, 20 * math.log10(255 / budget) + _FAINTEST)
+        return HARDLY if not masked and seen.psnr is not None and seen.psnr > asked + _LOST else None
+    if masked:
+        return BLACK
+    if psnr is not None:
+        return FAINT
+    return UNCHANGED if _steps(picture, budget) < 1 else NOTHING
+
+
+def foreseen(picture: Picture, budget: float, mask: Mask | None) -> str | None:
+    """Why a picture will be only a copy, as far as it is known before anything is computed."""
+    if _steps(picture, budget) < 1:
+        return UNCHANGED
+    if mask is not None and _steps(picture, budget) * int(mask.values.max()) / 255 < 0.5:  # rounded to 0
+        return BLACK
+    return BELOW if budget < _STEP else None
+
+
+def _steps(picture: Picture, budget: float) -> float:
+    """The budget in steps of the file's values."""
+    return budget * (1 if picture.depth == 8 else 257)

@@ -1,7 +1,7 @@
-"""`protect` for files and folders: every picture once, its manifest line, and the folder always finished.
+"""Protect files and folders: every picture once, each with its line in the manifest.
 
-A run may be killed at any time and started again with the same arguments: what is finished is left alone, the
-rest is done, and the pictures are those of an uninterrupted run, bit for bit (on the same machine).
+A run may be killed at any time and started again with the same arguments. Finished files are left alone, the
+others are done, and the pictures are those of an uninterrupted run, bit for bit (on the same machine).
 """
 
 from __future__ import annotations
@@ -24,19 +24,20 @@ from unlikeness.protect.files.manifest import Entry, Manifest
 from unlikeness.protect.files.masks import find_masks
 from unlikeness.protect.files.targets import Target, find_targets
 from unlikeness.protect.files.worker import Work, Worker, unwritable
+from unlikeness.protect.settings import ResolutionMode
 from unlikeness.protect.tiling import batches
-from unlikeness.protect.tiling.overlap import Room, overlapped
-from unlikeness.protect.tiling.tiles import Scale
 
 __all__ = ["Outcome", "protect_folder"]
 
 
 @dataclass
 class Outcome:
-    """What became of all files.
+    """What became of each file.
 
-    protected, skipped: lines of the manifest for those done now. before: names of those that an earlier run
-    has protected. unchanged: lines of the copies on which the protection does nothing, of earlier runs too.
+    protected, skipped: manifest lines of this run. before: names that an earlier run protected. unchanged:
+    manifest lines of files that are only copies, of earlier runs too. unsupported: names in `skipped` whose
+    kind cannot be protected (RAW, PSD, GIF, ...). passed_over: one line on these and on videos, which have no
+    entry; None if there are none.
     """
 
     protected: list[Entry] = field(default_factory=list)
@@ -44,9 +45,7 @@ class Outcome:
     skipped: list[Entry] = field(default_factory=list)
     before: list[str] = field(default_factory=list)
     unsupported: list[str] = field(default_factory=list)
-    """Names of those in `skipped` whose kind cannot be protected: RAW, PSD, GIF, ..."""
     passed_over: str | None = None
-    """One line on these and on videos, which have no entry; None where there are none."""
 
     @property
     def complete(self) -> bool:
@@ -62,7 +61,7 @@ def protect_folder(
     method: str,
     model: str | None = None,
     seed: int = 0,
-    scale: Scale | None = None,
+    at: ResolutionMode | None = None,
     psnr: float | None = None,
     mask: Path | None = None,
     max_pixels: int = MAX_PIXELS,
@@ -74,21 +73,20 @@ def protect_folder(
     """Protect all pictures below `paths` into `output`, under the same names, in the same formats.
 
     Args:
-        paths: files and folders; see `targets.find_targets` for where each goes.
+        paths: files and folders; `targets.find_targets` says where each goes.
         perturber: the protection.
         method, model: its registered name and the model's, for the manifest.
-        seed: a picture's result depends on it and on the picture's bytes, not on its name or its company.
-        scale: at which size pictures are worked on.
-        psnr: dB that the change keeps above, before rounding and compression; see `PictureTiles`.
-        mask: a grey picture that scales the budget pixel by pixel, or a folder of them: see `find_masks`. One
-            that cannot be used has its picture skipped.
+        seed: a picture's result depends on it and on the picture's bytes, not on its name or on other files.
+        at: the resolution at which perturbations are computed.
+        psnr: dB that the change stays above, before rounding and compression; see `PictureTiles`.
+        mask: a grey picture that scales the budget pixel by pixel, or a folder of them; see `find_masks`. If
+            one cannot be used, its picture is skipped.
         max_pixels: larger pictures are skipped.
-        batch_size: tiles at once; it changes results by rounding, so keep it when a run is resumed.
+        batch_size: tiles at once. It changes results by rounding, so keep it when a run is resumed.
         limit: only the first so many files.
-        exclude: folders whose pictures are passed over, beside `output`.
+        exclude: folders that are not searched, beside `output`.
 
-    A file that cannot be used is an entry in `skipped` with the reason, one that the protection does nothing
-    to is an entry in `unchanged`, and the others go on.
+    A file that cannot be used becomes an entry in `skipped` with the reason, and the others go on.
 
     Raises:
         UsageError: see `find_targets` and `find_masks`; a psnr that is no finite number.
@@ -96,8 +94,7 @@ def protect_folder(
     """
     if psnr is not None and not math.isfinite(psnr):
         raise UsageError(f"psnr must be a finite number of dB, not {psnr}; leave it out for no bound")
-    scale = scale or Scale()
-    progress = progress or Silent()
+    at = at or ResolutionMode()
     targets = find_targets(paths, output, exclude=exclude)
     masks = {} if mask is None else find_masks(mask, targets)
     passed_over = kinds.summary((target.source, target.kind) for target in targets if target.kind)
@@ -105,20 +102,21 @@ def protect_folder(
     recipe = {
         "method": method,
         "settings": asdict(perturber.settings),
-        "scale": asdict(scale),
+        "scale": asdict(at),
         "model": model,
         "fingerprint": getattr(perturber, "fingerprint", None),
         "seed": seed,
         **({} if psnr is None else {"psnr": psnr}),
     }
-    computed = {"batch_size": batch_size, **_computed(perturber)}
+    where = getattr(perturber, "model", perturber)
+    on = {name: str(getattr(where, name)) for name in ("device", "dtype") if hasattr(where, name)}
     against = against_of(perturber).record()
     with locks.inside(output):
         worker = Worker(
-            Manifest(output), perturber, recipe, computed, scale, seed, max_pixels, psnr, masks,
-            against=against,
+            Manifest(output), perturber, recipe, {"batch_size": batch_size, **on}, at, seed, max_pixels, psnr,
+            masks, against,
         )  # fmt: skip
-        outcome = _run(worker, targets, Outcome(passed_over=passed_over), batch_size, progress)
+        outcome = _run(worker, targets, Outcome(passed_over=passed_over), batch_size, progress or Silent())
         _settle(outcome, output)
     return outcome
 
@@ -126,9 +124,9 @@ def protect_folder(
 def _run(
     worker: Worker, targets: Sequence[Target], outcome: Outcome, batch_size: int, progress: Progress
 ) -> Outcome:
-    """All files, read ahead and written behind; `outcome` is filled."""
+    """Protect all files, and fill `outcome`. One thread reads ahead and one writes behind."""
     progress.start(len(targets), "protecting", "picture")
-    room = Room(batches.full)
+    room = batches.Room(batches.full)
 
     def open_in_turn(target: Target) -> Work:
         work = worker.open(target) if room.wait() else Work(target)
@@ -142,11 +140,11 @@ def _run(
         finally:
             room.leave(pixels)
 
-    read = overlapped(open_in_turn, targets)
+    read = batches.overlapped(open_in_turn, targets)
     worked = batches.run(
         read, worker.perturber, batch_size=batch_size, on_step=lambda step: progress.advance(0, step=step)
     )
-    written = overlapped(finish, worked)
+    written = batches.overlapped(finish, worked)
     # The last is closed first, so that nothing goes on waiting.
     with (
         contextlib.closing(read),
@@ -168,15 +166,8 @@ def _run(
 
 def _settle(outcome: Outcome, output: Path) -> None:
     """Force the new names to the disk, once for each folder."""
-    folders = {output, *((output / entry.path).parent for entry in outcome.protected)}
-    for folder in folders:
+    for folder in {output, *((output / entry.path).parent for entry in outcome.protected)}:
         try:
             sync_folder(folder)
         except OSError as error:
             raise unwritable(folder, error) from error
-
-
-def _computed(perturber: Perturber) -> dict[str, str]:
-    """Where and in which precision a protection computes: its model, or, without one, itself."""
-    where = getattr(perturber, "model", perturber)
-    return {name: str(getattr(where, name)) for name in ("device", "dtype") if hasattr(where, name)}

@@ -1,4 +1,4 @@
-"""Where a picture may be changed, and how much: grey pictures beside it, white for all, black for nothing."""
+"""Masks: grey pictures that say where a picture may be changed. White: the whole budget; black: nothing."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _BAND_PIXELS = 1 << 20
 
 @dataclass(frozen=True, eq=False)
 class Mask:
-    """Strength at each pixel of one picture, upright: `values` [H, W] in 0 to 255."""
+    """Share of the budget at each pixel of an upright picture: `values` [H, W] in 0 to 255."""
 
     values: NDArray[np.uint8]
 
@@ -47,12 +47,12 @@ class Mask:
 
 
 def open_mask(path: Path, size: tuple[int, int], *, max_pixels: int = MAX_PIXELS) -> Mask:
-    """The mask in `path` for a picture of `size` (width, height), both as they are seen.
+    """The mask in `path` for a picture of `size` (width, height), both upright.
 
-    A mask of another size is resized, if width and height agree to a pixel. Colours count by their grey;
-    alpha does not count.
+    A mask of another size is resized, if width and height agree to a pixel. Colours count by their grey
+    value; alpha does not count.
 
-    Raises PictureError, which names the file without its folder: it cannot be read, or is of another shape.
+    PictureError, which names the file without its folder: it cannot be read, or has another shape.
     """
     try:
         picture = open_picture(path, max_pixels=max_pixels)
@@ -68,7 +68,7 @@ def open_mask(path: Path, size: tuple[int, int], *, max_pixels: int = MAX_PIXELS
 
 
 def mask_digest(path: Path) -> str:
-    """What a manifest tells masks apart by. PictureError, without the folder, if it cannot be read."""
+    """The mask's digest for the manifest. PictureError, without the folder, if the file cannot be read."""
     try:
         return digest(path)
     except OSError as error:
@@ -76,7 +76,7 @@ def mask_digest(path: Path) -> str:
 
 
 def _grey(picture: Picture) -> NDArray[np.uint8]:
-    """[H, W], a band of rows at a time."""
+    """[H, W], computed one band of rows at a time."""
     width, height = picture.size
     grey = np.empty((height, width), np.uint8)
     step = max(1, _BAND_PIXELS // width)
@@ -87,11 +87,11 @@ def _grey(picture: Picture) -> NDArray[np.uint8]:
 
 
 def find_masks(mask: Path, targets: Sequence[Target]) -> Mapping[str, Path]:
-    """The mask of each picture that has one, by the picture's place below the output folder.
+    """The masks, by their picture's place below the output folder.
 
     Args:
-        mask: a file, for a single picture; or a folder in which a mask has the place and the name of its
-            picture below the output folder, in any format. A picture without one is protected as a whole.
+        mask: a file, for a single picture; or a folder. There, a mask has the place and the name that its
+            picture has below the output folder, in any format. Pictures without a mask are protected whole.
 
     Raises:
         UsageError: no such file or folder; one mask for several pictures; two masks for one; none for any; a

@@ -1,4 +1,4 @@
-"""What a run would do, with nothing written: sizes, tiles, what would be skipped, how long it takes."""
+"""A dry run: sizes, tiles, files that would be skipped, and the time it would take. Nothing is written."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from unlikeness.errors import PictureError
 from unlikeness.pictures import kinds, open_picture
 from unlikeness.progress import Progress, Silent
 from unlikeness.protect.base import Perturber
+from unlikeness.protect.files.check import foreseen
 from unlikeness.protect.files.masks import open_mask
 from unlikeness.protect.files.targets import find_targets
-from unlikeness.protect.files.unchanged import foreseen
-from unlikeness.protect.settings import PgdSettings, ProtectSettings
-from unlikeness.protect.tiling.tiles import Scale, grids
+from unlikeness.protect.settings import PgdSettings, ProtectSettings, ResolutionMode
+from unlikeness.protect.tiling.tiles import grids
 
 __all__ = ["Planned", "Survey", "survey"]
 
@@ -29,9 +29,9 @@ _PROBE_STEPS = 2
 
 @dataclass(frozen=True)
 class Planned:
-    """One file: its output below the output folder, its size, its tiles; or the reason to skip it.
+    """One file: its place below the output folder, its size and tiles, or the reason to skip it.
 
-    unchanged: why it will be only a copy, as far as that can be told beforehand.
+    unchanged: why it will be only a copy, as far as this is known beforehand.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Planned:
 
 @dataclass(frozen=True)
 class Survey:
-    """All files, and an estimate of the whole in seconds: computing, reading and writing.
+    """All files, and an estimate in seconds of computing, reading and writing.
 
     passed_over: as in `folder.Outcome`.
     """
@@ -63,7 +63,7 @@ def survey(
     make: Callable[[ProtectSettings], Perturber],
     settings: ProtectSettings,
     *,
-    scale: Scale | None = None,
+    at: ResolutionMode | None = None,
     masks: Mapping[str, Path] | None = None,
     max_pixels: int = MAX_PIXELS,
     batch_size: int = 4,
@@ -71,12 +71,12 @@ def survey(
 ) -> Survey:
     """Open every file as a run would, and time a few steps on one batch.
 
-    masks: from `find_masks`; one that cannot be used has its picture skipped.
+    make: gives the protection for settings; the timed one gets fewer steps.
+    masks: from `find_masks`; if one cannot be used, its picture is skipped.
 
-    `make(settings)` gives the protection; the probe asks for one with fewer steps. What an earlier run has
-    finished is counted again. Raises what `find_targets` does.
+    Files that an earlier run finished count again. Raises what `find_targets` does.
     """
-    scale = scale or Scale()
+    at = at or ResolutionMode()
     progress = progress or Silent()
     found = find_targets(paths, output)
     passed_over = kinds.summary((target.source, target.kind) for target in found if target.kind)
@@ -99,13 +99,13 @@ def survey(
         except PictureError as error:
             files.append(Planned(target.name, None, 0, str(error)))
         else:
-            passes = grids(size, protection.resolution, scale, getattr(protection, "tile", None))
+            passes = grids(size, protection.resolution, at, getattr(protection, "tile", None))
             copied = foreseen(picture, settings.budget, mask)
             files.append(Planned(target.name, size, sum(map(len, passes)), unchanged=copied))
             largest = max(largest, *(grid.rows.tile for grid in passes))
         progress.advance()
     progress.close()
-    # Reading; saving and reading again to measure are about three times that.
+    # Saving, and reading again to measure, take about three times as long as reading.
     seconds = 4 * (time.perf_counter() - began)
     if largest:
         batches = math.ceil(sum(file.tiles for file in files) / batch_size)
@@ -116,7 +116,7 @@ def survey(
 def _batch_seconds(
     make: Callable[[ProtectSettings], Perturber], settings: ProtectSettings, tile: int, batch_size: int
 ) -> float:
-    """Seconds for a batch of grey tiles of `tile` px; of gradient methods only a few steps are timed."""
+    """Seconds for a batch of grey tiles of `tile` px. Of gradient methods only a few steps are timed."""
     share = 1.0
     if isinstance(settings, PgdSettings) and settings.steps > _PROBE_STEPS:
         share = settings.steps / _PROBE_STEPS

@@ -1,8 +1,14 @@
-"""Which file goes where, decided and checked before anything is written."""
+"""Which file goes where: decided and checked before anything is written.
+
+Some names are two on one disk and one on another. exFAT, NTFS and APFS ignore case, APFS also how letters
+with accents are composed, and Windows drops dots and blanks at the end of a name. Pictures are copied between
+such disks. So two names that one of them treats as the same are treated as equal everywhere.
+"""
 
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,16 +18,21 @@ from unlikeness.files import present
 from unlikeness.pictures.finding import find
 from unlikeness.pictures.kinds import VIDEO
 from unlikeness.protect.files.manifest import NAME, Manifest
-from unlikeness.protect.files.names import Existing, key
 
-__all__ = ["Target", "find_targets"]
+__all__ = ["WINDOWS", "Target", "find_targets", "key", "reserved"]
+
+WINDOWS = os.name == "nt"
+
+_DEVICES = frozenset({"con", "prn", "aux", "nul", "conin$", "conout$"}) | {
+    f"{port}{digit}" for port in ("com", "lpt") for digit in "123456789¹²³"
+}
 
 
 @dataclass(frozen=True)
 class Target:
     """One file to protect: `name` is its place below the output folder, with forward slashes.
 
-    kind: None; or that of a file that is only told of, since it cannot be protected: see `pictures.kinds`.
+    kind: None for a picture; otherwise the kind of a file that cannot be protected: see `pictures.kinds`.
     """
 
     source: Path
@@ -31,23 +42,21 @@ class Target:
 
 
 def find_targets(paths: Sequence[Path], output: Path, *, exclude: Sequence[Path] = ()) -> list[Target]:
-    """All pictures below `paths`, each with its place below `output`; behind them, files of other kinds.
+    """All pictures below `paths`, each with its place below `output`; after them the files of other kinds.
 
-    One folder is mirrored as it is; of several, each keeps its own name below `output`, as with `cp -r`.
-    Files that are named outright go to the top. What lies in `output` is no input, unless a
-    folder below it is named, and what an earlier run has made never is; nor what lies in
-    the folders of `exclude`.
+    A single folder is mirrored as it is. Of several folders, each keeps its own name below `output`, as with
+    `cp -r`. Files that are named themselves go to the top. Files in `output` are no input, unless a folder
+    below it is named; files that an earlier run made never are, nor files in the folders of `exclude`.
 
     Raises:
-        UsageError: nothing to protect; a picture that an earlier run has made there; an output that is an
-            input, a file, or holds files of other origin under the names that would be written; two inputs
-            that would be written to one place.
+        UsageError: nothing to protect; a picture that an earlier run made; an output that is an input, a
+            file, or holds files of other origin under the names to be written; two inputs for one place.
     """
     if output.exists() and not output.is_dir():
         raise UsageError(f"output {output} is a file; name a folder")
     folders = [path for path in paths if path.is_dir()]
     for folder in folders:
-        if _same(folder, output):
+        if os.path.realpath(folder) == os.path.realpath(output):
             raise UsageError(
                 f"output {output} is the input folder itself, and originals are never touched; "
                 f"name another folder"
@@ -90,8 +99,8 @@ def find_targets(paths: Sequence[Path], output: Path, *, exclude: Sequence[Path]
 
 
 def _check_existing(targets: Sequence[Target], output: Path, manifest: Manifest) -> None:
-    """Nothing that is there already may be lost, unless an earlier run has made it."""
-    existing = Existing(output)
+    """UsageError if a file would be lost that no earlier run made."""
+    existing = _Existing(output)
     sources = {os.path.realpath(target.source): target.source for target in targets}
     for target in targets:
         if key(target.name) == key(NAME):
@@ -113,5 +122,47 @@ def _check_existing(targets: Sequence[Target], output: Path, manifest: Manifest)
             )
 
 
-def _same(a: Path, b: Path) -> bool:
-    return os.path.realpath(a) == os.path.realpath(b)
+def key(name: str) -> str:
+    """The same key for all names, with forward slashes, that some disk treats as one."""
+    return "/".join(_part(part) for part in name.split("/"))
+
+
+def _part(part: str) -> str:
+    # Disks fold single letters: "ß" and "ss" stay two.
+    letters = [(c, c.casefold()) for c in unicodedata.normalize("NFD", part)]
+    return "".join(folded if len(folded) == 1 else c for c, folded in letters).rstrip(". ") or part
+
+
+def reserved(name: str) -> bool:
+    """Whether a part of a name, with forward slashes, is a device's name on Windows: aux.jpg, CON, ..."""
+    return any(part.split(".")[0].rstrip(" ").lower() in _DEVICES for part in name.split("/"))
+
+
+class _Existing:
+    """The files below a folder, found by `key`. Each folder is read once."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._folders: dict[Path, dict[str, list[str]]] = {}
+
+    def alike(self, name: str) -> Path | None:
+        """Another existing file whose name some disk treats as `name`."""
+        own = self._root / name
+        spelt = [self._root]
+        for part in name.split("/"):
+            wanted = _part(part)
+            spelt = [folder / other for folder in spelt for other in self._names(folder).get(wanted, [])]
+        others = (path for path in spelt if path != own)
+        return next((path for path in others if not (own.exists() and path.samefile(own))), None)
+
+    def _names(self, folder: Path) -> dict[str, list[str]]:
+        if folder not in self._folders:
+            names: dict[str, list[str]] = {}
+            try:
+                listed = os.listdir(folder)  # noqa: PTH208 - names only
+            except OSError:  # no folder
+                listed = []
+            for other in listed:
+                names.setdefault(_part(other), []).append(other)
+            self._folders[folder] = names
+        return self._folders[folder]

@@ -1,4 +1,4 @@
-"""One file of a folder job: opened, cut into tiles, saved, read again and measured."""
+"""One file of a folder: opened, cut into tiles, saved, read again and measured."""
 
 from __future__ import annotations
 
@@ -21,13 +21,12 @@ from unlikeness.pictures import Edit, Picture, kinds, open_picture, save_picture
 from unlikeness.pictures.reading import most_bytes
 from unlikeness.protect.base import Perturber
 from unlikeness.protect.files.attributes import copy_attributes
-from unlikeness.protect.files.check import compare
+from unlikeness.protect.files.check import compare, why_unchanged
 from unlikeness.protect.files.manifest import Entry, Manifest, digest
 from unlikeness.protect.files.masks import mask_digest, open_mask
-from unlikeness.protect.files.names import WINDOWS, reserved
-from unlikeness.protect.files.targets import Target
-from unlikeness.protect.files.unchanged import why_unchanged
-from unlikeness.protect.tiling.tiles import PictureTiles, Scale, Tile
+from unlikeness.protect.files.targets import WINDOWS, Target, reserved
+from unlikeness.protect.settings import ResolutionMode
+from unlikeness.protect.tiling.tiles import PictureTiles, Tile
 from unlikeness.seeds import derive
 
 __all__ = ["Work", "Worker", "unwritable"]
@@ -36,12 +35,12 @@ HAIR = 1e-3
 """n/255 by which a measured L-infinity may pass the budget: float32 rounding of exact integers."""
 
 _HOPELESS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
-"""Errors of writing that the next file would meet too."""
+"""Errors of writing that the next file would have too."""
 
 
 @dataclass
 class Work:
-    """One file on its way: its tiles while it is worked on, its entry once it is finished."""
+    """One file: its tiles while it is protected, its entry once it is finished."""
 
     target: Target
     tiled: PictureTiles | None = None
@@ -53,9 +52,9 @@ class Work:
     """The file's, before it was read."""
     began: float = 0.0
     failed: bool = False
-    """Whether the protection answered to one of its tiles with values that are not numbers."""
+    """Whether the protection of a tile was not finite."""
     on_failure: Callable[[Tile], None] | None = None
-    """Told of the first such tile."""
+    """Called with the first such tile."""
 
     @property
     def pixels(self) -> int:
@@ -76,35 +75,36 @@ class Work:
 
 @dataclass(frozen=True)
 class Worker:
-    """What all files of a run share. recipe: all that decides a result beside picture and mask.
+    """Opens and finishes the files of one run.
 
+    recipe: everything that decides a result beside picture and mask.
     masks: by a picture's place below the output folder.
+    against: what the manifest says that the perturbations were computed with.
     """
 
     manifest: Manifest
     perturber: Perturber
     recipe: Mapping[str, Any]
     computed: Mapping[str, Any]
-    scale: Scale
+    at: ResolutionMode
     seed: int
     max_pixels: int
     psnr: float | None
     masks: Mapping[str, Path]
     against: Mapping[str, Any] | None = None
-    """What the manifest says that the protection was computed with."""
     checked: list[Tile] = field(default_factory=list)
-    """The first tile that the protection failed on, and after which it was checked."""
+    """The first tile that failed; the protection was checked after it."""
 
     def open(self, target: Target) -> Work:
-        """Decode a file, unless it is done already or cannot be used."""
+        """Decode a file, unless it is finished already or cannot be used."""
         work = Work(target, began=time.perf_counter(), on_failure=self._check)
         try:
-            if not target.source.is_file():  # a pipe would block; opening it says what is wrong
+            if not target.source.is_file():  # a pipe would block; opening it gives the reason
                 open_picture(target.source)
             work.status = target.source.stat()
             work.bytes_in = work.status.st_size
             most = most_bytes(self.max_pixels)
-            if work.bytes_in > most:  # its digest would take too long; opening it says why it is refused
+            if work.bytes_in > most:  # its digest would take too long; opening it gives the reason
                 open_picture(target.source, max_pixels=self.max_pixels)
             if refused := _refused(target):
                 work.entry = self._skipped(work, refused)
@@ -125,7 +125,7 @@ class Worker:
                 Edit(picture, budget=budget),
                 resolution=self.perturber.resolution,
                 budget=budget,
-                scale=self.scale,
+                at=self.at,
                 seed=derive(self.seed, work.input_digest),
                 tile=getattr(self.perturber, "tile", None),
                 psnr=self.psnr,
@@ -142,7 +142,7 @@ class Worker:
         return work
 
     def _check(self, tile: Tile) -> None:
-        """NotFiniteError if the protection fails on a plain picture of this size too: once a run."""
+        """NotFiniteError if the protection fails on a plain picture of this size too; checked once a run."""
         if self.checked:
             return
         self.checked.append(tile)
@@ -155,14 +155,14 @@ class Worker:
             )
 
     def _other(self) -> str:
-        """What may help a protection that fails."""
+        """The remedy for a protection that fails."""
         dtype = getattr(getattr(self.perturber, "model", None), "dtype", torch.float32)
         own = hasattr(self.perturber.settings, "weights")
         other = "other weights, or another method" if own else "another method"
         return other if dtype == torch.float32 else f"--dtype float32, or {other}"
 
     def finish(self, work: Work) -> Work:
-        """Save, read again, measure, and write the manifest's line; the pictures are let go."""
+        """Save, read again, measure and write the manifest's line; then release the pictures."""
         if work.failed:
             work.entry = self._skipped(
                 work,
@@ -203,7 +203,7 @@ class Worker:
         return replace(skipped, reason=f"{skipped.reason}; the copy that an earlier run made {fate}")
 
     def _saved(self, work: Work, tiled: PictureTiles) -> Entry:
-        """The picture under its name, and its line, which is written first; or why it is not kept."""
+        """Write the picture's line, then give the picture its name; or say why it is not kept."""
         path = work.target.path
         with unfinished(path) as waiting:
             try:
@@ -225,13 +225,13 @@ class Worker:
             raise unwritable(self.manifest.path, error) from error
 
     def _measured(self, work: Work, tiled: PictureTiles, path: Path) -> Entry:
-        """The line of the picture that was saved at `path`, or why it is not to be kept."""
-        picture = tiled.picture
+        """The line of the picture that was saved at `path`, or why it is not kept."""
+        picture, target = tiled.picture, work.target
         tiled.edit.let_go()
         try:
             saved = self._again(path, picture)
         except PictureError as error:
-            reason = _renamed(str(error), path, work.target.path)
+            reason = _renamed(str(error), path, target.path)
             return self._skipped(
                 work, f"{reason}; the saved picture was removed, please report this file's format"
             )
@@ -240,21 +240,15 @@ class Worker:
         if picture.lossless and seen.linf > budget + HAIR:
             return self._skipped(
                 work,
-                f"{work.target.source}: the saved picture was {seen.linf:.2f}/255 from the original, over "
+                f"{target.source}: the saved picture was {seen.linf:.2f}/255 from the original, over "
                 f"the budget of {budget:g}/255, and was removed; please report this file's format",
             )
+        masked = work.mask_digest is not None
         why = why_unchanged(
-            picture,
-            tiled.edit,
-            saved,
-            seen,
-            budget=budget,
-            psnr=self.psnr,
-            masked=work.mask_digest is not None,
-        )
-        notes = [why, picture.note]
+            picture, tiled.edit, saved, seen, budget=budget, psnr=self.psnr, masked=masked
+        )  # fmt: skip
         return Entry(
-            path=work.target.name,
+            path=target.name,
             status="unchanged" if why else "protected",
             input_digest=work.input_digest,
             output_digest=digest(path),
@@ -266,7 +260,7 @@ class Worker:
             psnr=None if seen.psnr is None else round(seen.psnr, 3),
             ssim=None if seen.ssim is None else round(seen.ssim, 5),
             lossless=picture.lossless,
-            note="; ".join(filter(None, notes)) or None,
+            note="; ".join(filter(None, [why, picture.note])) or None,
             seconds=round(time.perf_counter() - work.began, 3),
             recipe=self._recipe(work),
             computed=self.computed,
@@ -274,16 +268,16 @@ class Worker:
             version=__version__,
         )
 
-    def _recipe(self, work: Work) -> Mapping[str, Any]:
-        """All that decides one picture's result."""
-        return self.recipe if work.mask_digest is None else {**self.recipe, "mask": work.mask_digest}
-
     def _again(self, path: Path, picture: Picture) -> Picture:
-        """The saved picture, which must be of its original's size; else PictureError."""
+        """The saved picture. PictureError if it does not have its original's size."""
         saved = open_picture(path, max_pixels=self.max_pixels)
         if saved.size != picture.size:
             raise PictureError(f"{path}: it was saved in the size {saved.size}, not {picture.size}")
         return saved
+
+    def _recipe(self, work: Work) -> Mapping[str, Any]:
+        """Everything that decides one picture's result."""
+        return self.recipe if work.mask_digest is None else {**self.recipe, "mask": work.mask_digest}
 
     def _skipped(self, work: Work, reason: str) -> Entry:
         for path in (work.target.path, work.target.source):
@@ -300,7 +294,7 @@ class Worker:
 
 
 def _refused(target: Target) -> str | None:
-    """Why a file is skipped whatever it holds."""
+    """Why a file is skipped, whatever it holds."""
     if target.kind is not None:
         return kinds.reason(target.source, target.kind)
     if WINDOWS and reserved(target.name):
@@ -309,7 +303,7 @@ def _refused(target: Target) -> str | None:
 
 
 def _renamed(text: str, path: Path, name: Path | str) -> str:
-    """A message about `path` as one about `name`, on one line."""
+    """A message about `path` as a message about `name`, on one line."""
     return one_line(text).replace(one_line(str(path)), one_line(str(name)))
 
 

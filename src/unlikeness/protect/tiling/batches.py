@@ -1,13 +1,15 @@
-"""Tiles of many pictures through one protection, in batches of one shape.
+"""Protect the tiles of many pictures in batches of one shape, while pictures are read and written.
 
-The last batch, and one that is cut short, is filled up with copies: with the shape always the same, a
-picture's result is bit for bit the same alone, in a folder, and after a resumed run.
+A short batch is filled up with copies. The shape is then always the same, and so a picture's result is bit
+for bit the same alone, in a folder, and after a resumed run.
 """
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
@@ -20,23 +22,23 @@ from unlikeness.protect.base import Perturber
 from unlikeness.protect.masked import perturb_within
 from unlikeness.protect.tiling.tiles import Tile
 
-__all__ = ["Tiled", "default_batch_size", "full", "run"]
+__all__ = ["Room", "Tiled", "default_batch_size", "full", "overlapped", "run"]
 
 HELD_PIXELS = 100_000_000
-"""Pictures in memory at a time hold at most this many pixels, but for a larger one, which is alone."""
+"""Most pixels of all pictures in memory at a time; a single picture may be larger."""
 
 
 def full(pixels: Sequence[int]) -> bool:
-    """Whether pictures of so many pixels leave no room for another like the largest of them."""
+    """Whether pictures of so many pixels leave no room for another one like the largest of them."""
     return bool(pixels) and sum(pixels) + max(pixels) > HELD_PIXELS
 
 
 class Tiled(Protocol):
-    """What is worked on: a picture's tiles; none for a picture that only passes through."""
+    """A picture to protect: its tiles, or none if it only passes through."""
 
     @property
     def pixels(self) -> int:
-        """What it holds in memory."""
+        """Pixels that it holds in memory."""
 
     def tiles(self) -> Iterator[Tile]: ...
 
@@ -44,10 +46,12 @@ class Tiled(Protocol):
 
 
 W = TypeVar("W", bound=Tiled)
+A = TypeVar("A")
+B = TypeVar("B")
 
 
 def default_batch_size(resolution: int, device: torch.device | str) -> int:
-    """Enough to keep the device busy: small models gain from company, large ones fill the machine alone."""
+    """Enough tiles to keep the device busy: more for small models, few for large ones."""
     small = resolution <= 128
     if torch.device(device).type == "cpu":
         return 4 if small else 1
@@ -64,9 +68,9 @@ class _Open(Generic[W]):
 def run(
     works: Iterable[W], perturber: Perturber, *, batch_size: int, on_step: Callable[[int], None] | None = None
 ) -> Generator[W]:
-    """Protect all; yields each when its last tile has been accepted, in the order given.
+    """Protect all, and yield each when its last tile has been accepted, in the given order.
 
-    on_step: told 1, 2, ... after each step of each batch.
+    on_step: called with 1, 2, ... after each step of each batch.
 
     Raises:
         UnlikenessError: the device's memory does not hold a batch.
@@ -99,7 +103,7 @@ def run(
 
 
 def _kind(tile: Tile) -> tuple[tuple[int, ...], bool]:
-    """What the tiles of a batch have in common: the shape, and whether they have a mask."""
+    """What all tiles of a batch share: the shape, and whether they have a mask."""
     return tile.image.shape, tile.strength is not None
 
 
@@ -109,7 +113,7 @@ def _flush(
     batch_size: int,
     on_step: Callable[[int], None] | None,
 ) -> None:
-    """Perturb what has been collected, give the results back, and empty the list."""
+    """Perturb the collected tiles, hand the results back, and empty the list."""
     if not batch:
         return
     tiles = [tile for _, tile in batch]
@@ -137,3 +141,60 @@ def _flush(
 def _stacked(arrays: Sequence[NDArray[np.float32]]) -> torch.Tensor:
     """Arrays [T, T, C] as one tensor [B, C, T, T]."""
     return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).contiguous()
+
+
+def overlapped(function: Callable[[A], B], items: Iterable[A], *, ahead: int = 1) -> Generator[B]:
+    """`map(function, items)` in another thread, in order, at most `ahead` results before they are needed.
+
+    An exception of `function` is raised in the place of its result.
+    """
+    with ThreadPoolExecutor(1) as pool:
+        running: deque[Future[B]] = deque()
+        try:
+            for item in items:
+                running.append(pool.submit(function, item))
+                # No name may outlive its use: an item or a result can hold a picture of 100 megapixels.
+                del item
+                if len(running) > ahead:
+                    yield running.popleft().result()
+            while running:
+                yield running.popleft().result()
+        finally:
+            for future in running:
+                future.cancel()
+
+
+class Room:
+    """Lets the next picture be read only while there is memory for it.
+
+    full: (pixels of the pictures in memory) -> whether there is no room for another.
+    """
+
+    def __init__(self, full: Callable[[Sequence[int]], bool]) -> None:
+        self._full = full
+        self._held: list[int] = []
+        self._open = True
+        self._changed = threading.Condition()
+
+    def wait(self) -> bool:
+        """True as soon as there is room; False after `close`."""
+        with self._changed:
+            self._changed.wait_for(lambda: not (self._open and self._full(self._held)))
+            return self._open
+
+    def enter(self, pixels: int) -> None:
+        """Count a picture of so many pixels."""
+        with self._changed:
+            self._held.append(pixels)
+
+    def leave(self, pixels: int) -> None:
+        """Count it no longer."""
+        with self._changed:
+            self._held.remove(pixels)
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Let all waiting calls return."""
+        with self._changed:
+            self._open = False
+            self._changed.notify_all()

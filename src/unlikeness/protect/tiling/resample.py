@@ -1,4 +1,4 @@
-"""Down to the size at which a trainer sees a picture, and a perturbation up again, band by band of rows."""
+"""Pictures reduced to a trainer's size, and perturbations enlarged again, one band of rows at a time."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["Enlarger", "shrink"]
 Floats = NDArray[np.float32]
 
 BAND_PIXELS = 1 << 18
-"""Pixels of the large side that are floats at a time."""
+"""Pixels of the large picture that are held as floats at a time."""
 
 
 def shrink(
@@ -46,9 +46,9 @@ def shrink(
 
 
 class Enlarger:
-    """A perturbation [h, w, 3] at a larger size, bicubic, given out in bands of rows.
+    """A perturbation [h, w, 3] enlarged bicubically, in bands of rows.
 
-    Bicubic interpolation overshoots: the caller clips to the budget.
+    Bicubic interpolation overshoots, so the caller clips to the budget.
     """
 
     def __init__(self, delta: Floats, to: tuple[int, int]) -> None:

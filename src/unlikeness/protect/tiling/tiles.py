@@ -1,22 +1,24 @@
-"""Pictures of any size, as square tiles that a protection can work on, and their perturbations put together.
+"""Pictures of any size, cut into square tiles, and the perturbations of the tiles put together again.
 
-**Which scale?** A trainer resizes a photograph until its short side is the model's resolution (64 px for the
-toybox, 512 for Stable Diffusion) and cuts the centre square out. What a protection does to single pixels of a
-12-megapixel photograph is averaged away by that. So by default (`fit`) the perturbation is found on a small
-copy, whose short side is `detail` times the model's resolution, while the model looks at it through the
-trainer's resizing; it is then enlarged smoothly to the full size, clipped to the budget. Measured with a
-small model at 32 px on pictures of 256 px, AdvDM at 8/255: the diffusion loss that the trainer sees rises by
+**At which resolution?** A trainer resizes a photograph until its short side is the model's resolution (64 px
+for the toybox, 512 for Stable Diffusion) and cuts out the centre square. That averages away what a protection
+does to single pixels of a 12-megapixel photograph. So by default (`fit`) the perturbation is computed on a
+small copy, whose short side is `detail` times the model's resolution; the model sees the copy through the
+trainer's resizing. The perturbation is then enlarged smoothly to the full size and clipped to the budget.
 
-    fit, detail 1: 46 % (18 % if the trainer's grid is shifted), detail 2: 63 % (38 %), detail 4: 64 % (40 %),
-    tiles: 0 %, both: 28 % (13 %); noise: 0 % on any scale.
+Measured with a small model at 32 px on pictures of 256 px, AdvDM at 8/255: how much the diffusion loss rises
+as the trainer sees it, and if the trainer's grid is shifted.
 
-`tiles` works at the picture's own scale, which only helps against somebody who trains on full-size crops
-(there 7 % in the same trial, fit 2 %), and costs thousands of passes for a photograph. `both` gives half of
-the budget to each.
+    fit, detail 1: 46 % and 18 %;  detail 2: 63 % and 38 %;  detail 4: 64 % and 40 %
+    tiles: 0 %;  both: 28 % and 13 %;  noise: 0 % at any resolution
 
-**Bounds.** `fit` needs one tile for a square, three for most photographs, at most about 28 however long the
-picture is. Memory beside the picture itself: the small copy and a band of rows (`fit`), or one row of tiles.
-A short or narrow picture is mirrored at its border until it fills a tile.
+`tiles` computes at the picture's own resolution. It only helps against trainers of full-size crops (7 % in
+the same trial, fit 2 %), and takes thousands of passes for a photograph. `both` gives half of the budget to
+each.
+
+**Bounds.** `fit` needs one tile for a square, three for most photographs, and at most about 28 however long
+the picture is. Memory beside the picture itself: the small copy and a band of rows (`fit`), or one row of
+tiles. A short or narrow picture is mirrored at its border until it fills a tile.
 """
 
 from __future__ import annotations
@@ -31,25 +33,24 @@ from numpy.typing import NDArray
 
 from unlikeness.pictures import Edit, Picture
 from unlikeness.protect.files.masks import Mask
-from unlikeness.protect.settings import Scale
-from unlikeness.protect.tiling.blend import Blend
-from unlikeness.protect.tiling.layout import Axis
+from unlikeness.protect.settings import ResolutionMode
+from unlikeness.protect.tiling.layout import Axis, Blend, Grid
 from unlikeness.protect.tiling.resample import BAND_PIXELS, Enlarger, shrink
 from unlikeness.seeds import derive
 
-__all__ = ["PictureTiles", "Scale", "Tile", "grids"]
+__all__ = ["PictureTiles", "Tile", "grids"]
 
 Floats = NDArray[np.float32]
 
 LONGEST = 24
-"""Long side of the small copy, in short sides of a tile: beyond, the copy shrinks further."""
+"""Longest side of the small copy, in short sides of a tile. A longer picture's copy is smaller."""
 
 
 @dataclass(frozen=True)
 class Tile:
-    """A square cut out of a picture: `image` is [T, T, 3] in [0, 1], `seed` its own.
+    """A square cut out of a picture: `image` is [T, T, 3] in [0, 1], with a seed of its own.
 
-    strength: share of the budget at each pixel, [T, T, 1] in [0, 1]; None: all of it everywhere.
+    strength: share of the budget at each pixel, [T, T, 1] in [0, 1]; None: the whole budget.
     """
 
     stage: str
@@ -60,52 +61,41 @@ class Tile:
     strength: Floats | None = None
 
 
-@dataclass(frozen=True)
-class Grid:
-    """One pass over a picture: `size` (width, height) it is worked on at, and its tiles along both axes."""
-
-    stage: str
-    size: tuple[int, int]
-    rows: Axis
-    columns: Axis
-
-    def __len__(self) -> int:
-        return len(self.rows) * len(self.columns)
-
-
-def grids(size: tuple[int, int], resolution: int, scale: Scale, tile: int | None = None) -> list[Grid]:
+def grids(
+    size: tuple[int, int], resolution: int, at: ResolutionMode, tile: int | None = None
+) -> list[Grid]:
     """The passes for a picture of `size` (width, height): one, or two for "both".
 
     tile: side of the tiles at the picture's own size [px]; None: `resolution`.
     """
-    stages = ("fit", "tiles") if scale.mode == "both" else (scale.mode,)
-    return [_grid(stage, size, resolution, scale, tile or resolution) for stage in stages]
+    stages = ("fit", "tiles") if at.mode == "both" else (at.mode,)
+    return [_grid(stage, size, resolution, at, tile or resolution) for stage in stages]
 
 
-def _grid(stage: str, size: tuple[int, int], resolution: int, scale: Scale, tile: int) -> Grid:
+def _grid(stage: str, size: tuple[int, int], resolution: int, at: ResolutionMode, tile: int) -> Grid:
     if stage == "fit":
-        side = round(scale.detail * resolution)
+        side = round(at.detail * resolution)
         factor = min(1.0, side / min(size), LONGEST * side / max(size))
         size = (max(round(size[0] * factor), 1), max(round(size[1] * factor), 1))
         tile = max(min(size), math.ceil(max(size) / LONGEST))
-    ramp = int(scale.overlap * tile)
+    ramp = int(at.overlap * tile)
     return Grid(stage, size, Axis.of(size[1], tile, ramp), Axis.of(size[0], tile, ramp))
 
 
 class PictureTiles:
-    """The tiles of one picture, and what becomes of it.
+    """The tiles of one picture.
 
-    `tiles()` gives them in order; every perturbation goes back to `accept` in the same order; after the last
-    one, `edit` holds the protected picture.
+    `tiles()` gives them in order, and `accept` takes the perturbation of each in the same order. After the
+    last one, `edit` holds the protected picture.
 
     Args:
-        picture, edit: the source and where its protected pixels are collected.
+        picture, edit: the source, and the place for its protected pixels.
         resolution, tile: the protection's, [px]; see `grids`.
         budget: n/255; the sum over all passes stays within it at every pixel.
-        seed: all tiles' seeds are derived from it.
-        psnr: dB below which the change is weakened, evenly: the whole picture's in a "fit" pass, each tile's
-            at the picture's own size. None: the budget alone bounds it.
-        mask: of the picture's size; the budget is scaled by it pixel by pixel. None: all of it everywhere.
+        seed: the tiles' seeds are derived from it.
+        psnr: a stronger change is weakened evenly until it reaches this many dB: the whole picture's in a
+            "fit" pass, each tile's at the picture's own size. None: only the budget bounds it.
+        mask: of the picture's size; it scales the budget pixel by pixel. None: the whole budget.
     """
 
     def __init__(
@@ -115,7 +105,7 @@ class PictureTiles:
         *,
         resolution: int,
         budget: float,
-        scale: Scale,
+        at: ResolutionMode,
         seed: int,
         tile: int | None = None,
         psnr: float | None = None,
@@ -127,7 +117,7 @@ class PictureTiles:
         self._budget = budget / 255
         self._seed = seed
         self._rms = math.inf if psnr is None else 10 ** (-psnr / 20)
-        self._grids = {grid.stage: grid for grid in grids(picture.size, resolution, scale, tile)}
+        self._grids = {grid.stage: grid for grid in grids(picture.size, resolution, at, tile)}
         self._share = 1 / len(self._grids)
         self._small: Floats | None = None
         self._enlarger: Enlarger | None = None
@@ -141,7 +131,7 @@ class PictureTiles:
         return sum(len(grid) for grid in self._grids.values())
 
     def tiles(self) -> Iterator[Tile]:
-        """All tiles, row by row, pass by pass; each is cut out when it is asked for."""
+        """All tiles, pass by pass and row by row. Each is cut out when it is needed."""
         for stage, grid in self._grids.items():
             source = self._source(grid)
             mask = None if self._mask is None else self._mask.at(grid.size)
@@ -156,13 +146,13 @@ class PictureTiles:
     def accept(self, tile: Tile, delta: Floats) -> None:
         """The perturbation of a tile: [T, T, 3], within the budget."""
         if self.picture.raster.model.space == "grey":
-            # A grey file has one value a pixel: the sign that most of the channels' change has, and the mean
-            # of their strengths, where a plain mean would lose what differs in sign.
+            # A grey file has one value a pixel: the sign of the mean change, and the mean of the channels'
+            # strengths. A plain mean would lose changes of different signs.
             strength = np.abs(delta).mean(axis=2, keepdims=True)
             delta = np.repeat(np.sign(delta.mean(axis=2, keepdims=True)) * strength, 3, axis=2)
         if tile.stage == "tiles":
             delta = delta * self._weaker(delta)
-        finished = self._blends[tile.stage].add(tile, delta)
+        finished = self._blends[tile.stage].add(tile.row, tile.column, delta)
         if finished and tile.stage == "fit":
             assert self._small is not None
             self._small *= self._weaker(self._small)
@@ -175,7 +165,7 @@ class PictureTiles:
                     self._write(y0, np.zeros((min(step, height - y0), width, 3), np.float32))
 
     def close(self) -> None:
-        """Let go of what refers back to this object, so that its pictures go with it at once."""
+        """Break the references to this object, so that its pictures are freed with it at once."""
         self._blends.clear()
 
     def _weaker(self, delta: Floats) -> float:
@@ -196,13 +186,13 @@ class PictureTiles:
         self._small[y0 : y0 + len(band)] = band
 
     def _write(self, y0: int, band: Floats) -> None:
-        """A finished band of the full-size perturbation, to which the small one is added."""
+        """A finished band of the full-size perturbation. The enlarged small one is added to it."""
         y1 = y0 + len(band)
         if self._enlarger is not None:
             large = np.clip(self._enlarger.band(y0, y1), -self._budget, self._budget)
             band = large if len(self._grids) == 1 else self._share * (band + large)
         if self._mask is not None:
-            # What the enlarging spread beyond the mask.
+            # Enlarging spreads the perturbation beyond the mask.
             limit = self._budget * self._mask.window(y0, y1, 0, self.picture.size[0])
             band = np.clip(band, -limit, limit)
         rgb = self.picture.window(y0, y1, 0, self.picture.size[0])
