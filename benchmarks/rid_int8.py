@@ -31,8 +31,8 @@ from unlikeness.diffusion import TextToImage
 from unlikeness.diffusion.loss import mean_loss_over_levels
 from unlikeness.errors import UnlikenessError
 from unlikeness.measure.bootstrap import bootstrap_mean
-from unlikeness.protect.rid.export import export_onnx
 from unlikeness.protect.rid.network import Protector
+from unlikeness.protect.rid.onnx_file import export_onnx
 from unlikeness.protect.rid.train.pictures import dead_leaves
 from unlikeness.protect.rid.weights import Loaded, load_protector
 from unlikeness.toybox.cast import unseen

@@ -11,7 +11,7 @@ import torch
 
 from unlikeness.cli import main
 from unlikeness.protect.rid.network import NetworkSettings, Protector
-from unlikeness.protect.rid.onnx_network import OnnxProtector
+from unlikeness.protect.rid.onnx_file import OnnxProtector
 from unlikeness.protect.rid.weights import load_protector, save_protector
 
 

@@ -13,7 +13,7 @@ from tests.tiny import write_tiny
 from unlikeness.cli import main
 from unlikeness.errors import UsageError
 from unlikeness.protect import registry
-from unlikeness.protect.rid.opening import Opened, open_network
+from unlikeness.protect.rid.weights import Opened, open_network
 
 
 @pytest.fixture(scope="module")

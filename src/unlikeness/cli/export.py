@@ -25,7 +25,7 @@ def export(
     _check_weights(weights)  # what is asked wrongly is said before torch is imported
     _check_target(output, overwrite=overwrite)
 
-    from unlikeness.protect.rid.export import export_onnx
+    from unlikeness.protect.rid.onnx_file import export_onnx
     from unlikeness.protect.rid.weights import load_protector
 
     export_onnx(load_protector(weights), output)

@@ -14,11 +14,9 @@ from torch import Tensor
 
 from unlikeness.errors import UnlikenessError, UsageError
 from unlikeness.protect.methods.rid import Rid, RidSettings
-from unlikeness.protect.rid.export import DIGEST, digest, export_onnx
 from unlikeness.protect.rid.network import NetworkSettings, Protector
-from unlikeness.protect.rid.onnx_network import OnnxProtector
-from unlikeness.protect.rid.opening import open_network
-from unlikeness.protect.rid.weights import Loaded
+from unlikeness.protect.rid.onnx_file import DIGEST, OnnxProtector, digest, export_onnx
+from unlikeness.protect.rid.weights import Loaded, open_network
 
 SIZES = [(1, 1), (1, 40), (3, 2), (16, 16), (17, 31), (37, 53), (64, 48)]
 ABOUT = {"resolution": 64, "models": ["toybox", "größer"], "version": "0.1.0"}

@@ -13,7 +13,7 @@ from tests.protect.rid.official import checkpoint, written
 from unlikeness import protect
 from unlikeness.errors import UnlikenessError, UsageError
 from unlikeness.protect.methods.rid import Rid, RidSettings
-from unlikeness.protect.rid import opening
+from unlikeness.protect.rid import weights
 from unlikeness.protect.rid.network import NetworkSettings, Protector
 from unlikeness.protect.rid.train.pictures import dead_leaves
 from unlikeness.protect.rid.weights import load_protector, save_protector
@@ -115,7 +115,7 @@ def test_the_fingerprint_is_the_same_wherever_it_computes(
     path = file if kind == "ours" else written(tmp_path, checkpoint())
     marks = []
     for half in (False, True):
-        monkeypatch.setattr(opening, "computes_bfloat16", lambda device, half=half: half)
+        monkeypatch.setattr(weights, "computes_bfloat16", lambda device, half=half: half)
         marks.append(Rid(None, RidSettings(weights=str(path))).fingerprint)
     assert marks[0] == marks[1]
 

@@ -13,9 +13,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from unlikeness.errors import NotFiniteError, UnlikenessError, UsageError
-from unlikeness.protect.rid import settings, weights
+from unlikeness.protect.rid import settings
 from unlikeness.protect.rid.network import NetworkSettings, Protector
-from unlikeness.protect.rid.weights import is_protector, load_protector, save_protector
+from unlikeness.protect.rid.settings import is_protector
+from unlikeness.protect.rid.weights import load_protector, save_protector
 
 SMALL = NetworkSettings(fine=2, middle=3, coarse=4)
 
@@ -107,7 +108,7 @@ def test_a_shipped_name_goes_before_a_file(
 
 
 def test_every_shipped_protector_opens_and_has_its_card() -> None:
-    for file in weights.SHIPPED.glob("*.safetensors"):
+    for file in settings.SHIPPED.glob("*.safetensors"):
         loaded = load_protector(file.stem)
         assert loaded.path == file
         assert sum(p.numel() for p in loaded.network.parameters()) <= 5_000_000

@@ -11,7 +11,7 @@ from torch import Tensor
 from unlikeness.diffusion.devices import pick_device
 from unlikeness.errors import UsageError
 from unlikeness.protect.against import Against
-from unlikeness.protect.rid.opening import open_network
+from unlikeness.protect.rid.weights import open_network
 from unlikeness.protect.settings import ProtectSettings, RidSettings
 
 if TYPE_CHECKING:
