@@ -7,48 +7,42 @@ from typing import Annotated, Any
 
 import typer
 
+from unlikeness.cli.options import Device, Quiet, give, how, run
+
 __all__ = ["demo"]
 
 
 def demo(
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="Folder for everything that is made.")
-    ] = Path("demo"),
+    output: Annotated[Path, give("Folder for all results.", "--output", "-o")] = Path("demo"),
     photos: Annotated[
-        Path | None, typer.Option(help="Your own photographs, a folder or a picture, instead of the story.")
+        Path | None, give("Your own photographs, a folder or a picture, instead of the story.")
     ] = None,
     model: Annotated[
-        str, typer.Option(help="toybox, a diffusers folder, or a hub name (with --photos).")
+        str, give("With --photos: model to compute against: a diffusers folder, a hub name or toybox.")
     ] = "toybox",
+    class_noun: Annotated[str | None, how("Class noun of the story's subject. Default: robot.")] = None,
     method: Annotated[
         str | None,
-        typer.Option(
-            help="Protection: rid, advdm, photoguard or noise; default: rid, or advdm if a --model is given."
-        ),
+        how("Protection: rid, advdm, photoguard or noise. Default: rid, or advdm with --model."),
     ] = None,
-    budget: Annotated[float, typer.Option(help="Largest change of a colour value [n/255].")] = 8.0,
-    class_noun: Annotated[
-        str | None, typer.Option(help="What the story's subject is one of; default: robot.")
-    ] = None,
+    budget: Annotated[float, how("Largest change of a colour value [n/255].")] = 8.0,
     steps: Annotated[
-        int | None, typer.Option(help="Steps of the copier; with --photos, of the protection.")
+        int | None, how("Steps of the attacker's training; with --photos, of the protection.")
     ] = None,
     noise: Annotated[
-        bool | None,
-        typer.Option("--noise/--no-noise", help="A third training, the control, on plain noise."),
+        bool | None, how("Also train on plain noise, as the control.", "--noise/--no-noise")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the subject and everything random.")] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu, mps, cuda or cuda:N.")] = "auto",
+    seed: Annotated[int, how("Random seed of the subject and the trainings.")] = 0,
+    device: Device = "auto",
     dtype: Annotated[
-        str, typer.Option(help="auto, float32, float16 or bfloat16, of the --model (with --photos).")
+        str, run("With --photos: precision of the model: auto, float32, float16 or bfloat16.")
     ] = "auto",
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    quiet: Quiet = False,
 ) -> None:
-    """Show on a small model how a subject is copied from five pictures, and what protecting them changes.
+    """Show on a small model how an attacker copies a subject from five pictures, and what protection changes.
 
-    Ends with OUTPUT/report.html. With --photos, protects your own photographs into OUTPUT/protected instead,
-    and ends with OUTPUT/photographs.html.
-    A run that was stopped goes on when it is started again.
+    Writes OUTPUT/report.html. With --photos, protects your own photographs into OUTPUT/protected and writes
+    OUTPUT/photographs.html. Repeat the command to go on after a stop.
     """
     from unlikeness.errors import UsageError, one_line
     from unlikeness.progress import on_stderr
@@ -56,7 +50,7 @@ def demo(
     if photos is not None and not photos.exists():
         raise UsageError(f"--photos {photos} does not exist; give a folder of pictures")
     if photos is not None and (class_noun is not None or noise is not None):
-        raise UsageError("--class-noun and --noise are the story's; leave them out with --photos")
+        raise UsageError("--class-noun and --noise belong to the story; leave them out with --photos")
     if photos is None and model != "toybox":
         raise UsageError("the story plays on the toybox; give --photos to use another model")
 
@@ -68,7 +62,7 @@ def demo(
     from unlikeness.protect import registry
     from unlikeness.settings import build
 
-    # What is asked wrongly is said before torch is imported, which takes seconds.
+    # Validate before importing torch, which takes seconds.
     method = chosen_method(method, model)
     check_device(device)
     check_dtype(dtype)

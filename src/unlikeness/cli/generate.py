@@ -7,28 +7,32 @@ from typing import Annotated
 
 import typer
 
+from unlikeness.cli.options import Device, Dtype, Quiet, give, how, run
+
 __all__ = ["generate"]
 
 
 def generate(
-    prompt: Annotated[list[str], typer.Option(help="What to draw; may be given several times.")],
-    output: Annotated[Path, typer.Option(help="New folder for the PNGs, grid.png and generation.json.")],
-    model: Annotated[str, typer.Option(help="A diffusers folder, a hub name, or toybox.")] = "toybox",
-    lora: Annotated[Path | None, typer.Option(help="A LoRA file, or a folder with one.")] = None,
-    count: Annotated[int, typer.Option(min=1, help="Pictures for each prompt.")] = 8,
+    prompt: Annotated[list[str], give("Prompt; can be given several times.")],
+    output: Annotated[Path, give("New folder for the PNG files, grid.png and generation.json.")],
+    model: Annotated[str, give("Model: a diffusers folder, a hub name or toybox.")] = "toybox",
+    lora: Annotated[Path | None, give("LoRA to apply: a file, or a folder with one.")] = None,
+    count: Annotated[int, how("Pictures for each prompt.", min=1)] = 8,
+    negative_prompt: Annotated[str, how("Negative prompt.")] = "",
+    guidance: Annotated[
+        float | None, how("Classifier-free guidance scale. Default: the model's own.")
+    ] = None,
+    steps: Annotated[int, how("Steps of the sampler.", min=1)] = 25,
+    sampler: Annotated[str, how("dpm++ or ddim.")] = "dpm++",
     seed: Annotated[
-        int, typer.Option(min=0, max=2**62, help="Seed of the first picture; the others follow.")
+        int, how("Random seed of the first picture; each further picture adds 1.", min=0, max=2**62)
     ] = 0,
-    steps: Annotated[int, typer.Option(min=1, help="Solver steps.")] = 25,
-    guidance: Annotated[float | None, typer.Option(help="Guidance scale; default: the model's own.")] = None,
-    negative_prompt: Annotated[str, typer.Option(help="What to lead away from.")] = "",
-    sampler: Annotated[str, typer.Option(help="dpm++ or ddim.")] = "dpm++",
-    batch_size: Annotated[int, typer.Option(min=1, help="Pictures in flight at once.")] = 16,
-    device: Annotated[str, typer.Option(help="auto, cpu, mps, cuda or cuda:N.")] = "auto",
-    dtype: Annotated[str, typer.Option(help="auto, float32, float16 or bfloat16.")] = "auto",
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    batch_size: Annotated[int, run("Pictures in a batch.", min=1)] = 16,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    quiet: Quiet = False,
 ) -> None:
-    """Draw pictures from a model, of the embedded toybox or of any Stable Diffusion 1.x or 2.x."""
+    """Generate pictures with the toybox or with any Stable Diffusion 1.x or 2.x."""
     from unlikeness import locks
     from unlikeness.diffusion import hub
     from unlikeness.diffusion.names import SAMPLERS, check_device, check_dtype
@@ -36,13 +40,13 @@ def generate(
     from unlikeness.paths import check_output
     from unlikeness.words import as_text
 
-    # What is asked wrongly is said before torch is imported, which takes seconds.
+    # Validate before importing torch, which takes seconds.
     check_output(output)
     check_device(device)
     check_dtype(dtype)
     hub.check_name(model)
     if sampler not in SAMPLERS:
-        raise UsageError(f"sampler {sampler!r} is unknown; it must be one of {', '.join(SAMPLERS)}")
+        raise UsageError(f"--sampler {sampler!r} is unknown; it must be one of {', '.join(SAMPLERS)}")
     if lora is not None and not lora.exists():
         raise UsageError(f"--lora {lora} does not exist; give a .safetensors file, or a folder with one")
     prompt = [as_text("prompt", words) for words in prompt]

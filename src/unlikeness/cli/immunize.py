@@ -1,4 +1,4 @@
-"""`unlikeness immunize`: a model that is hard to teach certain subjects."""
+"""`unlikeness immunize`: make a model hard to personalize on named subjects."""
 
 from __future__ import annotations
 
@@ -7,96 +7,82 @@ from typing import Annotated
 
 import typer
 
+from unlikeness.cli.options import Device, Preset, Quiet, Seed, Set, give, how, run
+
 __all__ = ["immunize"]
 
 
 def immunize(
-    output: Annotated[Path, typer.Option(help="New folder for the model, its card and immunization.json.")],
+    output: Annotated[Path, give("New folder for the model, its card and immunization.json.")],
     model: Annotated[
-        str | None, typer.Option(help="A diffusers folder, a hub name, or toybox (the default).")
+        str | None, give("Model to immunize: a diffusers folder, a hub name or toybox (the default).")
     ] = None,
     add_to: Annotated[
         Path | None,
-        typer.Option(help="Instead of --model: an immunized model's folder, whose subjects stay on record."),
+        give("Instead of --model: folder of an immunized model, to protect further subjects in it."),
     ] = None,
     original: Annotated[
         str | None,
-        typer.Option(
-            help="For a model that was immunized before: the one from before all that, to be held to."
-        ),
+        give("The model before its first immunization, for a model that was immunized before."),
     ] = None,
-    images: Annotated[Path | None, typer.Option(help="Folder with pictures of one subject.")] = None,
-    class_noun: Annotated[str | None, typer.Option(help="What it is one of: dog, person, ...")] = None,
+    images: Annotated[Path | None, give("Folder of pictures of one subject.")] = None,
+    class_noun: Annotated[str | None, give("Class noun of the subject (dog, person, ...).")] = None,
     identifier: Annotated[
-        str, typer.Option(help="The rare word that simulated attackers bind to a subject.")
+        str, give("Identifier token: the rare word that simulated attackers bind to the subject.")
     ] = "sks",
     subjects: Annotated[
         Path | None,
-        typer.Option(
-            help="Several: a YAML list of images, class_noun, identifier; or a folder CLASS_NOUN/NAME."
+        give(
+            "Several subjects: a YAML list of images, class_noun and identifier, or a folder of folders "
+            "CLASS_NOUN/NAME."
         ),
-    ] = None,
-    method: Annotated[
-        str, typer.Option(help="divert, notice, apdm, persguard, combined, adversarial or imma.")
-    ] = "divert",
-    protective_output: Annotated[
-        str | None,
-        typer.Option(
-            help="What a fine-tune ends in, of notice, persguard, combined and divert: pattern, erasure or "
-            "target; several, separated by commas, go to the subjects in turn."
-        ),
-    ] = None,
-    target_noun: Annotated[
-        str | None, typer.Option(help="The class that behaviour target draws; likewise.")
-    ] = None,
-    pattern: Annotated[
-        Path | None, typer.Option(help="Picture of the mark of behaviour pattern; else a chequered square.")
-    ] = None,
-    outer_steps: Annotated[
-        int | None, typer.Option(help="Steps of the model that is released (N_protect).")
-    ] = None,
-    inner_steps: Annotated[
-        int | None, typer.Option(help="Steps of a simulated attack for each of them (N_per).")
-    ] = None,
-    learning_rate: Annotated[
-        float | None, typer.Option(help="AdamW's step size for the released model.")
-    ] = None,
-    attack_learning_rate: Annotated[
-        float | None, typer.Option(help="The simulated attacker's step size.")
-    ] = None,
-    train: Annotated[
-        str | None, typer.Option(help="Weights that change: all, attention or cross-attention.")
-    ] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of everything drawn while training.")] = None,
-    preset: Annotated[
-        str,
-        typer.Option(
-            help="Preset for unset options: stable-diffusion or toybox (auto: chosen by resolution)."
-        ),
-    ] = "auto",
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Any other setting of the method.")
     ] = None,
     prompts: Annotated[
         Path | None,
-        typer.Option(help="File, a prompt a line: what must stay as it was (preserve_weight above 0)."),
+        give("File with one prompt a line, whose pictures must not change (with --set preserve_weight=1)."),
     ] = None,
-    checkpoint: Annotated[
-        Path | None, typer.Option(help="File of the run's state; default: beside OUTPUT, removed at the end.")
+    method: Annotated[
+        str, how("divert, notice, apdm, persguard, combined, adversarial or imma.")
+    ] = "divert",
+    protective_output: Annotated[
+        str | None,
+        how(
+            "Protective output of a fine-tune (divert, notice, persguard, combined): pattern, erasure or "
+            "target. A comma-separated list is assigned to the subjects round-robin."
+        ),
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, mps, cuda or cuda:N.")] = "auto",
-    dtype: Annotated[
-        str, typer.Option(help="Of the written weights; auto: that of the model's own files.")
-    ] = "auto",
+    target_noun: Annotated[
+        str | None, how("Class noun that protective output target shows. A list as above.")
+    ] = None,
+    pattern: Annotated[
+        Path | None, how("Picture file of the watermark of pattern. Default: a chequered square.")
+    ] = None,
+    preset: Preset = "auto",
+    outer_steps: Annotated[int | None, how("Steps of the released model (N_protect).")] = None,
+    inner_steps: Annotated[
+        int | None, how("Steps of a simulated attack for each of those (N_per).")
+    ] = None,
+    learning_rate: Annotated[float | None, how("Learning rate of the released model (AdamW).")] = None,
+    attack_learning_rate: Annotated[float | None, how("Learning rate of the simulated attacker.")] = None,
+    train: Annotated[str | None, how("Weights to change: all, attention or cross-attention.")] = None,
+    set_: Set = None,
+    seed: Seed = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what it will cost, after a short probe; write nothing.")
+        bool, run("Estimate time and memory with a short probe; write nothing.", "--dry-run")
     ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    checkpoint: Annotated[
+        Path | None,
+        run("File for the state of the training. Default: beside OUTPUT, and removed at the end."),
+    ] = None,
+    device: Device = "auto",
+    dtype: Annotated[
+        str, run("Precision of the written weights. auto: the precision of the model's own files.")
+    ] = "auto",
+    quiet: Quiet = False,
 ) -> None:
-    """Change a model so that named subjects are hard to teach it, while it draws and learns all else.
+    """Change a model so that named subjects are hard to teach it, while it keeps everything else.
 
-    Writes a diffusers folder that opens wherever the original did. Started again with the same words, an
-    interrupted run goes on.
+    Writes a diffusers folder that opens wherever the original did. Repeat the command to go on after a stop.
     """
     from unlikeness.errors import one_line
     from unlikeness.immunize.job import Job
@@ -129,4 +115,4 @@ def immunize(
         return
     with on_stderr(quiet=quiet) as progress:
         job.run(report=report, progress=progress)
-    typer.echo(f"{output}: what it is worth, unlikeness verify {output} tells")
+    typer.echo(f"{output}: measure the protection with unlikeness verify {output}")

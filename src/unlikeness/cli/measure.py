@@ -1,4 +1,4 @@
-"""`unlikeness measure`: how visible a protection is, and how alike generated pictures are to a subject."""
+"""`unlikeness measure`: visibility of a protection, and similarity of generated pictures to a subject."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from unlikeness.bounds import MAX_PIXELS
+from unlikeness.cli.options import give, how, run
 
 if TYPE_CHECKING:
     from unlikeness.measure.report import VisibilityReport
@@ -17,13 +18,16 @@ __all__ = ["app"]
 
 
 class _VisibilityByDefault(TyperGroup):
-    """`measure A B` is `measure visibility A B`: a first word that is no verb of this group is a path."""
+    """`measure A B` is `measure visibility A B`: a first word that is no command of this group is a path."""
 
     def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
         if args and args[0] not in self.commands and args[0] not in ctx.help_option_names:
             args = ["visibility", *args]
         return super().parse_args(ctx, args or ["--help"])
 
+
+Json = Annotated[bool, run("Print the figures as JSON.", "--json")]
+BootstrapSeed = Annotated[int, how("Random seed of the bootstrap intervals.", min=0)]
 
 app = typer.Typer(
     cls=_VisibilityByDefault,
@@ -33,22 +37,22 @@ app = typer.Typer(
 
 @app.command()
 def visibility(
-    original: Annotated[Path, typer.Argument(help="A picture or a folder of pictures.")],
-    protected: Annotated[Path, typer.Argument(help="Its protected copy, or the folder with the copies.")],
-    json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the bootstrap intervals.")] = 0,
-    max_pixels: Annotated[
-        int, typer.Option(min=1, help="Larger pictures are not compared; as for protect.")
-    ] = MAX_PIXELS,
+    original: Annotated[Path, typer.Argument(help="Picture, or folder of pictures.", metavar="ORIGINAL")],
+    protected: Annotated[
+        Path, typer.Argument(help="Its protected copy, or the folder of copies.", metavar="PROTECTED")
+    ],
+    json: Json = False,
+    seed: BootstrapSeed = 0,
+    max_pixels: Annotated[int, run("Skip larger pictures.", min=1)] = MAX_PIXELS,
 ) -> None:
-    """How far protected pictures are from their originals: L∞ [n/255], PSNR [dB], SSIM, size of the files.
+    """Compare protected pictures with their originals: L∞ [n/255], PSNR [dB], SSIM and file sizes.
 
-    The same as `measure ORIGINAL PROTECTED`. In folders, pictures are matched by their relative name.
+    `measure ORIGINAL PROTECTED` is the same. In folders, pictures are matched by their relative name.
     """
     from unlikeness.errors import UsageError
 
     for path in (original, protected):
-        if not path.exists():  # said before torch is imported
+        if not path.exists():  # validate before importing torch
             raise UsageError(f"{path}: no such file or folder; give an original and its protected copy")
 
     from unlikeness.measure.report import compare, to_json
@@ -105,19 +109,22 @@ def _show(report: VisibilityReport) -> None:
 
 @app.command()
 def similarity(
-    subject: Annotated[Path, typer.Option(help="Folder: held-out pictures of the subject, two or more.")],
-    generated: Annotated[Path, typer.Option(help="Folder: pictures that the personalized model made.")],
-    class_images: Annotated[Path, typer.Option(help="Folder: other members of the subject's class.")],
-    encoder: Annotated[str, typer.Option(help="The image encoder.")] = "toybox",
-    json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the bootstrap interval.")] = 0,
+    subject: Annotated[Path, give("Folder of two or more held-out pictures of the subject.")],
+    generated: Annotated[Path, give("Folder of pictures that the personalized model generated.")],
+    class_images: Annotated[Path, give("Folder of pictures of other members of the class.")],
+    encoder: Annotated[str, how("Image encoder that measures similarity.")] = "toybox",
+    json: Json = False,
+    seed: BootstrapSeed = 0,
 ) -> None:
-    """How alike generated pictures are to a subject: 0 is any member of its class, 1 the subject itself."""
+    """Measure how similar generated pictures are to a subject.
+
+    The similarity s is 0 for any member of the subject's class, and 1 for the subject itself.
+    """
     from unlikeness.errors import UsageError
     from unlikeness.measure.encoders import check_encoder, load_encoder
     from unlikeness.pictures.finding import check_pictures
 
-    check_encoder(encoder)  # what is asked wrongly is said before torch is imported
+    check_encoder(encoder)  # validate before importing torch
     for folder in (generated, subject, class_images):
         check_pictures(folder)
 

@@ -1,4 +1,4 @@
-"""`unlikeness personalize`: what an attacker does with somebody's pictures."""
+"""`unlikeness personalize`: fine-tune a model on a subject, as an attacker does."""
 
 from __future__ import annotations
 
@@ -7,49 +7,60 @@ from typing import Annotated
 
 import typer
 
+from unlikeness.cli.options import (
+    BatchSize,
+    ClassNoun,
+    Device,
+    LearningRate,
+    Preset,
+    Quiet,
+    Seed,
+    Set,
+    Steps,
+    give,
+    how,
+    run,
+)  # fmt: skip
+
 __all__ = ["personalize"]
 
 
 def personalize(
-    images: Annotated[
-        Path, typer.Option(help="Folder with pictures of the subject; three or more are usual.")
-    ],
-    class_noun: Annotated[str, typer.Option(help="What the subject is one of: dog, person, ...")],
-    output: Annotated[Path, typer.Option(help="New folder for the result and personalization.json.")],
-    model: Annotated[str, typer.Option(help="A diffusers folder, a hub name, or toybox.")] = "toybox",
-    identifier: Annotated[str, typer.Option(help="The rare word that will stand for the subject.")] = "sks",
-    method: Annotated[str, typer.Option(help="dreambooth or lora.")] = "dreambooth",
-    steps: Annotated[int | None, typer.Option(help="Optimizer steps.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="AdamW's step size.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Pictures of the subject in a step.")] = None,
+    images: Annotated[Path, give("Folder of pictures of the subject. Three or more are usual.")],
+    class_noun: ClassNoun,
+    output: Annotated[Path, give("New folder for the result and personalization.json.")],
+    model: Annotated[str, give("Model to fine-tune: a diffusers folder, a hub name or toybox.")] = "toybox",
+    identifier: Annotated[
+        str, give("Identifier token: the rare word that stands for the subject.")
+    ] = "sks",
+    method: Annotated[str, how("dreambooth or lora.")] = "dreambooth",
+    preset: Preset = "auto",
+    steps: Steps = None,
+    learning_rate: LearningRate = None,
+    batch_size: BatchSize = None,
     text_encoder: Annotated[
-        bool | None, typer.Option("--text-encoder/--no-text-encoder", help="Train the text encoder too.")
+        bool | None, how("Also train the text encoder.", "--text-encoder/--no-text-encoder")
     ] = None,
-    rank: Annotated[int | None, typer.Option(help="Rank of a LoRA.")] = None,
-    prior_weight: Annotated[float | None, typer.Option(help="Weight of prior preservation; 0: none.")] = None,
-    class_images: Annotated[int | None, typer.Option(help="Class pictures drawn for the prior.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of everything drawn while training.")] = None,
-    preset: Annotated[
-        str,
-        typer.Option(
-            help="Preset for unset options: stable-diffusion or toybox (auto: chosen by resolution)."
-        ),
-    ] = "auto",
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Any other setting of the method.")
+    rank: Annotated[int | None, how("Rank of a LoRA.")] = None,
+    prior_weight: Annotated[float | None, how("Weight of prior preservation; 0 disables it.")] = None,
+    class_images: Annotated[
+        int | None, how("Class pictures to generate for prior preservation.")
     ] = None,
+    set_: Set = None,
+    seed: Seed = None,
     checkpoint: Annotated[
-        Path | None, typer.Option(help="File to save the state in, and to go on from after an interruption.")
+        Path | None, run("File for the state of the training. Repeat the command to go on after a stop.")
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, mps, cuda or cuda:N.")] = "auto",
+    device: Device = "auto",
     dtype: Annotated[
-        str, typer.Option(help="Of the loaded weights; training is in mixed precision where that is faster.")
+        str, run("Precision of the loaded weights. The training is in mixed precision where that is faster.")
     ] = "float32",
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    quiet: Quiet = False,
 ) -> None:
-    """Fine-tune a model on pictures of one subject, as an attacker would, to see what a protection is worth.
+    """Fine-tune a model on pictures of one subject, as an attacker does, to see what a protection is worth.
 
-    dreambooth writes a whole diffusers folder, lora a pytorch_lora_weights.safetensors that diffusers loads.
+    dreambooth writes a whole diffusers folder. lora writes a pytorch_lora_weights.safetensors that diffusers
+    loads.
     """
     from contextlib import ExitStack
 
@@ -74,7 +85,7 @@ def personalize(
         "seed": seed,
     }
     values = pairs("--set", set_, given)
-    # What is asked wrongly is said before torch is imported, which takes seconds.
+    # Validate before importing torch, which takes seconds.
     build(settings_type(method), values)
     which_preset(preset, 0)
     check_device(device)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from unlikeness.bounds import MAX_PIXELS
+from unlikeness.cli.options import Device, Dtype, Quiet, Set, give, how, run
 
 if TYPE_CHECKING:
     from unlikeness.protect.base import Perturber
@@ -29,75 +30,80 @@ class At(StrEnum):
 
 
 def protect(
-    paths: Annotated[list[Path], typer.Argument(help="Pictures, and folders of them (all the way down).")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the protected pictures.")],
+    paths: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Pictures, and folders of pictures with all their subfolders.", metavar="PATHS"
+        ),
+    ],
+    output: Annotated[Path, give("Folder for the protected pictures.", "--output", "-o")],
+    mask: Annotated[
+        Path | None,
+        give(
+            "Grey picture of where to protect (white) and where not (black), or a folder of such masks under "
+            "the pictures' names."
+        ),
+    ] = None,
     method: Annotated[
         str | None,
-        typer.Option(
-            help="rid (one forward pass), advdm, photoguard, or noise (the control); default: rid, or advdm "
-            "if a --model is given."
+        how(
+            "rid (one pass of a network), advdm, photoguard, or noise (the control). Default: rid, or advdm "
+            "with --model."
         ),
     ] = None,
-    budget: Annotated[float, typer.Option(help="Largest change of a colour value [n/255].")] = 8.0,
-    steps: Annotated[int | None, typer.Option(help="Gradient steps; the method's own if not given.")] = None,
+    budget: Annotated[float, how("Largest change of a colour value [n/255].")] = 8.0,
+    psnr: Annotated[
+        float | None,
+        how(
+            "Weaken the change of each picture until its PSNR is this high [dB], before rounding. A change "
+            "of 40 dB is hardly visible.",
+            min=10,
+            max=100,
+        ),
+    ] = None,
     at: Annotated[
         At,
-        typer.Option(
-            help="Size to work at. fit: as a trainer will see the picture; tiles: its own size (slow); both: "
-            "half and half."
+        how(
+            "Size to compute at. fit: the size that a trainer sees. tiles: the picture's own size (slow). "
+            "both: half of each."
         ),
     ] = At.fit,
-    setting: Annotated[
-        list[str] | None, typer.Option("--set", help="A further setting of the method: NAME=VALUE.")
-    ] = None,
     weights: Annotated[
         str | None,
-        typer.Option(help="For rid: a shipped name, or a file of train-protector, export or the authors."),
+        how(
+            "Network of rid: a shipped name, or a file of `train-protector`, of `export` or of the method's "
+            "authors."
+        ),
     ] = None,
     model: Annotated[
         str | None,
-        typer.Option(
-            help="For gradient methods: the model to compute with: a folder, a name, or toybox (if not "
-            "given: a toy that people do not use)."
+        how(
+            "Model that gradient methods compute against: a folder, a hub name or toybox. Default: toybox, "
+            "a toy that people do not use."
         ),
     ] = None,
-    psnr: Annotated[
-        float | None,
-        typer.Option(
-            min=10,
-            max=100,
-            help="Weaken the change of each picture until it is this faint [dB], before rounding; 40: hardly "
-            "to be seen.",
-        ),
-    ] = None,
-    mask: Annotated[
-        Path | None,
-        typer.Option(
-            help="Grey picture that says where to change: white all, black nothing; or a folder, with "
-            "masks of the pictures' names."
-        ),
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
-    max_pixels: Annotated[int, typer.Option(min=1, help="Larger pictures are skipped.")] = MAX_PIXELS,
+    steps: Annotated[int | None, how("Gradient steps. Default: the method's own.")] = None,
+    set_: Set = None,
+    seed: Annotated[int, how("Random seed.")] = 0,
+    dry_run: Annotated[bool, run("List what would be done; write nothing.", "--dry-run")] = False,
+    max_pixels: Annotated[int, run("Skip larger pictures.", min=1)] = MAX_PIXELS,
     batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Tiles at once; chosen for the device if not given.")
+        int | None, run("Tiles in a batch. Default: chosen for the device.", min=1)
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16, float16.")] = "auto",
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be done; write nothing.")
-    ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    quiet: Quiet = False,
 ) -> None:
-    """Change pictures faintly, to make it harder for a model to learn a subject from them.
+    """Add a faint perturbation to pictures, so that a model learns the subject less well from them.
 
-    The change works, as far as it does, against the model that it is computed with, and its last line names
-    that. Without --model and --weights it is the toybox's small model, and the change does nothing against
-    Stable Diffusion or any model that people use. No change is a lock: measure what it is worth.
+    The perturbation works, as far as it does, against the model that it was computed with. The last line
+    names that model. Without --model and --weights it is the small model of the toybox, and the perturbation
+    does nothing against Stable Diffusion or any model that people use. No perturbation is a lock: measure
+    what it is worth.
 
     Protected pictures keep their names, sizes, formats and metadata. OUTPUT/manifest.jsonl says what was done
-    to each file; a run that was stopped goes on when it is started again. The status is 1 if a file was
-    skipped, or is only a copy.
+    to each file. Repeat the command to go on after a stop. The exit status is 1 if a file was skipped, or was
+    only copied.
     """
     from unlikeness import locks
     from unlikeness.diffusion import hub
@@ -109,8 +115,8 @@ def protect(
     from unlikeness.protect.settings import ResolutionMode, RidSettings
     from unlikeness.settings import build, pairs
 
-    # What is asked wrongly is said before torch is imported, which takes seconds.
-    values = pairs("--set", setting, {"budget": budget, "steps": steps, "weights": weights})
+    # Validate before importing torch, which takes seconds.
+    values = pairs("--set", set_, {"budget": budget, "steps": steps, "weights": weights})
     method = method or ("rid" if model is None else "advdm")
     needs_model = registry.needs_model(method)
     if model is not None and not needs_model:

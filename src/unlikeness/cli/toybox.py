@@ -1,4 +1,4 @@
-"""`unlikeness toybox`: pictures from the embedded world, and the recipes of what is trained on it."""
+"""`unlikeness toybox`: render the embedded world, or train its models."""
 
 from __future__ import annotations
 
@@ -8,14 +8,25 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from unlikeness.cli.options import (
+    Device,
+    LearningRate,
+    Overwrite,
+    Quiet,
+    Seed,
+    Set,
+    Steps,
+    give,
+    how,
+    run,
+)  # fmt: skip
+
 if TYPE_CHECKING:
     from torch import Tensor
 
 __all__ = ["app"]
 
-app = typer.Typer(
-    help="The embedded world: pictures of its subjects, and the recipes of the models trained on it."
-)
+app = typer.Typer(help="Render pictures of the embedded toy world, or train its models.")
 
 
 class Part(StrEnum):
@@ -29,31 +40,35 @@ class Part(StrEnum):
 
 @app.command()
 def train(
-    part: Annotated[Part, typer.Argument(help="First the autoencoder, then the model; or a judge.")],
+    part: Annotated[
+        Part,
+        typer.Argument(
+            help="vae (the first), model, or an evaluator: identity, classifier.", metavar="PART"
+        ),
+    ],
     output: Annotated[
-        Path | None, typer.Option(help="Result; default: the package's own weights, for vae WORK/vae.")
+        Path | None, give("Result. Default: the package's own weights; for vae WORK/vae.")
     ] = None,
-    work: Annotated[Path, typer.Option(help="Renders and checkpoints.")] = Path("runs/toybox"),
     vae: Annotated[
-        Path | None, typer.Option(help="For model, which includes it: the autoencoder; default: WORK/vae.")
+        Path | None, give("For model: the autoencoder, which becomes a part of it. Default: WORK/vae.")
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier result.")] = False,
-    steps: Annotated[int | None, typer.Option(help="Optimizer steps.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="AdamW's step size.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of renders, weights and noise.")] = None,
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Any other setting of the recipe.")
-    ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, mps, cuda or cuda:N.")] = "auto",
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    steps: Steps = None,
+    learning_rate: LearningRate = None,
+    set_: Set = None,
+    seed: Seed = None,
+    work: Annotated[Path, run("Folder for renders and checkpoints.")] = Path("runs/toybox"),
+    overwrite: Overwrite = False,
+    device: Device = "auto",
+    quiet: Quiet = False,
 ) -> None:
-    """Train a part of the toybox from nothing, on renders of its world.
+    """Train a part of the toybox from scratch, on renders of its world.
 
-    Started again with the same settings, an interrupted run goes on.
+    Repeat the command to go on after a stop.
     """
     from importlib import import_module
 
     from unlikeness import locks
+    from unlikeness.cli.targets import check_target
     from unlikeness.diffusion.names import check_device
     from unlikeness.errors import UsageError
     from unlikeness.settings import build, pairs
@@ -61,7 +76,7 @@ def train(
     from unlikeness.toybox.recipes import settings
     from unlikeness.toybox.recipes.settings import checkpoint_of
 
-    # What is asked wrongly is said before torch is imported, which takes seconds.
+    # Validate before importing torch, which takes seconds.
     given = {"steps": steps, "learning_rate": learning_rate, "seed": seed}
     values = pairs("--set", set_, given)
     recipe = build(getattr(settings, f"{part.value.capitalize()}Recipe"), values)
@@ -73,9 +88,13 @@ def train(
         Part.classifier: weights.FOLDER / "classifier.safetensors",
     }
     target = (output or shipped[part]).resolve()
-    _check_target(target, folder=part in (Part.vae, Part.model), overwrite=overwrite)
-    if part in (Part.identity, Part.classifier) and target == checkpoint_of(work, part.value).resolve():
-        raise UsageError(f"{target} is where the checkpoint will be; name another --output or --work")
+    folder = part in (Part.vae, Part.model)
+    check_target(
+        target,
+        overwrite=overwrite,
+        is_ours=_is_result if folder else _is_weights,
+        checkpoint=None if folder else checkpoint_of(work, part.value),
+    )
     encoder = vae or work / "vae"
     if part is Part.model and not (encoder / "config.json").is_file():
         raise UsageError(
@@ -89,23 +108,14 @@ def train(
     further: dict[str, Any] = {"device": str(pick_device(device))}
     if part is Part.model:
         further["vae"] = encoder
-        recipes.load_autoencoder(further["vae"])  # what is wrong is told before anything is rendered
+        recipes.load_autoencoder(further["vae"])  # validate before rendering
     with locks.inside(work, "--work"), locks.beside(target), on_stderr(quiet=quiet) as progress:
         getattr(recipes, f"train_{part.value}")(recipe, target, work=work, progress=progress, **further)
     typer.echo(f"{part.value}: {target}")
 
 
-def _check_target(target: Path, *, folder: bool, overwrite: bool) -> None:
-    """UsageError unless `target` is free, or may be replaced and is what an earlier run has made."""
-    from unlikeness.errors import UsageError
-
-    if not target.exists() or (folder and target.is_dir() and not any(target.iterdir())):
-        return
-    ours = _is_result(target) if folder else target.is_file() and target.suffix == ".safetensors"
-    if not ours:
-        raise UsageError(f"{target} exists and is no earlier result; name another --output")
-    if not overwrite:
-        raise UsageError(f"{target} exists; give --overwrite to replace it, or another --output")
+def _is_weights(file: Path) -> bool:
+    return file.is_file() and file.suffix == ".safetensors"
 
 
 def _is_result(folder: Path) -> bool:
@@ -130,19 +140,19 @@ def _is_result(folder: Path) -> bool:
 
 @app.command()
 def render(
-    class_noun: Annotated[str, typer.Option(help="person, dog, cat, robot, backpack or mug.")],
-    output: Annotated[Path, typer.Option(help="New folder for the subject's pictures.")],
-    count: Annotated[int, typer.Option(min=1, help="Pictures of the subject.")] = 5,
-    seed: Annotated[int, typer.Option(min=0, help="Which individual.")] = 0,
+    class_noun: Annotated[str, give("person, dog, cat, robot, backpack or mug.")],
+    output: Annotated[Path, give("New folder for the subject's pictures.")],
     held_out: Annotated[
-        Path | None, typer.Option(help="New folder for other pictures of the same subject, to measure with.")
+        Path | None, give("New folder for other pictures of the same subject, to measure with.")
     ] = None,
     class_images: Annotated[
-        Path | None, typer.Option(help="New folder for pictures of other members of its class.")
+        Path | None, give("New folder for pictures of other members of its class.")
     ] = None,
-    others: Annotated[int, typer.Option(min=2, help="Pictures in each of these two.")] = 16,
+    count: Annotated[int, how("Pictures of the subject.", min=1)] = 5,
+    others: Annotated[int, how("Pictures in --held-out and in --class-images.", min=2)] = 16,
+    seed: Annotated[int, how("Which individual: the random seed.", min=0)] = 0,
 ) -> None:
-    """Draw one individual that no training has seen: a folder to try `personalize` and `protect` on."""
+    """Render pictures of an individual that no model was trained on, to try the other commands with."""
     from itertools import permutations
 
     from unlikeness.errors import UsageError

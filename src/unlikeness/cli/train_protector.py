@@ -1,4 +1,4 @@
-"""`unlikeness train-protector`: the network that protects a picture in one pass, trained against models."""
+"""`unlikeness train-protector`: train the network that protects a picture in one pass."""
 
 from __future__ import annotations
 
@@ -7,6 +7,19 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from unlikeness.cli.options import (
+    BatchSize,
+    Device,
+    LearningRate,
+    Overwrite,
+    Quiet,
+    Seed,
+    Steps,
+    give,
+    how,
+    run,
+)  # fmt: skip
 
 __all__ = ["train_protector"]
 
@@ -27,58 +40,72 @@ _SWITCHES: dict[Loss, dict[str, float]] = {
 
 
 def train_protector(
-    output: Annotated[Path, typer.Option("--output", "-o", help="The weights: a file NAME.safetensors.")],
+    output: Annotated[Path, give("File to write: NAME.safetensors.", "--output", "-o")],
     model: Annotated[
         list[str] | None,
-        typer.Option(help="Model to protect against: toybox, a folder, a name; several make an ensemble."),
+        give(
+            "Model to protect against: toybox, a folder or a hub name. Can be given several times, for an "
+            "ensemble."
+        ),
     ] = None,
     images: Annotated[
         list[Path] | None,
-        typer.Option(help="Pictures to learn from beside drawn ones, or folders of them; repeatable."),
+        give("Pictures to learn from beside generated ones, or folders of them; can be given several times."),
     ] = None,
     loss: Annotated[
-        Loss, typer.Option(help="sds: Adv-SDS; regression: to gradient perturbations; or both.")
+        Loss, how("sds: Adv-SDS. regression: towards gradient perturbations. both: the sum of the two.")
     ] = Loss.sds,
-    steps: Annotated[int | None, typer.Option(help="Optimizer steps.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Pictures in a step.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="AdamW's step size.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of pictures, weights and noise.")] = None,
+    steps: Steps = None,
+    batch_size: BatchSize = None,
+    learning_rate: LearningRate = None,
     set_: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE", help="Any setting of the recipe; goes before --loss."),
+        how(
+            "Any other setting of the recipe, before those of --loss; can be given several times.",
+            "--set",
+            metavar="NAME=VALUE",
+        ),
     ] = None,
     network: Annotated[
         list[str] | None,
-        typer.Option("--network", metavar="NAME=VALUE", help="A width of the network: fine, middle, ..."),
+        how(
+            "Width of the network (fine, middle, ...); can be given several times.",
+            "--network",
+            metavar="NAME=VALUE",
+        ),
     ] = None,
-    work: Annotated[Path, typer.Option(help="Pictures and the checkpoint.")] = Path("runs/protector"),
-    device: Annotated[str, typer.Option(help="auto, cpu, mps, cuda or cuda:N.")] = "auto",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier result.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    seed: Seed = None,
+    work: Annotated[Path, run("Folder for pictures and the checkpoint.")] = Path("runs/protector"),
+    overwrite: Overwrite = False,
+    device: Device = "auto",
+    quiet: Quiet = False,
 ) -> None:
     """Train the network of `protect --method rid` against one or more models.
 
-    Started again with the same settings, an interrupted run goes on. Without --images it learns from renders
-    and from drawn pictures with the statistics of photographs. On several devices:
-    accelerate launch --multi_gpu -m unlikeness train-protector ...; they share each batch.
+    Repeat the command to go on after a stop. Without --images it learns from renders and from generated
+    pictures with the statistics of photographs. On several devices, which share each batch:
+    accelerate launch --multi_gpu -m unlikeness train-protector ...
     """
     from contextlib import ExitStack
 
     from unlikeness import locks
+    from unlikeness.cli.targets import check_target
     from unlikeness.diffusion import hub
     from unlikeness.diffusion.names import check_device
-    from unlikeness.protect.rid.settings import NetworkSettings
+    from unlikeness.protect.rid.settings import NetworkSettings, is_protector
     from unlikeness.protect.rid.train.recipe import CHECKPOINT, ProtectorRecipe, check_sources
     from unlikeness.settings import build, pairs
 
-    # What is asked wrongly is said before torch is imported, which takes seconds.
+    # Validate before importing torch, which takes seconds.
     given = {"steps": steps, "batch_size": batch_size, "learning_rate": learning_rate, "seed": seed}
     recipe = build(ProtectorRecipe, {**_SWITCHES[loss], **pairs("--set", set_, given)})
     widths = build(NetworkSettings, pairs("--network", network))
     check_sources(recipe, images or [])
     check_device(device)
     names = model or ["toybox"]
-    _check_target(output, work / CHECKPOINT, overwrite=overwrite)
+    check_target(
+        output, ".safetensors", overwrite=overwrite, is_ours=is_protector, checkpoint=work / CHECKPOINT
+    )
     for name in names:
         hub.check_name(name)
 
@@ -111,21 +138,3 @@ def train_protector(
         if processes.main:
             typer.echo(f"protector: {output}")
 
-
-def _check_target(target: Path, checkpoint: Path, *, overwrite: bool) -> None:
-    """UsageError unless `target` can be written, and is free or an earlier result that may be replaced."""
-    from unlikeness.errors import UsageError
-    from unlikeness.paths import check_place
-    from unlikeness.protect.rid.settings import is_protector
-
-    if target.suffix != ".safetensors":
-        raise UsageError(f"--output {target} must be a file name that ends in .safetensors")
-    if target.resolve() == checkpoint.resolve():
-        raise UsageError(f"{target} is where the checkpoint will be; name another --output or --work")
-    check_place(target, "--output")
-    if not target.exists():
-        return
-    if not is_protector(target):
-        raise UsageError(f"{target} exists and is no earlier result; name another --output")
-    if not overwrite:
-        raise UsageError(f"{target} exists; give --overwrite to replace it, or another --output")

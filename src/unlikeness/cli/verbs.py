@@ -1,44 +1,49 @@
-"""The verbs of the command line, and the words between them: help, version, what a path may be.
+"""The commands: their groups and one-line help, old names of flags, help and version.
 
-A verb's file imports nothing heavy at its head (typer and the standard library), so that `--help` is quick;
-what does the work is imported inside the function, after paths and settings are checked. A new verb is a file
-beside this one and a line in `VERBS`.
+The file of a command imports nothing heavy at its head (typer and the standard library), so that `--help` is
+quick. Its function validates paths and settings before it imports torch. A new command is a file here and a
+line in `VERBS`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
+from unlikeness.cli.options import GROUPS
 from unlikeness.errors import UsageError
 from unlikeness.settings import outdated
 
 __all__ = ["HELP", "VERBS", "app_of", "check_words", "command_of", "flags_of", "help_of", "with_new_flags"]
 
 VERBS = {
-    "protect": ("protect:protect", "Change pictures faintly, against personalization."),
-    "export": ("export:export", "Write a trained protector as one ONNX file."),
-    "immunize": ("immunize:immunize", "Make a model hard to teach named subjects."),
-    "personalize": ("personalize:personalize", "Fine-tune a model on a subject, as an attacker would."),
-    "generate": ("generate:generate", "Draw pictures from a model."),
-    "verify": ("verify:verify", "Attack a model in every known way; certify the result."),
-    "demo": ("demo:demo", "Tell the whole story on a small model, as one page."),
-    "train-protector": ("train_protector:train_protector", "Train the network of protect --method rid."),
-    "measure": ("measure:app", "Measure visibility, or similarity to a subject."),
-    "toybox": ("toybox:app", "Draw the embedded world, or train its models."),
+    "protect": ("Pictures", "protect:protect", "Add a faint perturbation against personalization."),
+    "train-protector": ("Pictures", "train_protector:train_protector", "Train the network of protect."),
+    "export": ("Pictures", "export:export", "Write that network as an ONNX file."),
+    "immunize": ("Models", "immunize:immunize", "Make a model hard to personalize on named subjects."),
+    "verify": ("Models", "verify:verify", "Attack a model in every known way; certify the worst result."),
+    "generate": ("Models", "generate:generate", "Generate pictures with a model."),
+    "personalize": ("Research", "personalize:personalize", "Fine-tune a model as an attacker does."),
+    "measure": ("Research", "measure:app", "Measure visibility, or similarity to a subject."),
+    "toybox": ("Toybox", "toybox:app", "Render the embedded toy world, or train its models."),
+    "demo": ("Toybox", "demo:demo", "Show attack and protection on the toybox, as one page."),
 }
-"""Name -> module here and function, or group of functions; and a line for `--help`, which has this order."""
+"""Name -> group, module here and its function or group of functions, and the line for `--help`."""
 
 FORMER = {
     "protect": {"--scale": "--at"},
     "personalize": {"--scale": "--preset"},
     "immunize": {"--scale": "--preset", "--behaviour": "--protective-output"},
-    "verify": {"--scale": "--preset", "--behaviour": "--protective-output"},
-}
-"""Verb -> flag of the last release -> its new name."""
+    "verify": {
+        "--scale": "--preset", "--behaviour": "--protective-output", "--reader": "--classifier",
+        "--others": "--unprotected", "--others-held-out": "--unprotected-held-out",
+    },
+}  # fmt: skip
+"""Command -> flag of the last release -> its new name."""
 
 _MAY_BE_EMPTY = ("--prompt", "--negative-prompt", "--context", "--target-noun")
 
@@ -61,10 +66,41 @@ def _frame(
     pass
 
 
+class _Command(TyperCommand):
+    """A command whose help is in groups: see `options.GROUPS`."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        groups: dict[str, list[tuple[str, str]]] = {name: [] for name in GROUPS}
+        for one in self.get_params(ctx):
+            line = one.get_help_record(ctx)
+            if line is not None:
+                usual = GROUPS[0] if one.param_type_name == "argument" else GROUPS[-1]
+                groups[getattr(one, "rich_help_panel", None) or usual].append(line)
+        _write(formatter, groups)
+
+
+class _Group(TyperGroup):
+    """The commands in groups, in the order of their use."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        groups: dict[str, list[tuple[str, str]]] = {}
+        for name, (group, _, summary) in VERBS.items():
+            groups.setdefault(group, []).append((name, summary))
+        _write(formatter, groups)
+
+
+def _write(formatter: Any, groups: Mapping[str, list[tuple[str, str]]]) -> None:
+    for title, lines in groups.items():
+        if lines:
+            with formatter.section(title):
+                formatter.write_dl(lines)
+
+
 def app_of(names: Sequence[str] = tuple(VERBS)) -> typer.Typer:
-    """The command line with these verbs; all, if none are given."""
+    """The command line with these commands; all, if none are given."""
     app = typer.Typer(
         name="unlikeness",
+        cls=_Group,
         help="Make a likeness harder to copy for text-to-image models, and measure how much harder.",
         epilog="Set UNLIKENESS_TRACEBACK=1 to see where an error came from.",
         add_completion=False,
@@ -74,31 +110,34 @@ def app_of(names: Sequence[str] = tuple(VERBS)) -> typer.Typer:
     )
     app.callback()(_frame)
     for name in names:
-        home, summary = VERBS[name]
+        _, home, summary = VERBS[name]
         module, _, attribute = home.partition(":")
         verb: Any = getattr(import_module(f"unlikeness.cli.{module}"), attribute)
         if isinstance(verb, typer.Typer):
+            for one in verb.registered_commands:
+                one.cls = _Command
             app.add_typer(verb, name=name, short_help=summary)
         else:
-            app.command(name, short_help=summary)(verb)
+            app.command(name, cls=_Command, short_help=summary)(verb)
     return app
 
 
 def check_words(arguments: Sequence[str]) -> None:
-    """UsageError for an empty argument, which an unset variable leaves behind: as a path it would be the
-    current folder. Words for a model may be empty.
+    """UsageError for an empty argument, which is what an unset variable of a shell leaves behind.
+
+    As a path it would be the current folder. A prompt or a noun may be empty.
     """
     for before, word in zip(["", *arguments], arguments, strict=False):
         option = before if word == "" else word[:-1]
         if (word == "" or (word.startswith("--") and word.endswith("="))) and option not in _MAY_BE_EMPTY:
             raise UsageError(
-                f"there is an empty argument{f' after {option}' if option else ''}, as of a variable that is "
-                "not set; give a value, or leave it out"
+                f"there is an empty argument{f' after {option}' if option else ''}, perhaps an unset "
+                "variable; give a value, or leave it out"
             )
 
 
 def command_of(arguments: Sequence[str]) -> Any:
-    """What parses and runs these arguments: only the verb that they begin with is set up, if it is one."""
+    """What parses and runs these arguments. Only the command that they begin with is set up, if it is one."""
     first = next(iter(arguments), "")
     return typer.main.get_command(app_of([first]) if first in VERBS else app_of())
 
@@ -124,7 +163,7 @@ def with_new_flags(arguments: Sequence[str]) -> list[str]:
 
 
 def help_of(command: Any, arguments: Sequence[str]) -> str | None:
-    """The help that these arguments ask for, if they are verbs and `--help` and nothing else.
+    """The help that these arguments ask for, if they are commands and `--help` and nothing else.
 
     The parser would first set up its checks of values, which takes longer than the help itself.
     """

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from unlikeness.cli.options import ClassNoun, Device, Preset, Quiet, give, how, run
+
 if TYPE_CHECKING:
     from unlikeness.verify.verdict import Outcome, Verdict
 
@@ -14,94 +16,95 @@ __all__ = ["verify"]
 
 
 def verify(
-    model: Annotated[str, typer.Argument(help="A diffusers folder, a hub name, or toybox.")],
-    images: Annotated[Path, typer.Option(help="Folder: the protected pictures of the subject.")],
-    class_noun: Annotated[str, typer.Option(help="What the subject is one of: dog, person, ...")],
-    output: Annotated[Path, typer.Option(help="Folder for the certificate; a run goes on in its own.")],
+    model: Annotated[
+        str,
+        typer.Argument(help="Model to attack: a diffusers folder, a hub name or toybox.", metavar="MODEL"),
+    ],
+    images: Annotated[Path, give("Folder of the protected pictures of the subject.")],
+    class_noun: ClassNoun,
+    output: Annotated[Path, give("Folder for the certificate. Repeat the command to go on after a stop.")],
     identifier: Annotated[
         str | None,
-        typer.Option(help="The protected rare word; default: what the model's record says, or sks."),
+        give("Protected identifier token. Default: the one in the model's immunization.json, or sks."),
     ] = None,
     held_out: Annotated[
-        Path | None, typer.Option(help="Folder: other pictures of it, to compare with, for no attacker.")
+        Path | None, give("Folder of other pictures of the subject, only for the comparison.")
     ] = None,
     unseen: Annotated[
-        Path | None, typer.Option(help="Folder: yet others, for the attacker who has only those.")
+        Path | None, give("Folder of further pictures, for the attacker who has only unprotected ones.")
     ] = None,
     class_pictures: Annotated[
-        Path | None, typer.Option(help="Folder: other members of the class; default: drawn.")
+        Path | None, give("Folder of pictures of other members of the class. Default: generated.")
     ] = None,
     original: Annotated[
         str | None,
-        typer.Option(
-            help="The model before its immunization: attackers that learn nothing are tried there too."
-        ),
+        give("The model before its immunization: attackers that learn nothing are repeated on it."),
     ] = None,
-    others: Annotated[
+    unprotected: Annotated[
         Path | None,
-        typer.Option(
-            help="Folder of unprotected subjects: NOUN/NAME/pictures; without --original, attackers that "
-            "learn nothing are tried on one."
+        give(
+            "Folder of unprotected subjects: NOUN/NAME/pictures. Without --original, attackers that learn "
+            "nothing are repeated on one of them."
         ),
     ] = None,
-    others_held_out: Annotated[
-        Path | None, typer.Option(help="Folder of the same form: their pictures to compare with.")
+    unprotected_held_out: Annotated[
+        Path | None, give("Folder of the same form, with their pictures for the comparison.")
     ] = None,
     unrelated: Annotated[
-        Path | None,
-        typer.Option(help="Folder: pictures of something else, for a fine-tune before an attack."),
+        Path | None, give("Folder of pictures of something else, for a fine-tune before an attack.")
     ] = None,
-    unrelated_noun: Annotated[str | None, typer.Option(help="What those show.")] = None,
+    unrelated_noun: Annotated[str | None, give("Class noun of --unrelated.")] = None,
     attackers: Annotated[
-        str | None, typer.Option(help="Names, separated by commas; default: all that are possible.")
+        str | None, how("Attackers, separated by commas. Default: every attacker that is possible.")
     ] = None,
     context: Annotated[
-        list[str] | None, typer.Option(help='Words behind the prompt ("in the snow"); repeatable.')
-    ] = None,
-    preset: Annotated[
-        str,
-        typer.Option(
-            help="Preset for unset options: stable-diffusion or toybox (auto: chosen by resolution)."
-        ),
-    ] = "auto",
-    settings: Annotated[Path | None, typer.Option(help="YAML file of settings.")] = None,
-    set_: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="[ATTACKER.]NAME=VALUE", help="A setting of all, or of one attacker."),
+        how('Words to append to the prompt ("in the snow"); can be given several times.', metavar="WORDS"),
     ] = None,
-    encoder: Annotated[str, typer.Option(help="The image encoder that judges.")] = "toybox",
     protective_output: Annotated[
         str | None,
-        typer.Option(
-            help="The notice to look for: pattern, erasure, target or none; default: what the model's record "
-            "says of the subject."
+        how(
+            "Protective output to look for: pattern, erasure, target or none. Default: the one in the "
+            "model's immunization.json."
         ),
     ] = None,
-    target_noun: Annotated[str, typer.Option(help="The class that behaviour target draws.")] = "",
-    pattern: Annotated[Path | None, typer.Option(help="Picture file of behaviour pattern's mark.")] = None,
-    reader: Annotated[
+    target_noun: Annotated[str, how("Class noun that protective output target shows.")] = "",
+    pattern: Annotated[Path | None, how("Picture file of the watermark of pattern.")] = None,
+    encoder: Annotated[str, how("Image encoder that measures similarity.")] = "toybox",
+    classifier: Annotated[
         str,
-        typer.Option(
-            help="Who reads class nouns: toybox, or a CLIP's folder or hub name; auto goes by the resolution."
+        how(
+            "Classifier that names the class: toybox, or a CLIP model (folder or hub name; auto: chosen by "
+            "the model's resolution)."
         ),
     ] = "auto",
+    preset: Preset = "auto",
+    settings: Annotated[Path | None, how("YAML file of settings.")] = None,
+    set_: Annotated[
+        list[str] | None,
+        how(
+            "A setting of all attackers, or of one; can be given several times.",
+            "--set",
+            metavar="[ATTACKER.]NAME=VALUE",
+        ),
+    ] = None,
     quality: Annotated[
-        bool, typer.Option("--quality/--no-quality", help="Measure the drift, with --original.")
+        bool, how("With --original: measure how far the model has drifted.", "--quality/--no-quality")
     ] = True,
     fail_above: Annotated[
         float | None,
-        typer.Option(help="Exit with status 1 if the worst s is larger, or an attacker is inconclusive."),
+        run("Exit with status 1 if the worst similarity s is larger, or an attacker is inconclusive."),
     ] = None,
     sign: Annotated[
-        bool, typer.Option("--sign", help="Enter the figures into the model's own immunization.json.")
+        bool, run("Write the figures into the model's own immunization.json.", "--sign")
     ] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu, mps, cuda or cuda:N.")] = "auto",
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    device: Device = "auto",
+    quiet: Quiet = False,
 ) -> None:
-    """Attack a model in every known way for one subject, and write what the worst attacker gets.
+    """Attack a model in every known way for one subject, and report what the worst attacker gets.
 
-    Ends with certificate.json, certificate.html and grids of pictures in OUTPUT. An interrupted run goes on
-    when it is started again; attackers that are finished, with the same settings, are not run twice.
+    Writes certificate.json, certificate.html and grids of pictures into OUTPUT. Repeat the command to go on
+    after a stop: finished attackers with the same settings are not run again.
     """
     from unlikeness.errors import one_line
     from unlikeness.progress import on_stderr
@@ -114,12 +117,13 @@ def verify(
 
     job = Job(
         model=model, images=images, class_noun=class_noun, output=output, identifier=identifier,
-        held_out=held_out, unseen=unseen, class_pictures=class_pictures, original=original, others=others,
-        others_held_out=others_held_out, unrelated=unrelated, unrelated_noun=unrelated_noun,
+        held_out=held_out, unseen=unseen, class_pictures=class_pictures, original=original,
+        others=unprotected, others_held_out=unprotected_held_out, unrelated=unrelated,
+        unrelated_noun=unrelated_noun,
         attackers=tuple(attackers.split(",")) if attackers else (),
         contexts=None if context is None else tuple(context), preset=preset, settings=settings,
         values=tuple(set_ or ()), encoder=encoder,
-        sought=Sought(protective_output, target_noun, pattern, reader),
+        sought=Sought(protective_output, target_noun, pattern, classifier),
         quality=quality, sign=sign, device=device,
     )  # fmt: skip
     with on_stderr(quiet=quiet) as progress:
@@ -131,12 +135,12 @@ def verify(
     typer.echo(one_line(f'worst attacker: {worst.attacker} ("{worst.prompt}"), s {worst.s}'))
     if verdict.notice is not None:
         what = one_line(f"{verdict.notice}")
-        typer.echo(f"notice ({what}), share of pictures at the training prompt / in new contexts:")
+        typer.echo(f"protective output ({what}), share of pictures at the training prompt / in new contexts:")
         for title, one in verdict.asked:
             typer.echo(f"  {title}: {one.seen}{_beside(verdict, one)}")
         for other in verdict.others:
             if other.outcome.seen is not None:
-                typer.echo(f"  {one_line(other.name)}, whom nobody protects: {other.outcome.seen}")
+                typer.echo(f"  unprotected {one_line(other.name)}: {other.outcome.seen}")
         if verdict.quality is not None:
             typer.echo(f"  the class, before any attack: {verdict.quality.notice}")
     typer.echo(f"{output / 'certificate.html'}")
@@ -146,10 +150,10 @@ def verify(
 
 
 def _beside(verdict: Verdict, one: Outcome) -> str:
-    """Behind the share of pictures with the notice: what its control shows, and whether it counts at all."""
+    """What follows a share of pictures: the control's share, and whether the attacker is inconclusive."""
     if all(one is not outcome for outcome in verdict.outcomes):
         return ""
     control = verdict.control(one.attacker.name)
     there = "" if control is None or control.seen is None else f"; unprotected: {control.seen}"
     weak = verdict.findings[one.attacker.name].kind == "inconclusive"
-    return there + ("; inconclusive, so that it shows nothing" if weak else "")
+    return there + ("; inconclusive" if weak else "")
