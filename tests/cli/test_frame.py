@@ -29,7 +29,7 @@ def test_no_arguments_show_the_help(capsys: pytest.CaptureFixture[str]) -> None:
     [
         (["mesure"], "'measure'"),  # a near miss is recognised
         (["--colour"], "--colour"),
-        (["measure", "visibility"], "original"),
+        (["measure", "visibility"], "ORIGINAL"),
         (["measure", "--jsn", "a", "b"], "--json"),
         (["measure", "similarity", "--subject", "a"], "--generated"),
         (["measure", "no-such-a", "no-such-b"], "no-such-a"),

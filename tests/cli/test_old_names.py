@@ -32,16 +32,15 @@ def test_an_old_flag_is_read_as_the_new_one(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.png").write_bytes(b"not looked into")
-    further = {"--target-noun": "cat"} if old == "--behaviour" else {}
-    words = [*COMMANDS[command], *(word for pair in further.items() for word in pair)]
-    said = []
+    words = [*COMMANDS[command], *(["--target-noun", "cat"] if old == "--behaviour" else [])]
+    ended, said = [], []
     for flag in (old, new):
-        assert main([*words, *([f"{flag}=smile"] if equals else [flag, "smile"])]) == 2
+        ended.append(main([*words, *([f"{flag}=smile"] if equals else [flag, "smile"])]))
         said.append(capsys.readouterr().err.splitlines())
     assert said[0][0] == f"unlikeness: {old} is called {new} now; the old name works for one more release"
-    assert said[0][1:] == said[1]
-    assert len(said[1]) == 1
-    assert "smile" in said[1][0]
+    assert said[0][1:] == said[1] != []
+    assert ended[0] == ended[1] != 0
+    assert old not in " ".join(said[1])
 
 
 def test_a_picture_is_protected_under_an_old_flag(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -60,8 +60,8 @@ def test_a_certificate(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     record.write_text('{"method": "apdm", "measured": null, "original_fingerprint": "0123"}')
     output = tmp_path / "out"
     arguments = [
-        *words(home, output, "--original", str(home / "original"), "--others", str(home / "others")),
-        *("--others-held-out", str(home / "others-held-out")),
+        *words(home, output, "--original", str(home / "original"), "--unprotected", str(home / "others")),
+        *("--unprotected-held-out", str(home / "others-held-out")),
     ]
     arguments[1] = str(model)
     assert main(arguments) == 0
@@ -120,7 +120,7 @@ def test_the_notice_and_the_pools_of_an_immunized_model(
     for one in (made["released"], *made["attackers"].values()):
         assert one["notice"]["at_training_prompt"]["n"] == 2
         assert one["notice"]["in_new_contexts"]["n"] == 1
-    assert "notice (target, a cat instead of the mug), share of pictures" in out
+    assert "protective output (target, a cat instead of the mug), share of pictures" in out
     assert [line.partition(":")[0] for line in out.splitlines() if line.startswith("  ")] == [
         "  released", "  paper", "  other-identifier", "  gray-box",
     ]  # fmt: skip
@@ -141,27 +141,27 @@ def test_the_notice_and_the_pools_of_an_immunized_model(
     )  # fmt: skip
     assert made["attackers"]["paper"]["prompt"] == "a photo of sks mug"
     assert made["notice"] is None
-    assert "notice (" not in out
+    assert "protective output (" not in out
     assert "needs pools" in made["left_out"]["gray-box"]
 
     arguments = [word for word in words(home, tmp_path / "noun", "--attackers", "paper") if word != "-q"]
     arguments[1] = str(released)
     named = arguments.index("--class-noun") + 1
     arguments[named] = "cup"
-    assert main([*arguments, "--identifier", "sks", "--reader", "nowhere"]) == 2
+    assert main([*arguments, "--identifier", "sks", "--classifier", "nowhere"]) == 2
     err = capsys.readouterr().err
     assert "protected as 'xjy mug' and is attacked as 'sks cup', as --identifier and --class-noun say" in err
-    assert main([*arguments, "--reader", "nowhere"]) == 2
+    assert main([*arguments, "--classifier", "nowhere"]) == 2
     assert "as 'mug' and is attacked as 'cup', as --class-noun says: no attacker" in capsys.readouterr().err
     arguments[named] = "Mug"
-    assert main([*arguments, "--reader", "nowhere"]) == 2
+    assert main([*arguments, "--classifier", "nowhere"]) == 2
     assert "attacked as" not in capsys.readouterr().err
 
     # A downloaded record's words reach the terminal as plain text.
     record_file = released / "immunization.json"
     text = record_file.read_text()
     record_file.write_text(text.replace('"identifier": "xjy"', '"identifier": "\\u001bx"'))
-    assert main([*arguments, "--reader", "nowhere", "--identifier", "sks"]) == 2
+    assert main([*arguments, "--classifier", "nowhere", "--identifier", "sks"]) == 2
     assert "\x1b" not in (err := capsys.readouterr().err)
     assert "protected as " in err
     made, out = run("escape", "--attackers", "paper", "--protective-output", "none")
@@ -175,7 +175,7 @@ def test_the_notice_and_the_pools_of_an_immunized_model(
     assert main(arguments) == 0
     out, err = capsys.readouterr()
     assert "none of the subjects in immunization.json has one of these pictures" in err
-    assert "notice (" not in out
+    assert "protective output (" not in out
 
 
 def test_a_provider_s_pipeline_fails_on_it(
@@ -265,14 +265,14 @@ def test_misuse_is_one_line(home: Path, tmp_path: Path, capsys: pytest.CaptureFi
         "--protective-output smile is unknown": ["--protective-output", "smile"],
         "--pattern has no effect": ["--protective-output", "erasure", "--pattern", "mark.png"],
         "needs --target-noun": ["--protective-output", "target"],
-        "is no folder here": ["--protective-output", "erasure", "--reader", "clip"],
+        "is no folder here": ["--protective-output", "erasure", "--classifier", "clip"],
         "pool_templates": ["--set", "pool_templates=a dog"],
         "gray-box needs pools": ["--attackers", "gray-box"],
         "belong together": ["--unrelated", str(home / "images")],
         "has no immunization.json": ["--sign"],
-        "holds no subject": ["--others", str(home / "images")],
+        "holds no subject": ["--unprotected", str(home / "images")],
         "3 of the 3 held-out pictures": ["--images", str(home / "held-out")],
-        "needs --others": ["--others-held-out", str(home / "others")],
+        "needs --unprotected": ["--unprotected-held-out", str(home / "others")],
     }
     for named, arguments in wrong.items():
         assert main(words(home, new, *arguments)) == 2 - named.endswith("yaml cannot be read"), named

@@ -122,7 +122,7 @@ def test_every_command_says_so_before_its_work(
         "list.yaml, subject 2: class noun 'robbot'": [[*immunize, "--subjects", str(home / "list.yaml")]],
         "subject 1: class noun 'dgo'": [[*immunize, "--subjects", str(home / "subjects")]],
         "others: class noun 'horse'": [
-            ["verify", "toybox", *images, "--class-noun", "mug", *new, "--others", str(home / "others")],
+            ["verify", "toybox", *images, "--class-noun", "mug", *new, "--unprotected", str(home / "others")],
         ],
         "--unrelated-noun 'horse'": [
             ["verify", "toybox", *images, "--class-noun", "mug", *new, "--unrelated", str(home / "images"),

@@ -105,7 +105,7 @@ def test_misuse_is_told() -> None:
     for noun in ("", "dog"):
         with pytest.raises(UsageError, match="needs --target-noun, what is drawn instead of a dog"):
             Sought("target", noun).notice(one, None, resolution=64)
-    with pytest.raises(UsageError, match="--reader toybox has no effect"):
+    with pytest.raises(UsageError, match="--classifier toybox has no effect"):
         Sought("pattern", reader="toybox").notice(one, None, resolution=64)
     with pytest.raises(UsageError, match="the toybox's classifier knows no rabbit"):
         Sought("target", "rabbit").notice(one, None, resolution=64)

@@ -93,7 +93,7 @@ def _inconclusive(verdict: Verdict) -> list[str]:
     if alone := _names(verdict, "alone"):
         sentences.append(
             f"What {_listed(alone)} would learn without a protection is not known. Give the model before its "
-            "immunization (--original) or unprotected subjects (--others)."
+            "immunization (--original) or unprotected subjects (--unprotected)."
         )
     if unclear := _names(verdict, "unclear"):
         sentences.append(

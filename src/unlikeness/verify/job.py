@@ -100,7 +100,7 @@ class Job:
             check_pictures(folder)
         self._nouns()  # whether others are there
         if self.others is None and self.others_held_out is not None:
-            raise UsageError("--others-held-out needs --others, the folder that it belongs to")
+            raise UsageError("--unprotected-held-out needs --unprotected, the folder that it belongs to")
         check_exists(self.sought.pattern, "--pattern")
         return chosen, written
 
@@ -202,7 +202,7 @@ class Job:
         if self.unrelated_noun is not None:
             nouns.setdefault(self.unrelated_noun, "--unrelated-noun")
         for noun, _, _ in [] if self.others is None else find_others(self.others):
-            nouns.setdefault(noun, f"--others {self.others}: class noun")
+            nouns.setdefault(noun, f"--unprotected {self.others}: class noun")
         return nouns
 
     def _others(

@@ -58,6 +58,6 @@ def load_reader(name: str, nouns: Sequence[str], *, resolution: int, device: str
         if noun not in CLASS_NOUNS:
             raise UsageError(
                 f"the toybox's classifier knows no {noun}, only {', '.join(CLASS_NOUNS)}"
-                f"{closest(noun, CLASS_NOUNS)}; name a CLIP with --reader, such as {zero_shot.CLIP}"
+                f"{closest(noun, CLASS_NOUNS)}; name a CLIP with --classifier, such as {zero_shot.CLIP}"
             )
     return _Toybox()

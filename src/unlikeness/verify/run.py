@@ -229,8 +229,8 @@ def _check_apart(
     check_apart("pictures of --unseen", unseen, protected, subject.images)
     for other in others:
         check_apart(
-            f"held-out pictures of {other.name} (--others-held-out)", other.held_out,
-            "its pictures that are learnt (--others)", other.subject.images,
+            f"held-out pictures of {other.name} (--unprotected-held-out)", other.held_out,
+            "its pictures that are learnt (--unprotected)", other.subject.images,
         )  # fmt: skip
 
 

@@ -90,7 +90,7 @@ class Sought:
                 )
         if self.reader != "auto" and kind not in ("target", "erasure"):
             raise UsageError(
-                f"--reader {self.reader} has no effect without a notice that is read; leave it out"
+                f"--classifier {self.reader} has no effect without a notice that is read; leave it out"
             )
 
     def _mark(self, known: Protected | None) -> Tensor:
