@@ -31,8 +31,8 @@ from unlikeness.diffusion.loss import mean_loss_over_levels
 from unlikeness.errors import UsageError
 from unlikeness.measure.bootstrap import bootstrap_mean
 from unlikeness.progress import Progress, on_stderr
-from unlikeness.protect.rid.train.fit import CHECKPOINT, train_protector
-from unlikeness.protect.rid.train.recipe import ProtectorRecipe
+from unlikeness.protect.rid.train.fit import train_protector
+from unlikeness.protect.rid.train.recipe import CHECKPOINT, ProtectorRecipe
 from unlikeness.settings import build
 from unlikeness.subjects import Subject
 from unlikeness.toybox.cast import Member, unseen

@@ -13,8 +13,8 @@ from benchmarks import attacking, common
 from experiments import rid_ablation
 from unlikeness.diffusion import TextToImage
 from unlikeness.errors import UnlikenessError, UsageError
-from unlikeness.protect.rid.train.fit import CHECKPOINT, train_protector
-from unlikeness.protect.rid.train.recipe import ProtectorRecipe
+from unlikeness.protect.rid.train.fit import train_protector
+from unlikeness.protect.rid.train.recipe import CHECKPOINT, ProtectorRecipe
 from unlikeness.protect.rid.weights import load_protector
 from unlikeness.toybox.cast import unseen
 

@@ -23,7 +23,8 @@ from unlikeness.protect.methods.advdm import AdvDM
 from unlikeness.protect.rid.network import NetworkSettings, Protector
 from unlikeness.protect.rid.train import fit
 from unlikeness.protect.rid.train.fit import train_protector
-from unlikeness.protect.rid.train.recipe import ProtectorRecipe
+from unlikeness.protect.rid.train.pictures import Pictures
+from unlikeness.protect.rid.train.recipe import CHECKPOINT, ProtectorRecipe
 from unlikeness.protect.rid.train.trial import Trial, draw_budgets
 from unlikeness.protect.rid.weights import load_protector
 from unlikeness.training import train
@@ -73,7 +74,7 @@ def test_a_killed_training_resumes_bit_by_bit(
     again = partial(train_protector, recipe, [model], tmp_path / "b.safetensors", work=tmp_path / "b")
     with pytest.raises(KeyboardInterrupt):
         again(network=SMALL, progress=Killed(3))
-    assert (tmp_path / "b" / fit.CHECKPOINT).is_file()
+    assert (tmp_path / "b" / CHECKPOINT).is_file()
     assert not (tmp_path / "b.safetensors").exists()
     resumed = again(network=SMALL)
     for ours, theirs in zip(resumed.parameters(), whole.parameters(), strict=True):
@@ -127,7 +128,7 @@ def test_regression_pulls_to_gradient_perturbations_that_are_made_once(
     run()
     assert len(made) == 2  # the first batch was not made again
     assert all(delta.abs().max() <= 6 / 255 + 1e-6 for delta in made)
-    (tmp_path / fit.CHECKPOINT).unlink()
+    (tmp_path / CHECKPOINT).unlink()
     run()
     assert len(made) == 2
 
@@ -165,12 +166,13 @@ def test_a_users_own_pictures_take_their_share(model: TextToImage, tmp_path: Pat
     folder.mkdir()
     Image.new("RGB", (64, 64), (255, 0, 0)).save(folder / "red.png")
     recipe = ProtectorRecipe(**FEW, photos_share=0.75)
-    found = fit.gather(recipe, [folder], 40, tmp_path / "pictures", None)
+    found = Pictures(recipe, [folder], 40).gather(tmp_path / "pictures")
     drawn = found.draw(200, 16, torch.Generator().manual_seed(0))
     assert drawn.shape == (200, 3, 16, 16)
     red = ((drawn - torch.tensor([1.0, 0, 0]).view(1, 3, 1, 1)).abs() < 1e-3).flatten(1).all(1)
     assert 0.65 < float(red.float().mean()) < 0.85
-    alone = fit.gather(ProtectorRecipe(renders=0, leaves=0), [folder], 40, tmp_path / "pictures", None)
+    alone = Pictures(ProtectorRecipe(renders=0, leaves=0), [folder], 40)
+    alone.gather(tmp_path / "pictures")
     assert (alone.draw(3, 16, torch.Generator().manual_seed(0))[:, 0] > 0.999).all()
     few = ProtectorRecipe(**{**FEW, "steps": 1})
     run = partial(train_protector, few, [model], tmp_path / "o.safetensors", work=tmp_path, network=SMALL)
@@ -187,7 +189,7 @@ def test_what_cannot_be_trained_is_said_first(model: TextToImage, tmp_path: Path
     with pytest.raises(UsageError, match="needs a model"):
         run(ProtectorRecipe(**FEW), [], tmp_path / "o.safetensors")
     with pytest.raises(UsageError, match="is where the checkpoint will be"):
-        run(ProtectorRecipe(**FEW), [model], tmp_path / "work" / fit.CHECKPOINT)
+        run(ProtectorRecipe(**FEW), [model], tmp_path / "work" / CHECKPOINT)
     (tmp_path / "empty").mkdir()
     with pytest.raises(UsageError, match="there is no picture in"):
         run(nothing, [model], tmp_path / "o.safetensors", images=[tmp_path / "empty"])
@@ -201,7 +203,7 @@ def test_what_is_asked_wrongly_is_told_before_anything_is_drawn(
 ) -> None:
     recipe, work = ProtectorRecipe(**{**FEW, "steps": 2}), tmp_path / "w"
     train_protector(recipe, [model], tmp_path / "a.safetensors", work=work, network=SMALL)
-    monkeypatch.setattr(fit, "gather", lambda *_: pytest.fail("pictures were drawn"))
+    monkeypatch.setattr(Pictures, "gather", lambda *_: pytest.fail("pictures were drawn"))
     for wrong, said in (({"seed": 1}, "belongs to another run"), ({"prompt": "a " * 30}, "tokens")):
         other = ProtectorRecipe(**{**FEW, "steps": 2, **wrong})
         folder = work if "seed" in wrong else tmp_path / "new"
@@ -216,8 +218,11 @@ def test_pictures_are_named_before_they_are_made(tmp_path: Path) -> None:
     for further in ({}, {"renders": 0}, {"renders": 0, "leaves": 0}):
         recipe = ProtectorRecipe(**{**FEW, **further})
         for images in ([], [own]) if recipe.renders or recipe.leaves else ([own],):
-            made = fit.gather(recipe, images, 16, tmp_path / "banks", None)
-            assert fit.source_of(recipe, images, 16) == made.source
+            made = Pictures(recipe, images, 16)
+            named = made.source
+            assert [bank.name for bank in made.gather(tmp_path / "banks").banks] == [
+                part.split()[0] for part in named.split(", ")
+            ]
 
 
 def test_damaged_pairs_are_named(model: TextToImage, tmp_path: Path) -> None:
@@ -225,6 +230,6 @@ def test_damaged_pairs_are_named(model: TextToImage, tmp_path: Path) -> None:
     train_protector(recipe, [model], tmp_path / "a.safetensors", work=tmp_path / "w", network=SMALL)
     (file,) = (tmp_path / "w" / "pairs").rglob("*.safetensors")
     file.write_bytes(b"")
-    (tmp_path / "w" / fit.CHECKPOINT).unlink()
+    (tmp_path / "w" / CHECKPOINT).unlink()
     with pytest.raises(UnlikenessError, match=r"00000\.safetensors is damaged .*; delete it to make it anew"):
         train_protector(recipe, [model], tmp_path / "b.safetensors", work=tmp_path / "w", network=SMALL)

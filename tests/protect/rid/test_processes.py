@@ -19,7 +19,7 @@ from unlikeness.errors import UsageError
 from unlikeness.protect.rid.train import fit
 from unlikeness.protect.rid.train.fit import train_protector
 from unlikeness.protect.rid.train.processes import Processes, launched
-from unlikeness.protect.rid.train.recipe import ProtectorRecipe
+from unlikeness.protect.rid.train.recipe import CHECKPOINT, ProtectorRecipe
 from unlikeness.seeds import step_generator
 from unlikeness.training import train
 
@@ -97,14 +97,14 @@ def process(rank: int, port: int, folder: Path) -> None:
     }.items():  # fmt: skip
         patch.setenv(name, value)
     model = tiny_model(folder / f"model{rank}")
-    saves = folder / "whole" / fit.CHECKPOINT
+    saves = folder / "whole" / CHECKPOINT
     sent: list[Tensor] = []
     seen: list[Tensor] = []
 
     def halfway(done: int, loss: float) -> None:
         if done == 2 and saves.exists():
             (folder / "half").mkdir()
-            shutil.copy(saves, folder / "half" / fit.CHECKPOINT)
+            shutil.copy(saves, folder / "half" / CHECKPOINT)
 
     with launched("cpu") as joined:
 
@@ -149,7 +149,7 @@ def test_two_processes_train_one_network(tmp_path: Path) -> None:
         "resumed0.safetensors",
         "whole0.safetensors",
     ]
-    assert [p.name for p in (tmp_path / "whole").glob("*.safetensors")] == [fit.CHECKPOINT]
+    assert [p.name for p in (tmp_path / "whole").glob("*.safetensors")] == [CHECKPOINT]
     with pytest.raises(UsageError, match="belongs to another run"):  # alone it would be another training
         train_protector(
             RECIPE, [tiny_model(tmp_path / "again")], tmp_path / "o.safetensors", work=tmp_path / "whole",

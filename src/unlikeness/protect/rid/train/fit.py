@@ -14,22 +14,14 @@ from unlikeness.checkpoints import load_checkpoint, steps_done
 from unlikeness.diffusion import finite
 from unlikeness.diffusion.fingerprint import fingerprint
 from unlikeness.errors import UsageError
-from unlikeness.pictures.finding import find_pictures
 from unlikeness.progress import Progress
 from unlikeness.protect.against import is_toy
 from unlikeness.protect.base import frozen
 from unlikeness.protect.rid.network import NetworkSettings, Protector
 from unlikeness.protect.rid.train.pairs import pairs_of
-from unlikeness.protect.rid.train.pictures import (
-    Bank,
-    drawn_name,
-    leaves_bank,
-    photo_bank,
-    photo_name,
-    render_bank,
-)
+from unlikeness.protect.rid.train.pictures import Pictures
 from unlikeness.protect.rid.train.processes import Processes
-from unlikeness.protect.rid.train.recipe import CHECKPOINT, ProtectorRecipe, check_sources
+from unlikeness.protect.rid.train.recipe import CHECKPOINT, ProtectorRecipe
 from unlikeness.protect.rid.train.trial import NO_MODEL, Trial, check_prompt, draw_budgets, draw_side
 from unlikeness.protect.rid.weights import save_protector
 from unlikeness.provenance import own_name
@@ -39,61 +31,7 @@ from unlikeness.training import Ema, Step, adamw, identity_of, linear, train
 if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage
 
-__all__ = ["CHECKPOINT", "Pictures", "check_sources", "gather", "source_of", "train_protector"]
-
-class Pictures:
-    """The banks of a training, each with its share of every batch."""
-
-    def __init__(self, banks: Sequence[tuple[Bank, float]]) -> None:
-        self.banks = [bank for bank, _ in banks]
-        self.shares = torch.tensor([share for _, share in banks])
-        self.source = _source([(bank.name, share) for bank, share in banks])
-        """What tells these pictures from others."""
-
-    def draw(self, count: int, side: int, generator: torch.Generator) -> Tensor:
-        """[count, 3, side, side] in [0, 1]."""
-        which = torch.multinomial(self.shares, count, replacement=True, generator=generator).tolist()
-        return torch.cat(
-            [bank.draw(which.count(i), side, generator) for i, bank in enumerate(self.banks) if i in which]
-        )
-
-
-def gather(
-    recipe: ProtectorRecipe, images: Sequence[Path], side: int, folder: Path, progress: Progress | None,
-    report: Callable[[str], None] | None = None,
-) -> Pictures:  # fmt: skip
-    """Renders and dead leaves half and half, and the user's own; see `check_sources`. report: is told of
-    those of the user's that cannot be read."""
-    check_sources(recipe, images)
-    banks = [
-        make(count, side, seed=recipe.seed, folder=folder, progress=progress)
-        for make, count in ((render_bank, recipe.renders), (leaves_bank, recipe.leaves))
-        if count
-    ]
-    if images:
-        banks.append(photo_bank(images, side, folder=folder, progress=progress, report=report))
-    return Pictures(list(zip(banks, _shares(recipe, images), strict=True)))
-
-
-def source_of(recipe: ProtectorRecipe, images: Sequence[Path], side: int) -> str:
-    """`Pictures.source` of what `gather` will make, before it does."""
-    named = (("renders", recipe.renders), ("leaves", recipe.leaves))
-    names = [drawn_name(kind, count, side, recipe.seed) for kind, count in named if count]
-    if images:
-        names.append(photo_name([file for _, file in find_pictures(images)], side))
-    return _source(list(zip(names, _shares(recipe, images), strict=True)))
-
-
-def _shares(recipe: ProtectorRecipe, images: Sequence[Path]) -> list[float]:
-    """Of every batch: renders and dead leaves, as far as there are any, and the user's own."""
-    drawn = bool(recipe.renders) + bool(recipe.leaves)
-    share = recipe.photos_share if images else 0.0
-    own = [share if drawn else 1.0] if images else []
-    return [(1 - share) / max(drawn, 1)] * drawn + own
-
-
-def _source(named: Sequence[tuple[str, float]]) -> str:
-    return ", ".join(f"{name} {share:g}" for name, share in named)
+__all__ = ["train_protector"]
 
 
 def train_protector(
@@ -131,10 +69,9 @@ def train_protector(
     checkpoint = work / CHECKPOINT
     if output.resolve() == checkpoint.resolve():
         raise UsageError(f"{output} is where the checkpoint will be; name another --output or --work")
-    check_sources(recipe, images)
     mine = replace(recipe, batch_size=processes.share(recipe.batch_size))
     resolution = max(model.resolution for model in models)
-    bank_side = round(resolution * recipe.largest_detail * 1.25)
+    pictures = Pictures(recipe, images, round(resolution * recipe.largest_detail * 1.25))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         protector = Protector(network).to(models[0].device)
@@ -142,7 +79,7 @@ def train_protector(
     against = {"models": [own_name(name) for name in names], "fingerprints": [fingerprint(m) for m in models]}
     settings: dict[str, Any] = {**asdict(recipe), **asdict(protector.settings), **against}
     if images:
-        settings["pictures"] = source_of(recipe, images, bank_side)
+        settings["pictures"] = pictures.source
     if processes.count > 1:
         settings["processes"] = processes.count
     # What is asked wrongly is told before anything is drawn.
@@ -151,7 +88,7 @@ def train_protector(
     for model in models:
         finite.check_model(model)
     with processes.main_first():
-        pictures = gather(recipe, images, bank_side, work / "pictures", progress, report)
+        pictures.gather(work / "pictures", progress, report)
     device = models[0].device
     with frozen(*(part for model in models for part in (model.vae, model.unet, model.text_encoder))):
         pairs = None

@@ -1,9 +1,9 @@
-"""Pictures to train a protector on: renders of the toybox, photograph-like statistics, and a user's own.
+"""Training pictures of a protector: renders of the toybox, "dead leaves", and the user's own.
 
-A network that has only seen flat renders does something visible to skies and skin. Photographs are not ours
-to ship; their statistics are free: overlapping discs and polygons with sizes from a power law ("dead leaves",
-Lee, Mumford & Huang 2001), filled with gradients and 1/f textures, some out of focus, with grain on top, have
-the edges, scales and flat areas of photographs, and networks learn from them (Baradad et al. 2021).
+A network that has only seen flat renders changes skies and skin visibly. Photographs are not ours to ship,
+but their statistics are free. "Dead leaves" (Lee, Mumford & Huang 2001) are overlapping discs and polygons
+with sizes from a power law. Filled with gradients and 1/f textures, some out of focus, with grain on top,
+they have the edges, scales and flat areas of photographs, and networks learn from them (Baradad et al. 2021).
 """
 
 from __future__ import annotations
@@ -28,25 +28,25 @@ from torch import Tensor
 from unlikeness.endings import follow_parent
 from unlikeness.errors import PictureError, UnlikenessError, UsageError, one_line
 from unlikeness.files import force, unfinished
+from unlikeness.pictures.finding import find_pictures
 from unlikeness.progress import Progress, Silent
+from unlikeness.protect.rid.train.recipe import ProtectorRecipe, check_sources
 
-__all__ = [
-    "Bank", "dead_leaves", "drawn_name", "leaves_bank", "photo_bank", "photo_name", "render_bank",
-]  # fmt: skip
+__all__ = ["Bank", "Pictures", "dead_leaves", "leaves_bank", "photo_bank", "render_bank"]
 
 Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
 _LEAVES, _RENDER = 8_000_001, 8_000_002
 
 _FEW = 64
-"""So many pictures are drawn before the processes that could share the work have started."""
+"""Most pictures that one process draws: starting more processes would take longer."""
 
 
 @dataclass(frozen=True)
 class Bank:
     """Square pictures, uint8 [N, S, S, 3], memory-mapped from a file that is made once.
 
-    name: of that file; pictures of another seed, count, size or source have another one.
+    name: the file's; it differs for another seed, count, size or source.
     """
 
     pixels: Pixels
@@ -72,23 +72,65 @@ class Bank:
         return torch.cat(out).clamp(0, 1)
 
 
+class Pictures:
+    """The pictures of a training: the drawn ones half and half, and the user's own with their share.
+
+    UsageError: see `check_sources`.
+    """
+
+    def __init__(self, recipe: ProtectorRecipe, images: Sequence[Path], side: int) -> None:
+        check_sources(recipe, images)
+        self.recipe, self.images, self.side = recipe, images, side
+        self.banks: list[Bank] = []
+        drawn = [(kind, n) for kind, n in (("renders", recipe.renders), ("leaves", recipe.leaves)) if n]
+        share = recipe.photos_share if images else 0.0
+        named = [(_drawn_name(*one, side, recipe.seed), (1 - share) / len(drawn)) for one in drawn]
+        if images:
+            name = _photo_name([file for _, file in find_pictures(images)], side)
+            named.append((name, share if drawn else 1.0))
+        self._shares = torch.tensor([share for _, share in named])
+        self.source = ", ".join(f"{name} {share:g}" for name, share in named)
+        """Distinguishes these pictures from others, also before they are gathered."""
+
+    def gather(
+        self, folder: Path, progress: Progress | None = None, report: Callable[[str], None] | None = None
+    ) -> Pictures:
+        """Draw or read all banks into `folder`. report: receives a line on unreadable pictures."""
+        r = self.recipe
+        self.banks = [
+            make(count, self.side, seed=r.seed, folder=folder, progress=progress)
+            for make, count in ((render_bank, r.renders), (leaves_bank, r.leaves))
+            if count
+        ]
+        if self.images:
+            found = photo_bank(self.images, self.side, folder=folder, progress=progress, report=report)
+            self.banks.append(found)
+        return self
+
+    def draw(self, count: int, side: int, generator: torch.Generator) -> Tensor:
+        """[count, 3, side, side] in [0, 1]."""
+        which = torch.multinomial(self._shares, count, replacement=True, generator=generator).tolist()
+        return torch.cat(
+            [bank.draw(which.count(i), side, generator) for i, bank in enumerate(self.banks) if i in which]
+        )
+
+
 def render_bank(count: int, size: int, *, seed: int, folder: Path, progress: Progress | None = None) -> Bank:
     """Scenes of the toybox's world, drawn at `size` px."""
-    return _bank(drawn_name("renders", count, size, seed), _render, count, size, seed, folder, progress)
+    return _bank(_drawn_name("renders", count, size, seed), _render, count, size, seed, folder, progress)
 
 
 def leaves_bank(count: int, size: int, *, seed: int, folder: Path, progress: Progress | None = None) -> Bank:
     """Pictures of `dead_leaves`."""
-    return _bank(drawn_name("leaves", count, size, seed), _leaves, count, size, seed, folder, progress)
+    return _bank(_drawn_name("leaves", count, size, seed), _leaves, count, size, seed, folder, progress)
 
 
-def drawn_name(kind: str, count: int, size: int, seed: int) -> str:
-    """Of a bank of "renders" or "leaves"."""
+def _drawn_name(kind: str, count: int, size: int, seed: int) -> str:
     return f"{kind}-{seed}-{count}-{size}"
 
 
-def photo_name(files: Sequence[Path], size: int) -> str:
-    """Of a bank of these files as they are now."""
+def _photo_name(files: Sequence[Path], size: int) -> str:
+    """The name of a bank of these files as they are now."""
     stamp = "\n".join(f"{f.resolve()} {f.stat().st_mtime_ns} {f.stat().st_size}" for f in files)
     return f"photos-{hashlib.sha256(os.fsencode(stamp)).hexdigest()[:12]}-{size}"
 
@@ -101,10 +143,10 @@ def photo_bank(
     progress: Progress | None = None,
     report: Callable[[str], None] | None = None,
 ) -> Bank:
-    """The pictures below `paths`, their centre square at `size` px; what cannot be read is left out, and told
-    to `report`.
+    """The centre squares, at `size` px, of the pictures below `paths`.
 
-    UsageError if nothing can be read. A picture that has changed is read again.
+    Unreadable pictures are left out, and `report` receives a line on them. A picture that has changed is read
+    again. UsageError if nothing can be read.
     """
     from unlikeness.pictures import kinds
     from unlikeness.pictures.finding import find
@@ -114,7 +156,7 @@ def photo_bank(
     others = [(file, kind) for _, file, kind in found.others if kind != kinds.VIDEO]
     if report is not None and (unread := kinds.summary(others, "read")):
         report(f"--images: {unread}")
-    name = photo_name(files, size)
+    name = _photo_name(files, size)
     reasons: list[str] = []
     if not (folder / f"{name}.npy").exists():
         progress = progress or Silent()
@@ -148,7 +190,7 @@ def _square(file: Path, size: int, reasons: list[str]) -> Pixels | None:
 
 
 def dead_leaves(rng: np.random.Generator, size: int) -> Pixels:
-    """One picture of overlapping shapes, uint8 [size, size, 3]; see the module's head."""
+    """One picture of overlapping shapes, uint8 [size, size, 3]."""
     y, x = (np.indices((size, size)) / size).astype(np.float32)
     palette = rng.random((6, 3)) ** rng.uniform(0.6, 1.8)
     image: npt.NDArray[np.floating] = _gradient(rng, x, y, palette)
@@ -172,7 +214,7 @@ def _sizes(rng: np.random.Generator, count: int) -> npt.NDArray[np.float64]:
 
 
 def _shape(rng: np.random.Generator, x: Floats, y: Floats, radius: float, size: int) -> Floats:
-    """Coverage in [0, 1] of a turned ellipse or rectangle, sharp or out of focus."""
+    """Coverage in [0, 1] by a rotated ellipse or rectangle, sharp or out of focus."""
     angle, stretch = rng.uniform(0, np.pi), np.exp(rng.normal(0, 0.4))
     dx, dy = x - rng.random(), y - rng.random()
     u = (np.cos(angle) * dx + np.sin(angle) * dy) / (radius * stretch)
@@ -183,13 +225,8 @@ def _shape(rng: np.random.Generator, x: Floats, y: Floats, radius: float, size: 
     return cover
 
 
-def _gradient(
-    rng: np.random.Generator,
-    x: Floats,
-    y: Floats,
-    palette: npt.NDArray[np.float64],
-) -> Floats:
-    """A colour of the palette, running softly into another one."""
+def _gradient(rng: np.random.Generator, x: Floats, y: Floats, palette: npt.NDArray[np.float64]) -> Floats:
+    """A smooth transition between two colours of the palette."""
     a, b = palette[rng.integers(len(palette))], palette[rng.integers(len(palette))]
     angle, reach = rng.uniform(0, 2 * np.pi), rng.random() ** 2
     along = (np.cos(angle) * (x - 0.5) + np.sin(angle) * (y - 0.5) + 0.5)[..., None] * reach
@@ -227,7 +264,7 @@ def _bank(
     folder: Path,
     progress: Progress | None,
 ) -> Bank:
-    """The file `name` in `folder`, drawn by all cores if it is not there and the pictures are many."""
+    """The bank `name` in `folder`, drawn if it is not there; many pictures are drawn by all cores."""
     if not (folder / f"{name}.npy").exists():
         progress = progress or Silent()
         progress.start(count, "drawing pictures", "picture")
@@ -241,9 +278,9 @@ def _bank(
 
 
 def _write(folder: Path, name: str, size: int, pictures: Iterable[Pixels | None], progress: Progress) -> int:
-    """Write a bank picture by picture, in one move at the end; None is left out. Returns how many it holds.
+    """Write a bank picture by picture, in one move at the end; None is left out. Returns its number.
 
-    With none at all no file is left. Not through a memory map, as that ends the process on a full disk.
+    Without any picture there is no file. A memory map would end the process on a full disk.
     """
     folder.mkdir(parents=True, exist_ok=True)
     count = 0
@@ -256,7 +293,7 @@ def _write(folder: Path, name: str, size: int, pictures: Iterable[Pixels | None]
                     count += 1
                 progress.advance()
             file.seek(0)
-            _head(file, count, size)  # of the same length: numpy leaves room for the count to grow
+            _head(file, count, size)  # as long as before: numpy leaves room for a larger count
             force(file)
         if count:
             part.replace(folder / f"{name}.npy")
