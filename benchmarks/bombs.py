@@ -17,7 +17,7 @@ from functools import cache, partial
 import numpy as np
 from PIL import Image
 
-from unlikeness.bounds import MAX_PIXELS
+from unlikeness.pictures.limits import MAX_PIXELS
 
 __all__ = ["BOMBS", "pixels_of"]
 

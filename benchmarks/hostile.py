@@ -32,9 +32,9 @@ from tests.pictures.makers import ALL, ICC, XMP, Make, changed, exif, samples, s
 from benchmarks import common, interruptions
 from benchmarks.bombs import BOMBS, pixels_of
 from benchmarks.memory import memory_of, peak_memory
-from unlikeness.bounds import MAX_PIXELS
 from unlikeness.errors import PictureError, UsageError
 from unlikeness.pictures import Picture, open_picture, save_picture
+from unlikeness.pictures.limits import MAX_PIXELS
 
 NAME = "hostile"
 PARTS = ("mutants", "bombs", "kills", "two", "disk")

@@ -14,7 +14,7 @@ from PIL import Image
 
 from benchmarks import hostile
 from unlikeness.errors import PictureError
-from unlikeness.pictures.reading import format_of
+from unlikeness.pictures.kinds import format_of
 
 LIGHT = [name for name in BOMBS if "GiB" not in name and "interlaced" not in name]
 

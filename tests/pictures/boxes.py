@@ -6,7 +6,7 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from unlikeness.pictures.formats.heif_container import read_container
+from unlikeness.pictures.formats.heif import read_container
 
 ALPHA = "urn:mpeg:mpegB:cicp:systems:auxiliary:alpha"
 DEPTH = "urn:mpeg:mpegB:cicp:systems:auxiliary:depth"

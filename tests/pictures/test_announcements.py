@@ -16,8 +16,7 @@ from tests.pictures.test_metadata import jpeg_segments
 from tests.pictures.test_previews import raw_profile
 
 from unlikeness.pictures import open_picture, save_picture
-from unlikeness.pictures.formats.previews import NOTE
-from unlikeness.pictures.formats.xmp import ANNOUNCED, blanked
+from unlikeness.pictures.formats.metadata import ANNOUNCED, NOTE, blanked
 
 GOOGLE = "http://ns.google.com/photos/1.0/"
 BEFORE = """<?xpacket begin="\ufeff"?><x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF

@@ -17,10 +17,9 @@ import pytest
 from tests.pictures.makers import image
 
 from unlikeness.diffusion import TextToImage
-from unlikeness.pictures.budget import Budget, grant_pixels, spend
-from unlikeness.pictures.formats.heif_container import read_container
-from unlikeness.pictures.reading import decode_file
-from unlikeness.pictures.unusable import Unusable
+from unlikeness.pictures.formats.heif import read_container
+from unlikeness.pictures.limits import Budget, Unusable, grant_pixels, spend
+from unlikeness.pictures.worker import decode_file
 from unlikeness.protect.files.folder import protect_folder
 from unlikeness.protect.methods.noise import Noise, NoiseSettings
 

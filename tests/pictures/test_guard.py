@@ -20,12 +20,11 @@ from tests.pictures.makers import ALL, image
 from unlikeness.diffusion import TextToImage
 from unlikeness.errors import PictureError, UnlikenessError
 from unlikeness.pictures import guard, open_picture
-from unlikeness.pictures.areas import LARGE, Area, kept_in
 from unlikeness.pictures.colour import ColourModel
 from unlikeness.pictures.limits import Limits
-from unlikeness.pictures.paged import empty
-from unlikeness.pictures.reading import decode_file
+from unlikeness.pictures.memory import LARGE, Area, empty, kept_in
 from unlikeness.pictures.wire import packed, unpacked
+from unlikeness.pictures.worker import decode_file
 from unlikeness.protect.files.folder import protect_folder
 from unlikeness.protect.files.masks import open_mask
 from unlikeness.protect.methods.noise import Noise, NoiseSettings

@@ -14,14 +14,14 @@ import pytest
 from PIL import Image
 from tests.pictures.makers import ALL, png
 
-from unlikeness.bounds import MAX_PIXELS
-from unlikeness.pictures import Edit, open_picture, paged, save_picture
-from unlikeness.pictures.areas import LARGE, Area
+from unlikeness.pictures import Edit, memory, open_picture, save_picture
 from unlikeness.pictures.formats import base
-from unlikeness.pictures.formats import png as png_format
-from unlikeness.pictures.formats.parts import Parts
-from unlikeness.pictures.reading import decode_file
+from unlikeness.pictures.formats import png_pixels as png_format
+from unlikeness.pictures.formats.png_pixels import Parts
+from unlikeness.pictures.limits import MAX_PIXELS
+from unlikeness.pictures.memory import LARGE, Area
 from unlikeness.pictures.wire import packed, unpacked
+from unlikeness.pictures.worker import decode_file
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells, and lets pages go")
 
@@ -64,7 +64,7 @@ def test_pixels_in_a_file_come_out_the_same(
 ) -> None:
     ALL[name](tmp_path / "picture")
     expected = changed(tmp_path / "picture", tmp_path / "one")
-    for module in (paged, base):
+    for module in (memory, base):
         monkeypatch.setattr(module, "PAGED", 1)
     monkeypatch.setattr(base, "_BAND_PIXELS", 100)
     monkeypatch.setattr(png_format, "_STREAMED", 0)
@@ -75,17 +75,17 @@ def test_pixels_in_a_file_come_out_the_same(
 
 @linux
 def test_large_arrays_lie_in_a_nameless_file_and_can_be_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert paged.empty((3, 4), np.uint8).base is None
-    monkeypatch.setattr(paged, "PAGED", 1 << 20)
-    pixels = paged.empty((1024, 1024), np.uint8)
+    assert memory.empty((3, 4), np.uint8).base is None
+    monkeypatch.setattr(memory, "PAGED", 1 << 20)
+    pixels = memory.empty((1024, 1024), np.uint8)
     assert isinstance(pixels.base, np.ndarray)
     assert isinstance(pixels.base.base, memoryview)
     assert isinstance(pixels.base.base.obj, mmap.mmap)
     pixels[:] = np.arange(1024, dtype=np.uint8)
-    paged.let_go(pixels[3:].swapaxes(0, 1))
+    memory.let_go(pixels[3:].swapaxes(0, 1))
     assert (pixels == np.arange(1024, dtype=np.uint8)).all()
-    monkeypatch.setattr(paged, "descriptor", lambda size: None)  # no room on the disk
-    assert paged.empty((1024, 1024), np.uint8).base is None
+    monkeypatch.setattr(memory, "descriptor", lambda size: None)  # no room on the disk
+    assert memory.empty((1024, 1024), np.uint8).base is None
 
 
 @linux

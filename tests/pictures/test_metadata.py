@@ -14,7 +14,7 @@ from PIL import Image, ImageOps
 from tests.pictures.makers import ICC, LOSSLESS, LOSSY, WIDTH, XMP, changed, exif, image, samples
 
 from unlikeness.pictures import open_picture, save_picture
-from unlikeness.pictures.orientation import to_stored, to_upright
+from unlikeness.pictures.formats.base import to_stored, to_upright
 
 
 def protect(source: Path) -> Path:
@@ -149,7 +149,7 @@ def test_webp_keeps_metadata_and_quality(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("quality", [10, 40, 75, 85, 100])
 def test_the_quality_of_a_webp_is_read_from_its_quantisers(quality: int, tmp_path: Path) -> None:
-    from unlikeness.pictures.formats.webp_quality import quality_of
+    from unlikeness.pictures.formats.webp import quality_of
 
     y, x = np.mgrid[:96, :96]
     array = (np.stack([x, y, x + y], axis=2) * 1.3 + 20 * np.sin(x * y / 40)[..., None]).clip(0, 255)

@@ -15,7 +15,7 @@ from tests.pictures.makers import ALL, ICC, changed, image, samples
 from tests.pictures.test_damage import photograph
 
 from unlikeness.pictures import open_picture, save_picture
-from unlikeness.pictures.formats.previews import BEHIND
+from unlikeness.pictures.formats.metadata import BEHIND
 
 
 def saved(source: Path) -> tuple[str | None, Path]:

@@ -17,7 +17,7 @@ from tests.pictures.makers import changed, exif, image, samples
 from tests.pictures.test_metadata import chunks, jpeg_segments
 
 from unlikeness.pictures import open_picture, save_picture
-from unlikeness.pictures.formats.previews import CREDENTIALS, NOTE, exif_without, resources_without
+from unlikeness.pictures.formats.metadata import CREDENTIALS, NOTE, exif_without, resources_without
 
 
 def small() -> bytes:

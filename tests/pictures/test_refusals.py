@@ -17,11 +17,10 @@ import tifffile
 from PIL import Image
 from tests.pictures.makers import ALL, image, samples
 
-from unlikeness.bounds import MAX_PIXELS
 from unlikeness.errors import PictureError, UsageError
 from unlikeness.pictures import open_picture
-from unlikeness.pictures.reading import decode_file
-from unlikeness.pictures.unusable import Unusable
+from unlikeness.pictures.limits import MAX_PIXELS, Unusable
+from unlikeness.pictures.worker import decode_file
 
 
 def refusal(path: Path, **options: Any) -> str:

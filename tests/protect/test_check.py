@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from unlikeness.pictures import Edit, Picture, open_picture, paged
-from unlikeness.pictures.orientation import to_stored
+from unlikeness.pictures import Edit, Picture, memory, open_picture
+from unlikeness.pictures.formats.base import to_stored
 from unlikeness.protect.files import check
 
 
@@ -33,7 +33,7 @@ def test_a_picture_on_its_side_is_measured_as_the_upright_one(
     edit = Edit(original, budget=16)
     edit.write(0, 0, saved.rgb)
     monkeypatch.setattr(check, "_BAND_PIXELS", 90)
-    monkeypatch.setattr(paged, "PAGED", 1)
+    monkeypatch.setattr(memory, "PAGED", 1)
     seen = check.compare(original, saved)
     assert seen.linf == np.abs(change).max()
     assert seen.psnr == pytest.approx(-10 * np.log10(np.square(change / 255).mean()))

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer.core import TyperGroup
 
-from unlikeness.bounds import MAX_PIXELS
 from unlikeness.cli.options import give, how, run
+from unlikeness.pictures.limits import MAX_PIXELS
 
 if TYPE_CHECKING:
     from unlikeness.measure.report import VisibilityReport

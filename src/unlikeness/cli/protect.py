@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from unlikeness.bounds import MAX_PIXELS
 from unlikeness.cli.options import Device, Dtype, Quiet, Set, give, how, run
+from unlikeness.pictures.limits import MAX_PIXELS
 
 if TYPE_CHECKING:
     from unlikeness.protect.base import Perturber

@@ -11,12 +11,12 @@ from pathlib import Path
 import torch
 
 from unlikeness import __version__, pictures
-from unlikeness.bounds import MAX_PIXELS
 from unlikeness.errors import PictureError, UsageError
 from unlikeness.measure.bootstrap import Interval, bootstrap_mean
 from unlikeness.measure.visibility import SSIM_WINDOW, linf, psnr, ssim
 from unlikeness.pictures import kinds
 from unlikeness.pictures.finding import find
+from unlikeness.pictures.limits import MAX_PIXELS
 from unlikeness.progress import Progress, Silent
 
 __all__ = ["PictureVisibility", "VisibilityReport", "compare", "compare_pictures", "to_json"]

@@ -14,25 +14,21 @@ from typing import TYPE_CHECKING
 from unlikeness import looked_up
 
 if TYPE_CHECKING:
-    from unlikeness.pictures.edit import Edit
+    from unlikeness.pictures.edit import Edit, save_picture
     from unlikeness.pictures.finding import find_pictures
-    from unlikeness.pictures.picture import Picture
-    from unlikeness.pictures.reading import open_picture
-    from unlikeness.pictures.writing import save_picture
+    from unlikeness.pictures.picture import Picture, open_picture
 
 __all__ = ["Edit", "Picture", "find_pictures", "open_picture", "save_picture"]
 
-# Before Pillow is loaded: blocks of this size go back to the system with their image, while C libraries keep
-# those of 16 MiB, which Pillow takes otherwise.
+# Set before Pillow is loaded: the system gets blocks of this size back with their image. C libraries keep
+# blocks of 16 MiB, Pillow's default.
 os.environ.setdefault("PILLOW_BLOCK_SIZE", "64M")
 
 __getattr__ = looked_up(
     __name__,
     {
-        "edit": ("Edit",),
+        "edit": ("Edit", "save_picture"),
         "finding": ("find_pictures",),
-        "picture": ("Picture",),
-        "reading": ("open_picture",),
-        "writing": ("save_picture",),
+        "picture": ("Picture", "open_picture"),
     },
 )

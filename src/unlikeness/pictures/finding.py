@@ -19,7 +19,7 @@ _OF_SYSTEMS = frozenset({
     "@eadir", "@recycle", "#recycle", "#snapshot", "$recycle.bin", "system volume information", "__macosx",
     "lost+found",
 })  # fmt: skip
-"""Folders of network drives and systems, in lower case: previews that they made, and what was deleted."""
+"""Folders of network drives and systems, in lower case: their previews, and deleted files."""
 _TYPES = mimetypes.MimeTypes()
 """Python's own table of suffixes, not the machine's."""
 
@@ -29,8 +29,9 @@ class Found:
     """What lies below some paths."""
 
     pictures: list[tuple[Path, Path]] = field(default_factory=list)
-    """(root, file): root is the folder that was named, or the named file's folder. Behind them, folders whose
-    path is too long for the system: nothing in them can be opened, and whoever opens them says so."""
+    """(root, file): root is the named folder, or the folder of the named file. At the end, folders whose path
+    is too long for the system: opening them gives the error.
+    """
     others: list[tuple[Path, Path, str]] = field(default_factory=list)
     """(root, file, kind) of pictures that cannot be protected, and of videos: see `kinds.UNSUPPORTED`."""
 
@@ -52,15 +53,15 @@ def check_pictures(path: Path | None) -> None:
 def find(paths: Sequence[Path], *, exclude: Sequence[Path] = ()) -> Found:
     """Everything below `paths` that looks like a picture.
 
-    In folders a file is judged by its suffix, and where that says nothing, by its first bytes. A file that is
-    named outright is taken for a picture unless it is of a kind that cannot be protected. In folders, entries
-    whose name begins with a dot are skipped, and folders of systems, and everything in the folders of
-    `exclude` (an output folder inside the input, say).
+    In folders, the suffix of a file decides, and its first bytes where the suffix is unknown. A file that is
+    named outright counts as a picture unless its kind cannot be protected. Entries whose name begins with a
+    dot, folders of systems and the folders of `exclude` (such as an output folder) are skipped.
 
     Links to folders are followed after all real folders, so that a file is found at its real place where that
-    is below `paths`; each real folder is read once a root, so a loop ends. The order is that of `paths`, then
-    by name; a file that is reached twice is given once. Raises UsageError for a path that does not exist,
-    UnlikenessError for a folder that cannot be read.
+    is below `paths`. Each real folder is read once a root, so a loop ends. The order is that of `paths`, then
+    by name. A file that is reached twice is given once.
+
+    UsageError for a path that does not exist; UnlikenessError for a folder that cannot be read.
     """
     roots = [Path(path) for path in paths]
     for root in roots:
@@ -101,7 +102,7 @@ def _add(found: Found, root: Path, file: Path, *, outright: bool) -> None:
 
 
 def _kind(file: Path, suffix: str) -> str | None:
-    """What a file is by its first bytes, or else by its name; None for what is no picture beyond doubt."""
+    """What a file is by its first bytes, or else by its name; None if it is certainly no picture."""
     named = UNSUPPORTED.get(suffix)
     other = _TYPES.guess_type(f"x{suffix}")[0] or "image/"
     if not present_file(file) or (
@@ -117,7 +118,7 @@ def _kind(file: Path, suffix: str) -> str | None:
 
 
 def _new(files: Iterable[Path], taken: set[Path]) -> list[Path]:
-    """Those whose real places are not yet `taken`, which they are then."""
+    """The files whose real places are not in `taken`, where they are added."""
     new: list[Path] = []
     real: dict[Path, Path] = {}
     for file in files:
@@ -135,8 +136,7 @@ def _walk(
 ) -> Iterator[Path]:
     """Files below `root`, sorted by name, a folder's files before its folders; without recursion.
 
-    Folders that are links are put into `links`, those whose path is too long for the system into
-    `unreachable`.
+    Links to folders go into `links`, folders whose path is too long for the system into `unreachable`.
     """
     waiting = [root]
     while waiting:

@@ -1,8 +1,8 @@
-"""Decoding in a process of its own, so that no file can hang this one, fill its memory or take it over.
+"""Decoding in another process, so that no file can hang this one, fill its memory or take it over.
 
-A file that takes longer, needs more memory or crashes its decoder costs only that process: the file is
-refused with a reason, and the next one is given to a fresh process. The process is light (numpy and Pillow),
-is kept for the next file, and ends with this one.
+A file that takes too long, needs too much memory or crashes its decoder costs only that process. The file
+is refused with a reason, and the next one goes to a fresh process. The process is light (numpy and Pillow),
+waits for the next file, and ends with this one.
 """
 
 from __future__ import annotations
@@ -23,13 +23,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from unlikeness.errors import UnlikenessError, one_line
-from unlikeness.pictures.limits import OVER, TOO_LARGE, Limits
-from unlikeness.pictures.link import Link
-from unlikeness.pictures.unusable import Unusable
-from unlikeness.pictures.wire import packed, unpacked
+from unlikeness.pictures.limits import OVER, TOO_LARGE, Limits, Unusable
+from unlikeness.pictures.wire import Link, packed, unpacked
 
 if TYPE_CHECKING:
-    from unlikeness.pictures.reading import Decoded
+    from unlikeness.pictures.worker import Decoded
 
 __all__ = ["LIMITS", "PROGRAM", "close", "decode", "prepare"]
 
@@ -43,23 +41,22 @@ _AT_ONCE = 2
 
 
 def decode(path: Path, max_pixels: int) -> Decoded:
-    """What `reading.decode_file` gives, decoded in another process.
+    """`worker.decode_file` in another process.
 
-    Raises Unusable with the reason where the file cannot be used; UnlikenessError if no process can be
-    started.
+    Unusable, with the reason, for a file that cannot be used; UnlikenessError if no process can be started.
     """
     with _pool.child() as child:
         return child.decode(path, max_pixels)
 
 
 def prepare() -> None:
-    """Start the process now, so that it is ready when it is needed. Failures are told then."""
+    """Start the process now, so that it is ready when it is needed. Failures are reported then."""
     with contextlib.suppress(UnlikenessError):
         _pool.prepare()
 
 
 def close() -> None:
-    """End the processes that wait for a file. They are started again when they are needed."""
+    """End the waiting processes. New ones are started when they are needed."""
     _pool.close()
 
 
@@ -96,7 +93,7 @@ class _Child:
             theirs.close()
 
     def decode(self, path: Path, max_pixels: int) -> Decoded:
-        """See the module's `decode`. Whatever goes wrong, the process is not fit for another file."""
+        """See the module's `decode`. After a fault the process is not fit for another file."""
         self.fit = False
         self._greet()
         request = {"path": os.fsencode(_absolute(path)).hex(), "max_pixels": max_pixels, **asdict(LIMITS)}
@@ -118,7 +115,7 @@ class _Child:
         raise Unusable(f"its decoder failed ({one_line(str(told))}); export it again, and report this file")
 
     def close(self) -> None:
-        """End the process, whatever it does."""
+        """End the process at once."""
         self.link.close()
         with contextlib.suppress(OSError):
             self.process.kill()
@@ -128,7 +125,7 @@ class _Child:
             self.process.stderr.close()
 
     def _greet(self) -> None:
-        """Wait, the first time, until it is ready. UnlikenessError if it never is."""
+        """Wait, the first time, until the process is ready. UnlikenessError if it never is."""
         if not self.ready:
             deadline = time.monotonic() + _START_SECONDS
             try:
@@ -142,14 +139,14 @@ class _Child:
             raise EOFError("it took too long")
 
     def _last_words(self) -> str:
-        """The last line that it wrote before it ended."""
+        """The last line that the process wrote."""
         self.process.kill()
         said = b"" if self.process.stderr is None else self.process.stderr.read()
         lines = said.decode(errors="replace").strip().splitlines()
         return lines[-1] if lines else f"it ended with status {self.process.wait()}"
 
     def _end_of(self) -> str:
-        """Why it ended, or is ended here, in the middle of a file."""
+        """Why the process ended, or is ended here, in the middle of a file."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(0.5)
         status = self.process.poll()
@@ -167,7 +164,7 @@ _WITHOUT_A_WINDOW = 0x08000000 if sys.platform == "win32" else 0
 
 
 class _Pool:
-    """The processes that there are."""
+    """All processes."""
 
     def __init__(self) -> None:
         self.idle: list[_Child] = []
@@ -176,7 +173,7 @@ class _Pool:
 
     @contextmanager
     def child(self) -> Iterator[_Child]:
-        """A process for one file; afterwards it waits for the next, or is ended if it is not fit."""
+        """A process for one file. It then waits for the next, or is ended if it is not fit."""
         with self.turns:
             child = self._take()
             try:
@@ -209,9 +206,9 @@ class _Pool:
 
 
 def _absolute(path: Path) -> str:
-    """The path from the root, with nothing resolved."""
+    """The absolute path, with nothing resolved."""
     with contextlib.suppress(OSError):
-        return os.path.join(os.getcwd(), path)  # noqa: PTH109, PTH118 - nothing is to be made simpler
+        return os.path.join(os.getcwd(), path)  # noqa: PTH109, PTH118
     return str(path)
 
 
@@ -223,7 +220,7 @@ def _cannot_start(reason: str) -> UnlikenessError:
 
 
 def _forget() -> None:
-    """In a fork of this process: its parent's processes are not its own."""
+    """In a fork of this process: let go of the parent's processes."""
     global _pool
     for child in _pool.idle:
         child.link.close()

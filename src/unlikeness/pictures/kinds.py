@@ -1,4 +1,4 @@
-"""Kinds of picture files by their names and first bytes, those that cannot be protected among them."""
+"""Kinds of picture files by their names and first bytes, with those that cannot be protected."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
-__all__ = ["HEAD", "SUFFIXES", "SUPPORTED", "UNSUPPORTED", "VIDEO", "announced", "reason", "summary"]
+__all__ = [
+    "HEAD", "SUFFIXES", "SUPPORTED", "UNSUPPORTED", "VIDEO", "announced", "format_of", "reason", "summary",
+]  # fmt: skip
 
 HEAD = 64
 """Bytes from a file's beginning that tell its kind."""
@@ -38,43 +40,30 @@ UNSUPPORTED = (
 )
 """Suffixes of pictures that cannot be protected, and of videos, and what they are called."""
 
-_BEGINNINGS = (
-    (b"\x89PNG\r\n\x1a\n", "PNG"),
-    (b"GIF87a", "GIF"),
-    (b"GIF89a", "GIF"),
-    (b"8BPS\0\1", "PSD"),
-    (b"8BPS\0\2", "PSB"),
-    (b"\0\0\0\x0cJXL \r\n\x87\n", "JXL"),
-    (b"\0\0\0\x0cjP  \r\n\x87\n", "JP2"),
-    (b"\xffO\xffQ", "J2K"),
-    (b"FUJIFILMCCD-RAW", RAW),
-    (b"II*\0\x10\0\0\0CR", RAW),
-    (b"IIRO", RAW),
-    (b"IIRS", RAW),
-    (b"MMOR", RAW),
-    (b"IIU\0", RAW),
-    (b"FOVb", RAW),
-    (b"\0MRM", RAW),
-    (b"v/1\x01", "EXR"),
-    (b"#?RADIANCE", "HDR"),
-    (b"gimp xcf ", "XCF"),
-    (b"II\xbc\x01", "JXR"),
-    (b"qoif", "QOI"),
-    (b"BPG\xfb", "BPG"),
-    (b"\x8aMNG\r\n\x1a\n", "MNG"),
-)  # fmt: skip
+_BEGINNINGS = {
+    b"\x89PNG\r\n\x1a\n": "PNG", b"GIF87a": "GIF", b"GIF89a": "GIF", b"8BPS\0\1": "PSD", b"8BPS\0\2": "PSB",
+    b"\0\0\0\x0cJXL \r\n\x87\n": "JXL", b"\0\0\0\x0cjP  \r\n\x87\n": "JP2", b"\xffO\xffQ": "J2K",
+    b"FUJIFILMCCD-RAW": RAW, b"II*\0\x10\0\0\0CR": RAW, b"IIRO": RAW, b"IIRS": RAW, b"MMOR": RAW,
+    b"IIU\0": RAW, b"FOVb": RAW, b"\0MRM": RAW, b"v/1\x01": "EXR", b"#?RADIANCE": "HDR", b"gimp xcf ": "XCF",
+    b"II\xbc\x01": "JXR", b"qoif": "QOI", b"BPG\xfb": "BPG", b"\x8aMNG\r\n\x1a\n": "MNG",
+}  # fmt: skip
 _JPEG_MARKERS = frozenset({*range(0xE0, 0xF0), 0xC0, 0xC1, 0xC2, 0xC4, 0xDB, 0xDD, 0xFE})
 """What may follow the start of a JPEG: a segment of an application, tables, a frame, a comment."""
 _BRANDS = {
     b"avif": "AVIF", b"avis": "AVIF", b"heic": "HEIC", b"heix": "HEIC", b"hevc": "HEIC", b"hevx": "HEIC",
     b"heim": "HEIC", b"heis": "HEIC", b"mif1": "HEIC", b"msf1": "HEIC", b"crx ": RAW,
 }  # fmt: skip
+_COMPATIBLE = {
+    "AVIF": {b"avif", b"avis"},
+    "HEIC": {b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"hevm", b"hevs", b"mif1", b"msf1"},
+}
+"""Brands by which a file says what it can be read as."""
 
 
 def announced(head: bytes) -> str | None:
-    """The kind that a file's first `HEAD` bytes announce beyond doubt: "JPEG", "PNG", "WEBP", "HEIC", "AVIF",
-    or one that cannot be protected. None for what is no picture, and for TIFF and BMP, whose few first bytes
-    other files have too.
+    """The kind that a file's first `HEAD` bytes announce beyond doubt, one of `SUPPORTED` or another.
+
+    None for what is no picture, and for TIFF and BMP, whose few first bytes other files share.
     """
     if head[:3] == b"\xff\xd8\xff" and head[3:4] and head[3] in _JPEG_MARKERS:
         return "JPEG"
@@ -82,17 +71,35 @@ def announced(head: bytes) -> str | None:
         return "WEBP"
     if head[4:8] == b"ftyp":
         return _BRANDS.get(head[8:12])
-    return next((kind for beginning, kind in _BEGINNINGS if head.startswith(beginning)), None)
+    return next((kind for beginning, kind in _BEGINNINGS.items() if head.startswith(beginning)), None)
+
+
+def format_of(head: bytes) -> str | None:
+    """The format that a file's first bytes (4096, or all) announce, whatever its name: one that can be
+    opened, "GIF", or None.
+    """
+    if head[:3] == b"\xff\xd8\xff":
+        return "JPEG"
+    if head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+        return "TIFF"
+    if head[:2] == b"BM":
+        return "BMP"
+    if head[4:8] == b"ftyp":
+        length = min(int.from_bytes(head[:4], "big"), len(head))
+        brands = {head[8:12]} | {head[i : i + 4] for i in range(16, length, 4)}
+        return next((name for name, known in _COMPATIBLE.items() if brands & known), None)
+    kind = announced(head)
+    return kind if kind in ("PNG", "WEBP", "GIF") else None
 
 
 def reason(path: Path, kind: str) -> str:
-    """Why a file of a kind that cannot be protected is skipped, and the remedy."""
+    """Why a file of this kind is skipped, and the remedy."""
     named = f"{RAW} files ({_suffix(path) or 'by its content'})" if kind == RAW else f"{kind} files"
     return f"{path}: {named} cannot be protected; export it as JPEG, PNG or TIFF first"
 
 
 def summary(found: Iterable[tuple[Path, str]], what: str = "protected") -> str | None:
-    """One line on (file, kind) that cannot be `what`: how many of each, and the remedy; None for none."""
+    """One line on files (file, kind) that cannot be `what`: their numbers and the remedy; None for none."""
     files = list(found)
     counts = Counter(kind for _, kind in files)
     videos = counts.pop(VIDEO, 0)

@@ -1,32 +1,31 @@
-"""A picture in memory: its file's own integers, and RGB on demand."""
+"""A picture in memory: its file's own integers, RGB on demand, and the way to open it."""
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from unlikeness.errors import PictureError, UsageError, one_line
+from unlikeness.pictures import guard
 from unlikeness.pictures.colour import Floats, Pixels, to_rgb, top_of
-from unlikeness.pictures.orientation import to_upright
-from unlikeness.pictures.paged import let_go
+from unlikeness.pictures.formats.base import Raster, to_upright
+from unlikeness.pictures.limits import MAX_PIXELS, Unusable
+from unlikeness.pictures.memory import let_go
 
-if TYPE_CHECKING:
-    from unlikeness.pictures.formats.base import Raster
-
-__all__ = ["Picture"]
-
+__all__ = ["Picture", "open_picture"]
 
 @dataclass(frozen=True, eq=False)
 class Picture:
     """One photograph, opened by `open_picture`.
 
     It holds the decoded integers once (3 bytes a pixel for an 8-bit colour photograph) and no float. `window`
-    gives a part of it as float32; `rgb` gives all of it and allocates 12 bytes a pixel at every access, so a
-    large picture is best walked through by windows and collected in an `Edit`.
+    gives a part as float32. `rgb` gives all of it and allocates 12 bytes a pixel at every access, so walk
+    through a large picture by windows and collect them in an `Edit`.
 
-    Colours are native: what a training script gets from Pillow's `convert("RGB")`. The ICC profile is carried
-    to the protected file untouched and not applied. Alpha is kept aside.
+    Colours are native: what a training script gets from Pillow's `convert("RGB")`. The ICC profile goes to
+    the protected file unchanged and is not applied. Alpha is kept aside.
     """
 
     path: Path
@@ -56,12 +55,12 @@ class Picture:
 
     @property
     def note(self) -> str | None:
-        """What cannot be kept when this picture is written, in a few words; None if all is."""
+        """What cannot be kept when this picture is written, in a few words; None if nothing is lost."""
         return self.raster.note
 
     @property
     def orientation(self) -> int:
-        """The EXIF orientation that the file is stored in, 1 to 8."""
+        """The EXIF orientation in which the file is stored, 1 to 8."""
         return self.raster.orientation
 
     @property
@@ -75,7 +74,7 @@ class Picture:
         return self.raster.model.alpha != "none"
 
     def let_go(self) -> None:
-        """Take a very large picture's pixels out of memory, until they are used again."""
+        """Take a very large picture's pixels out of memory until they are used again."""
         let_go(self.raster.pixels)
 
     @property
@@ -85,12 +84,30 @@ class Picture:
         return self.window(0, height, 0, width)
 
     def window(self, y0: int, y1: int, x0: int, x1: int) -> Floats:
-        """Rows y0 to y1 and columns x0 to x1 (ends excluded) of the upright picture, as `rgb` would give
-        them.
-
-        Raises IndexError outside the picture.
-        """
+        """Rows y0 to y1 and columns x0 to x1 (ends excluded) of `rgb`. IndexError outside the picture."""
         width, height = self.size
         if not (0 <= y0 <= y1 <= height and 0 <= x0 <= x1 <= width):
             raise IndexError(f"window {y0}:{y1}, {x0}:{x1} is outside {height} rows, {width} columns")
         return to_rgb(self.pixels[y0:y1, x0:x1], self.raster.model)
+
+
+def open_picture(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> Picture:
+    """Open and decode one picture.
+
+    Another process decodes it (`guard`), which is ended if it takes too long or needs too much memory.
+
+    max_pixels: the largest width × height that is decoded, checked against the header before decoding.
+
+    PictureError, one line with the file, the reason and the remedy, for a file that is missing, unreadable,
+    empty, damaged, truncated, animated or of several pages, over the bound, of no supported format, that
+    takes too long or too much memory, or that needs an extra which is not installed. The file is always
+    closed again.
+    """
+    if max_pixels < 1:
+        raise UsageError(f"max_pixels is {max_pixels}, but it must be 1 or more")
+    path = Path(path)
+    try:
+        decoded = guard.decode(path, max_pixels)
+    except Unusable as reason:
+        raise PictureError(one_line(f"{path}: {reason}")) from reason
+    return Picture(path, decoded.format, decoded.raster, decoded.stamp)

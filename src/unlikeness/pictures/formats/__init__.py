@@ -1,7 +1,5 @@
-"""One file a format: how it is read to integers, and how it is written again with everything else it held.
+"""One module a format: how it is read to integers, and written again with everything else that the file held.
 
-All but HEIC need only Pillow and numpy. Pillow reduces 16-bit colour to 8 bits, but its own C decoders can be
-asked for either byte of a 16-bit sample (`png.py`), and its libtiff unpacks any lossless TIFF when it is told
-that rows are plain bytes (`tiff.py`). That keeps 16 bits exactly without a further package: imagecodecs,
-which could also do it, weighs 80 MB installed and 84 ms at import, and tifffile needs it for LZW.
+All but HEIC need only Pillow and numpy, which keep 16 bits exactly too (`png_pixels`, `tiff_data`).
+imagecodecs could do the same, but weighs 80 MB installed and 84 ms at import; tifffile needs it for LZW.
 """

@@ -1,13 +1,14 @@
-"""AVIF, by Pillow: 8 bits, the source's chroma subsampling, EXIF, ICC, XMP and what describes the picture.
+"""AVIF, by Pillow: 8 bits, the source's chroma subsampling, EXIF, ICC, XMP and descriptions of the picture.
 
-Pillow writes EXIF anew where it has an orientation tag, takes all colours for sRGB's and drops what it does
-not know. So its file is mended (`heif_edit`). EXIF is the source's, byte for byte, but for a thumbnail and
-the orientation tag, which is set to upright: AVIF keeps the turn in the container (irot and imir). Primaries
-and transfer function are the source's, in the container and in the coded picture. The crop (clap), the shape
-of a pixel (pasp) and light levels are as they were. A crop is not applied; Pillow does not apply it either.
+Pillow rewrites EXIF that has an orientation tag, takes all colours for sRGB and drops what it does not know.
+So its file is corrected (`heif_metadata`). EXIF stays the source's, byte for byte, except for a thumbnail and
+the orientation tag, which becomes upright: AVIF keeps the turn in the container (irot and imir). Primaries
+and transfer function stay the source's, in the container and in the coded picture: programs differ in which
+of the two they read. The crop (clap), the shape of a pixel (pasp) and light levels stay. A crop is not
+applied; Pillow does not apply it either.
 
-The quality of the source is not in the file: `QUALITY` is used. Said in the note: more than 8 bits, the
-thumbnail, alpha (coded, so not exact), a crop, and all that is left out (`heif_notes`).
+The file does not hold its quality, so `QUALITY` is used. The note names more than 8 bits, the thumbnail,
+alpha (coded, so not exact), a crop, and all that is left out.
 """
 
 from __future__ import annotations
@@ -21,7 +22,6 @@ from PIL import Image, features
 from PIL.AvifImagePlugin import AvifImageFile
 
 from unlikeness.pictures.colour import ColourModel, Pixels
-from unlikeness.pictures.formats.av1_colours import colours_of, with_colours
 from unlikeness.pictures.formats.base import (
     ANIMATED,
     Raster,
@@ -32,18 +32,25 @@ from unlikeness.pictures.formats.base import (
     to_array,
     to_pillow,
 )
-from unlikeness.pictures.formats.heif_container import Container, read_container
-from unlikeness.pictures.formats.heif_damage import check_coded
-from unlikeness.pictures.formats.heif_edit import with_item, with_properties
-from unlikeness.pictures.formats.heif_metadata import Metadata, crop_note, metadata_of, upright
+from unlikeness.pictures.formats.heif import Container, check_coded, read_container
+from unlikeness.pictures.formats.heif_metadata import (
+    Metadata,
+    crop_note,
+    metadata_of,
+    upright,
+    with_item,
+    with_properties,
+)
 
-__all__ = ["QUALITY", "read"]
+__all__ = ["QUALITY", "colours_of", "read"]
 
 QUALITY = 90
 _UNSPECIFIED = 2
 _MODES = {"L": ColourModel("grey"), "RGB": ColourModel("rgb"), "RGBA": ColourModel("rgb", "straight")}
 _ORIENTATION, _DESCRIPTION = 0x0112, 0x010E
 _TIFF = (b"II*\0", b"MM\0*", b"Exif\0\0")
+_SEQUENCE = 1
+_IDENTITY = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +76,8 @@ class _Avif:
         target.write(with_properties(coded, self.metadata.properties, self.metadata.crop))
 
     def _exif(self, exif: bytes) -> bytes | Image.Exif:
-        """What makes Pillow write the turn, and EXIF where there is any: the source's if it can stay so."""
+        """EXIF that makes Pillow write the turn: the source's if it can stay, or a stand-in that is replaced.
+        """
         tags = Image.Exif()
         if self.orientation > 1:
             tags[_ORIENTATION] = self.orientation
@@ -116,25 +124,19 @@ def read(data: bytes, max_pixels: int) -> Raster:
 
 
 def _colours(container: Container, described: bytes | None) -> tuple[int, int] | None:
-    """Primaries and transfer function (numbers of ITU-T H.273) of the container or else of the coded picture;
-    None where neither names both.
+    """Primaries and transfer function (ITU-T H.273) of the container, or else of the coded picture, or None.
     """
     if described is not None:
         found: tuple[int, ...] | None = struct.unpack_from(">HH", described, 12)
     else:
-        found = colours_of(container.content(_first_part(container)))
+        found = colours_of(container.content([*container.parts_of_primary(), container.primary][0]))
     return None if found is None or _UNSPECIFIED in found or max(found) > 255 else (found[0], found[1])
 
 
-def _first_part(container: Container) -> int:
-    """The primary picture's item, or the first that it is put together from."""
-    parts = [b for kind, a, b in container.references if kind == b"dimg" and a == container.primary]
-    return parts[0] if parts else container.primary
-
-
 def _described(coded: bytes, primaries: int, transfer: int) -> bytes:
-    """The file with these in place of the encoder's, in the container and in the coded picture. How colours
-    became YCbCr, which both name too, is the encoder's.
+    """The file with these instead of the encoder's, in the container and in the coded picture.
+
+    The way from colours to YCbCr, which both name too, stays the encoder's.
     """
     container = read_container(coded)
     result = bytearray(coded)
@@ -157,3 +159,128 @@ def _coding(data: bytes) -> tuple[int, str]:
     if flags & 0x10:
         return depth, "4:0:0"
     return depth, {0x00: "4:4:4", 0x08: "4:2:2"}.get(flags & 0x0C, "4:2:0")
+
+
+def colours_of(picture: bytes) -> tuple[int, int] | None:
+    """Primaries and transfer function (ITU-T H.273) in an AV1 picture's sequence header, or None.
+
+    AV1 specification, sections 5.5.1 and 5.5.2.
+    """
+    place = _place(picture)
+    return None if place is None else (_at(picture, place), _at(picture, place + 8))
+
+
+def with_colours(picture: bytes, primaries: int, transfer: int) -> bytes:
+    """An AV1 picture with other numbers, 0 to 255, in its sequence header. OSError if it has no place for
+    them.
+    """
+    place = _place(picture)
+    if place is None or _at(picture, place + 16) == _IDENTITY:
+        raise OSError("the encoder does not describe colours")
+    head = picture[: (place + 24) // 8]
+    shift = 8 * len(head) - place - 16
+    bits = int.from_bytes(head, "big") & ~(0xFFFF << shift) | (primaries << 8 | transfer) << shift
+    return bits.to_bytes(len(head), "big") + picture[len(head) :]
+
+
+def _at(picture: bytes, bit: int) -> int:
+    """The byte that begins at any bit."""
+    return int.from_bytes(picture[bit // 8 : bit // 8 + 2].ljust(2, b"\0"), "big") >> (8 - bit % 8) & 0xFF
+
+
+def _place(picture: bytes) -> int | None:
+    """The bit at which the description of colours begins, or None."""
+    at = 0
+    for _ in range(16):
+        if at + 2 > len(picture):
+            return None
+        head, at = picture[at], at + 1 + (picture[at] >> 2 & 1)
+        size, at = _leb128(picture, at) if head & 2 else (len(picture) - at, at)
+        if head >> 3 & 15 == _SEQUENCE:
+            return _description(_Bits(picture[: at + size], 8 * at))
+        at += size
+    return None
+
+
+def _leb128(data: bytes, at: int) -> tuple[int, int]:
+    value = 0
+    for i in range(8):
+        byte = data[at + i] if at + i < len(data) else 0
+        value |= (byte & 0x7F) << (7 * i)
+        if not byte & 0x80:
+            return value, at + i + 1
+    return value, at + 8
+
+
+@dataclass
+class _Bits:
+    data: bytes
+    at: int
+
+    def take(self, count: int) -> int:
+        value = 0
+        for _ in range(count):
+            byte = self.data[self.at // 8] if self.at // 8 < len(self.data) else 0
+            value = value << 1 | byte >> (7 - self.at % 8) & 1
+            self.at += 1
+        return value
+
+    def skip_uvlc(self) -> None:
+        zeros = 0
+        while zeros < 32 and not self.take(1):
+            zeros += 1
+        self.take(zeros)
+
+
+def _description(bits: _Bits) -> int | None:
+    """The bit behind the header's fields up to the description, which are named as in the specification."""
+    profile, _still, reduced = bits.take(3), bits.take(1), bits.take(1)
+    if reduced:
+        bits.take(5)
+    else:
+        _operating_points(bits)
+    width, height = bits.take(4) + 1, bits.take(4) + 1
+    bits.take(width + height)
+    if not reduced and bits.take(1):  # frame_id_numbers_present_flag
+        bits.take(7)
+    bits.take(3)
+    if not reduced:
+        _tools(bits)
+    bits.take(3)  # enable_superres, enable_cdef, enable_restoration
+    if bits.take(1) and profile == 2:  # high_bitdepth
+        bits.take(1)
+    if profile != 1:
+        bits.take(1)  # mono_chrome
+    return bits.at if bits.take(1) and bits.at + 24 <= 8 * len(bits.data) else None
+
+
+def _operating_points(bits: _Bits) -> None:
+    delay = 0
+    if bits.take(1):  # timing_info_present_flag
+        bits.take(64)
+        if bits.take(1):
+            bits.skip_uvlc()
+        if bits.take(1):  # decoder_model_info_present_flag
+            delay = bits.take(5) + 1
+            bits.take(42)
+    display_delay = bits.take(1)
+    for _ in range(bits.take(5) + 1):
+        bits.take(12)
+        if bits.take(5) > 7:
+            bits.take(1)
+        if delay and bits.take(1):
+            bits.take(2 * delay + 1)
+        if display_delay and bits.take(1):
+            bits.take(4)
+
+
+def _tools(bits: _Bits) -> None:
+    bits.take(4)  # enable_interintra_compound to enable_dual_filter
+    order_hint = bits.take(1)
+    if order_hint:
+        bits.take(2)
+    screen_content = 2 if bits.take(1) else bits.take(1)
+    if screen_content and not bits.take(1):
+        bits.take(1)
+    if order_hint:
+        bits.take(3)

@@ -1,4 +1,9 @@
-"""What every file format gives to the rest of the package: a raster, and how to write it again."""
+"""What every file format gives to the rest of the package: a raster, and how to write it again.
+
+EXIF orientations are views: no pixel is copied. `stored` is the order of the rows in the file, `upright` the
+picture as it is seen. Numbers are those of the EXIF tag 0x0112 (TIFF 6.0, page 36): 1 upright, 2 mirrored,
+3 half a turn, 4 flipped, 5 transposed, 6 to be turned 90° clockwise, 7 transversed, 8 90° anticlockwise.
+"""
 
 from __future__ import annotations
 
@@ -6,37 +11,51 @@ import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from unlikeness.bounds import MAX_PIXELS
-from unlikeness.pictures.budget import grant_pixels
 from unlikeness.pictures.colour import ColourModel, Pixels
-from unlikeness.pictures.paged import PAGED, empty, let_go
-from unlikeness.pictures.unusable import Unusable
+from unlikeness.pictures.limits import MAX_PIXELS, Unusable, grant_pixels
+from unlikeness.pictures.memory import PAGED, empty, let_go
 
 __all__ = [
-    "ANIMATED",
-    "DAMAGE",
-    "Raster",
-    "Unusable",
-    "Writer",
-    "check_size",
-    "exif_orientation",
-    "joined",
-    "to_array",
-    "to_pillow",
-]
+    "ANIMATED", "DAMAGE", "Raster", "Unusable", "Writer", "check_size", "exif_orientation", "joined",
+    "to_array", "to_pillow", "to_stored", "to_upright", "valid_orientation",
+]  # fmt: skip
+
+ANIMATED = "it is animated, and only still pictures can be protected; export its frames as pictures"
+DAMAGE: tuple[type[Exception], ...] = (
+    OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, ArithmeticError, AttributeError,
+    AssertionError, MemoryError, RuntimeError, BufferError, Image.DecompressionBombError, struct.error,
+    zlib.error,
+)  # fmt: skip
+"""What decoders are known to raise for damaged files."""
+S = TypeVar("S", bound=np.generic)
 
 _BAND_PIXELS = 1 << 20
 """Pixels that exist twice while they go from an array to an image or back."""
 
 if Image.MAX_IMAGE_PIXELS is not None:
-    # Pillow refuses what has twice as many pixels; every reader here checks the size itself before decoding.
+    # Pillow refuses twice as many pixels. Every reader here checks the size itself before decoding.
     Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, MAX_PIXELS // 2)
+
+
+def to_upright(stored: NDArray[S], orientation: int) -> NDArray[S]:
+    """H × W × C in file order -> the upright view of the same memory, writable where `stored` is."""
+    a: NDArray[Any] = stored.swapaxes(0, 1) if orientation >= 5 else stored
+    if orientation in (3, 4, 7, 8):
+        a = a[::-1]
+    if orientation in (2, 3, 6, 7):
+        a = a[:, ::-1]
+    return a
+
+
+def to_stored(upright: NDArray[S], orientation: int) -> NDArray[S]:
+    """The inverse of `to_upright`: the two quarter turns undo each other, the rest undo themselves."""
+    return to_upright(upright, {6: 8, 8: 6}.get(orientation, orientation))
 
 
 class Writer(Protocol):
@@ -59,9 +78,9 @@ class Raster:
 
 
 def check_size(width: int, height: int, max_pixels: int) -> None:
-    """Refuse an empty picture or one over the bound; called with the header's size, before decoding.
+    """Refuse an empty picture or one over the bound, before decoding. Then grant what its pixels need.
 
-    What the pixels need is then granted to the process that decodes them.
+    width, height: as in the header.
     """
     if width < 1 or height < 1:
         raise Unusable(f"it is {width} × {height} pixels, which is no picture; export it again")
@@ -75,18 +94,19 @@ def check_size(width: int, height: int, max_pixels: int) -> None:
 
 def exif_orientation(image: Image.Image) -> int:
     """The orientation that Pillow (and so any training script) reads from EXIF or XMP; 1 if unreadable."""
-    from unlikeness.pictures.orientation import valid
-
     try:
-        return valid(image.getexif().get(0x0112, 1))
+        return valid_orientation(image.getexif().get(0x0112, 1))
     except DAMAGE:
         return 1
 
 
+def valid_orientation(value: object) -> int:
+    """The orientation that a tag's value stands for; 1 for anything but 1 to 8, as in every viewer."""
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
 def to_array(image: Image.Image) -> NDArray[np.uint8]:
-    """An 8-bit Pillow image -> H × W × C uint8, decoding it if that has not happened; a band of rows at a
-    time.
-    """
+    """An 8-bit Pillow image, decoded if need be -> H × W × C uint8, a band of rows at a time."""
     image.load()
     (width, height), channels = image.size, len(image.getbands())
     pixels: NDArray[np.uint8] = empty((height, width, channels), np.uint8)
@@ -112,22 +132,12 @@ def to_pillow(mode: str, pixels: Pixels) -> Image.Image:
 
 
 def _bands(width: int, height: int) -> Iterator[tuple[int, int]]:
-    """Rows from and to, of some megapixels each."""
+    """First and last row of bands of about a megapixel."""
     step = max(1, _BAND_PIXELS // width)
     for y0 in range(0, height, step):
         yield y0, min(y0 + step, height)
 
 
 def joined(*notes: str | None) -> str | None:
-    """The notes that there are, as one."""
+    """Notes as one, without those that are None."""
     return "; ".join(note for note in notes if note) or None
-
-
-DAMAGE: tuple[type[Exception], ...] = (
-    OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, ArithmeticError, AttributeError,
-    AssertionError, MemoryError, RuntimeError, BufferError, Image.DecompressionBombError, struct.error,
-    zlib.error,
-)  # fmt: skip
-"""What decoders are known to raise at damaged files."""
-
-ANIMATED = "it is animated, and only still pictures can be protected; export its frames as pictures"

@@ -1,10 +1,9 @@
 """BMP: 24-bit, 32-bit and grey files are written into a copy of their own bytes; the rest becomes 24-bit.
 
-The layout (BITMAPINFOHEADER to BITMAPV5HEADER) is read here only as far as needed to find uncompressed rows
-of whole bytes: header, palette, masks, embedded ICC profile, padding and the unused fourth byte then keep
-their bits. Other BMP files (palette, run lengths, 16 bits a pixel) are decoded by Pillow and written with 24
-bits or 8-bit grey, which is said in the note. Headers that describe colours (BITMAPV4HEADER and
-BITMAPV5HEADER) are kept with what they describe, ICC profiles included.
+The layout (BITMAPINFOHEADER to BITMAPV5HEADER) is read only to find uncompressed rows of whole bytes. Header,
+palette, masks, embedded ICC profile, padding and the unused fourth byte then keep their bits. Pillow decodes
+other BMP files (palette, run lengths, 16 bits a pixel), which are written with 24 bits or 8-bit grey; the
+note says so. Headers that describe colours (BITMAPV4HEADER and BITMAPV5HEADER) are kept, with ICC profiles.
 """
 
 from __future__ import annotations
@@ -24,13 +23,13 @@ __all__ = ["read"]
 
 _V4, _V5 = 108, 124
 _PROFILES = (b"DEBM", b"KNIL")
-"""Colour spaces that are a profile in the file, or the name of one's file: "MBED" and "LINK", backwards."""
+"""Colour spaces with a profile in the file, or the name of its file: "MBED" and "LINK", backwards."""
 _TO_MODE = {"1": "L", "L": "L", "P": "RGB", "RGB": "RGB", "RGBA": "RGBA"}
 
 
 @dataclass(frozen=True, slots=True)
 class _Rows:
-    """Uncompressed rows in a file: `order` gives the byte of each channel in a pixel of `unit` bytes."""
+    """Uncompressed rows in a file. order: the byte of each channel in a pixel of `unit` bytes."""
 
     head: bytes
     tail: bytes
@@ -39,7 +38,7 @@ class _Rows:
     order: tuple[int, ...]
     bottom_up: bool
     unused: Pixels | None
-    """The fourth bytes of 32-bit pixels that carry nothing."""
+    """The fourth bytes of 32-bit pixels without alpha."""
 
     def write(self, pixels: Pixels, target: BinaryIO) -> None:
         height, width = pixels.shape[:2]

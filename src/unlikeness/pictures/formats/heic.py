@@ -1,12 +1,12 @@
 """HEIC, by pillow-heif (the extra `heif`), loaded when the first such file is met.
 
-libheif turns a picture upright itself (irot and imir), and writes the turn that the EXIF orientation asks
-for, so EXIF keeps its bytes but those of a thumbnail. It also applies a crop (clap). More than 8 bits are
-kept as 10 or, by newer releases, 12. The shape of a pixel (pasp), light levels and the like are set
-afterwards (`heif_edit`). The quality of the source is not in the file: `QUALITY` is used.
+libheif turns a picture upright itself (irot and imir) and writes the turn for the EXIF orientation, so EXIF
+keeps all bytes but those of a thumbnail. It also applies a crop (clap). More than 8 bits are kept as 10 or,
+by newer releases, 12. The shape of a pixel (pasp), light levels and the like are set afterwards
+(`heif_metadata`). The file does not hold its quality, so `QUALITY` is used.
 
-Said in the note: further pictures (thumbnails, depth, gain maps), which would show the picture unprotected,
-videos and whatever else is left out (`heif_notes`); a crop that was applied; alpha is coded, so not exact.
+The note names further pictures (thumbnails, depth, gain maps), which would show the picture unprotected,
+videos and everything else that is left out; a crop that was applied; alpha, which is coded, so not exact.
 """
 
 from __future__ import annotations
@@ -19,19 +19,30 @@ from typing import Any, BinaryIO, Literal
 import numpy as np
 
 from unlikeness.pictures.colour import ColourModel, Pixels
-from unlikeness.pictures.formats.base import Raster, Unusable, check_size, joined
-from unlikeness.pictures.formats.heif_container import read_container
-from unlikeness.pictures.formats.heif_damage import check_coded
-from unlikeness.pictures.formats.heif_edit import with_item, with_properties
-from unlikeness.pictures.formats.heif_metadata import Metadata, coded_size, cut_note, metadata_of
-from unlikeness.pictures.orientation import to_stored, valid
+from unlikeness.pictures.formats.base import (
+    Raster,
+    Unusable,
+    check_size,
+    joined,
+    to_stored,
+    valid_orientation,
+)
+from unlikeness.pictures.formats.heif import check_coded, read_container
+from unlikeness.pictures.formats.heif_metadata import (
+    Metadata,
+    coded_size,
+    cut_note,
+    metadata_of,
+    with_item,
+    with_properties,
+)
 
 __all__ = ["QUALITY", "read"]
 
 QUALITY = 90
 _NUMBERS = ("color_primaries", "transfer_characteristics", "matrix_coefficients", "full_range_flag")
 _MATRIX, _FULL_RANGE = 6, 1
-"""How colours become YCbCr, where the source's way is not known: as libheif does it (BT.601)."""
+"""The way from colours to YCbCr where the source's is unknown: libheif's (BT.601)."""
 _CHROMA = ("420", "422", "444")
 
 
@@ -91,7 +102,9 @@ def read(data: bytes, max_pixels: int) -> Raster:
     container = read_container(data)
     check_coded(container)
     described = metadata_of(container, alpha=model.alpha != "none")
-    orientation = valid(pillow_heif.set_orientation({"exif": described.exif_block, "xmp": described.xmp}))
+    orientation = valid_orientation(
+        pillow_heif.set_orientation({"exif": described.exif_block, "xmp": described.xmp})
+    )
     kept = ("icc_profile", "icc_profile_type", "nclx_profile", "bit_depth")
     colours = {key: info[key] for key in kept if info.get(key)}
     beside: tuple[bytes, ...] = ()

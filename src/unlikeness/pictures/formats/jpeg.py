@@ -1,28 +1,32 @@
 """JPEG: the source's quantisation tables, subsampling and scan type, and every metadata segment as it was.
 
-The picture is encoded by Pillow with the source's own tables; the application segments (EXIF, XMP, ICC, IPTC,
-JFIF with its density) and comments are copied byte for byte in front of it, without thumbnails (`previews`)
-and without what XMP says of data that is left out (`xmp`).
-Marker layout: ITU-T T.81 annex B.
+Pillow encodes the picture with the source's own tables. Application segments (EXIF, XMP, ICC, IPTC, JFIF with
+its density) and comments are copied byte for byte in front of it, without thumbnails and announcements
+(`metadata`). Marker layout: ITU-T T.81 annex B.
 
-What cannot be kept, and is said in the note: subsamplings other than 4:4:4, 4:2:2 and 4:2:0 (4:4:4 is
-written); thumbnails and data behind the picture (previews, gain maps, motion clips: they would show the
-picture unprotected); content credentials (they sign the old pixels). Huffman tables are made anew. CMYK is
-written without YCCK and subsampling; with Adobe's segment or without it, as it was.
+XMP that is too long for a segment goes on in others, anywhere in the file, as an extension. Each part names
+the digest of the whole, its length and the part's place (Adobe, XMP specification part 3, 1.1.3.1), and the
+first packet names the digest too. Cleaning changes no length, but digests.
+
+What cannot be kept is in the note: subsamplings other than 4:4:4, 4:2:2 and 4:2:0 (4:4:4 is written);
+thumbnails and data behind the picture (previews, gain maps, motion clips), which would show the picture
+unprotected; content credentials, which sign the old pixels. Huffman tables are new. CMYK is written without
+YCCK and subsampling, and with Adobe's segment only if it had one.
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
 import re
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
 from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile, get_sampling
 
-from unlikeness.pictures.budget import spend
 from unlikeness.pictures.colour import ColourModel, Pixels
 from unlikeness.pictures.formats.base import (
     Raster,
@@ -34,16 +38,17 @@ from unlikeness.pictures.formats.base import (
     to_pillow,
 )
 from unlikeness.pictures.formats.jpeg_scans import decode
-from unlikeness.pictures.formats.jpeg_xmp import blanked_segments
-from unlikeness.pictures.formats.previews import (
+from unlikeness.pictures.formats.metadata import (
+    ANNOUNCED,
     CREDENTIALS,
     NOTE,
+    blanked,
     check_exif,
     exif_without,
     is_behind,
     resources_without,
 )
-from unlikeness.pictures.formats.xmp import ANNOUNCED
+from unlikeness.pictures.limits import spend
 
 __all__ = ["read"]
 
@@ -53,14 +58,19 @@ _GAIN_MAP = b"urn:iso:std:iso:ts:21496:-1\0"
 _PHOTOSHOP = b"Photoshop 3.0\0"
 _MODES = {1: ("L", ColourModel("grey")), 3: ("RGB", ColourModel("rgb")), 4: ("CMYK", ColourModel("cmyk"))}
 _SEGMENT = 0xFFFF - 2
-"""Bytes that a segment holds behind its length."""
+"""Bytes of a segment behind its length."""
+_XMP = b"http://ns.adobe.com/xap/1.0/\0"
+_XMP_MORE = b"http://ns.adobe.com/xmp/extension/\0"
+_DIGEST = 32
+"""Hexadecimal digits of an MD5."""
+_XMP_HEAD = len(_XMP_MORE) + _DIGEST + 8
 _MARKER = re.compile(rb"\xff[^\x00\x01\xff\xd0-\xd8]")
 _BEHIND = re.compile(rb"\xff([^\x00\x01\xff\xd0-\xd7])")
-"""A marker that a segment or the end of the picture follows, in front of coded data and behind it."""
+"""Markers of a segment or of the end of the picture, before coded data and behind it."""
 _SEGMENT_ENTRIES, _SKIPPED = 10, 16
-"""What a segment counts in the file's budget, and how many skipped bytes count as much as an entry."""
+"""Entries that a segment costs, and skipped bytes that cost as much as an entry."""
 _PIXELS_PER_BYTE = 512
-"""A block of 8 × 8 pixels takes a bit at least."""
+"""A block of 8 × 8 pixels takes at least a bit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,14 +95,14 @@ class _Jpeg:
     progressive: bool
     keep_rgb: bool
     adobe: bool
-    """Whether Adobe's segment, which the encoder writes for RGB and CMYK, belongs into the file."""
+    """Whether the file gets Adobe's segment, which the encoder writes for RGB and CMYK."""
     head: bytes
 
     def write(self, pixels: Pixels, target: BinaryIO) -> None:
         image = to_pillow(self.mode, pixels)
         buffer = self._encode(image, progressive=False)
-        # Pillow gives a progressive scan two bytes a pixel to fit in and fails beyond; one that the baseline
-        # size says may not fit (near-noise at the finest tables) stays baseline.
+        # Pillow fails if a progressive scan has over two bytes a pixel. A picture for which the baseline size
+        # shows that this may happen (near-noise at the finest tables) stays baseline.
         if self.progressive and len(buffer.getbuffer()) < 2 * image.width * image.height:
             buffer = self._encode(image, progressive=True)
         data = buffer.getbuffer()
@@ -162,11 +172,11 @@ def read(data: bytes, max_pixels: int) -> Raster:
 
 
 def _segments(data: bytes | memoryview) -> list[tuple[int, int, int]]:
-    """(marker, start, end) of each segment up to and with the first scan header; start is at the 0xFF."""
+    """(marker, start, end) of each segment up to the first scan header; start is at the 0xFF."""
     found: list[tuple[int, int, int]] = []
     at = 2
     while (marker := _MARKER.search(data, at)) and marker.start() + 4 <= len(data):
-        # What is skipped, fill bytes or garbage, decoders skip byte by byte.
+        # Decoders skip fill bytes and garbage byte by byte.
         start = marker.start()
         spend(entries=_SEGMENT_ENTRIES + (start - at) // _SKIPPED)
         kind = data[start + 1]
@@ -183,7 +193,7 @@ def _segments(data: bytes | memoryview) -> list[tuple[int, int, int]]:
 
 
 def _check(data: bytes, segments: list[tuple[int, int, int]], frame: _Frame) -> None:
-    """Refuse, before it is decoded, what would cost Pillow too much or cannot hold so many pixels."""
+    """Refuse a file that would cost Pillow too much, or cannot hold so many pixels, before decoding."""
     if frame.width * frame.height > _PIXELS_PER_BYTE * len(data):
         raise Unusable("it is truncated (too little data for its size); copy or export it again")
     exif = [data[s + 4 : e] for kind, s, e in segments if kind == _APP1 and data[s + 4 : s + 9] == b"Exif\0"]
@@ -221,9 +231,7 @@ def _subsampling(image: JpegImageFile, frame: _Frame) -> tuple[int, bool]:
 
 
 def _is_rgb(data: bytes, segments: list[tuple[int, int, int]], frame: _Frame) -> bool:
-    """Whether three components are RGB rather than YCbCr, by libjpeg's rules (jdapimin.c,
-    default_decompress_parms).
-    """
+    """Whether three components are RGB, not YCbCr, by libjpeg's rules (default_decompress_parms)."""
     if any(marker == _APP0 and data[start + 4 : start + 9] == b"JFIF\0" for marker, start, _ in segments):
         return False
     transform = _adobe_transform(data, segments)
@@ -249,12 +257,12 @@ def _is_credential(data: bytes, segment: tuple[int, int, int]) -> bool:
 def _head(data: bytes, segments: list[tuple[int, int, int]], components: int) -> tuple[bytes, set[str]]:
     """The segments that are copied, and notes of what was taken out of them.
 
-    Adobe's APP14 tells the colour transform, so for anything but YCbCr it is the encoder's to write; the
-    index of further pictures (MPF) and the word of a gain map (ISO 21496-1) are of what is left out.
+    Adobe's APP14 names the colour transform, so the encoder writes it for all but YCbCr. The index of further
+    pictures (MPF) and the segment of a gain map (ISO 21496-1) belong to data that is left out.
     """
     kept, notes = [], set[str]()
     resources = _resources([data[start + 4 : end] for marker, start, end in segments if marker == _APP13])
-    texts, found = blanked_segments([data[s + 4 : end] for marker, s, end in segments if marker == _APP1])
+    texts, found = _blanked_segments([data[s + 4 : end] for marker, s, end in segments if marker == _APP1])
     notes |= found
     changed = {_APP1: iter(texts), _APP13: iter(resources)}
     for segment in segments:
@@ -278,7 +286,7 @@ def _head(data: bytes, segments: list[tuple[int, int, int]], components: int) ->
 
 
 def _without_thumbnail(marker: int, body: bytes) -> bytes:
-    """A segment's body without the picture's small copy; empty if it is nothing else (JFIF's extension)."""
+    """A segment's body without thumbnail; empty if it is nothing else (JFIF's extension)."""
     if marker == _APP0 and body[:5] == b"JFXX\0":
         return b""
     if marker == _APP1 and body[:5] == b"Exif\0":
@@ -287,9 +295,9 @@ def _without_thumbnail(marker: int, body: bytes) -> bytes:
 
 
 def _resources(bodies: list[bytes]) -> list[bytes]:
-    """The bodies of all APP13 segments without Photoshop's thumbnails; empty where nothing is left of one.
+    """The bodies of all APP13 segments without Photoshop's thumbnails; empty if nothing is left of one.
 
-    More resources than a segment holds go on in the next one, at any byte: they are taken as one.
+    Resources that do not fit a segment go on in the next one, at any byte, so they are joined.
     """
     ours = [i for i, body in enumerate(bodies) if body.startswith(_PHOTOSHOP)]
     parts = [resources_without(bodies[i][len(_PHOTOSHOP) :]) for i in ours]
@@ -304,10 +312,45 @@ def _resources(bodies: list[bytes]) -> list[bytes]:
     return shown
 
 
+def _blanked_segments(bodies: Sequence[bytes]) -> tuple[list[bytes], set[str]]:
+    """The bodies of APP1 segments, each as long as before, with XMP cleaned; and notes."""
+    shown, notes = list(bodies), set[str]()
+    digests: dict[bytes, bytes] = {}
+    for digest, indices in _extensions(bodies).items():
+        cleaned, found = blanked(b"".join(bodies[i][_XMP_HEAD:] for i in indices))
+        if not found:
+            continue
+        notes |= found
+        digests[digest] = hashlib.md5(cleaned, usedforsecurity=False).hexdigest().upper().encode()
+        at = 0
+        for i in indices:
+            size = len(bodies[i]) - _XMP_HEAD
+            numbers = bodies[i][len(_XMP_MORE) + _DIGEST : _XMP_HEAD]
+            shown[i] = _XMP_MORE + digests[digest] + numbers + cleaned[at : at + size]
+            at += size
+    for i, body in enumerate(bodies):
+        if body.startswith(_XMP):
+            cleaned, found = blanked(body[len(_XMP) :])
+            notes |= found
+            for old, new in digests.items():
+                spend(copied=len(cleaned))
+                cleaned = cleaned.replace(old, new)
+            shown[i] = _XMP + cleaned
+    return shown, notes
+
+
+def _extensions(bodies: Sequence[bytes]) -> dict[bytes, list[int]]:
+    """By digest, the segments of each extension in order."""
+    found: dict[bytes, list[tuple[int, int]]] = {}
+    for i, body in enumerate(bodies):
+        if body.startswith(_XMP_MORE) and len(body) > _XMP_HEAD:
+            (place,) = struct.unpack_from(">I", body, _XMP_HEAD - 4)
+            found.setdefault(body[len(_XMP_MORE) : len(_XMP_MORE) + _DIGEST], []).append((place, i))
+    return {digest: [i for _, i in sorted(parts)] for digest, parts in found.items()}
+
+
 def _behind(data: bytes, segments: list[tuple[int, int, int]]) -> str | None:
-    """The note of what follows the first scan's header beside scans: segments between them, and more than
-    padding behind the end of the first picture.
-    """
+    """The note of segments between scans, and of data behind the end of the first picture."""
     if not segments or segments[-1][0] != 0xDA:
         return None
     at, between, trailing = segments[-1][2], False, False

@@ -1,44 +1,46 @@
-"""Decoding a JPEG a restart interval at a time, so that damaged data is found: libjpeg only mends it.
+"""Decoding a JPEG one restart interval at a time, to find damaged data, which libjpeg only conceals.
 
-Coded data has no checksum, and a decoder that meets lost or overwritten data goes on. It ends up with blocks
-left over, which it paints gray, or with data left over, which it skips. Both are seen here by feeding
-Pillow's decoder all bytes up to a marker but not the marker itself, with a little padding behind them:
+Coded data has no checksum, and a decoder that meets lost or overwritten data goes on. In the end blocks are
+left over, which it paints gray, or data, which it skips. To find both, Pillow's decoder gets all bytes up to
+a marker but not the marker itself, with a little padding behind them:
 
-- too little data: the decoder still asks for coefficients, although all data is fed;
-- too much data: the decoder looks for a marker already, although the last bytes are not fed.
+- too little data: the decoder still reads coefficients, although it has all data;
+- too much data: the decoder already seeks a marker, although it lacks the last bytes.
 
-How the two are told apart: a decoder that looks for a marker takes at once a byte that is none. One that
-reads coefficients takes bytes by the machine word, and of two single bytes it leaves one. Restart markers are
-counted. Zeros in a row are damage where they would code anything but blocks of one colour.
+A decoder that seeks a marker takes any other byte at once. One that reads coefficients takes bytes by the
+machine word, and of two single bytes it leaves one. Restart markers are counted. Zeros in a row are damage
+where they would code anything but blocks of one colour.
 
-What is not seen: damage behind which the decoder is in step again, or ends within two words of where it
-should. In the last, refining scans of a progressive picture that is common, and shows little.
-Format: ITU-T T.81, annexes B, F and G.
+Not found: damage after which the decoder is in step again, or ends within two words of the right place. That
+is common in the last, refining scans of a progressive picture, and shows little.
+Format: ITU-T T.81, annexes B, C, F and G.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 
 from unlikeness.pictures.formats.base import Unusable
-from unlikeness.pictures.formats.jpeg_codes import Codes, read_tables
 
 __all__ = ["decode"]
 
 _MARKER = re.compile(rb"\xff[^\x00\xff]")
-_PADDING = bytes([0xAA]) * 8
-"""As many bytes as a decoder reads ahead, where there is no table of codes."""
+_WORD = 8
+"""Bytes that a decoder reads ahead at most."""
+_PADDING = bytes([0xAA]) * _WORD
+"""Padding for scans without a table of codes."""
 _MOST_SCANS = 100
-"""Each costs a pass over all pixels. Programs write up to twenty."""
+"""Each scan costs a pass over all pixels. Programs write up to twenty."""
 _MOST_STUFFED = 4096
-"""Bytes of nothing but 0xFF and zeros that are looked through for others."""
+"""Bytes of 0xFF and zeros that are searched for others."""
 _SPARE = 8
-"""Bytes behind the picture that are forgiven: some cameras leave a few. Zeros are forgiven in any number."""
+"""Bytes behind the picture that are allowed, since some cameras leave a few; and zeros in any number."""
 _ZEROS = bytes(256)
 _SOI, _EOI, _SOS, _DRI, _DHT, _TEM, _PROGRESSIVE = 0xD8, 0xD9, 0xDA, 0xDD, 0xC4, 0x01, 0xC2
 _FRAMES = (0xC0, 0xC1, _PROGRESSIVE)
@@ -49,14 +51,13 @@ _OVERWRITTEN = "it is damaged (part of its data is zeros); copy it again, or exp
 
 
 def decode(data: bytes, image: JpegImageFile) -> Image.Image:
-    """All pixels of `image`, which is opened from `data` and not loaded yet, as Pillow would give them.
+    """All pixels of `image`, which was opened from `data` and not loaded, as Pillow would give them.
 
-    Raises Unusable where coded data is missing, left over, overwritten or cut off, OSError where libjpeg
-    gives up.
+    Unusable if coded data is missing, left over, overwritten or cut off; OSError if libjpeg gives up.
     """
     canvas = Image.new(image.mode, image.size)
     arguments = image.tile[0].args
-    core: Any = Image.core  # type: ignore[attr-defined]  # where Pillow's own loading takes its decoders from
+    core: Any = Image.core  # type: ignore[attr-defined]  # as in Pillow's own loading
     decoder = core.jpeg_decoder(image.mode, *(arguments if isinstance(arguments, tuple) else ()))
     decoder.setimage(canvas.im, (0, 0, *image.size))
     try:
@@ -75,7 +76,7 @@ class _Feed:
     finished: bool = False
 
     def give(self, part: bytes | memoryview) -> bool:
-        """Decode `part`; whether the decoder has taken all of it."""
+        """Decode `part`. Returns whether the decoder took all of it."""
         if self.finished:
             return True
         offered = self.rest + bytes(part) if self.rest else part
@@ -94,7 +95,7 @@ class _Feed:
 
 @dataclass
 class _Walk:
-    """A way through the markers of a file, feeding a decoder."""
+    """A walk through the markers of a file, feeding a decoder."""
 
     data: bytes
     feed: _Feed
@@ -110,7 +111,7 @@ class _Walk:
         view = memoryview(self.data)
         fed, at = 0, 2
         while True:
-            at, marker = self._next(at)
+            _, at, marker = self._found(at)
             if marker == _EOI:
                 self.feed.give(view[fed:at])
                 if not self.feed.finished:
@@ -125,7 +126,7 @@ class _Walk:
             elif marker in _FRAMES:
                 self.frame, self.progressive = body, marker == _PROGRESSIVE
             elif marker == _DHT:
-                self.tables.update(read_tables(body))
+                self.tables.update(_read_tables(body))
             at = end
             if marker == _SOS:
                 self.scans += 1
@@ -134,13 +135,8 @@ class _Walk:
                 self.feed.give(view[fed:at])
                 fed = at = self._scan(view, at, body)
 
-    def _next(self, at: int) -> tuple[int, int]:
-        """Where the next marker ends, and what it is."""
-        _, end, marker = self._found(at)
-        return end, marker
-
     def _found(self, at: int) -> tuple[int, int, int]:
-        """Where the next marker, with its fill bytes, begins and ends, and what it is."""
+        """Start, with fill bytes, and end of the next marker, and the marker."""
         found = _MARKER.search(self.data, at)
         if found is None:
             raise Unusable(_TRUNCATED)
@@ -150,7 +146,7 @@ class _Walk:
         return start, end, self.data[end - 1]
 
     def _scan(self, view: memoryview, at: int, header: bytes) -> int:
-        """Feed a scan's coded data; where the marker behind it begins."""
+        """Feed a scan's coded data. Returns the start of the marker behind it."""
         start, count, codes = at, 0, self._codes(header)
         padding = codes[0].padding if codes else _PADDING
         most = -(-self._units(header) // self.interval) if self.interval else 0
@@ -173,8 +169,8 @@ class _Walk:
         return end
 
     def _codes(self, header: bytes) -> list[Codes]:
-        """The tables that a scan codes its coefficients with: none for a progressive one of the first ones,
-        which may also hold plain bits."""
+        """The tables of a scan's coefficients; none for a first progressive scan, which may hold plain bits.
+        """
         count = header[0] if header else 0
         if self.progressive and header[1 + 2 * count : 2 + 2 * count] == b"\0":
             return []
@@ -211,3 +207,54 @@ class _Walk:
         self.feed.give(padding)
         if not self.feed.seeks_marker(padding[:2]):
             raise Unusable(_MISSING)
+
+
+@dataclass(frozen=True)
+class Codes:
+    """A Huffman table for coefficients: the number of codes of each length, 1 to 16, and their symbols."""
+
+    counts: bytes
+    symbols: bytes
+
+    @property
+    def flat_zeros(self) -> bool:
+        """Whether zeros code only blocks of one colour. A code of zeros is always the first."""
+        return bool(self.symbols) and _blocks(self.symbols[0]) > 0
+
+    @cached_property
+    def padding(self) -> bytes:
+        """Bytes that code the fewest ends of blocks, wherever a decoder begins in them; none is 0 or 0xFF."""
+        return bytes([min(range(1, 255), key=self._ends)]) * _WORD
+
+    def _ends(self, value: int) -> int:
+        """The blocks that end at each bit of a repeated byte."""
+        bits = value << 16 | value << 8 | value
+        return sum(_blocks(self._symbol(bits >> (8 - shift) & 0xFFFF)) for shift in range(8))
+
+    def _symbol(self, bits: int) -> int:
+        """The symbol at the beginning of 16 bits; 0, as in libjpeg, if they begin with no code."""
+        code = at = 0
+        for length, count in enumerate(self.counts, 1):
+            prefix = bits >> (16 - length)
+            if prefix - code < count:
+                return self.symbols[at + prefix - code] if at + prefix - code < len(self.symbols) else 0
+            code, at = (code + count) << 1, at + count
+        return 0
+
+
+def _blocks(symbol: int) -> int:
+    """The blocks, at least, that a symbol ends. With no size in its lower half it ends a block or a run of
+    2^n blocks, except 0xF0, which is 16 zeros.
+    """
+    return 0 if symbol & 15 or symbol == 0xF0 else 1 << (symbol >> 4)
+
+
+def _read_tables(body: bytes) -> dict[int, Codes]:
+    """The tables in a DHT segment's body, by class (0x10 for coefficients behind the first) and number."""
+    found: dict[int, Codes] = {}
+    at = 0
+    while at + 17 < len(body):
+        counts = body[at + 1 : at + 17]
+        found[body[at]] = Codes(counts, body[at + 17 : at + 17 + sum(counts)])
+        at += 17 + sum(counts)
+    return found

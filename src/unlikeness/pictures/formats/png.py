@@ -1,17 +1,15 @@
-"""PNG: 8 and 16 bits a sample, exactly; chunks are copied, but for those that forbid it.
+"""PNG: 8 and 16 bits a sample, exactly; chunks are copied, except those that forbid it.
 
-Unknown chunks say themselves whether they still hold when pixels have changed (specification, section 5.4);
-those that do not are left out and named in the note, and with them, without a word, the time of the last
-change. An EXIF chunk loses its thumbnail, and so does EXIF that a text holds (`png_profiles`).
+An unknown chunk says itself whether it still holds when pixels have changed (PNG specification, third
+edition, W3C 2025, section 5.4). Those that do not are left out and named in the note. The time of the last
+change is left out without a note. An EXIF chunk loses its thumbnail.
 
-Pillow's own PNG reader reduces 16-bit colour to 8 bits. Its C decoder does not have to: asked for rows as
-"RGB;16B" it gives the high byte of each big-endian sample, and as "RGB;16L" the low one, so two passes give
-all 16 bits (grey with alpha: four bytes a pixel, read as "RGBA"). Writing is `png_encoding`. Chunks follow
-the PNG specification, third edition (W3C 2025).
+Texts can hold EXIF too, as well as Photoshop's resources and XMP. ImageMagick keeps them as raw profiles
+("Raw profile type exif"): name, length in bytes and bytes in hexadecimal digits, with line breaks between
+them. They are cleaned in the same way (`metadata`).
 
-What cannot be kept, and is said in the note: a palette, a transparent colour (both become RGB or an alpha
-channel, because protected pixels have more colours), and fewer than 8 bits a sample. Interlacing is not
-written.
+What cannot be kept is in the note: a palette or a transparent colour (they become RGB or an alpha channel,
+because protected pixels have more colours), and fewer than 8 bits a sample. Interlacing is not written.
 """
 
 from __future__ import annotations
@@ -19,15 +17,12 @@ from __future__ import annotations
 import io
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, BinaryIO, Literal, cast
+from typing import Any, BinaryIO
 
-import numpy as np
-from PIL import Image
 from PIL.PngImagePlugin import PngImageFile
 
-from unlikeness.pictures.budget import spend
 from unlikeness.pictures.colour import ColourModel, Pixels
 from unlikeness.pictures.formats.base import (
     ANIMATED,
@@ -37,44 +32,64 @@ from unlikeness.pictures.formats.base import (
     check_size,
     exif_orientation,
     joined,
-    to_array,
 )
-from unlikeness.pictures.formats.parts import Parts
-from unlikeness.pictures.formats.png_encoding import SIGNATURE, chunk, write_pixels
-from unlikeness.pictures.formats.png_profiles import text_without
-from unlikeness.pictures.formats.previews import BEHIND, CREDENTIALS, NOTE, exif_without, is_behind
+from unlikeness.pictures.formats.metadata import (
+    BEHIND,
+    CREDENTIALS,
+    NOTE,
+    blanked,
+    exif_without,
+    is_behind,
+    resources_without,
+)
+from unlikeness.pictures.formats.png_pixels import (
+    GREY,
+    GREY_ALPHA,
+    PALETTE,
+    RGB,
+    RGB_ALPHA,
+    SIGNATURE,
+    chunk,
+    decode,
+    from_palette,
+    with_alpha,
+    write_pixels,
+)
+from unlikeness.pictures.limits import spend
 
 __all__ = ["read"]
 
-_GREY, _RGB, _PALETTE, _GREY_ALPHA, _RGB_ALPHA = 0, 2, 3, 4, 6
-_SPACES: dict[int, Literal["grey", "rgb"]] = {
-    _GREY: "grey",
-    _GREY_ALPHA: "grey",
-    _RGB: "rgb",
-    _RGB_ALPHA: "rgb",
-}
-_EIGHT = {_GREY: "L", _RGB: "RGB", _GREY_ALPHA: "LA", _RGB_ALPHA: "RGBA"}
 _STRUCTURE = frozenset({b"IHDR", b"IDAT", b"IEND", b"acTL", b"fcTL", b"fdAT"})
 _TYPED = frozenset({b"PLTE", b"tRNS", b"bKGD", b"sBIT", b"hIST"})
-"""Chunks whose layout follows the colour type: copied only where that stays."""
+"""Chunks whose layout depends on the colour type: copied only if that stays."""
 _KNOWN = _TYPED | {
     b"cHRM", b"gAMA", b"iCCP", b"sRGB", b"cICP", b"mDCV", b"cLLI", b"sPLT", b"pHYs", b"oFFs", b"pCAL",
     b"sCAL", b"sTER",
 }  # fmt: skip
 _UNTOLD = frozenset({b"tIME", b"iDOT", b"caBX", b"PLTE", b"tRNS"}) | _STRUCTURE
-"""Left out without their names in a note: the time of the last change, a hint for Apple's decoder, and what
-has a note of its own."""
+"""Left out without a name in the note: the time of the last change, a hint for Apple's decoder, and chunks
+with a note of their own."""
 
 _SMALL = 1024
-"""Bytes of pixels in a chunk that costs no more to visit than they to unpack."""
+"""Bytes of pixels from which on a chunk costs less to visit than to unpack."""
 _RATIO = 1032
 """The most that Deflate unpacks from a byte."""
 _METADATA = frozenset({b"eXIf", b"tEXt", b"zTXt", b"iTXt"})
 
+_XMP = b"XML:com.adobe.xmp"
+_KEYWORD = b"raw profile type "
+_CLEAN: dict[bytes, Callable[[bytes], bytes]] = {
+    b"exif": exif_without,
+    b"app1": exif_without,
+    b"8bim": resources_without,
+    b"iptc": resources_without,
+    b"xmp": bytes,
+}
+_MAX_TEXT = 16 << 20
+_LINE = 72
+"""Digits of a line, as ImageMagick writes them."""
+
 Chunk = tuple[bytes, bytes]
-_IDAT = zlib.crc32(b"IDAT")
-_STREAMED = 32 << 20
-"""Bytes of compressed pixels from which on they are read where they lie, without a copy in one piece."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,17 +124,17 @@ def read(data: bytes, max_pixels: int) -> Raster:
     extras = {kind: body for kind, body in chunks if kind in _TYPED}
     if width * height * depth > 8 * _RATIO * sum(map(len, idat)):
         raise Unusable("it is truncated (too little data for its size); copy or export it again")
-    pixels = _decode(idat, (width, height), depth, colour_type, interlaced)
+    pixels = decode(idat, (width, height), depth, colour_type, interlaced)
     written, note = colour_type, None
-    if colour_type == _PALETTE:
-        pixels = _palette(pixels, extras.get(b"PLTE", b""), extras.get(b"tRNS"))
-        written = _RGB_ALPHA if b"tRNS" in extras else _RGB
+    if colour_type == PALETTE:
+        pixels = from_palette(pixels, extras.get(b"PLTE", b""), extras.get(b"tRNS"))
+        written = RGB_ALPHA if b"tRNS" in extras else RGB
         note = "palette written as RGBA" if b"tRNS" in extras else "palette written as RGB"
     else:
         if depth < 8:
             note = f"{depth}-bit grey written as 8-bit grey"
-        if b"tRNS" in extras and colour_type in (_GREY, _RGB):
-            pixels = _transparent_colour(pixels, extras[b"tRNS"], depth)
+        if b"tRNS" in extras and colour_type in (GREY, RGB):
+            pixels = with_alpha(pixels, extras[b"tRNS"], depth)
             written = colour_type + 4
             note = joined(note, "transparent colour written as an alpha channel")
     changed = written != colour_type or depth < 8
@@ -135,17 +150,18 @@ def read(data: bytes, max_pixels: int) -> Raster:
     if any(kind == b"caBX" for kind, _ in chunks):
         note = joined(note, CREDENTIALS)
     before, behind = (tuple(c for i, c in kept if i < first), tuple(c for i, c in kept if i > first))
-    model = ColourModel(_SPACES[written], "straight" if written in (_GREY_ALPHA, _RGB_ALPHA) else "none")
+    model = ColourModel(
+        "grey" if written in (GREY, GREY_ALPHA) else "rgb",
+        "straight" if written in (GREY_ALPHA, RGB_ALPHA) else "none",
+    )
     return Raster(pixels, model, _Png(written, before, behind), True, _orientation(chunks), note)
 
 
 def _orientation(chunks: list[Chunk]) -> int:
-    """What Pillow finds in the metadata, wherever it stands: asked of the same chunks around a single
-    pixel.
-    """
+    """The orientation that Pillow finds in the metadata: in a file of the same chunks and a single pixel."""
     buffer = io.BytesIO()
     buffer.write(SIGNATURE)
-    chunk(buffer, b"IHDR", struct.pack(">IIBBBBB", 1, 1, 8, _GREY, 0, 0, 0))
+    chunk(buffer, b"IHDR", struct.pack(">IIBBBBB", 1, 1, 8, GREY, 0, 0, 0))
     for kind, body in chunks:
         if kind in _METADATA:
             chunk(buffer, kind, body)
@@ -159,18 +175,15 @@ def _orientation(chunks: list[Chunk]) -> int:
 
 
 def _cleaned(kind: bytes, body: bytes) -> tuple[bytes | None, set[str]]:
-    """A chunk's body without small copies of the picture and announcements of others, and notes of them; None
-    if the chunk goes with it.
-    """
+    """A chunk's body without pictures and announcements, and notes of them; None to leave out the chunk."""
     if kind == b"eXIf":
         without = exif_without(body)
         return without, set() if without == body else {NOTE}
-    return text_without(kind, body) if kind in _METADATA else (body, set())
+    return _text_without(kind, body) if kind in _METADATA else (body, set())
 
 
 def _copied(kind: bytes) -> bool:
-    """Known chunks, and unknown ones that say they may be copied when pixels change (5th bit of the 4th
-    letter).
+    """Whether a chunk is known, or says that it may be copied when pixels change (5th bit of the 4th letter).
     """
     return kind not in _STRUCTURE and (kind in _KNOWN or bool(kind[3] & 0x20))
 
@@ -182,15 +195,16 @@ def _dropped(kinds: set[bytes]) -> str | None:
 
 
 def _trailing(data: bytes, chunks: list[Chunk]) -> str | None:
-    """The note of what stands behind the end chunk and is no padding."""
+    """The note of data behind the end chunk, except padding."""
     end = len(SIGNATURE) + sum(12 + len(body) for _, body in chunks)
     return BEHIND if is_behind(data[end:]) else None
 
 
 def _chunks(data: bytes, max_pixels: int) -> list[Chunk]:
-    """All chunks up to IEND; the size is checked as soon as the header is read.
+    """All chunks up to IEND. The size is checked as soon as the header is read.
 
-    A wrong checksum is refused in every chunk, as by Pillow: a right one would hide the damage in the copy.
+    A wrong checksum is refused in every chunk, as in Pillow: the copy would have a right one and hide the
+    damage.
     """
     found: list[Chunk] = []
     whole = memoryview(data)
@@ -222,85 +236,61 @@ def _chunks(data: bytes, max_pixels: int) -> list[Chunk]:
         at += 12 + length
 
 
-def _decode(
-    idat: Sequence[bytes], size: tuple[int, int], depth: int, colour_type: int, interlaced: int
-) -> Pixels:
-    """The samples as they are stored: H × W × C uint8 (grey below 8 bits scaled up, palette indices not) or
-    uint16.
+def _text_without(kind: bytes, body: bytes) -> tuple[bytes | None, set[str]]:
+    """A tEXt, zTXt or iTXt chunk's body without pictures and announcements, and notes of them; or `body`
+    itself.
+
+    None for XMP or a profile that cannot be read, since its content is unknown.
     """
-
-    joined_up: list[bytes] = []
-
-    def image(mode: str, raw: str) -> Image.Image:
-        if not joined_up:
-            joined_up.append(b"".join(idat))
-        return Image.frombytes(mode, size, joined_up[0], "zip", raw, interlaced)
-
-    def rows(mode: str, raw: str) -> Pixels:
-        return to_array(image(mode, raw))
-
-    if colour_type == _PALETTE and depth in (1, 2, 4, 8):
-        return rows("P", "P" if depth == 8 else f"P;{depth}")
-    if colour_type == _GREY and depth == 1:
-        return rows("1", "1") * np.uint8(255)
-    if colour_type == _GREY and depth in (2, 4):
-        return rows("L", f"L;{depth}")
-    if colour_type in _EIGHT and depth == 8:
-        if sum(map(len, idat)) >= _STREAMED:
-            return to_array(_streamed(idat, size, colour_type, interlaced))
-        return rows(_EIGHT[colour_type], _EIGHT[colour_type])
-    if colour_type == _GREY and depth == 16:
-        return np.array(image("I;16", "I;16B"), dtype=np.uint16)[..., None]
-    if colour_type == _GREY_ALPHA and depth == 16:
-        return rows("RGBA", "RGBA").view(">u2").astype(np.uint16)
-    if colour_type in (_RGB, _RGB_ALPHA) and depth == 16:
-        mode = _EIGHT[colour_type]
-        pixels = rows(mode, f"{mode};16B").astype(np.uint16)
-        pixels <<= 8
-        pixels |= rows(mode, f"{mode};16L")
-        return pixels
-    raise Unusable(
-        f"its header is damaged (colour type {colour_type}, {depth} bits); copy or export it again"
-    )
+    keyword, _, rest = body.partition(b"\0")
+    name = keyword.lower().removeprefix(_KEYWORD).strip()
+    raw = keyword.lower().startswith(_KEYWORD) and name in _CLEAN
+    if not raw and keyword != _XMP:
+        return body, set()
+    try:
+        head, text, packed = _opened(kind, rest)
+        cleaned, notes = _profile(name, text) if raw else blanked(text)
+    except (ValueError, zlib.error):
+        return None, {NOTE}
+    if not notes:
+        return body, notes
+    return keyword + b"\0" + head + (zlib.compress(cleaned) if packed else cleaned), notes
 
 
-def _streamed(idat: Sequence[bytes], size: tuple[int, int], colour_type: int, interlaced: int) -> Image.Image:
-    """The pixels of 8 bits a sample, decoded from chunks where they lie."""
-    header = io.BytesIO()
-    header.write(SIGNATURE)
-    chunk(header, b"IHDR", struct.pack(">IIBBBBB", *size, 8, colour_type, 0, 0, interlaced))
-    parts: list[bytes] = [header.getvalue()]
-    for body in idat:
-        parts += [struct.pack(">I4s", len(body), b"IDAT"), body, struct.pack(">I", zlib.crc32(body, _IDAT))]
-    end = io.BytesIO()
-    chunk(end, b"IEND", b"")
-    parts.append(end.getvalue())
-    return PngImageFile(cast(BinaryIO, Parts(parts)))
+def _opened(kind: bytes, rest: bytes) -> tuple[bytes, bytes, bool]:
+    """The bytes between keyword and text, the text, and whether it was compressed."""
+    if kind == b"zTXt":
+        return rest[:1], _unpacked(rest[1:]), True
+    if kind == b"tEXt":
+        return b"", rest, False
+    languages = rest[2:].split(b"\0", 2)
+    if len(languages) < 3:
+        raise ValueError
+    text = languages[2]
+    head, packed = rest[: len(rest) - len(text)], rest[:1] == b"\1"
+    return head, _unpacked(text) if packed else text, packed
 
 
-def _palette(indices: Pixels, plte: bytes, trns: bytes | None) -> Pixels:
-    """Palette indices H × W × 1 -> RGB, or RGBA where there is transparency; indices without a colour are
-    black.
-    """
-    colours = np.zeros((256, 3), np.uint8)
-    given = np.frombuffer(plte[: min(len(plte), 768) // 3 * 3], np.uint8).reshape(-1, 3)
-    colours[: len(given)] = given
-    if trns is not None:
-        alpha = np.full(256, 255, np.uint8)
-        alpha[: min(len(trns), 256)] = np.frombuffer(trns[:256], np.uint8)
-        colours = np.column_stack((colours, alpha))
-    return colours[indices[..., 0]]
+def _profile(name: bytes, text: bytes) -> tuple[bytes, set[str]]:
+    """A raw profile's text, cleaned, and notes. ValueError for other text."""
+    spend(copied=2 * len(text))
+    title, _, digits = text.split(maxsplit=2)
+    profile = bytes.fromhex(digits.decode("ascii"))
+    shown = _CLEAN[name](profile)
+    notes = {NOTE} if shown != profile else set[str]()
+    if name in (b"app1", b"xmp"):
+        shown, found = blanked(shown)
+        notes |= found
+    if not notes:
+        return text, notes
+    lines = (shown.hex()[i : i + _LINE] for i in range(0, 2 * len(shown), _LINE))
+    return b"\n%s\n%8d\n%s\n" % (title, len(shown), "\n".join(lines).encode()), notes
 
 
-def _transparent_colour(pixels: Pixels, trns: bytes, depth: int) -> Pixels:
-    """Grey or RGB with one transparent colour -> the same with an alpha channel."""
-    count = pixels.shape[2]
-    if len(trns) < 2 * count:
-        raise Unusable("it is damaged (its transparent colour is cut off); copy or export it again")
-    key = np.frombuffer(trns[: 2 * count], ">u2").astype(np.int64)
-    if depth < 8:
-        key *= 255 // (2**depth - 1)
-    clear = (pixels == key).all(axis=2)
-    top = np.iinfo(pixels.dtype).max
-    alpha = np.where(clear, 0, top).astype(pixels.dtype)
-    return np.concatenate((pixels, alpha[..., None]), axis=2)
+def _unpacked(data: bytes) -> bytes:
+    unpacker = zlib.decompressobj()
+    text = unpacker.decompress(data, _MAX_TEXT)
+    if not unpacker.eof:
+        raise ValueError
+    spend(copied=len(text))
+    return text

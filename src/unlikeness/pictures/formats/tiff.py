@@ -1,12 +1,11 @@
 """TIFF: 8 and 16 bits of grey, RGB and CMYK, any alpha and further channels, exactly; every tag as it was.
 
 Lossless files (uncompressed, LZW, Deflate, PackBits, LZMA, Zstandard; strips or tiles; chunky or planar; with
-horizontal prediction or without; either byte order) are read to their own integers by `tiff_bytes` and
-written with the same compression, prediction and byte order in strips, chunky. Colours multiplied by alpha
-stay so.
+horizontal prediction or without; either byte order) are read to their own integers by `tiff_data` and written
+with the same compression, prediction and byte order in strips, chunky. Colours multiplied by alpha stay so.
 
-Other kinds (JPEG-compressed, palette, bilevel, YCbCr) are decoded by Pillow and written as Deflate, which is
-said in the note, as is what is left out because it shows the picture unprotected: preview pages, Photoshop's
+Pillow decodes other kinds (JPEG-compressed, palette, bilevel, YCbCr), which are written as Deflate. The note
+says so, and names what is left out because it shows the picture unprotected: preview pages, Photoshop's
 layers and thumbnail, and content credentials. Files of several pages and of float, signed or 32-bit samples
 are refused.
 """
@@ -23,21 +22,30 @@ from PIL import Image
 from PIL.TiffImagePlugin import TiffImageFile
 
 from unlikeness.pictures.colour import ColourModel, Pixels
-from unlikeness.pictures.formats.base import Raster, Unusable, check_size, joined, to_array
-from unlikeness.pictures.formats.previews import CREDENTIALS, NOTE, resources_without
-from unlikeness.pictures.formats.quiet import quiet
-from unlikeness.pictures.formats.tiff_bytes import DEFLATE, LOSSLESS, pack
-from unlikeness.pictures.formats.tiff_container import (
+from unlikeness.pictures.formats.base import (
+    Raster,
+    Unusable,
+    check_size,
+    joined,
+    to_array,
+    to_stored,
+    valid_orientation,
+)
+from unlikeness.pictures.formats.metadata import CREDENTIALS, NOTE, blanked, resources_without
+from unlikeness.pictures.formats.tiff_data import (
+    DEFLATE,
     LAYERS,
+    LOSSLESS,
     Directory,
-    Tag,
+    check_overlap,
+    is_predicted,
     numbers_tag,
+    pack,
+    quiet,
     read_directories,
+    read_samples,
     write_directory,
 )
-from unlikeness.pictures.formats.tiff_samples import check_overlap, is_predicted, read_samples
-from unlikeness.pictures.formats.xmp import blanked
-from unlikeness.pictures.orientation import to_stored, valid
 
 __all__ = ["read"]
 
@@ -46,11 +54,11 @@ _LAYOUT = frozenset({
     320, 321, 322, 323, 324, 325, 330, 332, 334, 338, 339, 340, 341, 347, 512, 513, 514, 515, 517, 518,
     519, 520, 521, 529, 530, 531, 532,
 })  # fmt: skip
-"""Tags that say how the pixels are laid out: written anew. All others are copied."""
+"""Tags on the layout of the pixels, which are written anew. All others are copied."""
 _INKS = frozenset({332, 334})
 _SAMPLE_FORMAT, _SUB_PAGES = 339, 330
 _SAMPLES = _INKS | {280, 281, 290, 291, 321, _SAMPLE_FORMAT, 340, 341, 532}
-"""Those that say what the samples mean, which holds where these stay what they were."""
+"""Tags on the meaning of the samples, which are kept where the samples stay what they are."""
 _SPACES: dict[int, tuple[Literal["grey", "rgb", "cmyk"], int]] = {
     0: ("grey", 1), 1: ("grey", 1), 2: ("rgb", 3), 5: ("cmyk", 4)
 }  # fmt: skip
@@ -62,6 +70,11 @@ _C2PA = 52545
 _STRIP_BYTES = 1 << 18
 _MAX_CHANNELS = 6  # libtiff by way of Pillow takes no more
 _WHITE_IS_ZERO, _CMYK, _PHOTOMETRIC = 0, 5, {"grey": 1, "rgb": 2, "cmyk": 5}
+_WRITTEN = {
+    "1": "L", "L": "L", "LA": "LA", "RGB": "RGB", "RGBA": "RGBA", "CMYK": "CMYK", "RGBX": "RGB",
+    "YCbCr": "RGB",
+}  # fmt: skip
+"""By the mode that Pillow decodes, the mode that is written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +154,7 @@ def read(data: bytes, max_pixels: int) -> Raster:
         raise Unusable(f"it has {page.number(277, 1)} channels; save it as grey, RGB or CMYK")
     if kinds - {1, 4} or max(bits) > 16:
         raise Unusable("its samples are float, signed or over 16 bits; save it as 8 or 16-bit TIFF")
-    orientation = valid(page.number(274, 1))
+    orientation = valid_orientation(page.number(274, 1))
     photometric = page.number(262, -1)
     channels = page.number(277, 1)
     space, colours = _SPACES.get(photometric, ("grey", 0))
@@ -169,11 +182,10 @@ def read(data: bytes, max_pixels: int) -> Raster:
 
 
 def _kept(page: Directory, samples: frozenset[int], previews: bool) -> tuple[Directory, str | None]:
-    """The tags that are written again, and a note of those that are not. samples: those of the layout that
-    still hold.
+    """The tags that are written again, and a note of the others. samples: tags of the layout that still hold.
     """
     tags = {number: tag for number, tag in page.tags.items() if number not in _LAYOUT - samples}
-    if set(page.numbers(_SAMPLE_FORMAT)) <= {1}:  # which is what holds without it
+    if set(page.numbers(_SAMPLE_FORMAT)) <= {1}:  # the default
         tags.pop(_SAMPLE_FORMAT, None)
     layers, credentials = tags.pop(LAYERS, None), tags.pop(_C2PA, None)
     notes = set[str]()
@@ -198,26 +210,15 @@ def _kept(page: Directory, samples: frozenset[int], previews: bool) -> tuple[Dir
 
 
 def _by_pillow(data: bytes, kept: Directory, orientation: int, left_out: str | None) -> Raster:
-    """Whatever Pillow turns into 8 bits, to be written with Deflate."""
+    """A picture that Pillow turns into 8 bits, to be written with Deflate."""
     image: Image.Image = TiffImageFile(io.BytesIO(data))
     stored_mode = image.mode
     with quiet():
         image.load()  # Pillow turns it upright here
-    wanted = {
-        "1": "L",
-        "L": "L",
-        "LA": "LA",
-        "RGB": "RGB",
-        "RGBA": "RGBA",
-        "CMYK": "CMYK",
-        "RGBX": "RGB",
-        "YCbCr": "RGB",
-    }
+    mode = _WRITTEN.get(stored_mode)
     if stored_mode in ("P", "PA"):
         mode = "RGBA" if image.has_transparency_data else "RGB"
-    elif stored_mode in wanted:
-        mode = wanted[stored_mode]
-    else:
+    if mode is None:
         raise Unusable(
             f"this kind of TIFF ({stored_mode}) cannot be written; save it as 8 or 16-bit RGB TIFF"
         )
@@ -231,18 +232,16 @@ def _by_pillow(data: bytes, kept: Directory, orientation: int, left_out: str | N
     )
 
 
-def _wide(tag: Tag) -> bool:
-    """Whether a tag has a type that only BigTIFF knows; a pointer to a directory becomes one of 32 bits."""
-    return tag.kind in (16, 17, 18) and tag.directory is None
-
-
 def _narrow(directory: Directory) -> Directory:
-    """A directory, and those that it points to, without wide tags."""
+    """A directory, and those that it points to, without tags of a type that only BigTIFF knows.
+
+    A pointer to a directory becomes one of 32 bits.
+    """
     return Directory(
         directory.order,
         {
             number: replace(tag, directory=_narrow(tag.directory)) if tag.directory else tag
             for number, tag in directory.tags.items()
-            if not _wide(tag)
+            if tag.kind not in (16, 17, 18) or tag.directory is not None
         },
     )

@@ -1,8 +1,13 @@
 """WebP: lossy stays lossy at the source's quality, lossless stays lossless, every other chunk is copied.
 
-Container: RFC 9649. The picture is encoded by Pillow; ICC, EXIF, XMP and unknown chunks are set around it
-byte for byte, without the thumbnail that EXIF may have; content credentials are left out. Alpha of a lossy
-picture is always compressed losslessly, and colours below full transparency are kept in lossless ones.
+Container: RFC 9649. Pillow encodes the picture. ICC, EXIF, XMP and unknown chunks are set around it byte for
+byte, without a thumbnail in EXIF; content credentials are left out. Alpha of a lossy picture is always
+compressed losslessly. Colours below full transparency are kept in lossless ones.
+
+The quality of a lossy picture is read from the quantiser in its frame header (RFC 6386, sections 9.2 to 9.6
+and 19.2, coded with the boolean decoder of section 7). The mapping to libwebp's quality is the inverse of its
+`QualityToCompression` (src/enc/quant_enc.c): quality x in [0, 1] -> l = 2x/3 below 0.75, else 2x - 1;
+quantiser q = 127 (1 - l^(1/3)).
 """
 
 from __future__ import annotations
@@ -15,7 +20,6 @@ from typing import BinaryIO
 from PIL import features
 from PIL.WebPImagePlugin import WebPImageFile
 
-from unlikeness.pictures.budget import spend
 from unlikeness.pictures.colour import ColourModel, Pixels
 from unlikeness.pictures.formats.base import (
     ANIMATED,
@@ -27,11 +31,10 @@ from unlikeness.pictures.formats.base import (
     to_array,
     to_pillow,
 )
-from unlikeness.pictures.formats.previews import BEHIND, CREDENTIALS, NOTE, exif_without, is_behind
-from unlikeness.pictures.formats.webp_quality import quality_of
-from unlikeness.pictures.formats.xmp import blanked
+from unlikeness.pictures.formats.metadata import BEHIND, CREDENTIALS, NOTE, blanked, exif_without, is_behind
+from unlikeness.pictures.limits import spend
 
-__all__ = ["read"]
+__all__ = ["quality_of", "read"]
 
 _ICC, _ALPHA, _EXIF, _XMP, _ANIMATION = 0x20, 0x10, 0x08, 0x04, 0x02
 _PICTURE = frozenset({b"VP8 ", b"VP8L", b"ALPH"})
@@ -44,7 +47,7 @@ Chunk = tuple[bytes, bytes]
 
 @dataclass(frozen=True, slots=True)
 class _WebP:
-    """How to write the file again; quality None means lossless."""
+    """How to write the file again. quality: None means lossless."""
 
     quality: float | None
     metadata: tuple[Chunk, ...]
@@ -109,7 +112,7 @@ def _cleaned(kind: bytes, body: bytes) -> tuple[Chunk, set[str]]:
 
 
 def _chunks(data: bytes) -> list[Chunk]:
-    """All chunks of the file, as far as its own length says."""
+    """All chunks within the file's own length."""
     end = 8 + int.from_bytes(data[4:8], "little")
     if end > len(data):
         raise Unusable("it is truncated; copy or export it again")
@@ -126,7 +129,7 @@ def _chunks(data: bytes) -> list[Chunk]:
 
 
 def _size(chunks: dict[bytes, bytes]) -> tuple[int, int]:
-    """The size that the picture chunk itself gives (VP8: RFC 6386, 9.1; VP8L: RFC 9649, 3.4)."""
+    """The size in the picture chunk itself (VP8: RFC 6386, 9.1; VP8L: RFC 9649, 3.4)."""
     lossy, lossless = chunks.get(b"VP8 ", b""), chunks.get(b"VP8L", b"")
     if len(lossy) >= 10 and lossy[3:6] == b"\x9d\x01\x2a":
         width, height = struct.unpack("<HH", lossy[6:10])
@@ -137,3 +140,78 @@ def _size(chunks: dict[bytes, bytes]) -> tuple[int, int]:
     if b"ANMF" in chunks:
         raise Unusable(ANIMATED)
     raise Unusable("it is damaged (no picture in it); copy or export it again")
+
+
+def quality_of(frame: bytes) -> float | None:
+    """The libwebp quality, 1 to 100, that gives the mean quantiser of a VP8 key frame; None without one."""
+    if len(frame) < 12 or frame[0] & 1:
+        return None
+    bits = _Bits(frame[10:])
+    bits.number(2)  # colour space, clamping
+    segments: list[int] = []
+    absolute = False
+    if bits.number(1):  # segmentation
+        update_map, update_data = bits.number(1), bits.number(1)
+        if update_data:
+            absolute = bool(bits.number(1))
+            segments = [bits.optional(7) for _ in range(4)]
+            for _ in range(4):
+                bits.optional(6)  # loop filter levels
+        if update_map:
+            for _ in range(3):
+                if bits.number(1):
+                    bits.number(8)
+    bits.number(1 + 6 + 3)  # loop filter type, level, sharpness
+    if bits.number(1) and bits.number(1):  # loop filter deltas, updated
+        for _ in range(8):
+            bits.optional(6)
+    bits.number(2)  # partitions
+    base = bits.number(7)
+    quantisers = [s if absolute else base + s for s in segments] or [base]
+    mean = sum(min(max(q, 0), 127) for q in quantisers) / len(quantisers)
+    linear = (1 - mean / 127) ** 3
+    x = linear * 1.5 if linear < 0.5 else (linear + 1) / 2
+    return min(max(100 * x, 1.0), 100.0)
+
+
+class _Bits:
+    """The boolean decoder (RFC 6386, 7.3) with even odds; zeros follow the end of the data."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._value = int.from_bytes(data[:2], "big")
+        self._at = 2
+        self._range = 255
+        self._shifted = 0
+
+    def _bit(self) -> int:
+        split = 1 + ((self._range - 1) >> 1)
+        bit = int(self._value >= split << 8)
+        if bit:
+            self._range -= split
+            self._value -= split << 8
+        else:
+            self._range = split
+        while self._range < 128:
+            self._value <<= 1
+            self._range <<= 1
+            self._shifted += 1
+            if self._shifted == 8:
+                self._shifted = 0
+                self._value |= self._data[self._at] if self._at < len(self._data) else 0
+                self._at += 1
+        return bit
+
+    def number(self, count: int) -> int:
+        """An unsigned number of `count` bits, the highest first."""
+        value = 0
+        for _ in range(count):
+            value = value << 1 | self._bit()
+        return value
+
+    def optional(self, count: int) -> int:
+        """A flag, then, if it is set, a number of `count` bits and its sign; 0 otherwise."""
+        if not self.number(1):
+            return 0
+        value = self.number(count)
+        return -value if self.number(1) else value

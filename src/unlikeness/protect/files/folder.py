@@ -13,10 +13,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from unlikeness import locks
-from unlikeness.bounds import MAX_PIXELS
 from unlikeness.errors import UsageError
 from unlikeness.files import sync_folder
 from unlikeness.pictures import kinds
+from unlikeness.pictures.limits import MAX_PIXELS
 from unlikeness.progress import Progress, Silent
 from unlikeness.protect.against import against_of
 from unlikeness.protect.base import Perturber

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from unlikeness.bounds import MAX_PIXELS
 from unlikeness.errors import PictureError, UsageError, one_line
 from unlikeness.pictures import Picture, find_pictures, open_picture
+from unlikeness.pictures.limits import MAX_PIXELS
 from unlikeness.protect.files.manifest import digest
 from unlikeness.protect.files.targets import Target
 

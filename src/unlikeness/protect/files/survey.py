@@ -11,9 +11,9 @@ from pathlib import Path
 
 import torch
 
-from unlikeness.bounds import MAX_PIXELS
 from unlikeness.errors import PictureError
 from unlikeness.pictures import kinds, open_picture
+from unlikeness.pictures.limits import MAX_PIXELS
 from unlikeness.progress import Progress, Silent
 from unlikeness.protect.base import Perturber
 from unlikeness.protect.files.check import foreseen

@@ -18,7 +18,7 @@ from unlikeness import __version__
 from unlikeness.errors import NotFiniteError, PictureError, UnlikenessError, one_line
 from unlikeness.files import unfinished
 from unlikeness.pictures import Edit, Picture, kinds, open_picture, save_picture
-from unlikeness.pictures.reading import most_bytes
+from unlikeness.pictures.limits import most_bytes
 from unlikeness.protect.base import Perturber
 from unlikeness.protect.files.attributes import copy_attributes
 from unlikeness.protect.files.check import compare, why_unchanged
