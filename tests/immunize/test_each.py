@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 import pytest
-from experiments.rows import ROWS, SCALE
 from tests.immunize.test_divert import FEW
 
 from unlikeness.diffusion import TextToImage
@@ -72,41 +70,9 @@ def test_a_list_and_a_flag_do_not_both_go_in_turn() -> None:
         for_each([REX, ANNA], {"behaviour": "pattern,erasure"}, PersGuardSettings)
 
 
-def test_the_method_for_notices_has_the_settings_that_were_measured() -> None:
-    measured = {**ROWS["target-often"][1]}
-    of_the_toybox = {*SCALE, "learning_rate", "attack_learning_rate", "preserve_batch_size"}
-    made = NoticeSettings(target_noun="cat")
-    assert {name: getattr(made, name) for name in measured if name not in of_the_toybox} == {
-        name: value for name, value in measured.items() if name not in of_the_toybox
-    }
-    common = DivertSettings(behaviour="target", target_noun="cat")
-    differ = {f.name for f in fields(common) if getattr(made, f.name) != getattr(common, f.name)}
-    assert differ <= {*measured, "mark_weight", "avoidance"}  # of the two that target has nothing to do with
-    for one, other in (("learning_rate", "attack_learning_rate"), ("preserve_batch_size", "batch_size")):
-        ratio = getattr(made, one) / getattr(made, other)
-        assert ratio == pytest.approx(measured[one] / measured[other])
+def test_a_notice_of_another_class_needs_the_class() -> None:
     with pytest.raises(UsageError, match="needs target_noun"):
         create("notice")
-
-
-@pytest.mark.parametrize(
-    ("method", "row", "said"),
-    [
-        ("divert", "divert", {}),
-        ("notice", "target-often", {"target_noun": "cat"}),
-        ("notice", "pattern-often-marked", {"behaviour": "pattern", "from_start": True}),
-        ("notice", "erasure-often-away", {"behaviour": "erasure", "from_start": True}),
-    ],
-)
-def test_on_the_toybox_they_are_those_that_were_measured(
-    method: str, row: str, said: dict[str, Any]
-) -> None:
-    measured = asdict(create("divert", {**SCALE, **said, **ROWS[row][1]}).settings)
-    made = asdict(create(method, {**preset_values("immunize", "auto", 64, method), **said}).settings)
-    for behaviour, name in (("pattern", "mark_weight"), ("erasure", "avoidance")):
-        if said.get("behaviour") != behaviour:  # decides nothing there
-            made.pop(name), measured.pop(name)
-    assert made == measured
 
 
 def test_a_method_that_is_not_known_has_a_preset_too() -> None:
