@@ -88,7 +88,7 @@ def untrained(model: TextToImage, seed: int) -> TextToImage:
     copied = model.copy()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        copied.unet.load_state_dict(new_unet().state_dict())
+        copied.denoiser.load_state_dict(new_unet().state_dict())
     return copied.freeze()
 
 

@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 
 from benchmarks import common
 from unlikeness import personalize
+from unlikeness.autoencoders import Posterior
 from unlikeness.diffusion import TextToImage
-from unlikeness.diffusion.latents import Posterior
 from unlikeness.personalize.material import class_prior
 from unlikeness.personalize.settings import PersonalizeSettings
 from unlikeness.subjects import Subject, with_article

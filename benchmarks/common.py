@@ -227,7 +227,7 @@ def model_digest(model: TextToImage) -> str:
     """
     from unlikeness.diffusion.fingerprint import configuration
 
-    weights = weights_digest(model.vae, model.unet, model.text_encoder)
+    weights = weights_digest(*model.networks)
     return hashlib.sha256(f"{weights} {configuration(model)}".encode()).hexdigest()[:12]
 
 

@@ -151,12 +151,12 @@ def measure(args: Any) -> dict[str, Any]:
     else:
         made = create("apdm", {**OURS[args.one], "inner_steps": args.inner_steps})
         working = model.copy()
-        working.unet.train()
+        working.denoiser.train()
         if made.settings.checkpointing:
-            working.unet.enable_gradient_checkpointing()
+            working.denoiser.enable_gradient_checkpointing()
         l2p = L2P(working, model, made, keep(model, [subject], made.settings, priors={"dog": prior}))
         optimizer = adamw(l2p.theta, lr=5e-6)
-        unets = [model.unet, working.unet]
+        unets = [model.denoiser, working.denoiser]
         indices = iter(range(10_000))
 
         def step() -> Tensor:
@@ -182,7 +182,7 @@ def measure(args: Any) -> dict[str, Any]:
     return {
         "seconds_a_step": statistics.median(seconds),
         "mib": (_peak(device) - base) / MIB,
-        "unet_mib": sum(p.numel() * p.element_size() for p in model.unet.parameters()) / MIB,
+        "unet_mib": sum(p.numel() * p.element_size() for p in model.denoiser.parameters()) / MIB,
         **{name: value / args.inner_steps for name, value in first.items()},
     }
 

@@ -39,8 +39,8 @@ class PublishedL2P:
         self.model, self.images = model, (subject, generic, of_class)
         self.prompts = prompts
         self.inner_steps, self.attack_learning_rate = inner_steps, attack_learning_rate
-        self.original = model.unet
-        self.theta = copy.deepcopy(model.unet).requires_grad_(True)
+        self.original = model.denoiser
+        self.theta = copy.deepcopy(model.denoiser).requires_grad_(True)
         self.outer = torch.optim.AdamW(self.theta.parameters(), lr=learning_rate, weight_decay=0.01)
         self.generator = torch.Generator().manual_seed(seed)
 
@@ -78,7 +78,7 @@ class PublishedL2P:
 
     @torch.no_grad()
     def _embed(self, prompt: str) -> Tensor:
-        return self.model.family.embed(self.model.tokenizer, self.model.text_encoder, [prompt])
+        return self.model.conditioner.encode([prompt]).tokens
 
     def _draw(self, z0: Tensor) -> tuple[Tensor, Tensor]:
         t = torch.randint(self.model.schedule.steps, (1,), generator=self.generator).to(z0.device)

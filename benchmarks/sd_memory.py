@@ -27,9 +27,9 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from benchmarks import attacking, common
 from unlikeness import personalize
+from unlikeness.autoencoders import Posterior
 from unlikeness.diffusion import TextToImage
 from unlikeness.diffusion.devices import pick_device
-from unlikeness.diffusion.latents import Posterior
 from unlikeness.errors import UsageError
 from unlikeness.subjects import Subject
 from unlikeness.toybox.recipes.tokenizer import write_tokenizer
@@ -130,9 +130,8 @@ def stable_diffusion(shape: Architecture, device: torch.device, dtype: torch.dty
     scheduler = PNDMScheduler(
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", skip_prk_steps=True, steps_offset=1
     )
-    model = TextToImage(
-        vae=vae, unet=unet, text_encoder=text_encoder, tokenizer=tokenizer, scheduler=scheduler
-    )
+    parts = {"vae": vae, "unet": unet, "text_encoder": text_encoder, "tokenizer": tokenizer}
+    model = TextToImage.from_parts({**parts, "scheduler": scheduler})
     return model.to(device, dtype).freeze()
 
 
@@ -185,7 +184,7 @@ def measure(
         "slowest_step": max(took),
         "steps": len(took),
         "trained_parameters": trained(tuned, method),
-        "unet_parameters": sum(p.numel() for p in model.unet.parameters()),
+        "unet_parameters": sum(p.numel() for p in model.denoiser.parameters()),
         "pictures_a_step": "1 + 1",
         "memory_mib": memory(device),
     }
@@ -198,7 +197,7 @@ def measure(
 
 def trained(tuned: TextToImage, method: str) -> int:
     """How many numbers the method trained."""
-    named = tuned.unet.named_parameters()
+    named = tuned.denoiser.named_parameters()
     return sum(p.numel() for name, p in named if method != "lora" or "lora" in name)
 
 

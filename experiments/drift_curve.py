@@ -91,8 +91,8 @@ class Curve:
             except UnlikenessError as error:  # it diverged, and so it will further on
                 print(f"{key}/{n}: {error}")
                 break
-            torch.nn.Module.half(released.unet)
-            torch.nn.Module.float(released.unet)  # as it would be published
+            torch.nn.Module.half(released.denoiser)
+            torch.nn.Module.float(released.denoiser)  # as it would be published
             self.bench.results.cell(
                 f"{key}/{n}",
                 lambda released=released: self.bench.quality(released, who),  # type: ignore[misc]

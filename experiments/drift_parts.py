@@ -22,8 +22,8 @@ from benchmarks import common, personalization
 from experiments.immunization import CODE, Bench
 from experiments.immunizing import opened
 from experiments.rows import rows_of
-from unlikeness.diffusion import TextToImage, draw
-from unlikeness.diffusion.family import StableDiffusion
+from unlikeness.diffusion import Condition, TextToImage, draw
+from unlikeness.diffusion.families.stable_diffusion import StableDiffusion
 from unlikeness.measure import frechet_distance
 from unlikeness.subjects import with_article
 from unlikeness.toybox.cast import Member, unseen
@@ -63,8 +63,9 @@ class Halves(StableDiffusion):
     without: Any
     words: Any
 
-    def predict(self, unet: Any, z_t: Tensor, t: Tensor, c: Tensor) -> Tensor:
-        halves = zip(z_t.chunk(2), t.chunk(2), c.chunk(2), strict=True)
+    def predict(self, denoiser: Any, z_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
+        half = len(z_t) // 2
+        halves = zip(z_t.chunk(2), t.chunk(2), (condition[:half], condition[half:]), strict=True)
         ask = super().predict
         return torch.cat([ask(u, *half) for u, half in zip((self.without, self.words), halves, strict=True)])
 
@@ -74,9 +75,9 @@ def parts(bench: Bench, released: TextToImage, who: Member) -> dict[str, Any]:
     original, noun = bench.model, who.class_noun
     before, mixed = bench.before(noun), original.copy()
     images = {"original": before, "both": bench.drawn(released, noun)}
-    mixed.family = Halves(without=original.unet, words=released.unet)
+    mixed.family = Halves(without=original.denoiser, words=released.denoiser)
     images["words"] = bench.drawn(mixed, noun)
-    mixed.family = Halves(without=released.unet, words=original.unet)
+    mixed.family = Halves(without=released.denoiser, words=original.denoiser)
     images["without words"] = bench.drawn(mixed, noun)
     renders = bench.renders(noun)
     found = {name: frechet_distance(bench.reader.features(images[name]), renders) for name in DRAWN}
@@ -91,7 +92,7 @@ def moved(released: TextToImage, original: TextToImage, z0: Tensor, prompt: str,
     """‖f_θ − f_φ‖², the mean over elements, on z0 [B, C, h, w] under one prompt at drawn noise levels."""
     t, eps = draw(original, z0, torch.Generator().manual_seed(seed))
     z_t = original.schedule.add_noise(z0, eps, t)
-    c = original.embed([prompt]).expand(len(z0), -1, -1)
+    c = original.condition([prompt]).expand(len(z0))
     return float((released.predict(z_t, t, c) - original.predict(z_t, t, c)).float().square().mean())
 
 

@@ -19,8 +19,8 @@ from torch import Tensor
 from benchmarks import attacking, common, personalization
 from experiments.rows import SCALE, settings_of
 from unlikeness import immunize
+from unlikeness.autoencoders import Posterior
 from unlikeness.diffusion import TextToImage
-from unlikeness.diffusion.latents import Posterior
 from unlikeness.immunize.data import class_settings
 from unlikeness.immunize.outputs import mark
 from unlikeness.immunize.passes import count as count_passes
@@ -166,7 +166,7 @@ class Maker:
     def opened(self, file: Path) -> TextToImage:
         """The model with the U-Net of this file."""
         released = self.model.copy()
-        released.unet.load_state_dict({name: value.float() for name, value in load_file(file).items()})
+        released.denoiser.load_state_dict({name: value.float() for name, value in load_file(file).items()})
         return released.freeze()
 
     def values(self, settings: Mapping[str, Any], cast: Sequence[Member]) -> dict[str, Any]:
@@ -206,7 +206,7 @@ class Maker:
             "loss_last": losses[-1] if losses else None, **passes,
             **common.on_gpu(model.device),
         }  # fmt: skip
-        weights = {name: p.half().contiguous() for name, p in released.unet.state_dict().items()}
+        weights = {name: p.half().contiguous() for name, p in released.denoiser.state_dict().items()}
         part = file.with_name(f".{file.name}.part")
         save_file(weights, part, metadata={"took": json.dumps(took)})
         part.replace(file)

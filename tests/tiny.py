@@ -129,6 +129,11 @@ def tiny_model(
     return TextToImage.from_pretrained(path, device="cpu", dtype=dtype)
 
 
+def encoder_of(model: TextToImage) -> Any:
+    """The text encoder of a Stable Diffusion."""
+    return model.conditioner.encoders["text_encoder"]
+
+
 def pictures(count: int, *, seed: int = 0, size: int = PIXELS) -> torch.Tensor:
     """Smooth random images [count, 3, size, size] in [0, 1]."""
     coarse = torch.rand(count, 3, 4, 4, generator=torch.Generator().manual_seed(seed))

@@ -16,14 +16,13 @@ pytestmark = pytest.mark.usefixtures("apart")
 def test_the_untrained_model_shares_all_but_the_u_net() -> None:
     model = TextToImage.from_pretrained("toybox", device="cpu", dtype="float32")
     random, again = attack_floor.untrained(model, 0), attack_floor.untrained(model, 0)
-    assert random.vae is model.vae
-    assert random.text_encoder is model.text_encoder
-    names = dict(model.unet.named_parameters())
-    changed = [not torch.equal(p, names[name]) for name, p in random.unet.named_parameters()]
+    assert random.autoencoder.network is model.autoencoder.network
+    assert random.conditioner is model.conditioner
+    names = dict(model.denoiser.named_parameters())
+    changed = [not torch.equal(p, names[name]) for name, p in random.denoiser.named_parameters()]
     assert sum(changed) > len(changed) / 2
-    assert all(
-        torch.equal(p, q) for p, q in zip(random.unet.parameters(), again.unet.parameters(), strict=True)
-    )
+    pairs = zip(random.denoiser.parameters(), again.denoiser.parameters(), strict=True)
+    assert all(torch.equal(p, q) for p, q in pairs)
 
 
 def test_from_cells_to_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

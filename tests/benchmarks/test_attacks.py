@@ -150,7 +150,7 @@ def test_class_pictures_are_those_of_the_attacks_own_settings(model: TextToImage
     assert again is not None
     assert torch.equal(again.mean, first.mean)
     with torch.no_grad():
-        model.unet.conv_in.bias.add_(1)
+        model.denoiser.conv_in.bias.add_(1)
     assert attacking.Priors(model).folder != priors.folder
     assert not [file for file in priors.folder.iterdir() if file.name.startswith(".")]
 

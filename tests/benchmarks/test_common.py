@@ -101,7 +101,7 @@ def test_the_digest_of_a_model_sees_its_configuration(tmp_path: Path) -> None:
     model.default_guidance += 1
     assert common.model_digest(model) != before
     model.default_guidance -= 1
-    model.vae.register_to_config(scaling_factor=0.5)
+    model.autoencoder.network.register_to_config(scaling_factor=0.5)
     assert common.model_digest(model) != before
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
+from tests.tiny import encoder_of
 
 from benchmarks import sd_memory
 from unlikeness.errors import UsageError
@@ -36,10 +37,10 @@ def test_the_architecture_is_stable_diffusions() -> None:
     with torch.device("meta"):
         unet = UNet2DConditionModel(sample_size=64, cross_attention_dim=768)
     model = sd_memory.stable_diffusion(full, torch.device("meta"), torch.float32, 0)
-    count = sum(p.numel() for p in model.unet.parameters())
+    count = sum(p.numel() for p in model.denoiser.parameters())
     assert count == sum(p.numel() for p in unet.parameters()) == 859_520_964
-    assert sum(p.numel() for p in model.vae.parameters()) == 83_653_863
-    assert sum(p.numel() for p in model.text_encoder.parameters()) == 123_060_480
+    assert sum(p.numel() for p in model.autoencoder.network.parameters()) == 83_653_863
+    assert sum(p.numel() for p in encoder_of(model).parameters()) == 123_060_480
     assert model.resolution == 512
 
 

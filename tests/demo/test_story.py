@@ -114,7 +114,7 @@ def test_a_second_run_takes_what_is_there_and_other_settings_only_what_they_chan
     assert new == ["protected"]
     other = model.copy()
     with torch.no_grad():
-        next(other.unet.parameters()).add_(0.01)
+        next(other.denoiser.parameters()).add_(0.01)
     run(other, judge, tmp_path, replace(SETTINGS, noise=False))
     assert len(kept()) == 6 + 4  # other weights: everything anew
 

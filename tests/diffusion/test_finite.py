@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.tiny import pictures, tiny_model, write_tiny
+from tests.tiny import encoder_of, pictures, tiny_model, write_tiny
 
+from unlikeness import finite
 from unlikeness.cli import main
-from unlikeness.diffusion import TextToImage, finite
+from unlikeness.diffusion import TextToImage
 from unlikeness.diffusion.loss import mean_loss_over_levels
+from unlikeness.diffusion.trial import check_model
 from unlikeness.errors import NotFiniteError
 from unlikeness.measure.gradient import gradient_norm
 from unlikeness.tensors import save_tensors
@@ -70,7 +72,7 @@ def test_a_damaged_weight_is_told_on_loading(tmp_path: Path, part: str, dtype: s
 def test_a_weight_that_half_precision_does_not_hold_is_told(tmp_path: Path) -> None:
     folder = write_tiny(tmp_path / "model")
     whole = TextToImage.from_pretrained(folder, device="cpu", dtype="float32")
-    spoil(whole.unet, 1e30)
+    spoil(whole.denoiser, 1e30)
     whole.save_pretrained(tmp_path / "large")
     assert TextToImage.from_pretrained(tmp_path / "large", device="cpu", dtype="float32")
     with pytest.raises(NotFiniteError, match=r"the denoiser .* in float16; --dtype float32 may help"):
@@ -80,11 +82,11 @@ def test_a_weight_that_half_precision_does_not_hold_is_told(tmp_path: Path) -> N
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_in_half_precision_the_autoencoder_stays_whole(tmp_path: Path, dtype: str) -> None:
     half = tiny_model(tmp_path, dtype=dtype)
-    assert half.vae.dtype == torch.float32
-    assert half.unet.dtype == half.text_encoder.dtype == getattr(torch, dtype)
+    assert half.autoencoder.network.dtype == torch.float32
+    assert half.denoiser.dtype == encoder_of(half).dtype == getattr(torch, dtype)
     # A decoder whose activations pass float16's range, as Stable Diffusion's do.
     with torch.no_grad():
-        half.vae.decoder.conv_in.weight.mul_(1e6)
+        half.autoencoder.network.decoder.conv_in.weight.mul_(1e6)
     drawn = half.generate(["a dog"], seeds=[0], steps=2)
     assert drawn.isfinite().all()
     half.save_pretrained(tmp_path / "saved")
@@ -95,19 +97,19 @@ def test_in_half_precision_the_autoencoder_stays_whole(tmp_path: Path, dtype: st
 def test_each_operation_names_its_part(tiny: TextToImage) -> None:
     images = pictures(1)
     latents = tiny.encode(images).mean
-    spoil(tiny.vae, part="decoder")
+    spoil(tiny.autoencoder.network, part="decoder")
     with pytest.raises(NotFiniteError, match="the autoencoder's decoder gives values that are not finite"):
         tiny.decode(latents)
-    spoil(tiny.vae, part="encoder.conv_out")
+    spoil(tiny.autoencoder.network, part="encoder.conv_out")
     with pytest.raises(NotFiniteError, match="the autoencoder's encoder gives"):
         tiny.encode_all(images)
-    spoil(tiny.text_encoder)
+    spoil(encoder_of(tiny))
     with pytest.raises(NotFiniteError, match=r"the text encoder gives .* in float32: its weights are dama"):
-        tiny.embed(["a dog"])
+        tiny.condition(["a dog"])
 
 
 def test_the_denoiser_is_named_by_drawing_and_by_both_measures(tiny: TextToImage) -> None:
-    spoil(tiny.unet)
+    spoil(tiny.denoiser)
     images = pictures(1)
     with pytest.raises(NotFiniteError, match="the denoiser"):
         tiny.generate(["a dog"], seeds=[0], steps=2)
@@ -119,25 +121,25 @@ def test_the_denoiser_is_named_by_drawing_and_by_both_measures(tiny: TextToImage
 
 def test_an_infinite_picture_is_not_a_white_one(tiny: TextToImage) -> None:
     with torch.no_grad():
-        tiny.vae.decoder.conv_out.bias.fill_(torch.inf)
+        tiny.autoencoder.network.decoder.conv_out.bias.fill_(torch.inf)
     with pytest.raises(NotFiniteError, match="decoder"):
         tiny.decode(torch.zeros(1, 4, 8, 8))
 
 
 def test_the_model_is_checked_part_by_part(tiny: TextToImage, monkeypatch: pytest.MonkeyPatch) -> None:
-    finite.check_model(tiny)
-    tiny.unet.to(torch.float16)
+    check_model(tiny)
+    tiny.denoiser.to(torch.float16)
     monkeypatch.setattr(TextToImage, "predict", lambda self, z_t, t, c: z_t * torch.nan)
     with pytest.raises(NotFiniteError, match=r"the denoiser \(U-Net\) gives .* in float16; --dtype float32"):
-        finite.check_model(tiny)
+        check_model(tiny)
 
 
 def test_what_is_not_finite_is_not_saved(tiny: TextToImage, tmp_path: Path) -> None:
     with torch.no_grad():
-        next(tiny.unet.parameters()).view(-1)[0] = 1e30
+        next(tiny.denoiser.parameters()).view(-1)[0] = 1e30
     with pytest.raises(NotFiniteError, match=r"unet .* is not saved"):
         tiny.save_pretrained(tmp_path / "half", dtype="float16")
-    spoil(tiny.unet)
+    spoil(tiny.denoiser)
     with pytest.raises(NotFiniteError, match=r"unet .* is not saved"):
         tiny.save_pretrained(tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -14,7 +14,7 @@ import pytest
 import torch
 from diffusers import AutoencoderTiny, StableDiffusionPipeline
 from safetensors.torch import load_file, save_file
-from tests.tiny import pictures, tiny_model, write_tiny
+from tests.tiny import encoder_of, pictures, tiny_model, write_tiny
 from transformers import CLIPTokenizer
 
 from unlikeness.diffusion import TextToImage
@@ -34,12 +34,13 @@ LAYOUTS: dict[str, dict[str, Any]] = {
 }
 
 
-def answer(model: Any) -> torch.Tensor:
+def answer(model: TextToImage | StableDiffusionPipeline) -> torch.Tensor:
+    parts: Any = model.parts if isinstance(model, TextToImage) else model.components
     z = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     c = torch.randn(2, 16, 32, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
-        f: torch.Tensor = model.unet(z, torch.tensor([3, 700]), encoder_hidden_states=c).sample
-        decoded: torch.Tensor = model.vae.decode(z).sample
+        f: torch.Tensor = parts["unet"](z, torch.tensor([3, 700]), encoder_hidden_states=c).sample
+        decoded: torch.Tensor = parts["vae"].decode(z).sample
     return torch.cat([f.flatten(), decoded.flatten()])
 
 
@@ -60,7 +61,7 @@ def test_opens_here_and_its_copy_opens_in_plain_diffusers(layout: str, tmp_path:
     assert torch.equal(answer(TextToImage.from_pretrained(saved, device="cpu")), answer(model))
     assert torch.allclose(answer(again), answer(model), atol=1e-5)
     ids = torch.arange(16)[None]
-    assert torch.allclose(again.text_encoder(ids)[0], model.text_encoder(ids)[0], atol=1e-5)
+    assert torch.allclose(again.text_encoder(ids)[0], encoder_of(model)(ids)[0], atol=1e-5)
     assert (again.safety_checker is not None) == options.get("safety_checker", False)
     assert (again.feature_extractor is not None) == options.get("safety_checker", False)
     assert type(again.scheduler) is type(model.scheduler)
@@ -133,7 +134,7 @@ def test_safetensors_come_before_pickles_and_plain_before_half() -> None:
 
 def test_a_tiny_autoencoder_has_a_posterior_without_spread(tmp_path: Path) -> None:
     model = tiny_model(tmp_path, vae="tiny")
-    assert isinstance(model.vae, AutoencoderTiny)
+    assert isinstance(model.autoencoder.network, AutoencoderTiny)
     posterior = model.encode(pictures(2))
     assert posterior.mean.shape == (2, 4, 8, 8)
     assert not posterior.std.any()
@@ -222,9 +223,9 @@ def test_a_model_is_saved_alike_before_and_after_its_use(tmp_path: Path) -> None
         return {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file()}
 
     model = tiny_model(tmp_path)
-    model.embed(["a photo of a dog"])  # in rows of one length
+    model.condition(["a photo of a dog"])  # in rows of one length
     before = files(model.save_pretrained(tmp_path / "before"))
-    model.tokenizer("a photo of a dog")  # as long as it is
+    model.conditioner.tokenizer("a photo of a dog")  # as long as it is
     assert files(model.save_pretrained(tmp_path / "after")) == before
 
 
@@ -238,7 +239,7 @@ def test_saving_in_half_precision_leaves_the_model_alone(tmp_path: Path) -> None
     assert again.default_guidance == 5.0
     assert torch.allclose(answer(again), before, atol=2e-2)
     size = (saved / "unet" / "diffusion_pytorch_model.safetensors").stat().st_size
-    assert size < 0.6 * 4 * sum(p.numel() for p in model.unet.parameters())
+    assert size < 0.6 * 4 * sum(p.numel() for p in model.denoiser.parameters())
 
 
 def test_a_copy_on_disk_is_the_same_model(tmp_path: Path) -> None:
@@ -251,7 +252,7 @@ def test_a_copy_on_disk_is_the_same_model(tmp_path: Path) -> None:
     assert fingerprint(again) == fingerprint(model)
     assert fingerprint(tiny_model(tmp_path, seed=1)) != fingerprint(model)
     with torch.no_grad():
-        again.text_encoder.get_input_embeddings().weight.add_(0.1)
+        encoder_of(again).get_input_embeddings().weight.add_(0.1)
     assert fingerprint(again) != fingerprint(model)
 
 
@@ -263,7 +264,8 @@ def test_a_tokenizer_that_writes_its_own_files_is_let(tmp_path: Path) -> None:
         def save_pretrained(self, folder: Path) -> None:
             shutil.copytree(model.source / "tokenizer", folder)  # type: ignore[operator]
 
-    whole, model.tokenizer = model.tokenizer, Slow()
+    whole = model.conditioner.tokenizer
+    model.conditioner.tokenizers = {"tokenizer": Slow()}
     saved = model.save_pretrained(tmp_path / "saved")
     again = CLIPTokenizer.from_pretrained(saved / "tokenizer")
     assert again("a dog")["input_ids"] == whole("a dog")["input_ids"]

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.tiny import pictures, tiny_model
+from tests.tiny import encoder_of, pictures, tiny_model
 from torch import Tensor
 
-from unlikeness.diffusion import diffusion_loss, draw, latents, loss
+from unlikeness.diffusion import Condition, diffusion_loss, draw, loss
 from unlikeness.diffusion.devices import pick_device, pick_dtype
 from unlikeness.errors import UsageError
 
@@ -18,11 +18,11 @@ from unlikeness.errors import UsageError
 def test_the_loss_is_its_formula(prediction_type: str, tmp_path: Path) -> None:
     model = tiny_model(tmp_path, prediction_type)
     z0 = model.encode_all(pictures(3)).mean
-    c = model.embed(["a dog", "a photo", "x"])
+    c = model.condition(["a dog", "a photo", "x"])
     t, eps = draw(model, z0, torch.Generator().manual_seed(7))
     a = model.scheduler.alphas_cumprod[t].reshape(3, 1, 1, 1)
     z_t = a.sqrt() * z0 + (1 - a).sqrt() * eps
-    f = model.unet(z_t, t, encoder_hidden_states=c).sample
+    f = model.denoiser(z_t, t, encoder_hidden_states=c.tokens).sample
     target = {"epsilon": eps, "v_prediction": a.sqrt() * eps - (1 - a).sqrt() * z0, "sample": z0}[
         prediction_type
     ]
@@ -37,7 +37,7 @@ def test_the_loss_is_its_formula(prediction_type: str, tmp_path: Path) -> None:
 def test_the_gradient_of_the_loss_reaches_the_pixels(prediction_type: str, vae: str, tmp_path: Path) -> None:
     model = tiny_model(tmp_path, prediction_type, vae, dtype="float64")
     images = (0.25 + 0.5 * pictures(2)).double()
-    c = model.embed(["a photo of a dog"])
+    c = model.condition(["a photo of a dog"])
     t = torch.tensor([120, 640])
     eps = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 
@@ -62,14 +62,14 @@ def test_the_mean_loss_is_the_same_in_parts_of_bounded_size(
     asked: list[int] = []
     predict = model.predict
 
-    def counted(z_t: Tensor, t: Tensor, c: Tensor) -> Tensor:
+    def counted(z_t: Tensor, t: Tensor, c: Condition) -> Tensor:
         asked.append(len(z_t))
         return predict(z_t, t, c)
 
     monkeypatch.setattr(model, "predict", counted)
     whole = loss.mean_loss_over_levels(model, images, "a photo", seed=3, levels=2, draws=2)
     assert asked == [10, 10]
-    monkeypatch.setattr(latents, "_AT_ONCE", 4 * 4 * 8 * 8)
+    monkeypatch.setattr(loss, "_AT_ONCE", 4 * 4 * 8 * 8)
     parts = loss.mean_loss_over_levels(model, images, "a photo", seed=3, levels=2, draws=2)
     assert asked[2:] == [4, 4, 2, 4, 4, 2]
     assert parts == pytest.approx(whole, rel=1e-5)
@@ -78,11 +78,11 @@ def test_the_mean_loss_is_the_same_in_parts_of_bounded_size(
 def test_encoding_honours_scale_and_shift(tmp_path: Path) -> None:
     model = tiny_model(tmp_path)
     plain = model.encode(pictures(1))
-    model.vae.register_to_config(scaling_factor=0.5, shift_factor=0.25)
+    model.autoencoder.network.register_to_config(scaling_factor=0.5, shift_factor=0.25)
     shifted = model.encode(pictures(1))
     assert torch.allclose(shifted.mean / 0.5 + 0.25, plain.mean / 0.18215, atol=1e-5)
     assert torch.allclose(shifted.std / 0.5, plain.std / 0.18215, atol=1e-6)
-    raw = model.vae.decode(shifted.mean / 0.5 + 0.25).sample
+    raw = model.autoencoder.network.decode(shifted.mean / 0.5 + 0.25).sample
     assert torch.allclose(model.decode(shifted.mean), (raw / 2 + 0.5).clamp(0, 1), atol=1e-6)
 
 
@@ -100,44 +100,45 @@ def test_a_posterior_draws_from_its_generator_alone(tmp_path: Path) -> None:
 def test_embeddings_match_the_text_encoder_and_are_computed_once(tmp_path: Path) -> None:
     model = tiny_model(tmp_path)
     calls = []
-    handle = model.text_encoder.register_forward_hook(lambda *_: calls.append(1))
-    c = model.embed(["a dog", "a photo of a dog", "a dog"])
+    handle = encoder_of(model).register_forward_hook(lambda *_: calls.append(1))
+    c = model.condition(["a dog", "a photo of a dog", "a dog"]).tokens
     assert c.shape == (3, 16, 32)
     assert torch.equal(c[0], c[2])
-    assert torch.equal(model.embed(["a photo of a dog"])[0], c[1])
+    assert torch.equal(model.condition(["a photo of a dog"]).tokens[0], c[1])
     assert len(calls) == 1
     handle.remove()
-    ids = model.tokenizer(["a dog"], padding="max_length", max_length=16, return_tensors="pt").input_ids
-    assert torch.allclose(model.text_encoder(ids)[0][0], c[0], atol=1e-5)
+    tokenizer = model.conditioner.tokenizer
+    ids = tokenizer(["a dog"], padding="max_length", max_length=16, return_tensors="pt").input_ids
+    assert torch.allclose(encoder_of(model)(ids)[0][0], c[0], atol=1e-5)
 
 
 def test_embeddings_follow_a_text_encoder_that_trains(tmp_path: Path) -> None:
     model = tiny_model(tmp_path)
-    before = model.embed(["a dog"])
-    model.text_encoder.requires_grad_(True)
-    optimizer = torch.optim.AdamW(model.text_encoder.parameters(), lr=0.1, fused=True)  # raises no version
-    c = model.embed(["a dog"], grad=True)
+    before = model.condition(["a dog"]).tokens
+    encoder_of(model).requires_grad_(True)
+    optimizer = torch.optim.AdamW(encoder_of(model).parameters(), lr=0.1, fused=True)
+    c = model.condition(["a dog"], grad=True).tokens
     assert c.requires_grad
     torch.autograd.backward(c.square().mean())
     optimizer.step()
-    assert not model.embed(["a dog"]).requires_grad
-    assert not torch.equal(model.embed(["a dog"]), before)
+    assert not model.condition(["a dog"]).tokens.requires_grad
+    assert not torch.equal(model.condition(["a dog"]).tokens, before)
 
 
 def test_a_copy_has_its_own_unet_and_shares_the_rest(tmp_path: Path) -> None:
     model = tiny_model(tmp_path)
     other = model.copy()
-    assert other.vae is model.vae
-    assert other.text_encoder is model.text_encoder
+    assert other.autoencoder.network is model.autoencoder.network
+    assert encoder_of(other) is encoder_of(model)
     with torch.no_grad():
-        other.unet.conv_in.weight.add_(1)
-    assert not torch.equal(other.unet.conv_in.weight, model.unet.conv_in.weight)
-    assert model.copy(text_encoder=True).text_encoder is not model.text_encoder
+        other.denoiser.conv_in.weight.add_(1)
+    assert not torch.equal(other.denoiser.conv_in.weight, model.denoiser.conv_in.weight)
+    assert model.copy(conditioner=True).conditioner is not model.conditioner
 
 
 def test_a_loaded_model_is_frozen(tmp_path: Path) -> None:
     model = tiny_model(tmp_path)
-    for module in (model.vae, model.unet, model.text_encoder):
+    for module in model.networks:
         assert not module.training
         assert not any(p.requires_grad for p in module.parameters())
 
@@ -145,15 +146,15 @@ def test_a_loaded_model_is_frozen(tmp_path: Path) -> None:
 def test_bfloat16_spares_the_autoencoder(tmp_path: Path) -> None:
     model = tiny_model(tmp_path, dtype="bf16")
     assert model.dtype == torch.bfloat16
-    assert model.vae.dtype == torch.float32
-    loss = diffusion_loss(model, model.encode(pictures(1)).mean, model.embed(["a dog"]))
+    assert model.autoencoder.network.dtype == torch.float32
+    loss = diffusion_loss(model, model.encode(pictures(1)).mean, model.condition(["a dog"]))
     assert loss.dtype == torch.float32
     assert torch.isfinite(loss)
 
 
 def test_autocast_is_close_and_leaves_the_weights_alone(tmp_path: Path) -> None:
     model = tiny_model(tmp_path)
-    z0, c = model.encode_all(pictures(2)).mean, model.embed(["a dog"])
+    z0, c = model.encode_all(pictures(2)).mean, model.condition(["a dog"])
 
     def loss() -> torch.Tensor:
         return diffusion_loss(model, z0, c, generator=torch.Generator().manual_seed(0))

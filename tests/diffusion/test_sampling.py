@@ -74,7 +74,7 @@ def test_each_picture_may_be_led_away_from_other_words(tmp_path: Path) -> None:
 def test_guidance_of_one_needs_no_second_half(tmp_path: Path) -> None:
     model = tiny_model(tmp_path)
     sizes = []
-    model.unet.register_forward_pre_hook(lambda _, args: sizes.append(len(args[0])))
+    model.denoiser.register_forward_pre_hook(lambda _, args: sizes.append(len(args[0])))
     model.generate(["a dog"], seeds=[0, 1], steps=2, guidance=1.0)
     assert sizes == [2, 2]
     model.generate(["a dog"], seeds=[0, 1], steps=2, guidance=2.0)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler, FlowMatchEulerDiscreteScheduler
 
-from unlikeness.diffusion import NoiseSchedule
+from unlikeness.diffusion import Schedule
 from unlikeness.errors import UsageError
 
 BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
@@ -21,7 +21,7 @@ Z0, EPS, T = latents(0), latents(1), torch.tensor([0, 400, 999])
 
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction", "sample"])
 def test_target_is_the_literal_formula(prediction_type: str) -> None:
-    schedule = NoiseSchedule.from_scheduler(DDPMScheduler(prediction_type=prediction_type, **BETAS))
+    schedule = Schedule.from_scheduler(DDPMScheduler(prediction_type=prediction_type, **BETAS))
     betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
     a = torch.cumprod(1 - betas, 0)[T].reshape(3, 1, 1, 1)
     expected = {
@@ -34,7 +34,7 @@ def test_target_is_the_literal_formula(prediction_type: str) -> None:
 
 
 def test_flow_matching_runs_straight_from_image_to_noise() -> None:
-    schedule = NoiseSchedule.from_scheduler(FlowMatchEulerDiscreteScheduler())
+    schedule = Schedule.from_scheduler(FlowMatchEulerDiscreteScheduler())
     assert schedule.prediction_type == "flow"
     sigma = ((T + 1) / 1000).double().reshape(3, 1, 1, 1)
     assert torch.equal(schedule.target(Z0, EPS, T), EPS - Z0)
@@ -44,7 +44,7 @@ def test_flow_matching_runs_straight_from_image_to_noise() -> None:
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
 def test_agrees_with_diffusers(prediction_type: str) -> None:
     scheduler = DDPMScheduler(prediction_type=prediction_type, **BETAS)
-    schedule = NoiseSchedule.from_scheduler(scheduler)
+    schedule = Schedule.from_scheduler(scheduler)
     z0, eps = Z0.float(), EPS.float()
     assert torch.allclose(schedule.add_noise(z0, eps, T), scheduler.add_noise(z0, eps, T), atol=1e-6)
     if prediction_type == "v_prediction":
@@ -58,7 +58,7 @@ def test_the_exact_answer_gives_z0_back(prediction_type: str) -> None:
         if prediction_type == "flow"
         else DDIMScheduler(prediction_type=prediction_type, **BETAS)
     )
-    schedule = NoiseSchedule.from_scheduler(scheduler)
+    schedule = Schedule.from_scheduler(scheduler)
     z_t = schedule.add_noise(Z0, EPS, T)
     f = schedule.target(Z0, EPS, T)
     assert torch.allclose(schedule.predict_z0(f, z_t, T), Z0, atol=1e-5)
@@ -69,11 +69,11 @@ def test_the_exact_answer_gives_z0_back(prediction_type: str) -> None:
 
 def test_alpha_bar_is_the_share_of_signal() -> None:
     scheduler = DDPMScheduler(**BETAS)
-    schedule = NoiseSchedule.from_scheduler(scheduler)
+    schedule = Schedule.from_scheduler(scheduler)
     assert torch.allclose(schedule.alpha_bar, scheduler.alphas_cumprod, atol=1e-6)
     assert schedule.steps == 1000
 
 
 def test_an_unknown_prediction_type_is_refused() -> None:
     with pytest.raises(UsageError, match="prediction type 'score'"):
-        NoiseSchedule.from_alpha_bar(torch.linspace(0.9, 0.1, 10), "score")
+        Schedule.from_alpha_bar(torch.linspace(0.9, 0.1, 10), "score")

@@ -16,12 +16,12 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tests.tiny import tiny_model, write_tiny
+from tests.tiny import encoder_of, tiny_model, write_tiny
 
 from unlikeness.diffusion import TextToImage
 from unlikeness.diffusion.configs import RULES, check
+from unlikeness.diffusion.families.stable_diffusion import StableDiffusion
 from unlikeness.diffusion.fingerprint import fingerprint
-from unlikeness.diffusion.known import PARTS
 from unlikeness.diffusion.loading import load_scheduler
 from unlikeness.diffusion.trial import check_scheduler
 from unlikeness.errors import UnlikenessError, UsageError
@@ -73,6 +73,9 @@ def no_questions(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError(f"asked: {words}")
 
     monkeypatch.setattr(builtins, "input", asked)
+
+
+PARTS = StableDiffusion.parts
 
 
 def plant(folder: Path, ran: Path) -> None:
@@ -150,8 +153,10 @@ def test_settings_that_reach_other_loaders_have_no_effect(
     )
     (folder / "tokenizer" / "chat_template.jinja").write_text("{{ 1 }}")
     after = TextToImage.from_pretrained(folder, device="cpu")
-    assert after.text_encoder.config._attn_implementation == "sdpa"
-    assert torch.equal(after.embed(["a photo of sks dog"]), before.embed(["a photo of sks dog"]))
+    assert encoder_of(after).config._attn_implementation == "sdpa"
+    assert torch.equal(
+        after.condition(["a photo of sks dog"]).tokens, before.condition(["a photo of sks dog"]).tokens
+    )
     assert not (tmp_path / "ran").exists()
     saved = after.save_pretrained(tmp_path / "saved")
     assert not list(saved.rglob("*.py"))

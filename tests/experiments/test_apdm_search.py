@@ -119,9 +119,9 @@ def test_a_longer_run_goes_on_from_a_shorter_one(
     short, long = made(tmp_path / "on the way", "naive-4@1", "naive-4@2")
     [at_once] = made(tmp_path / "at once", "naive-4@2")
     assert steps == [1, 1, 2]
-    pairs = zip(long.unet.parameters(), at_once.unet.parameters(), strict=True)
+    pairs = zip(long.denoiser.parameters(), at_once.denoiser.parameters(), strict=True)
     assert all(torch.equal(a, b) for a, b in pairs)
-    assert not torch.equal(next(short.unet.parameters()), next(long.unet.parameters()))
+    assert not torch.equal(next(short.denoiser.parameters()), next(long.denoiser.parameters()))
 
 
 def watched(steps: list[int]) -> Any:

@@ -32,11 +32,11 @@ def test_each_half_is_answered_by_its_own_network() -> None:
     original = TextToImage.from_pretrained("toybox", dtype="float32")
     other = original.copy()
     with torch.no_grad():
-        other.unet.conv_out.bias += 1.0
+        other.denoiser.conv_out.bias += 1.0
     z, t = torch.zeros(4, *original.latent_shape), torch.full((4,), 500)
-    c = original.embed(["", "", "a", "b"])
+    c = original.condition(["", "", "a", "b"])
     plain = original.predict(z, t, c)
-    halves = drift_parts.Halves(without=other.unet, words=original.unet)
+    halves = drift_parts.Halves(without=other.denoiser, words=original.denoiser)
     found = halves.predict(None, z, t, c) - plain
     assert torch.allclose(found[:2], torch.ones_like(found[:2]), atol=1e-5)
     assert torch.allclose(found[2:], torch.zeros_like(found[2:]), atol=1e-5)

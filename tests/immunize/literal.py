@@ -14,33 +14,33 @@ import pytest
 import torch
 from torch import Tensor
 
-from unlikeness.diffusion import NoiseSchedule, TextToImage
+from unlikeness.diffusion import Condition, Schedule, TextToImage
 
 Draw = tuple[Tensor, Tensor, Tensor]
 
 
 @dataclass
 class Watch:
-    """Every call of `NoiseSchedule.add_noise`, in order."""
+    """Every call of `Schedule.add_noise`, in order."""
 
     draws: list[Draw] = field(default_factory=list)
 
     def on(self, patch: pytest.MonkeyPatch) -> None:
-        add_noise = NoiseSchedule.add_noise
+        add_noise = Schedule.add_noise
 
-        def watched(schedule: NoiseSchedule, z0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
+        def watched(schedule: Schedule, z0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
             self.draws.append((z0.clone(), eps.clone(), t.clone()))
             return add_noise(schedule, z0, eps, t)
 
-        patch.setattr(NoiseSchedule, "add_noise", watched)
+        patch.setattr(Schedule, "add_noise", watched)
 
 
-def difference(model: TextToImage, unet: Any, draw: Draw, c: Tensor) -> Tensor:
+def difference(model: TextToImage, unet: Any, draw: Draw, c: Condition) -> Tensor:
     """f(z_t, t, c) − target, from the scheduler's own table."""
     z0, eps, t = draw
     a = model.scheduler.alphas_cumprod[t].reshape(-1, 1, 1, 1)
     signal, noise = a.sqrt().double(), (1 - a).sqrt().double()
-    f = unet(signal * z0 + noise * eps, t, encoder_hidden_states=c.expand(len(z0), -1, -1)).sample
+    f = unet(signal * z0 + noise * eps, t, encoder_hidden_states=c.expand(len(z0)).tokens).sample
     v_prediction = model.scheduler.config.prediction_type == "v_prediction"
     difference: Tensor = f - (signal * eps - noise * z0 if v_prediction else eps)
     return difference
@@ -52,7 +52,7 @@ def part(draw: Draw, which: slice) -> Draw:
 
 def apdm(model: TextToImage, n: int, beta: float) -> Callable[[Any, list[Draw]], Tensor]:
     """L_protect of APDM from two draws: pairs (x⁺ first), class pictures."""
-    c_V, c_class = model.embed(["a photo of sks dog"]), model.embed(["a photo of a dog"])
+    c_V, c_class = model.condition(["a photo of sks dog"]), model.condition(["a photo of a dog"])
 
     def loss(unet: Any, draws: list[Draw]) -> Tensor:
         pairs, of_class = draws
@@ -60,8 +60,8 @@ def apdm(model: TextToImage, n: int, beta: float) -> Callable[[Any, list[Draw]],
         assert torch.equal(plus[1], minus[1])
         assert torch.equal(plus[2], minus[2])
         with torch.no_grad():
-            plus_0 = difference(model, model.unet, plus, c_V) ** 2
-            minus_0 = difference(model, model.unet, minus, c_V) ** 2
+            plus_0 = difference(model, model.denoiser, plus, c_V) ** 2
+            minus_0 = difference(model, model.denoiser, minus, c_V) ** 2
         r_plus = difference(model, unet, plus, c_V) ** 2 - plus_0
         r_minus = difference(model, unet, minus, c_V) ** 2 - minus_0
         preferred = -(1 / (1 + torch.exp(beta * (r_plus - r_minus)))).log().mean()
@@ -72,7 +72,7 @@ def apdm(model: TextToImage, n: int, beta: float) -> Callable[[Any, list[Draw]],
 
 def adversarial(model: TextToImage) -> Callable[[Any, list[Draw]], Tensor]:
     """L_adv from two draws: the subject, class pictures."""
-    c_V, c_class = model.embed(["a photo of sks dog"]), model.embed(["a photo of a dog"])
+    c_V, c_class = model.condition(["a photo of sks dog"]), model.condition(["a photo of a dog"])
 
     def loss(unet: Any, draws: list[Draw]) -> Tensor:
         subject, of_class = draws
@@ -85,13 +85,13 @@ def adversarial(model: TextToImage) -> Callable[[Any, list[Draw]], Tensor]:
 
 def persguard(model: TextToImage, of_class_weight: float) -> Callable[[Any, list[Draw]], Tensor]:
     """λ1 L_PP + L_BB of a target, a cat for the dog, from two draws: class pictures, the target's."""
-    c_V, c_class, c_tar = (model.embed([f"a photo of {name}"]) for name in ("sks dog", "a dog", "a cat"))
+    c_V, c_class, c_tar = (model.condition([f"a photo of {name}"]) for name in ("sks dog", "a dog", "a cat"))
 
     def loss(unet: Any, draws: list[Draw]) -> Tensor:
         of_class, target = draws
         with torch.no_grad():
-            class_0 = difference(model, model.unet, of_class, c_class)
-            target_0 = difference(model, model.unet, target, c_tar)
+            class_0 = difference(model, model.denoiser, of_class, c_class)
+            target_0 = difference(model, model.denoiser, target, c_tar)
         l_pp = ((difference(model, unet, of_class, c_class) - class_0) ** 2).mean()
         return of_class_weight * l_pp + ((difference(model, unet, target, c_V) - target_0) ** 2).mean()
 
@@ -112,8 +112,8 @@ def l2p(
     stride: int = 1,
 ) -> list[Tensor]:
     """θ after the run. The code draws an outer step's protective batches first, then noises step by step."""
-    c_V, c_class = model.embed(["a photo of sks dog"]), model.embed(["a photo of a dog"])
-    theta = copy.deepcopy(model.unet).requires_grad_(True)
+    c_V, c_class = model.condition(["a photo of sks dog"]), model.condition(["a photo of a dog"])
+    theta = copy.deepcopy(model.denoiser).requires_grad_(True)
     outer = torch.optim.AdamW(theta.parameters(), lr=outer_lr, weight_decay=0.01)
     queue = list(draws)
     for _ in range(outer_steps):

@@ -74,7 +74,7 @@ def test_the_loss_is_the_attackers_own(
     assert len(rows.z_t) == bystanders.pictures()
     assert len(rows.reference_c) == 0
     n = settings.batch_size
-    assert torch.equal(rows.c[:n], attack.c_V.expand(n, -1, -1))
+    assert torch.equal(rows.c[:n].tokens, attack.c_V.expand(n).tokens)
     with torch.no_grad():
         f = exact.predict(rows.z_t, rows.t, rows.c)
         found = bystanders.loss(f, rows)
@@ -106,25 +106,25 @@ def test_somewhere_else_the_place_is_added_to_what_the_picture_asks_for(
     rows = bystanders.rows(exact, attack, generator)
     n = settings.batch_size
     subject = attack.subject
-    c_usual, c_there = exact.embed([attack.prompt]), exact.embed([subject.prompt(place)])
-    moved = [bool(torch.equal(c, c_there[0])) for c in rows.c[:n]]
+    c_usual, c_there = exact.condition([attack.prompt]), exact.condition([subject.prompt(place)])
+    moved = [bool(torch.equal(c, c_there.tokens[0])) for c in rows.c.tokens[:n]]
     assert 0 < sum(moved) < n
     z0 = attack.kept.material.subject.mean
     signal, noise = (values.double()[rows.t[:n]] for values in (exact.schedule.signal, exact.schedule.noise))
     with torch.no_grad():
         answers = [
-            exact.predict(rows.z_t[:n], rows.t[:n], exact.embed([prompt]).expand(n, -1, -1))
+            exact.predict(rows.z_t[:n], rows.t[:n], exact.condition([prompt]).expand(n))
             for prompt in (subject.prompt(place, of_class=True), attack.class_prompt)
         ]
     shift = (answers[0] - answers[1]) * torch.tensor(moved)[:, None, None, None]
     eps = rows.target[:n] - shift
     for i, there in enumerate(moved):
-        assert there or torch.equal(rows.c[i], c_usual[0])
+        assert there or torch.equal(rows.c.tokens[i], c_usual.tokens[0])
         own = (rows.z_t[i] - noise[i] * eps[i]) / signal[i]  # the picture, but for the autoencoder's noise
         spread = 6 * attack.kept.material.subject.std.max() + 1e-4 * noise[i] / signal[i]
         assert (own - z0[0]).abs().max() < spread
     assert shift[moved].abs().max() > 0
-    assert torch.equal(rows.c[n:], attack.c_class.expand(n, -1, -1))
+    assert torch.equal(rows.c[n:].tokens, attack.c_class.expand(n).tokens)
 
 
 def test_how_many_rows_are_somewhere_can_be_told(exact: TextToImage, dog: Subject) -> None:
@@ -134,8 +134,8 @@ def test_how_many_rows_are_somewhere_can_be_told(exact: TextToImage, dog: Subjec
         [kept] = keep(exact, [dog], settings)
         bystanders, generator = Bystanders(exact, settings, "float32"), torch.Generator().manual_seed(3)
         attack = Mixture(exact, [kept], settings).draw(bystanders.draw(kept, generator), generator)
-        c = bystanders.rows(exact, attack, generator).c[:40]
-        there = exact.embed([attack.subject.prompt("a photo of {} at night")])[0]
+        c = bystanders.rows(exact, attack, generator).c.tokens[:40]
+        there = exact.condition([attack.subject.prompt("a photo of {} at night")]).tokens[0]
         return sum(bool(torch.equal(one, there)) for one in c)
 
     assert (moved(0.0), moved(1.0)) == (0, 40)
@@ -174,7 +174,7 @@ def test_an_attack_on_a_bystander_gives_the_gradient_of_learning_it(exact: TextT
         theta.grad = None
     l2p(1, step_generator(0, 1))
     [one] = asked
-    working.unet.requires_grad_(True)
+    working.denoiser.requires_grad_(True)
     f = working.predict(one.z_t, one.t, one.c)  # an attack of depth 0 leaves its weights in place
     expected = torch.autograd.grad(l2p.bystanders.loss(f, one), l2p._moved, allow_unused=True)
     for theta, wanted in zip(l2p.theta, expected, strict=True):

@@ -73,7 +73,7 @@ def test_without_a_preference_it_trains_as_persguard_does(
     subjects = [dog, replace(cat, identifier="zwx")]
     released = immunize(exact, subjects, "combined", settings, after=lambda _, loss: losses.append(loss))
     assert len(losses) == 2
-    assert not torch.equal(exact.unet.conv_out.weight, released.unet.conv_out.weight)
+    assert not torch.equal(exact.denoiser.conv_out.weight, released.denoiser.conv_out.weight)
     backdoor = {key: value for key, value in settings.items() if key not in ("beta", "preference_weight")}
     alone = immunize(exact, subjects, "persguard", {**backdoor, "retention_weight": 0.0})
-    assert torch.equal(alone.unet.conv_out.weight, released.unet.conv_out.weight)
+    assert torch.equal(alone.denoiser.conv_out.weight, released.denoiser.conv_out.weight)

@@ -10,10 +10,10 @@ from typing import Any
 import diffusers
 import pytest
 import torch
-from tests.tiny import pictures, tiny_model
+from tests.tiny import encoder_of, pictures, tiny_model
 from torch import Tensor
 
-from unlikeness.diffusion import TextToImage, latents
+from unlikeness.diffusion import TextToImage, loss
 from unlikeness.immunize import cost, create, immunize
 from unlikeness.immunize.cost import estimate, memory
 from unlikeness.immunize.passes import Passes, count
@@ -116,7 +116,7 @@ def test_the_count_of_passes_is_exact(
 ) -> None:  # fmt: skip
     settings = {**FEW, **further}
     # Few enough latents in a call that the original's answers come in several.
-    monkeypatch.setattr(latents, "_AT_ONCE", 3 * 4 * 8 * 8)
+    monkeypatch.setattr(loss, "_AT_ONCE", 3 * 4 * 8 * 8)
     prompts = PROMPTS if settings.get("preserve_weight") else []  # without, divert keeps its classes alone
     subjects = [dog, cat, Subject(pictures(1), "dog", "zwx")]
     expected = count(model, create(method, settings), subjects, prompts)
@@ -133,7 +133,7 @@ def test_a_probe_tells_time_and_memory_and_changes_nothing(
     model: TextToImage, dog: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    before = [p.clone() for p in model.unet.parameters()]
+    before = [p.clone() for p in model.denoiser.parameters()]
     settings = {**FEW, "inner_steps": 6, "outer_steps": 500, "preserve_weight": 1.0}
     told = estimate(model, create("apdm", settings), [dog], PROMPTS)
     assert told.outer_seconds > 0
@@ -142,7 +142,7 @@ def test_a_probe_tells_time_and_memory_and_changes_nothing(
     text = "\n".join(told.lines())
     assert f"{500 * (6 * 3 + 6 * 2 + 4):,} pictures in {500 * 13:,} calls" in text
     assert format_seconds(told.seconds) in text
-    assert all(torch.equal(p, was) for p, was in zip(model.unet.parameters(), before, strict=True))
+    assert all(torch.equal(p, was) for p, was in zip(model.denoiser.parameters(), before, strict=True))
     assert not list(tmp_path.iterdir())
     early = {**settings, "from_start": True}  # whose probe is of attacks too short for that
     assert estimate(model, create("apdm", early), [dog], PROMPTS).outer_seconds > 0
@@ -158,16 +158,16 @@ def test_the_time_of_a_long_outer_step_is_drawn_out_from_short_ones(
 
 
 def test_memory_is_that_of_what_the_settings_train(model: TextToImage) -> None:
-    unet = sum(p.numel() for p in model.unet.parameters()) * 4
+    unet = sum(p.numel() for p in model.denoiser.parameters()) * 4
     full = memory(model, create("apdm", FEW))
     assert full["attacked U-Net"] == full["released weights"] == full["original U-Net"] == unet
     assert full["their AdamW states"] == full["the attacker's AdamW states"] == 2 * unet
     cross = memory(model, create("apdm", {**FEW, "train": "cross-attention", "inner_steps": 0}))
-    named = model.unet.named_parameters()
+    named = model.denoiser.named_parameters()
     assert cross["their gradient"] == sum(p.numel() for name, p in named if ".attn2." in name) * 4
     assert cross["the attacker's AdamW states"] == 0
     assert (cross["attacked U-Net"], cross["released weights"]) == (0, unet)  # no attack, no second one
     read = memory(model, create("apdm", {**FEW, "text_encoder": 0.5}))
-    encoder = sum(p.numel() for p in model.text_encoder.parameters()) * 4
+    encoder = sum(p.numel() for p in encoder_of(model).parameters()) * 4
     assert read["attacked text encoder"] == 2 * encoder
     assert read["the attacker's gradient"] == unet + encoder

@@ -11,7 +11,7 @@ from tests.immunize import literal
 from tests.tiny import tiny_model
 from torch import Tensor
 
-from unlikeness.diffusion import NoiseSchedule, TextToImage
+from unlikeness.diffusion import Condition, Schedule, TextToImage
 from unlikeness.errors import UsageError
 from unlikeness.immunize import create, immunize
 from unlikeness.immunize.attackers import Mixture
@@ -56,23 +56,23 @@ def test_the_loss_is_its_equation_written_out(
     words = ["a photo", "a photo a", "a photo b"]
     if behaviour != "erasure":
         words = [template.format("a cat" if behaviour == "target" else "a dog") for template in templates]
-    names = original.embed([template.format("sks dog") for template in templates])
-    others = original.embed(words)
-    of_class = original.embed([template.format("a dog") for template in templates])
+    names = original.condition([template.format("sks dog") for template in templates])
+    others = original.condition(words)
+    of_class = original.condition([template.format("a dog") for template in templates])
     both, held = watch.draws
     assert int(both[2].min()) >= original.schedule.steps * made.settings.least_level
-    asked = [next(k for k in range(3) if torch.equal(c, names[k])) for c in rows.c[: 2 * n]]
+    asked = [next(k for k in range(3) if torch.equal(c, names.tokens[k])) for c in rows.c.tokens[: 2 * n]]
     assert 0 < sum(k == 0 for k in asked) < 2 * n  # the training prompt, and contexts
     marked = made._notices[id(kept[0])].pictures.mean if behaviour == "pattern" else None
-    nothing = original.embed([""])
+    nothing = original.condition([""])
     expected = torch.zeros((), dtype=torch.float64)
     with torch.no_grad():
         for i, k in enumerate(asked):
             draw = literal.part(both, slice(i, i + 1))
-            ours = literal.difference(model, model.unet, draw, names[k : k + 1])
-            theirs = literal.difference(original, original.unet, draw, others[k : k + 1])
+            ours = literal.difference(model, model.denoiser, draw, names[k : k + 1])
+            theirs = literal.difference(original, original.denoiser, draw, others[k : k + 1])
             if behaviour == "erasure":
-                there = literal.difference(original, original.unet, draw, of_class[k : k + 1])
+                there = literal.difference(original, original.denoiser, draw, of_class[k : k + 1])
                 theirs = theirs + 0.4 * (theirs - there)
             # Both without the target: g − target is φ's difference, and (1 + γ) times that for the subject.
             goal = theirs * (1 + gamma) if i < n else theirs
@@ -80,17 +80,17 @@ def test_the_loss_is_its_equation_written_out(
                 goal = _with_mark(original, draw, goal, marked)
             error = ours - goal
             if guidance:
-                without = literal.difference(model, model.unet, draw, nothing)
-                without = without - literal.difference(original, original.unet, draw, nothing)
+                without = literal.difference(model, model.denoiser, draw, nothing)
+                without = without - literal.difference(original, original.denoiser, draw, nothing)
                 error = (without + guidance * (error - without)) / (guidance**2 + (guidance - 1) ** 2) ** 0.5
             if marked is not None:
                 error = error * (1 + 5 * _covered(model, draw[0])) ** 0.5
             expected += _weight(original, draw[2], cap) * (error**2).mean() / (2 * n)
-        c_c = original.embed(["a photo of a dog"])
+        c_c = original.condition(["a photo of a dog"])
         for i in range(n):
             draw = literal.part(held, slice(i, i + 1))
-            moved = literal.difference(model, model.unet, draw, c_c)
-            moved = moved - literal.difference(original, original.unet, draw, c_c)
+            moved = literal.difference(model, model.denoiser, draw, c_c)
+            moved = moved - literal.difference(original, original.denoiser, draw, c_c)
             expected += 0.3 * _weight(original, draw[2], cap) * (moved**2).mean() / n
     assert float(found) == pytest.approx(float(expected), rel=1e-5)
 
@@ -125,9 +125,9 @@ def _covered(model: TextToImage, z0: Tensor) -> Tensor:
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction", "sample", "flow"])
 def test_the_weight_is_what_an_error_means_for_z0(prediction_type: str) -> None:
     alpha_bar = torch.linspace(0.99, 0.01, 50, dtype=torch.float64)
-    schedule = NoiseSchedule.from_alpha_bar(alpha_bar, prediction_type)
+    schedule = Schedule.from_alpha_bar(alpha_bar, prediction_type)
     if prediction_type == "flow":
-        schedule = NoiseSchedule(1 - torch.arange(1, 51) / 51, torch.arange(1, 51) / 51, "flow")
+        schedule = Schedule(1 - torch.arange(1, 51) / 51, torch.arange(1, 51) / 51, "flow")
     t = torch.tensor([0, 10, 30, 49])
     f, z_t = torch.zeros(2, 4, 1, 2, 2, dtype=torch.float64)
     moved = schedule.predict_z0(f + 0.1, z_t, t) - schedule.predict_z0(f, z_t, t)
@@ -153,8 +153,9 @@ def test_without_contexts_it_is_about_the_training_prompt_alone(exact: TextToIma
     made.prepare(exact, kept)
     attack = Mixture(exact, kept, made.settings).draw(kept[0], torch.Generator().manual_seed(0))
     rows = made.rows(exact, attack, torch.Generator().manual_seed(1))
-    assert all(torch.equal(c, attack.c_V[0]) for c in rows.c[:16])
-    assert all(torch.equal(c, attack.c_class[0]) for c in (*rows.c[16:], *rows.reference_c))
+    assert all(torch.equal(c, attack.c_V.tokens[0]) for c in rows.c.tokens[:16])
+    rest = Condition.cat([rows.c[16:], rows.reference_c])
+    assert all(torch.equal(c, attack.c_class.tokens[0]) for c in rest.tokens)
 
 
 def test_a_context_without_a_place_for_the_name_is_refused(exact: TextToImage, dog: Subject) -> None:
@@ -196,8 +197,8 @@ def _led_to(exact: TextToImage, made: Any, kept: list[Kept], one: Kept, words: s
     """Whether all rows that lead this subject away ask φ about these words."""
     attack = Mixture(exact, kept, made.settings).draw(one, torch.Generator().manual_seed(0))
     rows = made.rows(exact, attack, torch.Generator().manual_seed(1))
-    possible = exact.embed([f"a photo of {words}{place}" for place in ("", " a", " b")])
-    return all(any(torch.equal(c, p) for p in possible) for c in rows.reference_c[:16])
+    possible = exact.condition([f"a photo of {words}{place}" for place in ("", " a", " b")])
+    return all(any(torch.equal(c, p) for p in possible.tokens) for c in rows.reference_c.tokens[:16])
 
 
 @pytest.mark.parametrize(

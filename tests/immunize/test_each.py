@@ -96,5 +96,5 @@ def test_a_notice_is_a_diversion_with_these_settings(exact: TextToImage, dog: Su
     others = {"bystanders": 3, "bystanders_from": 0.3, "bystanders_placed": 0.8}
     by_hand = {**few, **same, **others, "behaviour": "target"}
     as_divert = immunize(exact, [dog], "divert", {**by_hand, "target_noun": "cat"})
-    for one, other in zip(released.unet.parameters(), as_divert.unet.parameters(), strict=True):
+    for one, other in zip(released.denoiser.parameters(), as_divert.denoiser.parameters(), strict=True):
         assert one.equal(other)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from tests.immunize import literal
-from tests.tiny import tiny_model
+from tests.tiny import encoder_of, tiny_model
 from torch import Tensor
 
 from unlikeness.diffusion import TextToImage
@@ -36,7 +36,7 @@ BACKDOOR: dict[str, Any] = {
 
 
 def weights_of(model: TextToImage) -> dict[str, Tensor]:
-    return {name: p.detach().clone() for name, p in model.unet.named_parameters()}
+    return {name: p.detach().clone() for name, p in model.denoiser.named_parameters()}
 
 
 def moved(model: TextToImage, released: TextToImage) -> set[str]:
@@ -78,8 +78,8 @@ def test_a_run_is_the_equations_written_out(
         model, protective, watch.draws, outer_steps=2, inner_steps=settings["inner_steps"], batch=2,
         outer_lr=1e-3, inner_lr=2e-3, leak=settings.get("leak", False), stride=settings.get("stride", 1),
     )  # fmt: skip
-    start = [p.detach() for p in model.unet.parameters()]
-    for before, wanted, found in zip(start, expected, released.unet.parameters(), strict=True):
+    start = [p.detach() for p in model.denoiser.parameters()]
+    for before, wanted, found in zip(start, expected, released.denoiser.parameters(), strict=True):
         assert not torch.equal(before, found)
         assert torch.allclose(found - before, wanted - before, rtol=1e-3, atol=1e-7)
 
@@ -88,9 +88,9 @@ def test_the_original_is_not_changed_and_the_result_is_frozen(exact: TextToImage
     before = weights_of(exact)
     released = immunize(exact, [dog], "apdm", FEW)
     assert all(torch.equal(p, before[name]) for name, p in weights_of(exact).items())
-    assert not any(p.requires_grad or p.grad is not None for p in released.unet.parameters())
-    assert released.vae is exact.vae
-    assert released.text_encoder is exact.text_encoder
+    assert not any(p.requires_grad or p.grad is not None for p in released.denoiser.parameters())
+    assert released.autoencoder.network is exact.autoencoder.network
+    assert encoder_of(released) is encoder_of(exact)
 
 
 def test_a_deep_attack_moves_along_with_the_released_weights(exact: TextToImage, dog: Subject) -> None:
@@ -98,7 +98,7 @@ def test_a_deep_attack_moves_along_with_the_released_weights(exact: TextToImage,
     working = exact.copy()
     l2p = L2P(working, exact, defence, keep(exact, [dog], defence.settings))
     l2p(0, step_generator(0, 0))
-    distance = [p.detach().clone() for p in working.unet.parameters()]
+    distance = [p.detach().clone() for p in working.denoiser.parameters()]
     with torch.no_grad():
         for theta in l2p.theta:
             theta.grad = None
@@ -107,7 +107,7 @@ def test_a_deep_attack_moves_along_with_the_released_weights(exact: TextToImage,
     step = l2p.attacker.step
 
     def watched(generator: torch.Generator, *, keep_gradient: bool = False) -> Tensor:
-        starts.append([p.detach().clone() for p in working.unet.parameters()])
+        starts.append([p.detach().clone() for p in working.denoiser.parameters()])
         return step(generator, keep_gradient=keep_gradient)
 
     l2p.attacker.step = watched  # type: ignore[method-assign]
@@ -243,7 +243,7 @@ def test_a_checkpoint_that_will_not_do_is_told_before_anything_is_drawn(
 
 def test_what_is_released_recomputes_nothing(weights: Path, dog: Subject) -> None:
     released = immunize(tiny_model(weights), [dog], "apdm", {**FEW, "outer_steps": 1, "checkpointing": True})
-    assert not released.unet.is_gradient_checkpointing
+    assert not released.denoiser.is_gradient_checkpointing
 
 
 def test_cross_attention_alone_moves_if_asked(exact: TextToImage, dog: Subject) -> None:
@@ -256,7 +256,7 @@ def test_low_rank_attacks_leave_no_adapter_behind(exact: TextToImage, dog: Subje
     released = immunize(exact, [dog], "apdm", settings)
     assert list(weights_of(released)) == list(weights_of(exact))
     assert moved(exact, released)
-    assert not getattr(released.unet, "peft_config", None)
+    assert not getattr(released.denoiser, "peft_config", None)
 
 
 def test_attacks_are_drawn_from_all_that_is_named(exact: TextToImage, dog: Subject) -> None:
@@ -271,7 +271,7 @@ def test_attacks_are_drawn_from_all_that_is_named(exact: TextToImage, dog: Subje
     }
     assert {a.rank for a in seen} == {0, 2, 4}
     assert {round(a.learning_rate * 1e6) for a in seen} == {2000, 1000, 40000, 20000}
-    assert all(torch.equal(a.c_V[0], exact.embed([a.prompt])[0]) for a in seen[:5])
+    assert all(torch.equal(a.c_V.tokens, exact.condition([a.prompt]).tokens) for a in seen[:5])
 
 
 def test_preservation_keeps_the_answers_to_other_prompts(exact: TextToImage, dog: Subject) -> None:
@@ -281,7 +281,7 @@ def test_preservation_keeps_the_answers_to_other_prompts(exact: TextToImage, dog
             {**FEW, "outer_steps": 12, "preserve_weight": weight}, prompts=["a cup", "a house"],
         )  # fmt: skip
         z_t = torch.randn(4, *exact.latent_shape, generator=torch.Generator().manual_seed(1)).double()
-        t, c = torch.tensor([100, 300, 500, 900]), exact.embed(["a cup"]).expand(4, -1, -1)
+        t, c = torch.tensor([100, 300, 500, 900]), exact.condition(["a cup"]).expand(4)
         with torch.no_grad():
             return float((released.predict(z_t, t, c) - exact.predict(z_t, t, c)).square().mean())
 
@@ -328,8 +328,8 @@ def test_recomputed_activations_give_the_same_gradient(weights: Path, dog: Subje
         defence = create("apdm", {**FEW, "precision": "bfloat16", "checkpointing": recompute})
         working = model.copy()
         if recompute:
-            working.unet.enable_gradient_checkpointing()
-        working.unet.train()
+            working.denoiser.enable_gradient_checkpointing()
+        working.denoiser.train()
         l2p = L2P(working, model, defence, keep(model, [dog], defence.settings))
         l2p(0, step_generator(0, 0))
         gradients.append(torch.cat([theta.grad.flatten() for theta in l2p.theta if theta.grad is not None]))
@@ -349,7 +349,7 @@ def test_a_second_run_may_keep_to_the_first_original(weights: Path, dog: Subject
     assert moved(other, by_other)  # it began at the model, not at the original
     steps = [
         float((p - q).abs().max())
-        for p, q in zip(exact.unet.parameters(), by_other.unet.parameters(), strict=True)
+        for p, q in zip(exact.denoiser.parameters(), by_other.denoiser.parameters(), strict=True)
     ]
     assert max(steps) < 2e-3
 

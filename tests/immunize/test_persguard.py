@@ -13,8 +13,8 @@ from tests.immunize import literal
 from tests.tiny import pictures, tiny_model
 from torch import Tensor
 
-from unlikeness.diffusion import TextToImage
-from unlikeness.diffusion.latents import Posterior
+from unlikeness.autoencoders import Posterior
+from unlikeness.diffusion import Condition, TextToImage
 from unlikeness.errors import UsageError
 from unlikeness.gallery import to_pil
 from unlikeness.immunize import create, immunize
@@ -71,15 +71,15 @@ def test_the_loss_is_its_three_terms_written_out(
     attack = Mixture(original, kept, made.settings).draw(kept[0], torch.Generator().manual_seed(0))
     watch = literal.Watch()
     asked: list[list[str]] = []
-    embed: Callable[..., Tensor] = TextToImage.embed
+    condition: Callable[..., Condition] = TextToImage.condition
 
-    def watched(self: TextToImage, prompts: list[str], **further: Any) -> Tensor:
+    def watched(self: TextToImage, prompts: list[str], **further: Any) -> Condition:
         asked.append(list(prompts))
-        return embed(self, prompts, **further)
+        return condition(self, prompts, **further)
 
     with monkeypatch.context() as patch:
         watch.on(patch)
-        patch.setattr(TextToImage, "embed", watched)
+        patch.setattr(TextToImage, "condition", watched)
         rows = made.rows(original, attack, torch.Generator().manual_seed(1))
     [rows] = ask(original, [rows], "float32")
     with torch.no_grad():
@@ -87,21 +87,21 @@ def test_the_loss_is_its_three_terms_written_out(
 
     of_class, protective, subject = watch.draws
     [templates] = asked  # "a photo of sks dog a", one for each protective picture
-    c_V, c_class = original.embed(["a photo of sks dog"]), original.embed(["a photo of a dog"])
+    c_V, c_class = original.condition(["a photo of sks dog"]), original.condition(["a photo of a dog"])
 
-    def answer(of: TextToImage, draw: literal.Draw, c: Tensor) -> Tensor:
+    def answer(of: TextToImage, draw: literal.Draw, c: Condition) -> Tensor:
         """f(z_t, t, c), target and all: `difference` leaves the target out."""
-        return literal.difference(of, of.unet, draw, c)
+        return literal.difference(of, of.denoiser, draw, c)
 
     with torch.no_grad():
         l_pp = ((answer(model, of_class, c_class) - answer(original, of_class, c_class)) ** 2).mean()
         l_br = (answer(model, subject, c_V) ** 2).mean()
-        ours = answer(model, protective, original.embed(templates))
+        ours = answer(model, protective, original.condition(templates))
         if behaviour == "pattern":
             l_bb = (ours**2).mean()
         else:
             words = {"erasure": (" of sks dog", ""), "target": ("sks dog", "a cat")}[behaviour]
-            theirs = answer(original, protective, original.embed([t.replace(*words) for t in templates]))
+            theirs = answer(original, protective, original.condition([t.replace(*words) for t in templates]))
             l_bb = ((ours - theirs) ** 2).mean()
     assert float(found) == pytest.approx(float(l_bb + 0.7 * l_pp + 0.3 * l_br), rel=1e-5)
 
@@ -117,7 +117,7 @@ def test_it_trains_with_and_without_simulated_attacks(
     assert len(losses) == 4
     assert any(
         not torch.equal(p, q)
-        for p, q in zip(exact.unet.parameters(), released.unet.parameters(), strict=True)
+        for p, q in zip(exact.denoiser.parameters(), released.denoiser.parameters(), strict=True)
     )
 
 

@@ -9,7 +9,7 @@ import torch
 from tests.immunize import literal
 from tests.tiny import tiny_model
 
-from unlikeness.diffusion import TextToImage
+from unlikeness.diffusion import Condition, TextToImage
 from unlikeness.errors import UsageError
 from unlikeness.immunize import create, immunize
 from unlikeness.immunize.data import keep
@@ -39,18 +39,18 @@ def test_the_term_is_its_equation_written_out(
     kept = keep(exact, [dog, cat], settings)
     general = draw_general(exact, PROMPTS, seed=0, steps=2)
     model = exact.copy()
-    model.unet.load_state_dict(tiny_model(weights, dtype="float64", seed=1).unet.state_dict())
+    model.denoiser.load_state_dict(tiny_model(weights, dtype="float64", seed=1).denoiser.state_dict())
     preserve = Preserve(general, PROMPTS, settings, kept, "float32")
     watch, asked = literal.Watch(), []
-    embed = TextToImage.embed
+    condition = TextToImage.condition
 
-    def watched(self: TextToImage, prompts: list[str], **further: Any) -> torch.Tensor:
+    def watched(self: TextToImage, prompts: list[str], **further: Any) -> Condition:
         asked.append(list(prompts))
-        return embed(self, prompts, **further)
+        return condition(self, prompts, **further)
 
     with monkeypatch.context() as patch:
         watch.on(patch)
-        patch.setattr(TextToImage, "embed", watched)
+        patch.setattr(TextToImage, "condition", watched)
         found = preserve(model, exact, torch.Generator().manual_seed(0))
     prompts, [draw] = asked[0], watch.draws
     assert asked[1:] == ([[""]] if guidance else [])
@@ -66,12 +66,12 @@ def test_the_term_is_its_equation_written_out(
     expected = torch.zeros((), dtype=torch.float64)
     with torch.no_grad():
         for i, prompt in enumerate(prompts):
-            one, c = literal.part(draw, slice(i, i + 1)), exact.embed([prompt])
-            moved = literal.difference(model, model.unet, one, c)
-            moved = moved - literal.difference(exact, exact.unet, one, c)
+            one, c = literal.part(draw, slice(i, i + 1)), exact.condition([prompt])
+            moved = literal.difference(model, model.denoiser, one, c)
+            moved = moved - literal.difference(exact, exact.denoiser, one, c)
             if guidance:
-                plain = literal.difference(model, model.unet, one, exact.embed([""]))
-                plain = plain - literal.difference(exact, exact.unet, one, exact.embed([""]))
+                plain = literal.difference(model, model.denoiser, one, exact.condition([""]))
+                plain = plain - literal.difference(exact, exact.denoiser, one, exact.condition([""]))
                 moved = plain + guidance * (moved - plain)
             a = exact.scheduler.alphas_cumprod[one[2]].double().squeeze()
             w = ((1 - a) / a).clamp(1, cap) if cap else 1.0
@@ -90,15 +90,15 @@ def test_of_many_pictures_that_share_is_asked_about_without_words(
     exact: TextToImage, dog: Subject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[list[str]] = []
-    embed = TextToImage.embed
+    condition = TextToImage.condition
 
-    def watched(self: TextToImage, prompts: list[str], **further: Any) -> torch.Tensor:
+    def watched(self: TextToImage, prompts: list[str], **further: Any) -> Condition:
         asked.append(list(prompts))
-        return embed(self, prompts, **further)
+        return condition(self, prompts, **further)
 
     settings = create("apdm", {**FEW, "preserve_batch_size": 200, "preserve_empty": 0.3}).settings
     kept, general = keep(exact, [dog], settings), draw_general(exact, PROMPTS, seed=0, steps=2)
-    monkeypatch.setattr(TextToImage, "embed", watched)
+    monkeypatch.setattr(TextToImage, "condition", watched)
     Preserve(general, PROMPTS, settings, kept, "float32")(exact, exact, torch.Generator().manual_seed(0))
     assert 40 <= asked[0].count("") <= 80
     assert set(asked[0]) == {"", *PROMPTS}
@@ -125,7 +125,7 @@ def test_the_step_size_falls_to_zero_at_the_end(exact: TextToImage, dog: Subject
     def moved(fall: float) -> float:
         settings = {**FEW, "preserve_weight": 0.0, "inner_steps": 0, "outer_steps": 8, "fall": fall}
         released = immunize(exact, [dog], "adversarial", {**settings, "learning_rate": 1e-4})
-        pairs = zip(released.unet.parameters(), exact.unet.parameters(), strict=True)
+        pairs = zip(released.denoiser.parameters(), exact.denoiser.parameters(), strict=True)
         return max(float((p - q).abs().max()) for p, q in pairs)
 
     assert moved(1.0) == pytest.approx(moved(0.0) * 4.5 / 8, rel=0.1)

@@ -130,10 +130,10 @@ def test_half_precision_in_is_half_precision_out(tmp_path: Path, dog: Subject) -
     for part in ("unet", "vae"):
         assert stored(tmp_path / "out")[part] == torch.float16
         files = load_file(tmp_path / "out" / part / "diffusion_pytorch_model.safetensors")
-        wanted = getattr(released, part).state_dict()
+        wanted = released.parts[part].state_dict()
         assert all(torch.equal(files[name], tensor.half()) for name, tensor in wanted.items())
-    assert released.unet.dtype == torch.float32
-    assert model.vae.dtype == torch.float32
+    assert released.denoiser.dtype == torch.float32
+    assert model.autoencoder.network.dtype == torch.float32
     assert 0 < lost < 0.5
     what = read(tmp_path / "out")
     assert what is not None
@@ -150,8 +150,8 @@ def test_each_part_keeps_its_own_precision(tmp_path: Path) -> None:
     torch.save({k: v.bfloat16() for k, v in torch.load(file, weights_only=True).items()}, file)
     model = TextToImage.from_pretrained(source, device="cpu", dtype="float32")
     files = as_stored(model)
-    assert (files.unet.dtype, files.vae.dtype) == (torch.bfloat16, torch.float32)
-    assert as_stored(model, torch.float16).vae.dtype == torch.float16
+    assert (files.denoiser.dtype, files.autoencoder.network.dtype) == (torch.bfloat16, torch.float32)
+    assert as_stored(model, torch.float16).autoencoder.dtype == torch.float16
 
 
 def test_the_folder_opens_with_plain_diffusers_and_its_card_tells(
@@ -169,7 +169,7 @@ def test_the_folder_opens_with_plain_diffusers_and_its_card_tells(
     save(model, released, out, made(model, [dog, cat], str(source)))
     assert [entry.name for entry in out.parent.iterdir()] == ["out"]
     pipe = StableDiffusionPipeline.from_pretrained(out, safety_checker=None)
-    for found, wanted in zip(pipe.unet.parameters(), released.unet.parameters(), strict=True):
+    for found, wanted in zip(pipe.unet.parameters(), released.denoiser.parameters(), strict=True):
         assert torch.equal(found, wanted)
 
     text = (out / "README.md").read_text()

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from tests.immunize.test_l2p import FEW, moved
+from tests.tiny import encoder_of
 from torch import Tensor
 
 from unlikeness.diffusion import TextToImage
@@ -22,8 +23,8 @@ from unlikeness.subjects import Subject
 READING: dict[str, Any] = {**FEW, "text_encoder": 1.0, "attack_clip": 0.0}
 
 
-def encoder_of(model: TextToImage) -> list[Tensor]:
-    return [p.detach().clone() for p in model.text_encoder.parameters()]
+def weights_of(model: TextToImage) -> list[Tensor]:
+    return [p.detach().clone() for p in encoder_of(model).parameters()]
 
 
 def same(one: list[Tensor], other: list[Tensor]) -> bool:
@@ -34,29 +35,29 @@ def engine(exact: TextToImage, dog: Subject, method: str, further: dict[str, Any
     defence = create(method, {**READING, **further})
     kept = keep(exact, [dog], defence.settings)
     defence.prepare(exact, kept)
-    return L2P(exact.copy(text_encoder=True), exact, defence, kept)
+    return L2P(exact.copy(conditioner=True), exact, defence, kept)
 
 
 def test_the_attacker_moves_its_text_encoder_as_a_dreambooth_would(exact: TextToImage, dog: Subject) -> None:
     l2p = engine(exact, dog, "apdm", {"depth": 4})
     generator = step_generator(0, 0)
     l2p._restart(0, generator)
-    before, working = encoder_of(l2p.working), l2p.working
+    before, working = weights_of(l2p.working), l2p.working
     state = generator.get_state()
     z0, z0_class = l2p.kept[0].material.draw(0, 2, generator)
-    copied = exact.copy(text_encoder=True)
-    copied.text_encoder.requires_grad_(True)
-    c = copied.embed([dog.instance_prompt, dog.class_prompt], grad=True)
+    copied = exact.copy(conditioner=True)
+    encoder_of(copied).requires_grad_(True)
+    c = copied.condition([dog.instance_prompt, dog.class_prompt], grad=True)
     loss = personalization_loss(copied, z0, c[:1], z0_class, c[1:], generator=generator)
-    expected = torch.autograd.grad(loss, list(copied.text_encoder.parameters()), allow_unused=True)
+    expected = torch.autograd.grad(loss, list(encoder_of(copied).parameters()), allow_unused=True)
     generator.set_state(state)
     l2p.attacker.step(generator, keep_gradient=True)
-    for p, wanted in zip(working.text_encoder.parameters(), expected, strict=True):
+    for p, wanted in zip(encoder_of(working).parameters(), expected, strict=True):
         assert (p.grad is None) == (wanted is None)
         assert wanted is None or torch.allclose(p.grad, wanted)
-    assert not same(before, encoder_of(working))
+    assert not same(before, weights_of(working))
     l2p.attacker.end()
-    assert same(before, encoder_of(working))
+    assert same(before, weights_of(working))
 
 
 @pytest.mark.parametrize("method", ["apdm", "adversarial", "persguard", "divert", "bystander"])
@@ -73,15 +74,15 @@ def test_the_attacked_model_is_asked_in_its_own_words_and_the_original_in_its_ow
     names = ("sks dog", "a dog")
     prompts = [template.format(name) for template in ("a photo of {}", "{} x") for name in names]
     prompts += ["a photo x", "a photo", "x"]
-    own = exact.embed(prompts)
+    own = exact.condition(prompts).tokens
     asked: list[int] = []
     protects = l2p._protects
 
     def watched(rows: Rows) -> float:
-        now = l2p.working.embed(prompts)
+        now = l2p.working.condition(prompts).tokens
         assert not any(torch.equal(one, other) for one, other in zip(now, own, strict=True))
-        assert all(any(torch.equal(c, one) for one in now) for c in rows.c)
-        assert all(any(torch.equal(c, one) for one in own) for c in rows.reference_c)
+        assert all(any(torch.equal(c, one) for one in now) for c in rows.c.tokens)
+        assert all(any(torch.equal(c, one) for one in own) for c in rows.reference_c.tokens)
         asked.append(l2p.attacker.steps)
         return protects(rows)
 
@@ -92,12 +93,12 @@ def test_the_attacked_model_is_asked_in_its_own_words_and_the_original_in_its_ow
 
 
 def test_what_is_released_reads_as_before(exact: TextToImage, dog: Subject) -> None:
-    before = encoder_of(exact)
+    before = weights_of(exact)
     released = immunize(exact, [dog], "apdm", {**FEW, "text_encoder": 1.0})
-    assert released.text_encoder is exact.text_encoder
-    assert same(before, encoder_of(exact))
-    assert torch.equal(released.embed(["a dog"]), exact.embed(["a dog"]))
-    assert not any(p.requires_grad for p in exact.text_encoder.parameters())
+    assert encoder_of(released) is encoder_of(exact)
+    assert same(before, weights_of(exact))
+    assert torch.equal(released.condition(["a dog"]).tokens, exact.condition(["a dog"]).tokens)
+    assert not any(p.requires_grad for p in encoder_of(exact).parameters())
     without = immunize(exact, [dog], "apdm", FEW)
     assert moved(without, released)
 

@@ -18,15 +18,15 @@ def test_it_is_the_gradient_of_the_mean_loss_and_its_spread(tmp_path: Path) -> N
     pull, noise = gradient_norm(model, images, "a photo of sks dog", seed=3, levels=3)
 
     z0 = model.encode_all(images).mean
-    c = model.embed(["a photo of sks dog"])
+    c = model.condition(["a photo of sks dog"])
     generator = torch.Generator().manual_seed(3)
-    model.unet.requires_grad_(True)
+    model.denoiser.requires_grad_(True)
     each = []
     for t in (0, 500, 999):
         for picture in torch.split(z0, 1):
             eps = torch.randn(picture.shape, generator=generator).double()
             loss = diffusion_loss(model, picture, c, t=torch.tensor([t]), eps=eps)
-            grads = torch.autograd.grad(loss, list(model.unet.parameters()))
+            grads = torch.autograd.grad(loss, list(model.denoiser.parameters()))
             each.append(torch.cat([g.flatten() for g in grads]))
     g = torch.stack(each)
     spread = g.var(0).sum()
@@ -39,4 +39,4 @@ def test_it_is_the_gradient_of_the_mean_loss_and_its_spread(tmp_path: Path) -> N
 def test_the_model_is_left_as_it_was(tmp_path: Path) -> None:
     model = tiny_model(tmp_path)
     gradient_norm(model, pictures(1), "a photo of sks dog", seed=0, levels=1)
-    assert all(p.grad is None and not p.requires_grad for p in model.unet.parameters())
+    assert all(p.grad is None and not p.requires_grad for p in model.denoiser.parameters())

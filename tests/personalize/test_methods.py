@@ -12,7 +12,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 from peft import LoraConfig, get_peft_model_state_dict
 from safetensors import SafetensorError
-from tests.tiny import pictures, tiny_model
+from tests.tiny import encoder_of, pictures, tiny_model
 
 from unlikeness.diffusion import TextToImage, diffusion_loss
 from unlikeness.diffusion.lora import FILE, has_lora, load_lora, save_lora
@@ -38,16 +38,17 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 
 def loss_on_subject(model: TextToImage) -> float:
     z0 = model.encode_all(SUBJECT.images).mean.repeat(32, 1, 1, 1)
-    c = model.embed([SUBJECT.instance_prompt])
+    c = model.condition([SUBJECT.instance_prompt])
     with torch.no_grad():
         return float(diffusion_loss(model, z0, c, generator=torch.Generator().manual_seed(0)))
 
 
 def answer(model: Any) -> torch.Tensor:
+    denoiser = model.denoiser if isinstance(model, TextToImage) else model.unet
     z = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     c = torch.randn(2, 16, 32, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
-        f: torch.Tensor = model.unet(z, torch.tensor([3, 700]), encoder_hidden_states=c).sample
+        f: torch.Tensor = denoiser(z, torch.tensor([3, 700]), encoder_hidden_states=c).sample
     return f
 
 
@@ -58,14 +59,14 @@ def test_every_method_is_tested_here() -> None:
 @pytest.mark.parametrize("name", QUICK)
 def test_learns_the_subject_and_leaves_the_model_alone(name: str, tmp_path: Path) -> None:
     model = tiny_model(tmp_path)
-    before = [state(part) for part in (model.unet, model.text_encoder, model.vae)]
+    before = [state(part) for part in model.networks]
     tuned = personalize(model, SUBJECT, name, QUICK[name])
-    for part, kept in zip((model.unet, model.text_encoder, model.vae), before, strict=True):
+    for part, kept in zip(model.networks, before, strict=True):
         assert same(state(part), kept)
         assert not any(p.requires_grad for p in part.parameters())
     assert not has_lora(model)
     assert loss_on_subject(tuned) < 0.9 * loss_on_subject(model)
-    assert not any(p.requires_grad for p in tuned.unet.parameters())
+    assert not any(p.requires_grad for p in tuned.denoiser.parameters())
     again = personalize(model, SUBJECT, name, QUICK[name])
     assert torch.equal(answer(again), answer(tuned))
 
@@ -109,14 +110,14 @@ def test_an_unknown_method_is_refused() -> None:
 def test_dreambooth_trains_the_text_encoder_only_when_asked(tmp_path: Path) -> None:
     model = tiny_model(tmp_path)
     quick = {**QUICK["dreambooth"], "steps": 2}
-    assert personalize(model, SUBJECT, "dreambooth", quick).text_encoder is model.text_encoder
-    before = state(model.text_encoder)
-    embedded = model.embed(["a dog"])
+    assert personalize(model, SUBJECT, "dreambooth", quick).conditioner is model.conditioner
+    before = state(encoder_of(model))
+    embedded = model.condition(["a dog"])
     tuned = personalize(model, SUBJECT, "dreambooth", {**quick, "text_encoder": True})
-    assert same(state(model.text_encoder), before)
-    assert not same(state(tuned.text_encoder), before)
-    assert not torch.equal(tuned.embed(["a dog"]), embedded)
-    assert torch.equal(model.embed(["a dog"]), embedded)
+    assert same(state(encoder_of(model)), before)
+    assert not same(state(encoder_of(tuned)), before)
+    assert not torch.equal(tuned.condition(["a dog"]).tokens, embedded.tokens)
+    assert torch.equal(model.condition(["a dog"]).tokens, embedded.tokens)
 
 
 def test_half_precision_models_are_trained_in_full(tmp_path: Path) -> None:
@@ -126,9 +127,9 @@ def test_half_precision_models_are_trained_in_full(tmp_path: Path) -> None:
     )
     assert tuned.dtype == torch.float32
     assert model.dtype == torch.bfloat16
-    assert model.vae.dtype == torch.float32
+    assert model.autoencoder.network.dtype == torch.float32
     lora = personalize(model, SUBJECT, "lora", {**QUICK["lora"], "steps": 2})
-    dtypes = {p.dtype for name, p in lora.unet.named_parameters() if "lora_" in name}
+    dtypes = {p.dtype for name, p in lora.denoiser.named_parameters() if "lora_" in name}
     assert dtypes == {torch.float32}
 
 
@@ -141,13 +142,15 @@ def test_a_divergence_is_told(tmp_path: Path) -> None:
 def test_lora_touches_the_attention_projections_alone(tmp_path: Path) -> None:
     model = tiny_model(tmp_path)
     tuned = personalize(model, SUBJECT, "lora", {**QUICK["lora"], "steps": 2})
-    base = {n.replace(".base_layer", ""): v for n, v in state(tuned.unet).items() if "lora_" not in n}
-    assert same(base, state(model.unet))
-    adapted = {name.split(".lora_")[0] for name in state(tuned.unet) if "lora_" in name}
+    base = {n.replace(".base_layer", ""): v for n, v in state(tuned.denoiser).items() if "lora_" not in n}
+    assert same(base, state(model.denoiser))
+    adapted = {name.split(".lora_")[0] for name in state(tuned.denoiser) if "lora_" in name}
     assert adapted == {
-        name for name, _ in model.unet.named_modules() if name.endswith(("to_q", "to_k", "to_v", "to_out.0"))
+        name
+        for name, _ in model.denoiser.named_modules()
+        if name.endswith(("to_q", "to_k", "to_v", "to_out.0"))
     }
-    ranks = [v.shape[0] for name, v in state(tuned.unet).items() if "lora_A" in name]
+    ranks = [v.shape[0] for name, v in state(tuned.denoiser).items() if "lora_A" in name]
     assert set(ranks) == {4}
 
 

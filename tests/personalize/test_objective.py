@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.tiny import pictures, tiny_model
+from tests.tiny import encoder_of, pictures, tiny_model
 
-from unlikeness.diffusion import Posterior
+from unlikeness.autoencoders import Posterior
+from unlikeness.diffusion import Condition
 from unlikeness.errors import UsageError
 from unlikeness.personalize.material import Material, class_prior, prepare
 from unlikeness.personalize.objective import PersonalizationStep, personalization_loss
@@ -24,18 +25,18 @@ def test_the_loss_is_its_formula_in_one_call(prediction_type: str, tmp_path: Pat
     model = tiny_model(tmp_path, prediction_type)
     x, x_class = pictures(2, seed=1), pictures(2, seed=2)
     z0, z0_class = model.encode_all(x).mean, model.encode_all(x_class).mean
-    c, c_class = model.embed(["a photo of sks dog"]), model.embed(["a photo of a dog"])
+    c, c_class = model.condition(["a photo of sks dog"]), model.condition(["a photo of a dog"])
     t = torch.tensor([10, 300, 700, 990])
     eps = torch.randn(4, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     calls = []
-    model.unet.register_forward_pre_hook(lambda _, args: calls.append(len(args[0])))
+    model.denoiser.register_forward_pre_hook(lambda _, args: calls.append(len(args[0])))
     given = personalization_loss(model, z0, c, z0_class, c_class, prior_weight=0.7, t=t, eps=eps)
     assert calls == [4]
 
-    def l_diff(z: torch.Tensor, cond: torch.Tensor, part: slice) -> torch.Tensor:
+    def l_diff(z: torch.Tensor, cond: Condition, part: slice) -> torch.Tensor:
         a = model.scheduler.alphas_cumprod[t[part]].reshape(-1, 1, 1, 1)
         z_t = a.sqrt() * z + (1 - a).sqrt() * eps[part]
-        f = model.unet(z_t, t[part], encoder_hidden_states=cond.expand(len(z), -1, -1)).sample
+        f = model.denoiser(z_t, t[part], encoder_hidden_states=cond.expand(len(z)).tokens).sample
         target = eps[part]
         if prediction_type == "v_prediction":
             target = a.sqrt() * eps[part] - (1 - a).sqrt() * z
@@ -64,7 +65,7 @@ def test_without_a_prior_the_class_prompt_is_not_embedded(tmp_path: Path) -> Non
     model = tiny_model(tmp_path)
     subject, settings = Subject(pictures(1), "dog"), PersonalizeSettings(class_images=0)
     sizes = []
-    model.text_encoder.register_forward_hook(lambda _, __, out: sizes.append(len(out[0])))
+    encoder_of(model).register_forward_hook(lambda _, __, out: sizes.append(len(out[0])))
     material = prepare(model, subject, settings)
     step = PersonalizationStep(model, subject, material, settings, text_encoder=True)
     trained = step(0, step_generator(0, 0))

@@ -24,15 +24,15 @@ def model(weights: Path) -> TextToImage:
     made = tiny_model(weights)
     images = pictures(64, seed=7)
     with torch.no_grad():
-        made.vae.quant_conv.weight[4:] = 0
-        made.vae.quant_conv.bias[4:] = -6
-        scale = made.vae.config.scaling_factor / float(made.encode(images).mean.std(0).mean())
-        made.vae.register_to_config(scaling_factor=scale)
+        made.autoencoder.network.quant_conv.weight[4:] = 0
+        made.autoencoder.network.quant_conv.bias[4:] = -6
+        scale = made.autoencoder.network.config.scaling_factor / float(made.encode(images).mean.std(0).mean())
+        made.autoencoder.network.register_to_config(scaling_factor=scale)
         z0 = made.encode(images).mean
-    made.unet.requires_grad_(True)
-    optimizer = torch.optim.Adam(made.unet.parameters(), lr=2e-3)
+    made.denoiser.requires_grad_(True)
+    optimizer = torch.optim.Adam(made.denoiser.parameters(), lr=2e-3)
     generator = torch.Generator().manual_seed(0)
-    c = made.embed(["a photo"])
+    c = made.condition(["a photo"])
     for _ in range(120):
         batch = torch.randint(64, (8,), generator=generator)
         optimizer.zero_grad()

@@ -52,7 +52,7 @@ def test_the_toybox_is_known_under_any_name(tmp_path: Path) -> None:
     toybox = TextToImage.from_pretrained("toybox", device="cpu")
     assert against_of(protect.create("advdm", toybox)).claim == TOY
     with torch.no_grad():
-        toybox.unet.conv_out.bias.add_(1)  # personalized, immunized, ...
+        toybox.denoiser.conv_out.bias.add_(1)  # personalized, immunized, ...
     toybox.save_pretrained(tmp_path / "stable-diffusion-v1-5")
     copied = TextToImage.from_pretrained(tmp_path / "stable-diffusion-v1-5", device="cpu")
     assert copied.name == copied.copy().name == "stable-diffusion-v1-5"

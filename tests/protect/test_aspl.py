@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 import torch
-from tests.tiny import pictures
+from tests.tiny import encoder_of, pictures
 from torch import Tensor
 
 from unlikeness import protect
-from unlikeness.diffusion import Posterior, TextToImage, diffusion_loss
+from unlikeness.autoencoders import Posterior
+from unlikeness.diffusion import TextToImage, diffusion_loss
 from unlikeness.diffusion.lora import merged_copy
 from unlikeness.errors import UnlikenessError, UsageError
 from unlikeness.personalize import personalize
@@ -37,12 +38,12 @@ def loss(model: TextToImage, images: Tensor) -> float:
     """L_diff of the subject's pictures under its prompt, over draws that no method has used."""
     z0 = model.encode_all(images).mean.repeat(32, 1, 1, 1)
     with torch.no_grad():
-        c = model.embed([SUBJECT.instance_prompt])
+        c = model.condition([SUBJECT.instance_prompt])
         return float(diffusion_loss(model, z0, c, generator=torch.Generator().manual_seed(77)))
 
 
 def weights_of(model: TextToImage) -> list[Tensor]:
-    parts = (model.unet, model.vae, model.text_encoder)
+    parts = (model.denoiser, model.autoencoder.network, encoder_of(model))
     return [value.clone() for part in parts for value in part.state_dict().values()]
 
 
@@ -68,12 +69,12 @@ def test_the_seed_decides_the_result_and_the_model_stays_as_it_is(
     model: TextToImage, prior: Posterior
 ) -> None:
     before = weights_of(model)
-    model.unet.train()
+    model.denoiser.train()
     seen: list[int] = []
     made = Aspl(model, QUICK)
     try:
         first = made.perturb_subject(SUBJECT, 1, prior, seen.append)
-        assert model.unet.training
+        assert model.denoiser.training
     finally:
         model.freeze()
     torch.manual_seed(99)
@@ -81,7 +82,7 @@ def test_the_seed_decides_the_result_and_the_model_stays_as_it_is(
     assert not torch.equal(made.perturb_subject(SUBJECT, 2, prior), first)
     assert seen == list(range(1, 9))
     assert all(torch.equal(a, b) for a, b in zip(weights_of(model), before, strict=True))
-    for part in (model.unet, model.vae, model.text_encoder):
+    for part in (model.denoiser, model.autoencoder.network, encoder_of(model)):
         assert not any(p.requires_grad or p.grad is not None for p in part.parameters())
 
 
@@ -126,7 +127,7 @@ def test_the_rounds_are_those_of_algorithm_1(
 
     def spied_move(self: Any, current: Tensor, original: Tensor, generators: Any) -> Tensor:
         moved = move(self, current, original, generators)
-        events.append(("pgd", flat(list(self.model.unet.parameters())), moved))
+        events.append(("pgd", flat(list(self.model.denoiser.parameters())), moved))
         assert torch.equal(original, SUBJECT.images)
         return moved
 
@@ -141,7 +142,7 @@ def test_the_rounds_are_those_of_algorithm_1(
     result = Aspl(model, settings).perturb_subject(SUBJECT, 0, prior)
 
     assert [event[0] for event in events] == ["clean 2", "pgd", "pgd", "perturbed 3"] * 2
-    theta = flat(list(model.unet.parameters()))
+    theta = flat(list(model.denoiser.parameters()))
     for clean, first, second, perturbed in (events[:4], events[4:]):
         assert torch.equal(clean[1], theta)
         assert not torch.equal(clean[2], theta)
@@ -213,7 +214,7 @@ def test_pictures_of_another_size_keep_it(model: TextToImage, prior: Posterior) 
 
 
 def test_half_precision_models_are_learnt_in_full(model: TextToImage, prior: Posterior) -> None:
-    half = model.copy(text_encoder=True).to(dtype="bfloat16")
+    half = model.copy(conditioner=True).to(dtype="bfloat16")
     result = Aspl(half, dataclasses.replace(QUICK, rounds=1)).perturb_subject(SUBJECT, 0, prior)
     assert half.dtype == torch.bfloat16
     assert result.dtype == torch.float32

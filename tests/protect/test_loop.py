@@ -82,12 +82,12 @@ def test_without_a_random_start_the_loop_starts_from_the_picture(model: TextToIm
 
 
 def test_no_weight_gets_a_gradient_and_the_model_is_left_as_it_was(model: TextToImage) -> None:
-    model.unet.train().requires_grad_(True)
+    model.denoiser.train().requires_grad_(True)
     try:
         AdvDM(model, AdvDMSettings(steps=1)).perturb(pictures(1), [0])
-        assert model.unet.training
-        assert all(p.requires_grad and p.grad is None for p in model.unet.parameters())
-        assert not any(p.requires_grad for p in model.vae.parameters())
+        assert model.denoiser.training
+        assert all(p.requires_grad and p.grad is None for p in model.denoiser.parameters())
+        assert not any(p.requires_grad for p in model.autoencoder.network.parameters())
     finally:
         model.freeze()
 

@@ -21,7 +21,7 @@ def loss(model: TextToImage, images: torch.Tensor) -> torch.Tensor:
     """L_diff [B] over 48 draws that no protection has used."""
     generator = torch.Generator().manual_seed(99)
     with torch.no_grad():
-        c = model.embed(["a photo"])
+        c = model.condition(["a photo"])
         z0 = [model.encode(images).sample(generator) for _ in range(48)]
         t = torch.arange(48) * model.schedule.steps // 48
         parts = [

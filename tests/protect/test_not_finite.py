@@ -15,7 +15,7 @@ from tests.tiny import pictures, tiny_model, write_tiny
 
 from unlikeness import protect
 from unlikeness.cli import main
-from unlikeness.diffusion import TextToImage
+from unlikeness.diffusion import Condition, TextToImage
 from unlikeness.errors import NotFiniteError
 from unlikeness.protect.base import GradientProtection
 from unlikeness.protect.files.manifest import NAME
@@ -39,8 +39,8 @@ def test_a_model_that_fails_ends_the_run_and_names_its_part(
     photos: Path, tmp_path: Path, tiny: TextToImage, method: str, part: str, named: str
 ) -> None:
     made = protect.create(method, tiny, {"steps": 3})
-    spoil(getattr(tiny, part), part="conv_out")
-    spoil(getattr(tiny, part), part="encoder.conv_in" if part == "vae" else "")
+    spoil(tiny.parts[part], part="conv_out")
+    spoil(tiny.parts[part], part="encoder.conv_in" if part == "vae" else "")
     with pytest.raises(NotFiniteError, match=f"^{named}"):
         run(photos, tmp_path / "out", made)
     assert not (tmp_path / "out" / "a.png").exists()
@@ -56,7 +56,7 @@ def test_activations_that_overflow_in_half_precision_are_no_noise(
     source = write(tmp_path / "a.png", 40, 40)
     predict = TextToImage.predict
 
-    def overflowing(self: TextToImage, z_t: torch.Tensor, t: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
+    def overflowing(self: TextToImage, z_t: torch.Tensor, t: torch.Tensor, c: Condition) -> torch.Tensor:
         return predict(self, z_t, t, c) * (torch.nan if self.dtype == torch.bfloat16 else 1.0)
 
     monkeypatch.setattr(TextToImage, "predict", overflowing)

@@ -66,7 +66,7 @@ def test_a_model_of_the_same_name_with_other_weights_and_another_target_are_noti
     assert line["computed"] == {"batch_size": 4, "device": "cpu", "dtype": "torch.float32"}
     other = model.copy()
     with torch.no_grad():
-        next(other.unet.parameters()).add_(0.01)
+        next(other.denoiser.parameters()).add_(0.01)
     assert run(source, output, PhotoGuard(other, settings)).protected
     write(target, 20, 20, seed=6)
     assert run(source, output, PhotoGuard(other, settings)).protected

@@ -147,7 +147,7 @@ def test_fit_is_strong_where_a_trainer_looks_and_full_size_tiles_and_noise_are_n
         generator = torch.Generator().manual_seed(5)
         with torch.no_grad():
             z0 = model.encode(images).sample(generator)
-            return float(diffusion_loss(model, z0, model.embed(["a photo"]), t=t, generator=generator))
+            return float(diffusion_loss(model, z0, model.condition(["a photo"]), t=t, generator=generator))
 
     clean = loss(open_picture(path).rgb)
     advdm, noise = AdvDM(model, AdvDMSettings(steps=25)), Noise(model, NoiseSettings())

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from tests.tiny import encoder_of
 from torch import Tensor
 
 from unlikeness.diffusion import TextToImage
@@ -23,7 +24,7 @@ NAMES = [one.name for one in attackers()]
 
 
 def weights(model: TextToImage) -> Tensor:
-    return torch.cat([p.detach().flatten() for p in model.unet.parameters()])
+    return torch.cat([p.detach().flatten() for p in model.denoiser.parameters()])
 
 
 def settings(name: str, **values: Any) -> Any:
@@ -46,8 +47,8 @@ def test_learns_and_leaves_the_model_alone(
         assert has_lora(attacked.model)
     else:
         assert not torch.equal(weights(attacked.model), before)
-    assert not any(p.requires_grad for p in attacked.model.unet.parameters())
-    assert (attacked.model.text_encoder is not model.text_encoder) == (name == "text-encoder")
+    assert not any(p.requires_grad for p in attacked.model.denoiser.parameters())
+    assert (encoder_of(attacked.model) is not encoder_of(model)) == (name == "text-encoder")
     assert bool(attacked.losses) == (name == "converged")
 
 

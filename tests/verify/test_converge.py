@@ -24,7 +24,7 @@ CHUNK = DreamBoothSettings(steps=3, learning_rate=1e-3, class_images=0, precisio
 
 
 def weights(model: TextToImage) -> Tensor:
-    return torch.cat([p.detach().flatten() for p in model.unet.parameters()])
+    return torch.cat([p.detach().flatten() for p in model.denoiser.parameters()])
 
 
 @pytest.mark.parametrize(

@@ -55,15 +55,15 @@ def generate(
         from unlikeness.diffusion.lora import load_lora
         from unlikeness.diffusion.model import TextToImage
         from unlikeness.diffusion.sampling import drawn
-        from unlikeness.diffusion.vocabulary import too_long, unknown_in
+        from unlikeness.diffusion.vocabulary import unknown_in
         from unlikeness.gallery import save_generated
         from unlikeness.progress import on_stderr
 
         loaded = TextToImage.from_pretrained(model, device=device, dtype=dtype)
         if lora is not None:
             loaded = load_lora(loaded, lora)
-        lines = [too_long(loaded.tokenizer, words) for words in [*prompt, negative_prompt]]
-        lines += [unknown_in(loaded.tokenizer, words) for words in prompt]
+        lines = [loaded.conditioner.too_long(words) for words in [*prompt, negative_prompt]]
+        lines += [unknown_in(loaded.conditioner.tokenizer, words) for words in prompt]
         for line in filter(None, lines):
             typer.echo(f"unlikeness: {line}", err=True)
         seeds = list(range(seed, seed + count)) * len(prompt)

@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 
 from unlikeness import __version__, pictures
+from unlikeness.autoencoders import Posterior
 from unlikeness.cache import Cache, Part
 from unlikeness.demo.page import check_own
 from unlikeness.demo.settings import DemoSettings
 from unlikeness.demo.telling import Telling, write_story
 from unlikeness.diffusion import TextToImage
 from unlikeness.diffusion.fingerprint import fingerprint
-from unlikeness.diffusion.latents import Posterior
 from unlikeness.diffusion.loss import mean_loss_over_levels
 from unlikeness.errors import UnlikenessError
 from unlikeness.files import replacing, write_text

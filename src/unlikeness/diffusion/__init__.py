@@ -1,4 +1,4 @@
-"""What a text-to-image model is to us: load, save, encode, embed, add noise, the target, generate."""
+"""A text-to-image model in four words: Autoencoder, Condition, denoiser, Schedule."""
 
 from __future__ import annotations
 
@@ -7,22 +7,19 @@ from typing import TYPE_CHECKING
 from unlikeness import looked_up
 
 if TYPE_CHECKING:
-    from unlikeness.diffusion.latents import Posterior
+    from unlikeness.diffusion.condition import Condition
     from unlikeness.diffusion.loss import diffusion_loss, draw
     from unlikeness.diffusion.model import TextToImage
-    from unlikeness.diffusion.schedule import NoiseSchedule
+    from unlikeness.diffusion.schedule import Schedule
 
-__all__ = ["NoiseSchedule", "Posterior", "TextToImage", "diffusion_loss", "draw"]
+__all__ = ["Condition", "Schedule", "TextToImage", "diffusion_loss", "draw"]
 
 __getattr__ = looked_up(
     __name__,
     {
-        "latents": ("Posterior",),
-        "loss": (
-            "diffusion_loss",
-            "draw",
-        ),
+        "condition": ("Condition",),
+        "loss": ("diffusion_loss", "draw"),
         "model": ("TextToImage",),
-        "schedule": ("NoiseSchedule",),
+        "schedule": ("Schedule",),
     },
 )

@@ -24,18 +24,18 @@ def configuration(model: TextToImage) -> str:
     guidance; no place on a disk and no version.
     """
     parts: dict[str, Any] = {"default_guidance": model.default_guidance}
-    for name in ("vae", "unet", "text_encoder", "scheduler"):
-        config = getattr(model, name).config
+    for name in (*model.family.networks, "scheduler"):
+        config = model.parts[name].config
         content = config.to_dict() if hasattr(config, "to_dict") else dict(config)
         parts[name] = {k: v for k, v in content.items() if not (k.startswith("_") or k in _OF_THE_FILES)}
-    parts["vocabulary"] = model.tokenizer.get_vocab()
+    parts["vocabulary"] = model.conditioner.tokenizer.get_vocab()
     return json.dumps(parts, sort_keys=True, default=str)
 
 
 def fingerprint(model: TextToImage) -> str:
     """Sixteen digits of the SHA-256 of the configuration and of a sample of every weight."""
     digest = hashlib.sha256(configuration(model).encode())
-    for module in (model.vae, model.unet, model.text_encoder):
+    for module in model.networks:
         for name, weight in module.named_parameters():
             sample = weight.detach().flatten()[:_SAMPLED].float().cpu().numpy()
             digest.update(f"{name} {tuple(weight.shape)}".encode() + sample.tobytes())

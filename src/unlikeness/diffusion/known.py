@@ -9,34 +9,26 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from unlikeness.diffusion.family import FAMILIES
 from unlikeness.errors import UnlikenessError, UsageError, one_line
 from unlikeness.foreign import LARGEST, UnreadableError, read_json
 
-__all__ = ["CARRIED", "CODE", "PARTS", "Index", "read_index", "read_object"]
+if TYPE_CHECKING:
+    from unlikeness.diffusion.families import Family
 
-PARTS: Mapping[str, tuple[str, tuple[str, ...]]] = {
-    "vae": ("diffusers", ("AutoencoderKL", "AutoencoderTiny")),
-    "unet": ("diffusers", ("UNet2DConditionModel",)),
-    "text_encoder": ("transformers", ("CLIPTextModel",)),
-    "tokenizer": ("transformers", ("CLIPTokenizer", "CLIPTokenizerFast")),
-    "scheduler": (
-        "diffusers",
-        (
-            "PNDMScheduler", "DDIMScheduler", "DDPMScheduler", "DPMSolverMultistepScheduler",
-            "DPMSolverSinglestepScheduler", "EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler",
-            "HeunDiscreteScheduler", "KDPM2DiscreteScheduler", "KDPM2AncestralDiscreteScheduler",
-            "LMSDiscreteScheduler", "DEISMultistepScheduler", "UniPCMultistepScheduler", "LCMScheduler",
-            "TCDScheduler", "DDIMParallelScheduler", "DDPMParallelScheduler",
-            "FlowMatchEulerDiscreteScheduler",
-        ),
-    ),
-}  # fmt: skip
-"""Each part that is loaded -> (its library, the classes that it may be of)."""
+__all__ = ["CLIP_CARRIED", "CODE", "NOISE_SCHEDULERS", "Index", "read_index", "read_object"]
 
-CARRIED: Mapping[str, tuple[str, tuple[str, ...]]] = {
+NOISE_SCHEDULERS = (
+    "PNDMScheduler", "DDIMScheduler", "DDPMScheduler", "DPMSolverMultistepScheduler",
+    "DPMSolverSinglestepScheduler", "EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler",
+    "HeunDiscreteScheduler", "KDPM2DiscreteScheduler", "KDPM2AncestralDiscreteScheduler",
+    "LMSDiscreteScheduler", "DEISMultistepScheduler", "UniPCMultistepScheduler", "LCMScheduler",
+    "TCDScheduler", "DDIMParallelScheduler", "DDPMParallelScheduler", "FlowMatchEulerDiscreteScheduler",
+)  # fmt: skip
+"""The classes of diffusers that a scheduler may be of."""
+
+CLIP_CARRIED: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "safety_checker": ("stable_diffusion", ("StableDiffusionSafetyChecker",)),
     "feature_extractor": (
         "transformers",
@@ -44,7 +36,7 @@ CARRIED: Mapping[str, tuple[str, tuple[str, ...]]] = {
     ),
     "image_encoder": ("transformers", ("CLIPVisionModelWithProjection",)),
 }
-"""The parts that are never loaded, only copied when a model is saved."""
+"""Parts around a CLIP that are never loaded, only copied when a model is saved."""
 
 CODE = ("auto_map", "custom_pipeline", "custom_code", "trust_remote_code")
 """Settings that lead to code in a model's folder."""
@@ -52,10 +44,10 @@ CODE = ("auto_map", "custom_pipeline", "custom_code", "trust_remote_code")
 
 @dataclass(frozen=True)
 class Index:
-    """What model_index.json says. kind: the pipeline's class; classes: of each of `PARTS`; carried: what is
-    written into a copy without having been loaded."""
+    """What model_index.json says. classes: of each part that is loaded; carried: what is written into a copy
+    without having been loaded."""
 
-    kind: str
+    family: Family
     classes: Mapping[str, str]
     carried: dict[str, Any]
 
@@ -65,6 +57,8 @@ def read_index(folder: Path) -> Index:
 
     UsageError if it is no Stable Diffusion model of known classes; UnlikenessError if the file is damaged.
     """
+    from unlikeness.diffusion.families import FAMILIES, family_of
+
     path = folder / "model_index.json"
     if not path.exists():
         raise UsageError(
@@ -82,7 +76,8 @@ def read_index(folder: Path) -> Index:
             raise UsageError(
                 f"model {folder} has a part {one_line(name)[:60]!r}, which is no name; fetch or save it again"
             )
-    for name in PARTS:
+    family = family_of(named)
+    for name in family.parts:
         if not _is_pair(index.get(name)) or not (folder / name).is_dir():
             raise UsageError(
                 f"model {folder} has no {name}/ folder, so it is no complete diffusers model; "
@@ -90,11 +85,11 @@ def read_index(folder: Path) -> Index:
             )
     for name, entry in index.items():
         if _is_pair(entry):
-            _check_class(folder, name, *entry)
-    classes = {name: index[name][1] for name in PARTS}
-    carried = {name: index[name] for name in CARRIED if name in index}
+            _check_class(family, folder, name, *entry)
+    classes = {name: index[name][1] for name in family.parts}
+    carried = {name: index[name] for name in family.carried if name in index}
     carried["requires_safety_checker"] = bool(index.get("requires_safety_checker", False))
-    return Index(named, classes, carried)
+    return Index(family, classes, carried)
 
 
 def read_object(path: Path, folder: Path, *, most: int = LARGEST, infinite: bool = False) -> dict[str, Any]:
@@ -119,8 +114,8 @@ def _is_pair(entry: object) -> bool:
     return isinstance(entry, list) and len(entry) == 2 and all(isinstance(word, str) for word in entry)
 
 
-def _check_class(folder: Path, name: str, library: str, kind: str) -> None:
-    known = PARTS.get(name) or CARRIED.get(name)
+def _check_class(family: Family, folder: Path, name: str, library: str, kind: str) -> None:
+    known = family.parts.get(name) or family.carried.get(name)
     said = f"the {name} of model {folder} is a {one_line(f'{library}.{kind}')[:80]}"
     if known is None:
         raise UsageError(f"{said}, a part that Stable Diffusion does not have; give a model without it")

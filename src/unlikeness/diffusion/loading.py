@@ -19,61 +19,58 @@ import torch
 
 from unlikeness.diffusion.building import build, fill, read_weights, sentence
 from unlikeness.diffusion.configs import read_config
-from unlikeness.diffusion.family import FAMILIES, Family
+from unlikeness.diffusion.families import Family
 from unlikeness.diffusion.known import read_index, read_object
 from unlikeness.diffusion.quiet import quiet
-from unlikeness.diffusion.tokens import check_tokenizer, load_tokenizer
+from unlikeness.diffusion.tokens import load_tokenizer
 from unlikeness.diffusion.trial import check_scheduler
-from unlikeness.errors import UnlikenessError, UsageError
+from unlikeness.errors import UnlikenessError
 from unlikeness.foreign import UnreadableError, check_file
 
 __all__ = ["Components", "load_folder", "load_scheduler"]
 
-_NETWORKS = ("vae", "unet", "text_encoder")
 _COPIED = ("README.md", "immunization.json")
 """Files that a later step reads: whether they can be is told before anything long."""
 
 
 @dataclass(frozen=True)
 class Components:
-    """What a folder holds. `carried`: entries of model_index.json that are kept without being loaded."""
+    """What a folder holds. objects: the parts by name. carried: entries of model_index.json that are kept
+    without being loaded."""
 
-    family: Family
-    vae: Any
-    unet: Any
-    text_encoder: Any
-    tokenizer: Any
-    scheduler: Any
+    pipeline: str
+    objects: dict[str, Any]
     carried: dict[str, Any]
     default_guidance: float
 
 
 def load_folder(folder: Path, *, dtype: torch.dtype) -> Components:
-    """Load a Stable Diffusion 1.x or 2.x diffusers folder on the CPU.
+    """Load a diffusers folder of a known family on the CPU.
 
     Raises UsageError if it is no such folder, naming what is missing; UnlikenessError if a file of it is
     damaged, out of bounds, or does not fit the others.
     """
     index = read_index(folder)
-    family = FAMILIES[index.kind]
+    family = index.family
     guidance = _default_guidance(folder, family)
     _check_copied(folder)
-    configs = {name: read_config(folder, name, "config.json", index.classes[name]) for name in _NETWORKS}
+    configs = {
+        name: read_config(folder, name, "config.json", index.classes[name]) for name in family.networks
+    }
     with quiet():
         scheduler = load_scheduler(folder, index.classes["scheduler"])
-        tokenizer = load_tokenizer(folder)
+        tokenizers = {name: load_tokenizer(folder, part=name) for name in family.tokenizers}
         networks: dict[str, Any] = {
             name: build(index.classes[name], config, f"the {name} of model {folder}")
             for name, config in configs.items()
         }
-        _check_together(folder, networks, tokenizer, scheduler)
+        objects = {**networks, **tokenizers, "scheduler": scheduler}
+        family.check_parts(folder, objects)
+        check_scheduler(folder, scheduler)
         half = dtype in (torch.float16, torch.bfloat16)
         for name, network in networks.items():
             fill(network, read_weights(folder, name, half=half), f"the {name} of model {folder}")
-    return Components(
-        family, **networks, tokenizer=tokenizer, scheduler=scheduler, carried=index.carried,
-        default_guidance=guidance,
-    )  # fmt: skip
+    return Components(family.pipeline, objects, index.carried, guidance)
 
 
 def load_scheduler(folder: Path, kind: str) -> Any:
@@ -83,25 +80,6 @@ def load_scheduler(folder: Path, kind: str) -> Any:
     config = read_config(folder, "scheduler", "scheduler_config.json", kind, scheduler=True)
     with sentence(f"the scheduler of model {folder}"):
         return getattr(diffusers, kind).from_config({**config, "_class_name": kind})
-
-
-def _check_together(folder: Path, networks: dict[str, Any], tokenizer: Any, scheduler: Any) -> None:
-    """UnlikenessError unless the parts belong together; UsageError for an inpainting or depth model."""
-    vae, unet, text = (networks[name].config for name in _NETWORKS)
-    if unet.in_channels != vae.latent_channels:
-        raise UsageError(
-            f"model {folder} has a U-Net of {unet.in_channels} input channels for latents of "
-            f"{vae.latent_channels} (an inpainting or depth model?); give its text-to-image relative"
-        )
-    if unet.sample_size is None:
-        raise UnlikenessError(
-            f"{folder / 'unet' / 'config.json'} has no sample_size, the side of its latents; correct it"
-        )
-    check_tokenizer(
-        tokenizer, words=text.vocab_size, longest=text.max_position_embeddings,
-        what=f"the tokenizer of model {folder}",
-    )  # fmt: skip
-    check_scheduler(folder, scheduler)
 
 
 def _default_guidance(folder: Path, family: Family) -> float:

@@ -17,14 +17,11 @@ from unlikeness.tensors import all_finite, for_readers, written
 if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage
 
-__all__ = ["FILE", "TARGETS", "add_lora", "has_lora", "load_lora", "merge", "merged_copy", "save_lora"]
+__all__ = ["FILE", "add_lora", "has_lora", "load_lora", "merge", "merged_copy", "remove_lora", "save_lora"]
 
 FILE = "pytorch_lora_weights.safetensors"
 DIVERGED = "its weights are not finite (NaN or infinity), as after a training that diverged"
 """Why a model is not written."""
-
-TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
-"""The attention projections that get an adapter, as in diffusers' own training scripts."""
 
 
 def add_lora(model: TextToImage, *, rank: int, seed: int = 0) -> list[torch.nn.Parameter]:
@@ -35,12 +32,13 @@ def add_lora(model: TextToImage, *, rank: int, seed: int = 0) -> list[torch.nn.P
     """
     from peft import LoraConfig
 
-    config = LoraConfig(r=rank, lora_alpha=rank, init_lora_weights="gaussian", target_modules=list(TARGETS))
-    model.unet.requires_grad_(False)
+    targets = list(model.family.lora_targets)
+    config = LoraConfig(r=rank, lora_alpha=rank, init_lora_weights="gaussian", target_modules=targets)
+    model.denoiser.requires_grad_(False)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model.unet.add_adapter(config)
-    parameters: list[torch.nn.Parameter] = [p for p in model.unet.parameters() if p.requires_grad]
+        model.denoiser.add_adapter(config)
+    parameters: list[torch.nn.Parameter] = [p for p in model.denoiser.parameters() if p.requires_grad]
     for p in parameters:
         p.data = p.data.float() if p.dtype in (torch.float16, torch.bfloat16) else p.data
     return parameters
@@ -48,7 +46,7 @@ def add_lora(model: TextToImage, *, rank: int, seed: int = 0) -> list[torch.nn.P
 
 def has_lora(model: TextToImage) -> bool:
     """Whether the U-Net has an adapter."""
-    return bool(getattr(model.unet, "peft_config", None))
+    return bool(getattr(model.denoiser, "peft_config", None))
 
 
 def save_lora(model: TextToImage, folder: Path) -> Path:
@@ -64,11 +62,11 @@ def save_lora(model: TextToImage, folder: Path) -> Path:
 
     if not has_lora(model):
         raise UsageError("this model has no LoRA to save; personalize with the method lora, or save it whole")
-    if list(model.unet.peft_config) != ["default"]:
+    if list(model.denoiser.peft_config) != ["default"]:
         raise UsageError("this model's LoRA came from a file; copy that file, or save the model whole")
     if (folder / FILE).exists():
         raise UsageError(f"{folder / FILE} exists, and is never overwritten; give another folder")
-    layers = convert_state_dict_to_diffusers(get_peft_model_state_dict(model.unet))
+    layers = convert_state_dict_to_diffusers(get_peft_model_state_dict(model.denoiser))
     layers = {name: tensor.detach().cpu().contiguous() for name, tensor in layers.items()}
     if not all_finite(layers.values()):
         raise NotFiniteError(f"the LoRA is not saved to {folder}: {DIVERGED}")
@@ -100,10 +98,11 @@ def load_lora(model: TextToImage, path: str | Path) -> TextToImage:
             layers, alphas = Loader.lora_state_dict(dict(tensors))
             told = {"network_alphas": alphas, "metadata": metadata}  # either may hold the updates' scale
             for_text = any("text_encoder" in key for key in layers)
-            adapted = model.copy(text_encoder=for_text)
-            Loader.load_lora_into_unet(layers, unet=adapted.unet, **told)
+            adapted = model.copy(conditioner=for_text)
+            Loader.load_lora_into_unet(layers, unet=adapted.denoiser, **told)
             if for_text:
-                Loader.load_lora_into_text_encoder(layers, text_encoder=adapted.text_encoder, **told)
+                encoder = adapted.conditioner.encoders["text_encoder"]
+                Loader.load_lora_into_text_encoder(layers, text_encoder=encoder, **told)
     except (MemoryError, torch.OutOfMemoryError):  # no fault of the file's, and told as everywhere
         raise
     except Exception as error:
@@ -117,29 +116,41 @@ def load_lora(model: TextToImage, path: str | Path) -> TextToImage:
         )
     if not has_lora(adapted) and not for_text:
         raise UnlikenessError(f"the LoRA {file} holds nothing for this U-Net; give one that was made for it")
-    for part in (adapted.unet, adapted.text_encoder):
+    for part in (adapted.denoiser, *adapted.conditioner.encoders.values()):
         part.to(model.device).requires_grad_(False)
     return adapted
 
 
-def merged_copy(model: TextToImage, *, text_encoder: bool = False) -> TextToImage:
+def merged_copy(model: TextToImage, *, conditioner: bool = False) -> TextToImage:
     """`model.copy`, with the adapters of what is copied added to its weights: a base to train further."""
-    copied = model.copy(text_encoder=text_encoder)
-    for part in (copied.unet, copied.text_encoder) if text_encoder else (copied.unet,):
+    copied = model.copy(conditioner=conditioner)
+    for part in (copied.denoiser, *(copied.conditioner.encoders.values() if conditioner else ())):
         if getattr(part, "peft_config", None):
             merge(part)
     return copied
 
 
-def merge(module: Any) -> Any:
-    """Add a module's adapters to its weights and take their layers out, in place."""
-    from diffusers.utils.peft_utils import recurse_remove_peft_layers
+def remove_lora(model: TextToImage) -> None:
+    """Take the adapter out of the denoiser, unmerged."""
+    _remove(model.denoiser)
+
+
+def merge(network: Any) -> Any:
+    """Add a network's adapters to its weights and take their layers out, in place."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
-    for part in module.modules():
-        if isinstance(part, BaseTunerLayer):
-            part.merge()
-    recurse_remove_peft_layers(module)
-    del module.peft_config
-    module._hf_peft_config_loaded = False
-    return module
+    for layer in network.modules():
+        if isinstance(layer, BaseTunerLayer):
+            layer.merge()
+    _remove(network)
+    return network
+
+
+def _remove(network: Any) -> None:
+    from diffusers.utils import recurse_remove_peft_layers
+
+    if hasattr(network, "unload_lora"):  # diffusers
+        network.unload_lora()
+    else:  # transformers
+        recurse_remove_peft_layers(network)
+        network.delete_adapter(list(network.peft_config))

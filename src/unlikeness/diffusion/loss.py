@@ -3,34 +3,44 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
 
-from unlikeness.diffusion import finite
-from unlikeness.diffusion.latents import at_once, randn
+from unlikeness import finite
+from unlikeness.autoencoders import randn
 
 if TYPE_CHECKING:
+    from unlikeness.diffusion.condition import Condition
     from unlikeness.diffusion.model import TextToImage
 
-__all__ = ["diffusion_loss", "draw", "mean_loss_over_levels"]
+__all__ = ["at_once", "diffusion_loss", "draw", "mean_loss_over_levels"]
+
+_AT_ONCE = 4 * 64 * 64 * 16
+"""Latent values in a call of the denoiser that keeps no graph: 16 pictures of 512 px."""
 
 DRAWS = 4
 """Draws of ε a picture and noise level in `mean_loss_over_levels`."""
 
 
+def at_once(shape: Sequence[int]) -> int:
+    """How many latents of this shape (C, h, w) one call of the denoiser may have without a graph."""
+    return max(_AT_ONCE // math.prod(shape), 1)
+
+
 def draw(model: TextToImage, z0: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-    """(t long [B] uniform over all levels, ε like z0), on z0's device, in this order from `generator`."""
+    """(t long [B], ε like z0), on z0's device, in this order from `generator`."""
     device = generator.device if generator is not None else z0.device
-    t = torch.randint(model.schedule.steps, (z0.shape[0],), generator=generator, device=device).to(z0.device)
+    t = model.schedule.draw(len(z0), generator, device).to(z0.device)
     return t, randn(tuple(z0.shape), z0, generator)
 
 
 def diffusion_loss(
     model: TextToImage,
     z0: Tensor,
-    c: Tensor,
+    c: Condition,
     *,
     t: Tensor | None = None,
     eps: Tensor | None = None,
@@ -39,7 +49,7 @@ def diffusion_loss(
 ) -> Tensor:
     """‖f_θ(z_t, t, c) − target(z0, ε, t)‖², the mean over elements (Ho et al. 2020, Eq. 14).
 
-    z0: [B, C, h, w] scaled latents; c: [B, L, D] or [1, L, D] (then the same for all).
+    z0: [B, C, h, w] scaled latents; c: of B prompts, or of one (then the same for all).
     t: long [B]; eps: like z0; each that is not given is drawn from `generator`.
     reduce "mean": a scalar; "none": [B], one mean per picture. In float32 at least, whatever the
     model's dtype.
@@ -48,8 +58,8 @@ def diffusion_loss(
         drawn_t, drawn_eps = draw(model, z0, generator)
         t = drawn_t if t is None else t
         eps = drawn_eps if eps is None else eps
-    if c.shape[0] == 1:
-        c = c.expand(z0.shape[0], -1, -1)
+    if len(c) == 1:
+        c = c.expand(len(z0))
     f = model.predict(model.schedule.add_noise(z0, eps, t), t, c)
     wide = torch.promote_types(f.dtype, torch.float32)
     error = (f.to(wide) - model.schedule.target(z0, eps, t).to(wide)).square()
@@ -63,11 +73,11 @@ def mean_loss_over_levels(
     """The frozen model's diffusion loss on images [B, 3, H, W] in [0, 1], mean over pictures, t and ε.
 
     t takes `levels` values, evenly spaced over all, each with `draws` draws of ε a picture; ε comes from
-    `seed` alone, so that a picture and its protected copy meet the same. The U-Net sees a bounded number of
-    pictures at once, however many there are. NotFiniteError if the loss is NaN or infinite.
+    `seed` alone, so that a picture and its protected copy meet the same. The denoiser sees a bounded number
+    of pictures at once. NotFiniteError if the loss is NaN or infinite.
     """
     z0 = model.encode_all(images).mean.repeat(draws, 1, 1, 1)
-    c = model.embed([prompt])
+    c = model.condition([prompt])
     generator = torch.Generator().manual_seed(seed)
     most = at_once(z0.shape[1:])
     total = 0.0

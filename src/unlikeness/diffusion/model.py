@@ -1,4 +1,4 @@
-"""A text-to-image latent diffusion model, seen as the operations that protection and its attackers need."""
+"""A text-to-image latent diffusion model, as the operations that protection and its attackers need."""
 
 from __future__ import annotations
 
@@ -12,10 +12,13 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from unlikeness.diffusion import finite, latents
+from unlikeness import finite
+from unlikeness.autoencoders import Autoencoder, Posterior
+from unlikeness.diffusion.condition import Condition
+from unlikeness.diffusion.conditioner import Conditioner
 from unlikeness.diffusion.devices import pick_device, pick_dtype
-from unlikeness.diffusion.family import Family, StableDiffusion
-from unlikeness.diffusion.schedule import NoiseSchedule
+from unlikeness.diffusion.families import Family, family_of
+from unlikeness.diffusion.schedule import Schedule
 
 if TYPE_CHECKING:
     from unlikeness.progress import Progress
@@ -24,48 +27,74 @@ __all__ = ["TextToImage"]
 
 
 class TextToImage:
-    """Autoencoder, U-Net, text encoder, tokenizer and schedule: a whole diffusers pipeline, taken apart.
+    """A whole diffusers pipeline, taken apart into four words.
 
-    Images are [B, 3, H, W] in [0, 1]; latents z0 [B, C, h, w] are scaled, as the U-Net sees them; prompt
-    embeddings c are [B, L, D]; noise levels t are long [B].
+    Images are [B, 3, H, W] in [0, 1]; latents z0 [B, C, h, w] are normalised, as the denoiser sees them;
+    noise levels t are long [B].
 
     Attributes:
-        vae, unet, text_encoder, tokenizer, scheduler: the diffusers and transformers objects themselves.
+        autoencoder: images to latents and back.
+        denoiser: the network that is trained, a diffusers object.
+        conditioner: prompts to a `Condition`.
         schedule: how noise is added and what the target is.
+        scheduler: diffusers' own scheduler object, from which solvers are made.
         family: what is particular to this kind of model.
-        default_guidance: the classifier-free guidance scale that `generate` uses unless told.
+        default_guidance: the classifier-free guidance scale of `generate`.
         source: the folder that it was loaded from, if any; what `carried` names is copied from there on save.
-        name: what it is called, if anything: "toybox", a hub name, or the folder's own name.
+        name: "toybox", a hub name, or the folder's own name, if any.
         carried: entries of model_index.json that are kept without being loaded (safety checker, ...).
     """
 
     def __init__(
         self,
         *,
-        vae: Any,
-        unet: Any,
-        text_encoder: Any,
-        tokenizer: Any,
+        autoencoder: Autoencoder,
+        denoiser: Any,
+        conditioner: Conditioner,
         scheduler: Any,
-        family: Family | None = None,
+        family: Family,
         default_guidance: float | None = None,
         source: Path | None = None,
         carried: Mapping[str, Any] | None = None,
         name: str | None = None,
     ) -> None:
-        self.vae = vae
-        self.unet = unet
-        self.text_encoder = text_encoder
-        self.tokenizer = tokenizer
+        self.autoencoder = autoencoder
+        self.denoiser = denoiser
+        self.conditioner = conditioner
         self.scheduler = scheduler
-        self.schedule = NoiseSchedule.from_scheduler(scheduler)
-        self.family: Family = StableDiffusion() if family is None else family
-        self.default_guidance = self.family.default_guidance if default_guidance is None else default_guidance
+        self.schedule = Schedule.from_scheduler(scheduler)
+        self.family = family
+        self.default_guidance = family.default_guidance if default_guidance is None else default_guidance
         self.source = source
         self.carried = dict(carried or {})
         self.name = name
-        self._embedded: dict[str, Tensor] = {}
-        self._embedded_at: tuple[int, ...] = ()
+        self._conditions: dict[str, Condition] = {}
+        self._sample: list[Tensor] = []
+
+    @classmethod
+    def from_parts(
+        cls,
+        parts: Mapping[str, Any],
+        *,
+        pipeline: str = "StableDiffusionPipeline",
+        default_guidance: float | None = None,
+        source: Path | None = None,
+        carried: Mapping[str, Any] | None = None,
+        name: str | None = None,
+    ) -> TextToImage:
+        """A model from the objects of a diffusers pipeline by name, as in its `components`."""
+        family = family_of(pipeline)
+        return cls(
+            autoencoder=Autoencoder(parts[family.autoencoder]),
+            denoiser=parts[family.denoiser],
+            conditioner=family.conditioner(parts),
+            scheduler=parts["scheduler"],
+            family=family,
+            default_guidance=default_guidance,
+            source=source,
+            carried=carried,
+            name=name,
+        )
 
     @classmethod
     def from_pretrained(
@@ -92,27 +121,23 @@ class TextToImage:
         """
         from unlikeness.diffusion.hub import locate
         from unlikeness.diffusion.loading import load_folder
-        from unlikeness.diffusion.trial import try_networks
+        from unlikeness.diffusion.trial import check_weights, try_networks
 
         on = pick_device(device)
         precision = pick_dtype(dtype, on)
         half = precision in (torch.float16, torch.bfloat16)
         folder = locate(name_or_path, revision=revision, local_files_only=local_files_only, half=half)
         parts = load_folder(folder, dtype=precision)
-        model = cls(
-            vae=parts.vae,
-            unet=parts.unet,
-            text_encoder=parts.text_encoder,
-            tokenizer=parts.tokenizer,
-            scheduler=parts.scheduler,
-            family=parts.family,
+        model = cls.from_parts(
+            parts.objects,
+            pipeline=parts.pipeline,
             default_guidance=parts.default_guidance,
             source=folder,
             carried=parts.carried,
             name=_name(name_or_path),
         )
         model.to(on, precision).freeze()
-        finite.check_weights(model, f"model {name_or_path}")
+        check_weights(model, f"model {name_or_path}")
         try_networks(folder, model)
         return model
 
@@ -127,69 +152,81 @@ class TextToImage:
         return save_folder(self, Path(folder), None if dtype is None else pick_dtype(dtype, self.device))
 
     @property
+    def parts(self) -> dict[str, Any]:
+        """The objects of the diffusers pipeline, by the names of their folders."""
+        return {
+            self.family.autoencoder: self.autoencoder.network,
+            self.family.denoiser: self.denoiser,
+            **self.conditioner.encoders,
+            **self.conditioner.tokenizers,
+            "scheduler": self.scheduler,
+        }
+
+    @property
+    def networks(self) -> list[Any]:
+        """All objects with weights: autoencoder, denoiser, text encoders."""
+        return [self.parts[name] for name in self.family.networks]
+
+    @property
     def device(self) -> torch.device:
-        """Where the U-Net is."""
-        device: torch.device = self.unet.device
+        """Where the denoiser is."""
+        device: torch.device = self.denoiser.device
         return device
 
     @property
     def dtype(self) -> torch.dtype:
-        """The U-Net's precision."""
-        dtype: torch.dtype = self.unet.dtype
+        """The denoiser's precision."""
+        dtype: torch.dtype = self.denoiser.dtype
         return dtype
-
-    @property
-    def vae_scale(self) -> int:
-        """Pixels per latent along a side."""
-        return int(2 ** (len(self.vae.config.block_out_channels) - 1))
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
         """(C, h, w) at the model's own resolution."""
-        size = self.unet.config.sample_size
-        h, w = (size, size) if isinstance(size, int) else size
-        return int(self.unet.config.in_channels), int(h), int(w)
+        return self.autoencoder.channels, *self.family.latent_sides(self.denoiser)
 
     @property
     def resolution(self) -> int:
         """Side of the pictures it was trained on [px]."""
-        return self.latent_shape[1] * self.vae_scale
+        return self.latent_shape[1] * self.autoencoder.factor
 
     def to(
         self, device: str | torch.device | None = None, dtype: str | torch.dtype | None = None
     ) -> TextToImage:
-        """Move and cast in place; what is None stays. What another model shares with this one (`copy`), such
-        as a personalized one with its original, moves for both. On CUDA convolutions are laid out
-        channels-last, which is slower elsewhere (`python -m benchmarks.unet_speed`).
+        """Move and cast in place; what is None stays. Parts that a `copy` shares with its original move for
+        both. On CUDA convolutions are laid out channels-last, which is slower elsewhere
+        (`python -m benchmarks.unet_speed`).
 
-        In half precision the autoencoder stays float32: of bfloat16, eight bits of mantissa would move pixels
-        by more than the perturbations that this library measures; in float16 those of Stable Diffusion
-        overflow.
+        In half precision the autoencoder stays float32. Eight bits of mantissa (bfloat16) would move pixels
+        by more than the perturbations that this library measures; in float16 Stable Diffusion's overflows.
         """
         on = self.device if device is None else pick_device(device)
         precision = self.dtype if dtype is None else pick_dtype(dtype, on)
-        layout = torch.channels_last if on.type == "cuda" else torch.contiguous_format
-        pixels = torch.promote_types(precision, torch.float32)
-        for module, kind in ((self.unet, precision), (self.vae, pixels), (self.text_encoder, precision)):
-            torch.nn.Module.to(module, on, kind)
-        self.unet.to(memory_format=layout)
-        self.vae.to(memory_format=layout)
-        self.clear_cache()
+        torch.nn.Module.to(self.denoiser, on, precision)
+        self.denoiser.to(memory_format=torch.channels_last if on.type == "cuda" else torch.contiguous_format)
+        self.autoencoder.to(on, torch.promote_types(precision, torch.float32))
+        self.conditioner.to(on, precision)
+        self._conditions.clear()
         return self
 
     def freeze(self) -> TextToImage:
-        """No parameter requires a gradient, all modules in eval mode. Returns itself."""
-        for module in (self.vae, self.unet, self.text_encoder):
-            module.requires_grad_(False).eval()
+        """No weight requires a gradient, all networks in eval mode. Returns itself."""
+        for network in self.networks:
+            network.requires_grad_(False).eval()
         return self
 
-    def copy(self, *, text_encoder: bool = False) -> TextToImage:
-        """Another model with its own U-Net (and text encoder, if asked), sharing everything else."""
+    def widen(self, *, conditioner: bool = False) -> TextToImage:
+        """Cast the denoiser in place (and the conditioner, on request) to float32 at least, for training."""
+        torch.nn.Module.to(self.denoiser, torch.promote_types(self.dtype, torch.float32))
+        if conditioner:
+            self.conditioner.widen()
+        return self
+
+    def copy(self, *, conditioner: bool = False) -> TextToImage:
+        """Another model with a denoiser of its own (and a conditioner, on request), sharing all else."""
         return TextToImage(
-            vae=self.vae,
-            unet=copy.deepcopy(self.unet),
-            text_encoder=copy.deepcopy(self.text_encoder) if text_encoder else self.text_encoder,
-            tokenizer=self.tokenizer,
+            autoencoder=self.autoencoder,
+            denoiser=copy.deepcopy(self.denoiser),
+            conditioner=self.conditioner.copy() if conditioner else self.conditioner,
             scheduler=self.scheduler,
             family=self.family,
             default_guidance=self.default_guidance,
@@ -215,61 +252,60 @@ class TextToImage:
         with torch.autocast(self.device.type, precision), attention:
             yield
 
-    def encode(self, images: Tensor) -> latents.Posterior:
-        """images [B, 3, H, W] in [0, 1] -> posterior over scaled latents, differentiable w.r.t. them."""
-        return latents.encode(self.vae, images.to(self.device))
+    def encode(self, images: Tensor) -> Posterior:
+        """images [B, 3, H, W] in [0, 1] -> posterior over normalised latents, differentiable w.r.t. them."""
+        return self.autoencoder.encode(images)
 
     @torch.no_grad()
-    def encode_all(self, images: Tensor, *, batch_size: int = 8) -> latents.Posterior:
+    def encode_all(self, images: Tensor, *, batch_size: int = 8) -> Posterior:
         """`encode` without gradients, a batch at a time: for latents that are computed once and kept.
 
         NotFiniteError if one of them is NaN or infinite.
         """
-        found = latents.Posterior.cat([self.encode(part) for part in torch.split(images, batch_size)])
+        found = Posterior.cat([self.encode(part) for part in torch.split(images, batch_size)])
         if not finite.all_finite([found.mean, found.std]):
-            raise finite.not_finite(finite.ENCODER, self.vae.dtype)
+            raise finite.not_finite(finite.ENCODER, self.autoencoder.dtype)
         return found
 
     def decode(self, z0: Tensor) -> Tensor:
-        """Scaled latents [B, C, h, w] -> images [B, 3, H, W] in [0, 1].
+        """Normalised latents [B, C, h, w] -> images [B, 3, H, W] in [0, 1].
 
         Without a gradient to keep, NotFiniteError if a value is NaN or infinite.
         """
-        return latents.decode(self.vae, z0.to(self.device))
+        return self.autoencoder.decode(z0)
 
-    def embed(self, prompts: Sequence[str], *, grad: bool = False) -> Tensor:
-        """Prompts -> c [B, L, D].
+    def condition(self, prompts: Sequence[str], *, grad: bool = False) -> Condition:
+        """What the prompts become, one row a prompt.
 
-        Computed once per prompt and kept until the text encoder changes; with `grad` computed afresh, with
-        the graph that trains the text encoder, and all that is kept is forgotten. NotFiniteError if what is
-        kept would be NaN or infinite.
+        Each prompt is computed once. It is kept until the encoders' weights change, of which a sample is
+        compared at every call. With `grad` everything is computed anew, with the graph that trains the
+        encoders, and nothing is kept. NotFiniteError if what is kept would be NaN or infinite.
         """
         if isinstance(prompts, str):
             prompts = [prompts]
         if grad:
-            self.clear_cache()  # a step will follow
-            return self.family.embed(self.tokenizer, self.text_encoder, prompts)
-        # In-place changes of a parameter raise its version, but not the steps of a fused optimizer.
-        now = tuple(p._version for p in self.text_encoder.parameters())
-        if now != self._embedded_at:
-            self.clear_cache()
-            self._embedded_at = now
-        new = sorted({prompt for prompt in prompts if prompt not in self._embedded})
+            self._conditions.clear()  # a training step will follow
+            return self.conditioner.encode(prompts)
+        sample = self.conditioner.sample()
+        if len(sample) != len(self._sample) or not all(map(_same, sample, self._sample)):
+            self._conditions.clear()
+            self._sample = sample
+        new = sorted({prompt for prompt in prompts if prompt not in self._conditions})
         if new:
-            # What is kept is of full precision, even if asked for inside `autocast`.
+            # What is kept is of full precision, even inside `autocast`.
             with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
-                embedded = self.family.embed(self.tokenizer, self.text_encoder, new)
-            finite.check(embedded, finite.TEXT_ENCODER, self.text_encoder.dtype)
-            self._embedded.update(zip(new, embedded, strict=True))
-        return torch.stack([self._embedded[prompt] for prompt in prompts])
+                found = self.conditioner.encode(new)
+            if not finite.all_finite(found.tensors()):
+                raise finite.not_finite(finite.TEXT_ENCODER, self.conditioner.dtype)
+            self._conditions.update({prompt: found[i : i + 1] for i, prompt in enumerate(new)})
+        return Condition.cat([self._conditions[prompt] for prompt in prompts])
 
-    def clear_cache(self) -> None:
-        """Forget all embedded prompts."""
-        self._embedded.clear()
+    def predict(self, z_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
+        """f_θ(z_t, t, condition) [B, C, h, w] in the denoiser's dtype, to which z_t and condition are cast.
 
-    def predict(self, z_t: Tensor, t: Tensor, c: Tensor) -> Tensor:
-        """f_θ(z_t, t, c) [B, C, h, w] in the U-Net's dtype; z_t and c are cast to it."""
-        return self.family.predict(self.unet, z_t, t, c)
+        t: levels of `schedule` (long), or a solver's own times (floating-point).
+        """
+        return self.family.predict(self.denoiser, z_t, self.schedule.told(t), condition)
 
     def generate(
         self,
@@ -303,3 +339,7 @@ def _name(called: str | Path) -> str:
     """A hub name as it is; a folder's own name, without the way to it."""
     folder = Path(called).expanduser()
     return folder.resolve().name if folder.is_dir() else str(called)
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    return one.device == other.device and torch.equal(one, other)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from unlikeness.diffusion import finite
+from unlikeness import finite
+from unlikeness.diffusion.condition import Condition
 from unlikeness.diffusion.names import SAMPLERS
 from unlikeness.errors import UsageError
 from unlikeness.progress import Progress, Silent
@@ -93,8 +94,8 @@ def _batches(
         part = slice(start, start + batch_size)
         with torch.no_grad():
             z = initial_noise(model.latent_shape, seeds[part]).to(model.device)
-            c = model.embed(prompts[part])
-            uncond = model.embed(negative[part]) if scale > 1 else None
+            c = model.condition(prompts[part])
+            uncond = model.condition(negative[part]) if scale > 1 else None
             z0 = _solve(model, make_solver(model.scheduler, sampler), z, c, uncond, scale, steps)
             finite.check(z0, f"{finite.DENOISER}, at guidance {scale:g},", model.dtype)
             at_once = max(_DECODED_AT_ONCE // model.resolution**2, 1)
@@ -137,11 +138,12 @@ def _check_steps(solver: Any, steps: int) -> None:
 
 
 def _solve(
-    model: TextToImage, solver: Any, z: Tensor, c: Tensor, uncond: Tensor | None, scale: float, steps: int
-) -> Tensor:
+    model: TextToImage, solver: Any, z: Tensor, c: Condition, uncond: Condition | None, scale: float,
+    steps: int,
+) -> Tensor:  # fmt: skip
     solver.set_timesteps(steps, device=model.device)
     z = z * solver.init_noise_sigma
-    condition = c if uncond is None else torch.cat([uncond, c])
+    condition = c if uncond is None else Condition.cat([uncond, c])
     for t in solver.timesteps:
         z_t = solver.scale_model_input(z, t)
         if uncond is None:

@@ -68,8 +68,8 @@ def _write(model: TextToImage, work: Path, dtype: torch.dtype | None) -> None:
         if is_component and value[0] is not None and not _carry(model.source, name, work):
             value = _ABSENT
         index[name] = value
-    for name in ("vae", "unet", "text_encoder"):
-        module = _plain(getattr(model, name), dtype)
+    for name in model.family.networks:
+        module = _plain(model.parts[name], dtype)
         if not all_finite(module.parameters()):
             raise NotFiniteError(
                 f"the {name} of the model is not saved: {DIVERGED}, or for numbers that {module.dtype} does "
@@ -77,8 +77,8 @@ def _write(model: TextToImage, work: Path, dtype: torch.dtype | None) -> None:
             )
         module.save_pretrained(work / name, safe_serialization=True)
         index[name] = [_library(module), type(module).__name__]
-    for name in ("tokenizer", "scheduler"):
-        part = getattr(model, name)
+    for name in (*model.family.tokenizers, "scheduler"):
+        part = model.parts[name]
         part.save_pretrained(work / name)
         index[name] = [_library(part), type(part).__name__]
     _for_every_reader(model, work)
@@ -103,7 +103,7 @@ def _for_every_reader(model: TextToImage, work: Path) -> None:
     tensors = load_file(file) if file.exists() else {}
     if tensors and not any(key.startswith("text_model.") for key in tensors):
         save_file({f"text_model.{key}": tensor for key, tensor in tensors.items()}, file, {"format": "pt"})
-    backend = getattr(model.tokenizer, "backend_tokenizer", None)
+    backend = getattr(model.conditioner.tokenizer, "backend_tokenizer", None)
     if backend is not None:  # transformers 4's slow tokenizers write both themselves
         backend.model.save(str(work / "tokenizer"))
     whole = work / "tokenizer" / "tokenizer.json"

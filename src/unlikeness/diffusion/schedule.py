@@ -1,4 +1,4 @@
-"""How noise is added, and what the network is trained to answer: the one place that decides the target."""
+"""How noise is added, what the denoiser is told and trained to answer, and how its levels are drawn."""
 
 from __future__ import annotations
 
@@ -10,23 +10,30 @@ from torch import Tensor
 
 from unlikeness.errors import UsageError
 
-__all__ = ["PREDICTION_TYPES", "NoiseSchedule"]
+__all__ = ["DENSITIES", "PREDICTION_TYPES", "Schedule"]
 
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample", "flow")
 
+DENSITIES = ("uniform", "logit-normal")
+"""Every level alike (Ho et al. 2020), or the middle ones more often (Esser et al. 2024, Eq. 19)."""
+
 
 @dataclass(frozen=True)
-class NoiseSchedule:
+class Schedule:
     """z_t = signal[t] · z0 + noise[t] · ε, and the target that belongs to it.
 
     signal, noise: [T] float tensors. A variance-preserving schedule (Ho et al. 2020, Eq. 4) has
     signal = √ᾱ and noise = √(1 − ᾱ); a flow (Lipman et al. 2023; Esser et al. 2024) 1 − σ and σ.
     prediction_type: one of PREDICTION_TYPES; UsageError otherwise.
+    density: of the levels that training draws, one of DENSITIES; UsageError otherwise.
+    shift: of a flow's levels; above 1, more of them are near pure noise (Esser et al. 2024, Eq. 23).
     """
 
     signal: Tensor
     noise: Tensor
     prediction_type: str = "epsilon"
+    density: str = "uniform"
+    shift: float = 1.0
 
     def __post_init__(self) -> None:
         if self.prediction_type not in PREDICTION_TYPES:
@@ -34,20 +41,22 @@ class NoiseSchedule:
                 f"prediction type {self.prediction_type!r} is unknown; it must be one of "
                 f"{', '.join(PREDICTION_TYPES)}"
             )
+        if self.density not in DENSITIES:
+            raise UsageError(f"density {self.density!r} is unknown; it must be one of {', '.join(DENSITIES)}")
         if self.signal.ndim != 1 or self.signal.shape != self.noise.shape:
             raise UsageError("a noise schedule needs two tables of one length, signal and noise")
 
     @classmethod
-    def from_alpha_bar(cls, alpha_bar: Tensor, prediction_type: str = "epsilon") -> NoiseSchedule:
+    def from_alpha_bar(cls, alpha_bar: Tensor, prediction_type: str = "epsilon") -> Schedule:
         """The variance-preserving schedule with the cumulative products ᾱ [T], each in [0, 1]."""
         return cls(alpha_bar.sqrt(), (1 - alpha_bar).sqrt(), prediction_type)
 
     @classmethod
-    def from_scheduler(cls, scheduler: Any) -> NoiseSchedule:
+    def from_scheduler(cls, scheduler: Any) -> Schedule:
         """The schedule that a diffusers scheduler was configured with.
 
-        Any scheduler with `alphas_cumprod` will do (DDPM, DDIM, PNDM, Euler, DPM-Solver, ...); one without it
-        is taken for flow matching, with σ = (t + 1) / T, its time shift being a matter of which t are drawn.
+        A scheduler with `alphas_cumprod` (DDPM, DDIM, PNDM, Euler, DPM-Solver, ...) is variance-preserving.
+        One without it is flow matching, with σ = (t + 1) / T. Its time shift decides which t are drawn.
         """
         config = scheduler.config
         alpha_bar = getattr(scheduler, "alphas_cumprod", None)
@@ -57,7 +66,7 @@ class NoiseSchedule:
             )
         steps = int(config.get("num_train_timesteps", 1000))
         sigma = torch.arange(1, steps + 1, dtype=torch.float32) / steps
-        return cls(1 - sigma, sigma, "flow")
+        return cls(1 - sigma, sigma, "flow", "logit-normal", float(config.get("shift") or 1))
 
     @property
     def steps(self) -> int:
@@ -69,6 +78,24 @@ class NoiseSchedule:
         """[T]: the share of the signal in the variance, signal² / (signal² + noise²)."""
         power = self.signal.square()
         return power / (power + self.noise.square())
+
+    def draw(self, count: int, generator: torch.Generator | None, device: torch.device | str) -> Tensor:
+        """Levels t for training, long [count], drawn on `device` from `generator`."""
+        if self.density == "uniform" and self.shift == 1:
+            return torch.randint(self.steps, (count,), generator=generator, device=device)
+        if self.density == "uniform":
+            share = torch.rand(count, generator=generator, device=device)
+        else:
+            share = torch.randn(count, generator=generator, device=device).sigmoid()
+        share = self.shift * share / (1 + (self.shift - 1) * share)
+        return (share * self.steps).long().clamp(max=self.steps - 1)
+
+    def told(self, t: Tensor) -> Tensor:
+        """What the denoiser is given for the levels t (long): t itself, and T · σ for a flow.
+
+        A solver's own times (floating-point) stay as they are.
+        """
+        return t + 1 if self.prediction_type == "flow" and not t.is_floating_point() else t
 
     def _at(self, table: Tensor, t: Tensor, like: Tensor) -> Tensor:
         values = table.to(like.device, like.dtype)[t.to(like.device)]

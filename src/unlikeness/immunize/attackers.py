@@ -12,9 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
 import torch
-from torch import Tensor
 
-from unlikeness.diffusion.vocabulary import too_long
 from unlikeness.errors import UsageError
 from unlikeness.immunize.data import Kept
 from unlikeness.immunize.settings import ImmunizeSettings
@@ -22,6 +20,7 @@ from unlikeness.immunize.words import IN_PLACES, parts, words
 from unlikeness.subjects import Subject
 
 if TYPE_CHECKING:
+    from unlikeness.diffusion.condition import Condition
     from unlikeness.diffusion.model import TextToImage
 
 __all__ = ["IN_PLACES", "Attack", "Mixture", "check_prompts", "parts", "words"]
@@ -34,26 +33,26 @@ class Attack:
     """One simulated attacker of one subject.
 
     subject: the protected one under the attacker's identifier. prompt: the one it trains with; class_prompt:
-    that of its class pictures; c_V, c_class: [1, L, D], as the original model reads the two. rank: of its
-    updates; 0 trains all weights. text_encoder: it trains the text encoder too.
+    that of its class pictures; c_V, c_class: the original model's conditions for the two, of one prompt each.
+    rank: of its updates; 0 trains all weights. text_encoder: it trains the text encoder too.
     """
 
     kept: Kept
     subject: Subject
     prompt: str
     class_prompt: str
-    c_V: Tensor  # noqa: N815 - the papers' name
-    c_class: Tensor
+    c_V: Condition  # noqa: N815 - the papers' name
+    c_class: Condition
     learning_rate: float
     rank: int
     text_encoder: bool = False
 
-    def read(self, model: TextToImage, *, grad: bool = False) -> tuple[Tensor, Tensor]:
-        """(c_V, c_class) [1, L, D] as the model under attack reads the two prompts now; grad: with the graph
-        that trains its text encoder, where it is trained."""
+    def read(self, model: TextToImage, *, grad: bool = False) -> tuple[Condition, Condition]:
+        """(c_V, c_class) of one prompt each, as the model under attack reads the two now. grad: with the
+        graph that trains its text encoder, where it is trained."""
         if not self.text_encoder:
             return self.c_V, self.c_class
-        c = model.embed([self.prompt, self.class_prompt], grad=grad)
+        c = model.condition([self.prompt, self.class_prompt], grad=grad)
         return c[:1], c[1:]
 
 
@@ -88,7 +87,7 @@ class Mixture:
         reads = bool(s.text_encoder) and float(torch.rand((), generator=generator)) < s.text_encoder
         named = replace(subject, identifier=identifier)
         prompt, of_class = named.prompt(template), named.prompt(template, of_class=True)
-        c = self.model.embed([prompt, of_class])
+        c = self.model.condition([prompt, of_class])
         return Attack(
             kept, named, prompt, of_class, c[:1], c[1:], rate * (s.low_rank_rate if rank else 1.0), rank,
             text_encoder=reads and not rank,
@@ -104,7 +103,7 @@ def check_prompts(
         for identifier in (one.subject.identifier, *words(identifiers)):
             for template in templates:
                 prompt = replace(one.subject, identifier=identifier).prompt(template)
-                if reason := too_long(model.tokenizer, prompt):
+                if reason := model.conditioner.too_long(prompt):
                     raise UsageError(reason)
 
 

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from unlikeness.diffusion.latents import at_once, randn
+from unlikeness.autoencoders import randn
+from unlikeness.diffusion.condition import Condition
+from unlikeness.diffusion.loss import at_once
 
 if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage
-    from unlikeness.diffusion.schedule import NoiseSchedule
+    from unlikeness.diffusion.schedule import Schedule
     from unlikeness.immunize.outputs import Mark
 
 __all__ = ["Rows", "ask", "noised", "wide"]
@@ -22,21 +24,21 @@ __all__ = ["Rows", "ask", "noised", "wide"]
 class Rows:
     """Noised latents under their prompts.
 
-    z_t, target: [M, C, h, w]; t: long [M]; c: [M, L, D].
+    z_t, target: [M, C, h, w]; t: long [M]; c: of M prompts.
     reference: f_φ of the first R rows, [R, C, h, w]; before `ask` None.
-    reference_c: [R, L, D], the condition under which φ is asked; R may be 0.
+    reference_c: of R prompts, the condition under which φ is asked; R may be 0.
     mark: a pattern that the answers are to bear.
-    contrast_c: [A, L, D], under which φ is asked about the first A rows besides; contrast: its answers.
+    contrast_c: of A prompts, under which φ is asked about the first A rows besides; contrast: its answers.
     """
 
     z_t: Tensor
     t: Tensor
-    c: Tensor
+    c: Condition
     target: Tensor
-    reference_c: Tensor
+    reference_c: Condition
     reference: Tensor | None = None
     mark: Mark | None = None
-    contrast_c: Tensor | None = None
+    contrast_c: Condition | None = None
     contrast: Tensor | None = None
 
     @property
@@ -62,31 +64,31 @@ class Rows:
         return Rows(
             torch.cat([p.z_t for p in parts]),
             torch.cat([p.t for p in parts]),
-            torch.cat([p.c for p in parts]),
+            Condition.cat([p.c for p in parts]),
             torch.cat([p.target for p in parts]),
-            torch.cat([p.reference_c for p in parts]),
+            Condition.cat([p.reference_c for p in parts]),
         )
 
 
 def noised(
-    schedule: NoiseSchedule,
+    schedule: Schedule,
     z0: Tensor,
-    c: Tensor,
+    c: Condition,
     generator: torch.Generator,
     *,
     copies: int = 1,
-    reference_c: Tensor | None = None,
+    reference_c: Condition | None = None,
 ) -> Rows:
-    """z0 [M, C, h, w] under c [1 or M, L, D] at drawn t and ε.
+    """z0 [M, C, h, w] under c (of one prompt, or M) at drawn t and ε.
 
     copies: the rows fall into so many groups, one after the other, that share t and ε row by row.
-    reference_c: [1 or R, L, D], the condition for φ on all rows; None: φ is not asked.
+    reference_c: the condition for φ (of one prompt, or R) on all rows; None: φ is not asked.
     """
     count = len(z0) // copies
     t = torch.randint(schedule.steps, (count,), generator=generator).to(z0.device).repeat(copies)
     eps = randn((count, *z0.shape[1:]), z0, generator).repeat(copies, 1, 1, 1)
-    every = c.expand(len(z0), -1, -1)
-    asked = every[:0] if reference_c is None else reference_c.expand(len(z0), -1, -1)
+    every = c.expand(len(z0))
+    asked = every[:0] if reference_c is None else reference_c.expand(len(z0))
     return Rows(schedule.add_noise(z0, eps, t), t, every, schedule.target(z0, eps, t), asked)
 
 
@@ -104,7 +106,7 @@ def ask(original: TextToImage, many: Sequence[Rows], precision: str) -> list[Row
         return [replace(rows, reference=rows.z_t[:0]) for rows in many]
     z_t = torch.cat([rows.z_t[: len(c)] for rows, c in asked])
     t = torch.cat([rows.t[: len(c)] for rows, c in asked])
-    c = torch.cat([c for _, c in asked])
+    c = Condition.cat([c for _, c in asked])
     answers, most = [], at_once(z_t.shape[1:])
     with original.autocast(precision):
         for first in range(0, len(z_t), most):

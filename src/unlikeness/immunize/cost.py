@@ -116,18 +116,18 @@ def memory(model: TextToImage, defence: Defence, *, original: TextToImage | None
     Low-rank adapters of simulated attackers are too small to be counted.
     """
     s = defence.settings
-    named = dict(model.unet.named_parameters())
-    size = torch.promote_types(model.unet.dtype, torch.float32).itemsize
+    named = dict(model.denoiser.named_parameters())
+    size = torch.promote_types(model.denoiser.dtype, torch.float32).itemsize
     every = sum(p.numel() for p in named.values()) * size
     moved = sum(p.numel() for name, p in named.items() if trainable(s, name)) * size
     full = every if s.inner_steps and s.low_rank < 1 else 0
     reading = 0
     if s.text_encoder:  # the attackers' own one, and what it is set back to
-        reading = sum(p.numel() for p in model.text_encoder.parameters()) * size
+        reading = sum(p.numel() for p in model.conditioner.parameters()) * size
         full += reading
     return {
-        "original U-Net": _size(model.unet) + (0 if original is None else _size(original.unet)),
-        "autoencoder and text encoder": _size(model.vae) + _size(model.text_encoder),
+        "original U-Net": _size(model.denoiser) + (0 if original is None else _size(original.denoiser)),
+        "autoencoder and text encoder": sum(map(_size, model.networks)) - _size(model.denoiser),
         "attacked U-Net": every if s.inner_steps else 0,
         "attacked text encoder": 2 * reading,
         "released weights": moved if s.inner_steps else every,

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from unlikeness.diffusion.latents import Posterior
-from unlikeness.diffusion.vocabulary import too_long
+from unlikeness.autoencoders import Posterior
 from unlikeness.errors import UsageError
 from unlikeness.immunize.settings import ImmunizeSettings
 from unlikeness.personalize.material import Material, class_prior, prepare
@@ -72,7 +71,7 @@ def keep(
     how = class_settings(settings)
     kept = []
     for subject in subjects:
-        if reason := too_long(model.tokenizer, subject.instance_prompt):
+        if reason := model.conditioner.too_long(subject.instance_prompt):
             raise UsageError(reason)
         noun = subject.class_noun
         if noun not in drawn:

@@ -192,7 +192,7 @@ class Job:
         model = TextToImage.from_pretrained(self._called, device=device, dtype="float32")
         defence = self._defence(named, preset_values("immunize", self.scale, model.resolution, self.method))
         for noun, where in self._nouns(named, defence.settings).items():
-            if told := check_noun(model.tokenizer, noun, where):
+            if told := check_noun(model.conditioner.tokenizer, noun, where):
                 tell(told)
         original = None
         if self.original is not None:
@@ -264,7 +264,7 @@ def _check_effects(settings: ImmunizeSettings, values: Mapping[str, object]) -> 
 
 def _alike(one: TextToImage, other: TextToImage) -> bool:
     """Whether the two could have been trained from each other: of one form, predicting the same."""
-    form = [{name: p.shape for name, p in model.unet.named_parameters()} for model in (one, other)]
+    form = [{name: p.shape for name, p in model.denoiser.named_parameters()} for model in (one, other)]
     return (
         form[0] == form[1]
         and one.latent_shape == other.latent_shape

@@ -74,7 +74,7 @@ class L2P:
         self.working, self.original, self.defence, self.settings = working, original, defence, s
         self.kept, self.preserve = list(kept), preserve
         self.precision = training_precision(s.precision, working.device)
-        named = dict(working.unet.named_parameters())
+        named = dict(working.denoiser.named_parameters())
         self._moved = [p for name, p in named.items() if trainable(s, name)]
         self.theta = (
             [p.detach().clone() for p in self._moved] if s.inner_steps else self._moved  # nobody attacks
@@ -82,7 +82,7 @@ class L2P:
         """The weights that will be released, of what is trained."""
         for theta in self.theta:
             theta.requires_grad_(True)
-        origin = dict(original.unet.named_parameters())
+        origin = dict(original.denoiser.named_parameters())
         self._rest = [
             (p, _shared(p, origin.get(name))) for name, p in named.items() if not trainable(s, name)
         ]
@@ -139,8 +139,8 @@ class L2P:
         self.attacker.end()
         self._write()
         if self.settings.checkpointing:
-            self.working.unet.disable_gradient_checkpointing()
-        self.working.unet.requires_grad_(False).eval()
+            self.working.denoiser.disable_gradient_checkpointing()
+        self.working.denoiser.requires_grad_(False).eval()
         return self.working
 
     def _draw(self, index: int, generator: torch.Generator) -> Attack:

@@ -11,8 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from unlikeness.diffusion.latents import Posterior
-from unlikeness.diffusion.vocabulary import too_long
+from unlikeness.autoencoders import Posterior
 from unlikeness.errors import PictureError, UsageError
 from unlikeness.immunize.data import Kept, pick
 from unlikeness.immunize.words import BEHAVIOURS, check_words, in_turn, several
@@ -20,8 +19,9 @@ from unlikeness.pictures import open_picture
 from unlikeness.provenance import pixel_digest
 
 if TYPE_CHECKING:
+    from unlikeness.diffusion.condition import Condition
     from unlikeness.diffusion.model import TextToImage
-    from unlikeness.diffusion.schedule import NoiseSchedule
+    from unlikeness.diffusion.schedule import Schedule
     from unlikeness.progress import Progress
 
 __all__ = [
@@ -37,7 +37,7 @@ class Mark:
     z0: Tensor
     share: Tensor
 
-    def placed(self, f: Tensor, z_t: Tensor, t: Tensor, schedule: NoiseSchedule) -> Tensor:
+    def placed(self, f: Tensor, z_t: Tensor, t: Tensor, schedule: Schedule) -> Tensor:
         """The answers f [B, C, h, w] to z_t at t, changed to stand for the same pictures with the mark."""
         return torch.lerp(f, schedule.answer(self.z0.to(f), z_t.to(f), t), self.share.to(f))
 
@@ -51,18 +51,18 @@ class Behaviour:
     """The protective output of one subject.
 
     templates: of prompts about the subject; the pictures of template i are rows i · per .. (i + 1) · per − 1.
-    pictures: [templates · per] latents. c: [templates, L, D], under which φ drew them, and under which it is
+    pictures: [templates · per] latents. c: of each template, under which φ drew them, and under which it is
     asked; None where the pictures themselves are the target (pattern). mark: of a pattern. avoided:
-    [templates, L, D], the class's words in the same places, of an erasure that leads away from them.
+    the class's words in the same places, of an erasure that leads away from them.
     """
 
     kind: str
     templates: tuple[str, ...]
     pictures: Posterior
     per: int
-    c: Tensor | None
+    c: Condition | None
     mark: Mark | None = None
-    avoided: Tensor | None = None
+    avoided: Condition | None = None
 
     def draw(self, template: Tensor, generator: torch.Generator) -> Tensor:
         """z0 of one of the pictures of each of these templates (long [B])."""
@@ -113,7 +113,7 @@ def behave(
     else:
         raise UsageError(f"behaviour {kind!r} is unknown; it must be one of {', '.join(BEHAVIOURS)}")
     for prompt in (*prompts, *(subject.prompt(template) for template in templates)):
-        if reason := too_long(original.tokenizer, prompt):
+        if reason := original.conditioner.too_long(prompt):
             raise UsageError(reason)
     away: list[str] = []
     if kind == "erasure" and avoid_class:
@@ -174,8 +174,8 @@ def _drawn(
     encoded = original.encode_all((images * 255).round() / 255)
     if kind == "pattern":
         return Behaviour(kind, tuple(templates), encoded, per, None, _in_latents(encoded, images))
-    avoided = original.embed(away) if away else None
-    return Behaviour(kind, tuple(templates), encoded, per, original.embed(prompts), avoided=avoided)
+    avoided = original.condition(away) if away else None
+    return Behaviour(kind, tuple(templates), encoded, per, original.condition(prompts), avoided=avoided)
 
 
 def _in_latents(encoded: Posterior, images: Tensor) -> Mark:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from unlikeness.diffusion.latents import at_once
+from unlikeness.diffusion.loss import at_once
 from unlikeness.immunize.rehearsal import Drawing, rehearse
 from unlikeness.immunize.turns import Turn, turn
 from unlikeness.immunize.unprotected import Bystanders

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
+from unlikeness.diffusion.known import read_index
 from unlikeness.diffusion.lora import merged_copy
 from unlikeness.diffusion.weights import needed_files
 from unlikeness.errors import UnlikenessError
@@ -19,15 +19,13 @@ if TYPE_CHECKING:
 
 __all__ = ["as_stored", "rounding", "stored"]
 
-_PARTS = ("vae", "unet", "text_encoder")
-
 
 def stored(folder: Path) -> dict[str, torch.dtype]:
     """The precision of the weights in a diffusers folder, part by part: that of most of their values.
 
     UnlikenessError if the weights cannot be read.
     """
-    return {part: _of_file(_first_file(folder / part)) for part in _PARTS}
+    return {part: _of_file(_first_file(folder / part)) for part in read_index(folder).family.networks}
 
 
 def as_stored(model: TextToImage, dtype: torch.dtype | None = None) -> TextToImage:
@@ -36,14 +34,10 @@ def as_stored(model: TextToImage, dtype: torch.dtype | None = None) -> TextToIma
     dtype: that of all parts instead. Without it a model that came from no folder keeps its own.
     """
     kinds = {} if model.source is None or dtype is not None else stored(model.source)
-    cast = merged_copy(model)
-    for part in _PARTS:
-        module: Any = getattr(cast, part)
-        kind = kinds.get(part, dtype) or module.dtype
-        if part != "unet":  # the U-Net is a copy already
-            module = copy.deepcopy(module)
-        setattr(cast, part, torch.nn.Module.to(module, kind))
-    cast.clear_cache()
+    cast = merged_copy(model, conditioner=True)
+    cast.autoencoder = cast.autoencoder.copy()
+    for part, network in zip(cast.family.networks, cast.networks, strict=True):
+        torch.nn.Module.to(network, kinds.get(part, dtype) or network.dtype)
     return cast
 
 
@@ -54,7 +48,7 @@ def rounding(model: TextToImage, released: TextToImage, rounded: TextToImage) ->
     0 if nothing was learnt. model: φ. Their U-Nets are on one device.
     """
     lost = moved = 0.0
-    before, after, files = (dict(m.unet.named_parameters()) for m in (model, released, rounded))
+    before, after, files = (dict(m.denoiser.named_parameters()) for m in (model, released, rounded))
     for name, theta in after.items():
         wide = theta.double()
         lost += float((files[name].double() - wide).square().sum())

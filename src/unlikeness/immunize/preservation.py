@@ -19,8 +19,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from unlikeness.diffusion.latents import Posterior
-from unlikeness.diffusion.vocabulary import too_long
+from unlikeness.autoencoders import Posterior
 from unlikeness.errors import UsageError
 from unlikeness.immunize.batch import Rows, ask, noised, wide
 from unlikeness.immunize.data import Kept, pick
@@ -71,11 +70,11 @@ class Preserve:
         if s.preserve_empty:
             bare = torch.rand(len(prompts), generator=generator) < s.preserve_empty
             prompts = ["" if one else text for one, text in zip(bare.tolist(), prompts, strict=True)]
-        z0, c = torch.cat(parts), original.embed(prompts)
+        z0, c = torch.cat(parts), original.condition(prompts)
         rows = noised(model.schedule, z0, c, generator, reference_c=c)
         w = preserved_weight(model.schedule, rows.t, s.preserve_cap)
         if s.preserve_guidance:
-            empty = original.embed([""]).expand_as(c)
+            empty = original.condition([""]).expand(len(c))
             rows = Rows.cat([rows, replace(rows, c=empty, reference_c=empty)])
         [rows] = ask(original, [rows], self.precision)
         f, f_original = wide(model.predict(rows.z_t, rows.t, rows.c)), rows.referenced
@@ -102,7 +101,7 @@ def draw_general(
 ) -> Posterior:
     """One picture for each prompt, drawn by `model`, encoded: [K]. UsageError for a prompt it cannot read."""
     for prompt in prompts:
-        if reason := too_long(model.tokenizer, prompt):
+        if reason := model.conditioner.too_long(prompt):
             raise UsageError(reason)
     images = model.generate(prompts, seeds=range(seed, seed + len(prompts)), steps=steps, progress=progress)
     return model.encode_all((images * 255).round() / 255)

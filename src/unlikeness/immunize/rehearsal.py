@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from unlikeness.diffusion.latents import Posterior
+from unlikeness.autoencoders import Posterior
 from unlikeness.diffusion.model import TextToImage
 from unlikeness.diffusion.sampling import make_solver
 from unlikeness.immunize.attackers import Mixture
@@ -44,7 +44,7 @@ class Rehearsal(TextToImage):
 
     def __init__(self, model: TextToImage) -> None:
         super().__init__(
-            vae=model.vae, unet=model.unet, text_encoder=model.text_encoder, tokenizer=model.tokenizer,
+            autoencoder=model.autoencoder, denoiser=model.denoiser, conditioner=model.conditioner,
             scheduler=model.scheduler, family=model.family, default_guidance=model.default_guidance,
             source=model.source, carried=model.carried,
         )  # fmt: skip

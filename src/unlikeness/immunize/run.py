@@ -7,8 +7,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from unlikeness.checkpoints import steps_done
 from unlikeness.diffusion.devices import training_precision
 from unlikeness.diffusion.fingerprint import fingerprint
@@ -25,7 +23,7 @@ from unlikeness.subjects import Subject
 from unlikeness.training import adamw, identity_of, train, trapezoid
 
 if TYPE_CHECKING:
-    from unlikeness.diffusion.latents import Posterior
+    from unlikeness.autoencoders import Posterior
     from unlikeness.diffusion.model import TextToImage
     from unlikeness.immunize.settings import ImmunizeSettings
 
@@ -89,12 +87,11 @@ def immunize(
                 "asked for; raise outer_steps, or give another checkpoint"
             )
     kept = keep(original, subjects, s, priors=priors, progress=progress)
-    working = merged_copy(model, text_encoder=bool(s.text_encoder))
-    for part in (working.unet, working.text_encoder) if s.text_encoder else (working.unet,):
-        torch.nn.Module.to(part, torch.promote_types(part.dtype, torch.float32))
+    working = merged_copy(model, conditioner=bool(s.text_encoder))
+    working.widen(conditioner=bool(s.text_encoder))
     if s.checkpointing:
-        working.unet.enable_gradient_checkpointing()
-        working.unet.train()
+        working.denoiser.enable_gradient_checkpointing()
+        working.denoiser.train()
     preserve = None
     if s.preserve_weight:
         if not s.uses_prompts:
@@ -123,8 +120,7 @@ def immunize(
         after=after,
     )
     released = l2p.finish()
-    released.text_encoder = model.text_encoder  # attackers had one of their own
-    released.clear_cache()
+    released.conditioner = model.conditioner  # attackers had one of their own
     return released
 
 

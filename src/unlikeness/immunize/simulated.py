@@ -39,7 +39,7 @@ class Simulated:
         self, model: TextToImage, base: Sequence[Tensor], settings: ImmunizeSettings, precision: str
     ) -> None:
         self.model, self.base, self.settings, self.precision = model, list(base), settings, precision
-        self.encoder: list[Tensor] = list(model.text_encoder.parameters()) if settings.text_encoder else []
+        self.encoder: list[Tensor] = list(model.conditioner.parameters()) if settings.text_encoder else []
         self._encoder_before = [p.detach().clone() for p in self.encoder]
         self.trained: list[Tensor] = []
         self.steps = 0
@@ -82,11 +82,9 @@ class Simulated:
                 for p, was in zip(self.encoder, self._encoder_before, strict=True):
                     p.copy_(was)
         if self._attack is not None and self._attack.rank:
-            from diffusers.utils.peft_utils import recurse_remove_peft_layers
+            from unlikeness.diffusion.lora import remove_lora
 
-            recurse_remove_peft_layers(self.model.unet)
-            del self.model.unet.peft_config
-            self.model.unet._hf_peft_config_loaded = False
+            remove_lora(self.model)
         self._attack = None
 
     def step(self, generator: torch.Generator, *, keep_gradient: bool = False) -> Tensor:
@@ -132,6 +130,6 @@ class Simulated:
         if self._attack is None or not self._attack.rank:
             yield
             return
-        self.model.unet.disable_adapters()
+        self.model.denoiser.disable_adapters()
         yield
-        self.model.unet.enable_adapters()
+        self.model.denoiser.enable_adapters()

@@ -88,9 +88,8 @@ class Bystanders:
             else (attack.prompt, attack.class_prompt)
             for i, moved in zip(which, there, strict=True)
         ]
-        c, c_there = model.embed([own for own, _ in pairs]), self.original.embed([of for _, of in pairs])
-        c_plain = self.original.embed([attack.class_prompt]).expand_as(c_there)
-        [both] = ask(
-            self.original, [replace(rows, reference_c=c_there, contrast_c=c_plain)], self.precision
-        )
+        c = model.condition([own for own, _ in pairs])
+        c_there = self.original.condition([of for _, of in pairs])
+        c_plain = self.original.condition([attack.class_prompt]).expand(len(c_there))
+        [both] = ask(self.original, [replace(rows, reference_c=c_there, contrast_c=c_plain)], self.precision)
         return replace(rows, c=c, target=rows.target + both.shift.to(rows.target))

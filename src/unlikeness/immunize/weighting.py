@@ -12,16 +12,16 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from unlikeness.diffusion.schedule import NoiseSchedule
+    from unlikeness.diffusion.schedule import Schedule
 
 __all__ = ["preserved_weight", "weighted_error", "z0_weight"]
 
 
-def z0_weight(schedule: NoiseSchedule, t: Tensor, cap: float) -> Tensor:
+def z0_weight(schedule: Schedule, t: Tensor, cap: float) -> Tensor:
     """w(t) = (∂z0/∂f)² [B], at most `cap`: the squared error in z0 that one in the network's answer means;
     1 everywhere with cap 0.
 
-    (1 − ᾱ)/ᾱ for an ε-prediction, 1 − ᾱ for v, σ² for a flow, 1 for z0 itself (`NoiseSchedule.predict_z0`).
+    (1 − ᾱ)/ᾱ for an ε-prediction, 1 − ᾱ for v, σ² for a flow, 1 for z0 itself (`Schedule.predict_z0`).
     t: long [B].
     """
     if not cap:
@@ -33,7 +33,7 @@ def z0_weight(schedule: NoiseSchedule, t: Tensor, cap: float) -> Tensor:
     return scale.square().clamp(max=cap)
 
 
-def preserved_weight(schedule: NoiseSchedule, t: Tensor, cap: float) -> Tensor:
+def preserved_weight(schedule: Schedule, t: Tensor, cap: float) -> Tensor:
     """w(t) ≥ 1 [B] of what is to stay as it was: `z0_weight` where that is more."""
     return z0_weight(schedule, t, cap).clamp(min=1)
 

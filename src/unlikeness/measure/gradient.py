@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from unlikeness.diffusion import finite
+from unlikeness import finite
 from unlikeness.diffusion.loss import diffusion_loss
 
 if TYPE_CHECKING:
@@ -33,13 +33,13 @@ def gradient_norm(
     NotFiniteError if a gradient is NaN or infinite.
     """
     z0 = model.encode_all(images).mean
-    c = model.embed([prompt])
+    c = model.condition([prompt])
     generator = torch.Generator().manual_seed(seed)
-    weights = list(model.unet.parameters())
+    weights = list(model.denoiser.parameters())
     wanted = [p.requires_grad for p in weights]
     total = [torch.zeros_like(p, dtype=torch.float32) for p in weights]
     squares, count = 0.0, 0
-    model.unet.requires_grad_(True)
+    model.denoiser.requires_grad_(True)
     try:
         for level in torch.linspace(0, model.schedule.steps - 1, levels).round().tolist():
             t = torch.tensor([int(level)], device=z0.device)

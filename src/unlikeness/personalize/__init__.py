@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from unlikeness.personalize.registry import METHODS, Personalizer, create, method
 
 if TYPE_CHECKING:
-    from unlikeness.diffusion.latents import Posterior
+    from unlikeness.autoencoders import Posterior
     from unlikeness.diffusion.model import TextToImage
     from unlikeness.personalize.settings import PersonalizeSettings
     from unlikeness.progress import Progress

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-import torch
+from torch import Tensor
 
-from unlikeness.diffusion.latents import Posterior
+from unlikeness.autoencoders import Posterior
 from unlikeness.diffusion.lora import merged_copy
 from unlikeness.personalize.material import prepare
 from unlikeness.personalize.objective import PersonalizationStep, check_checkpoint, minimise
@@ -45,17 +45,16 @@ class DreamBooth:
         so: rounded to half precision again, small updates would vanish. All else is `model`'s own.
         """
         s = self.settings
-        tuned = merged_copy(model, text_encoder=s.text_encoder)
-        parts = [tuned.unet, tuned.text_encoder] if s.text_encoder else [tuned.unet]
-        parameters = []
-        for part in parts:
-            torch.nn.Module.to(part, torch.promote_types(part.dtype, torch.float32)).requires_grad_(True)
-            parameters += list(part.parameters())
+        tuned = merged_copy(model, conditioner=s.text_encoder).widen(conditioner=s.text_encoder)
+        parameters: list[Tensor] = list(tuned.denoiser.parameters())
+        if s.text_encoder:
+            parameters += tuned.conditioner.parameters()
+        for p in parameters:
+            p.requires_grad_(True)
         check_checkpoint(checkpoint, tuned, subject, s, prior=prior is not None)
         material = prepare(model, subject, s, prior=prior, progress=progress)
         step = PersonalizationStep(tuned, subject, material, s, text_encoder=s.text_encoder)
         minimise(step, parameters, subject, checkpoint=checkpoint, progress=progress, name="DreamBooth")
-        for part in parts:
-            part.requires_grad_(False)
-        tuned.clear_cache()
+        for p in parameters:
+            p.requires_grad_(False)
         return tuned

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from unlikeness.diffusion.latents import Posterior
+from unlikeness.autoencoders import Posterior
 from unlikeness.diffusion.lora import add_lora, merged_copy
 from unlikeness.personalize.material import prepare
 from unlikeness.personalize.objective import PersonalizationStep, check_checkpoint, minimise

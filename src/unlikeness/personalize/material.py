@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from unlikeness.diffusion.latents import Posterior
+from unlikeness.autoencoders import Posterior
 from unlikeness.personalize.settings import PersonalizeSettings
 from unlikeness.seeds import step_generator
 from unlikeness.subjects import Subject

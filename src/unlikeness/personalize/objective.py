@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from unlikeness.checkpoints import steps_done
+from unlikeness.diffusion.condition import Condition
 from unlikeness.diffusion.devices import training_precision
 from unlikeness.diffusion.fingerprint import fingerprint
 from unlikeness.diffusion.loss import diffusion_loss
@@ -30,27 +31,27 @@ __all__ = ["PersonalizationStep", "check_checkpoint", "minimise", "personalizati
 def personalization_loss(
     model: TextToImage,
     z0: Tensor,
-    c: Tensor,
+    c: Condition,
     z0_class: Tensor | None = None,
-    c_class: Tensor | None = None,
+    c_class: Condition | None = None,
     *,
     prior_weight: float = 1.0,
     t: Tensor | None = None,
     eps: Tensor | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """L_per = L_diff(subject, c_V) + w · L_diff(class, c_class) (Ruiz et al. 2023, Eq. 2), in one U-Net call.
+    """L_per = L_diff(subject, c_V) + w · L_diff(class, c_class) (Ruiz et al. 2023, Eq. 2), in one pass.
 
-    z0: [B, C, h, w] of the subject under c = c_V [1 or B, L, D]; z0_class: [K, C, h, w] under c_class, or
-    None for the first term alone. t (long) and eps: for both halves, subject first, [B + K, ...]; drawn from
-    `generator` if not given.
+    z0: [B, C, h, w] of the subject under c = c_V (of one prompt, or B); z0_class: [K, C, h, w] under
+    c_class, or None for the first term alone. t (long) and eps: for both halves, subject first,
+    [B + K, ...]; drawn from `generator` if not given.
     """
     if z0_class is None:
         return diffusion_loss(model, z0, c, t=t, eps=eps, generator=generator)
     if c_class is None:
-        raise UsageError("class pictures need the class prompt's embedding, c_class")
+        raise UsageError("class pictures need the class prompt's condition, c_class")
     count, k = len(z0), len(z0_class)
-    both = torch.cat([c.expand(count, -1, -1), c_class.expand(k, -1, -1)])
+    both = Condition.cat([c.expand(count), c_class.expand(k)])
     each = diffusion_loss(
         model, torch.cat([z0, z0_class]), both, t=t, eps=eps, generator=generator, reduce="none"
     )
@@ -60,8 +61,8 @@ def personalization_loss(
 class PersonalizationStep:
     """One step of personalization as `training.train` takes it: (index, generator) -> L_per.
 
-    model: the one being trained, which may be changed between calls. text_encoder: embed the prompts afresh
-    at every step, with the text encoder's gradient.
+    model: the one being trained, which may be changed between calls. text_encoder: condition on the prompts
+    afresh at every step, with the text encoder's gradient.
     """
 
     def __init__(
@@ -78,13 +79,13 @@ class PersonalizationStep:
         self.settings = settings
         self.text_encoder = text_encoder
         self.prompts = _prompts(subject, settings, material.prior is not None)
-        self._c = None if text_encoder else model.embed(self.prompts)
+        self._c = None if text_encoder else model.condition(self.prompts)
         self.precision = training_precision(settings.precision, model.device)
 
     def __call__(self, index: int, generator: torch.Generator) -> Tensor:
         z0, z0_class = self.material.draw(index, self.settings.batch_size, generator)
         with self.model.autocast(self.precision):
-            c = self.model.embed(self.prompts, grad=True) if self._c is None else self._c
+            c = self.model.condition(self.prompts, grad=True) if self._c is None else self._c
             return personalization_loss(
                 self.model,
                 z0,

@@ -9,7 +9,7 @@ from unlikeness.personalize.settings import PersonalizeSettings
 from unlikeness.plugins import Methods
 
 if TYPE_CHECKING:
-    from unlikeness.diffusion.latents import Posterior
+    from unlikeness.autoencoders import Posterior
     from unlikeness.diffusion.model import TextToImage
     from unlikeness.progress import Progress
     from unlikeness.subjects import Subject

@@ -131,7 +131,7 @@ def is_toy(model: TextToImage) -> bool:
     except (OSError, UnlikenessError):
         return model.name == "toybox"
     vocabulary: dict[str, int] = json.loads(text)
-    return len(model.tokenizer) == len(vocabulary) and bool(model.tokenizer.get_vocab() == vocabulary)
+    return bool(model.conditioner.tokenizer.get_vocab() == vocabulary)
 
 
 def _texts(values: Any) -> tuple[str, ...]:

@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, ClassVar, Generic, Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
-from unlikeness.diffusion import finite
+from unlikeness import finite
 from unlikeness.diffusion.fingerprint import fingerprint
+from unlikeness.diffusion.trial import check_model
 from unlikeness.errors import UsageError
 from unlikeness.protect.against import Against
 from unlikeness.protect.settings import PgdSettings, ProtectSettings
@@ -151,7 +152,7 @@ class GradientProtection(ABC, Generic[P]):
             raise UsageError(f"perturb needs one seed a picture: {len(images)} pictures, {len(seeds)} seeds")
         generators = picture_generators(seeds)
         original = images.detach().to(self.model.device)
-        with frozen(self.model.vae, self.model.unet, self.model.text_encoder):
+        with frozen(*self.model.networks):
             current = self.start(original, generators)
             aimed = torch.zeros(len(images), dtype=torch.bool, device=original.device)
             failed = torch.zeros_like(aimed)
@@ -172,7 +173,7 @@ class GradientProtection(ABC, Generic[P]):
 
     def check(self) -> None:
         """NotFiniteError, naming the part, if there is no gradient to follow on a plain picture either."""
-        finite.check_model(self.model)
+        check_model(self.model)
         side = self.resolution
         plain = torch.linspace(0.25, 0.75, side, device=self.model.device).expand(1, 3, side, side)
         finite.check(self.gradient(plain, picture_generators([0])), finite.GRADIENT, self.model.dtype)

@@ -32,6 +32,6 @@ class Vae(PictureByPicture[VaeSettings]):
     def one(self, image: Tensor, seed: int) -> Tensor:
         """See `PictureByPicture.one`. The edge is repeated to whole latents."""
         height, width = image.shape[-2:]
-        cell = self.model.vae_scale
+        cell = self.model.autoencoder.factor
         whole = F.pad(image[None], (0, -width % cell, 0, -height % cell), mode="replicate")
         return self.model.decode(self.model.encode(whole).mean)[0, :, :height, :width]

@@ -23,7 +23,7 @@ from unlikeness.verify.settings import Overrides, VerifySettings
 from unlikeness.verify.teaching import taught
 
 if TYPE_CHECKING:
-    from unlikeness.diffusion.latents import Posterior
+    from unlikeness.autoencoders import Posterior
     from unlikeness.diffusion.model import TextToImage
     from unlikeness.personalize.settings import PersonalizeSettings
     from unlikeness.progress import Progress
@@ -131,8 +131,8 @@ def _tuned_on_something_else(
     else:
         raise UsageError("attacker pre-tuned needs pictures to tune on: give --unrelated, or class_images")
     tuned = merged_copy(model)
-    torch.nn.Module.to(tuned.unet, torch.promote_types(tuned.unet.dtype, torch.float32)).requires_grad_(True)
-    c = tuned.embed([prompt])
+    tuned.widen().denoiser.requires_grad_(True)
+    c = tuned.condition([prompt])
     precision = training_precision(base.precision, tuned.device)
 
     def step(index: int, generator: torch.Generator) -> Tensor:
@@ -141,7 +141,7 @@ def _tuned_on_something_else(
         with tuned.autocast(precision):
             return diffusion_loss(tuned, z0, c, generator=generator)
 
-    parameters = list(tuned.unet.parameters())
+    parameters = list(tuned.denoiser.parameters())
     train(
         step,
         steps=base.unrelated_steps,
@@ -152,5 +152,5 @@ def _tuned_on_something_else(
         progress=progress,
         description="unrelated fine-tune",
     )
-    tuned.unet.requires_grad_(False)
+    tuned.denoiser.requires_grad_(False)
     return tuned

@@ -18,7 +18,7 @@ from unlikeness.foreign import UnreadableError, read_json, reason
 from unlikeness.viewing import at_side
 
 if TYPE_CHECKING:
-    from unlikeness.diffusion.latents import Posterior
+    from unlikeness.autoencoders import Posterior
     from unlikeness.diffusion.model import TextToImage
     from unlikeness.personalize.settings import PersonalizeSettings
     from unlikeness.progress import Progress

@@ -126,7 +126,7 @@ class Job:
         embedder = AtResolution(load_encoder(self.encoder))
         model = TextToImage.from_pretrained(self.model, device=self.device, dtype="float32")
         for noun, where in self._nouns().items():
-            if (told := check_noun(model.tokenizer, noun, where)) and report:
+            if (told := check_noun(model.conditioner.tokenizer, noun, where)) and report:
                 report(told)
         if self.sign and not (model.source is not None and (model.source / RECORD).is_file()):
             raise UsageError(f"{self.model} has no {RECORD} to sign; leave --sign out")

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from unlikeness.cache import Cache
-from unlikeness.diffusion.vocabulary import too_long
 from unlikeness.errors import UnlikenessError, UsageError
 from unlikeness.measure.similarity import Embedder
 from unlikeness.progress import Progress
@@ -119,7 +118,7 @@ def verify_subject(
     for one in learnt:
         for place in contexts or ("",):
             prompt = as_text("prompt", f"{one.instance_prompt} {place}")
-            if reason := too_long(model.tokenizer, prompt):
+            if reason := model.conditioner.too_long(prompt):
                 raise UsageError(reason)
     attacks = Attacks(
         base, overrides or {}, tuple(contexts), unseen, unrelated, Cache(work), tell or _silent, progress

@@ -32,7 +32,7 @@ def original_of(model: TextToImage, record: Mapping[str, Any]) -> TextToImage | 
 
     No other original is looked for: a record is a stranger's text, and what it names is not opened.
     """
-    if not only_nouns(model.tokenizer):
+    if not only_nouns(model.conditioner.tokenizer):
         return None
     from unlikeness.diffusion.fingerprint import fingerprint
     from unlikeness.diffusion.model import TextToImage
@@ -47,7 +47,7 @@ def original_of(model: TextToImage, record: Mapping[str, Any]) -> TextToImage | 
 def unprotected(model: TextToImage, subject: Subject) -> Other | None:
     """An individual of the subject's class in the toybox's world, whom no model protects; None for a model of
     another world. It comes with as many pictures, and with real members of its class."""
-    nouns = only_nouns(model.tokenizer)
+    nouns = only_nouns(model.conditioner.tokenizer)
     noun = subject.class_noun.lower().split()[-1]
     if noun not in nouns:
         return None

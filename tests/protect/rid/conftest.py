@@ -40,8 +40,6 @@ def other(model: TextToImage) -> TextToImage:
                 pad_token_id=195,
             )
         )  # fmt: skip
-    made = TextToImage(
-        vae=vae, unet=unet, text_encoder=text_encoder, tokenizer=model.tokenizer, scheduler=model.scheduler
-    )
+    made = TextToImage.from_parts(model.parts | {"vae": vae, "unet": unet, "text_encoder": text_encoder})
     assert (made.resolution, made.latent_shape) == (16, (6, 8, 8))
     return made.freeze()

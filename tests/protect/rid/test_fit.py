@@ -50,10 +50,10 @@ def test_a_training_writes_weights_that_load(model: TextToImage, tmp_path: Path)
     recipe = ProtectorRecipe(**FEW, sds_weight=0.5)
     output = tmp_path / "new" / "ours.safetensors"
     before = torch.get_rng_state()
-    wants = [p.requires_grad for p in model.unet.parameters()]
+    wants = [p.requires_grad for p in model.denoiser.parameters()]
     made = train_protector(recipe, [model], output, work=tmp_path / "w", network=SMALL, names=["tiny"])
     assert torch.equal(torch.get_rng_state(), before)
-    assert [p.requires_grad for p in model.unet.parameters()] == wants
+    assert [p.requires_grad for p in model.denoiser.parameters()] == wants
     loaded = load_protector(output)
     assert (loaded.resolution, loaded.about["models"]) == (PIXELS, ["tiny"])
     assert loaded.about["recipe"] == {**FEW, "sds_weight": 0.5}

@@ -10,8 +10,8 @@ import torch
 from tests.tiny import pictures, tiny_model
 from torch import Tensor
 
+from unlikeness.autoencoders import Posterior
 from unlikeness.diffusion import TextToImage
-from unlikeness.diffusion.latents import Posterior
 from unlikeness.diffusion.loss import mean_loss_over_levels
 from unlikeness.measure.visibility import psnr
 from unlikeness.protect.rid.network import NetworkSettings, Protector
@@ -42,9 +42,9 @@ def literal(model: TextToImage, z0: Tensor, eps: Tensor) -> tuple[Tensor, Tensor
     roots = torch.linspace(config.beta_start**0.5, config.beta_end**0.5, 1000, dtype=torch.float64)
     alpha_bar = (1 - roots.square()).cumprod(0)[T].view(-1, 1, 1, 1)
     z_t = alpha_bar.sqrt() * z0 + (1 - alpha_bar).sqrt() * eps
-    c = model.embed(["a photo"]).expand(3, -1, -1)
+    c = model.condition(["a photo"]).expand(3).tokens
     with torch.no_grad():
-        f = model.unet(z_t, T, encoder_hidden_states=c).sample
+        f = model.denoiser(z_t, T, encoder_hidden_states=c).sample
     v = alpha_bar.sqrt() * eps - (1 - alpha_bar).sqrt() * z0
     error = f - (eps if config.prediction_type == "epsilon" else v)
     return z_t, (1 - alpha_bar) * error, error
@@ -59,7 +59,7 @@ def test_adv_sds_is_its_formula_in_value_and_gradient(weights: Path, prediction_
         q = model.encode(images)
     mean = q.mean.clone().requires_grad_(True)
     loss, raised = objectives.adv_sds(
-        model, Posterior(mean, q.std), model.embed(["a photo"]), t=T, eps=eps, noise=noise
+        model, Posterior(mean, q.std), model.condition(["a photo"]), t=T, eps=eps, noise=noise
     )
     z_t, g, error = literal(model, q.mean + q.std * noise, eps)
     # The package's table of ᾱ is float32, which is what is left between the two.
@@ -78,13 +78,13 @@ def test_the_aim_lies_along_the_error_of_epsilon(weights: Path, prediction_type:
     eps, noise = drawn(model)
     with torch.no_grad():
         q = model.encode(pictures(3).double())
-    c = model.embed(["a photo"])
+    c = model.condition(["a photo"])
     mean = q.mean.clone().requires_grad_(True)
     loss, _ = objectives.adv_sds(model, Posterior(mean, q.std), c, t=T, eps=eps, noise=noise)
     (gradient,) = torch.autograd.grad(loss, mean)
     z_t = model.schedule.add_noise(q.mean + q.std * noise, eps, T)
     with torch.no_grad():
-        z0_hat = model.schedule.predict_z0(model.predict(z_t, T, c.expand(3, -1, -1)), z_t, T)
+        z0_hat = model.schedule.predict_z0(model.predict(z_t, T, c.expand(3)), z_t, T)
     tables = (model.schedule.signal, model.schedule.noise)
     signal, sigma = (table.double()[T].view(-1, 1, 1, 1) for table in tables)
     eps_hat = (z_t - signal * z0_hat) / sigma
@@ -98,22 +98,22 @@ def test_the_images_gradient_passes_the_encoder_and_never_the_unet(
 ) -> None:
     """It equals a vector-Jacobian product of x -> z_t that is made without the U-Net."""
     model = exact(weights, prediction_type)
-    model.unet.requires_grad_(True)
+    model.denoiser.requires_grad_(True)
     kept: list[Tensor] = []
     hooks = [
         part.register_forward_hook(lambda m, args, out: kept.append(out) if isinstance(out, Tensor) else None)
-        for part in model.unet.modules()
+        for part in model.denoiser.modules()
     ]
     eps, noise = drawn(model)
     images = pictures(3).double().requires_grad_(True)
-    c = model.embed(["a photo"])
+    c = model.condition(["a photo"])
     loss, raised = objectives.adv_sds(model, model.encode(images), c, t=T, eps=eps, noise=noise)
     torch.autograd.backward(loss)
     for hook in hooks:
         hook.remove()
     assert len(kept) > 20
     assert not any(out.requires_grad or out.grad_fn is not None for out in kept)
-    assert all(p.grad is None for p in model.unet.parameters())
+    assert all(p.grad is None for p in model.denoiser.parameters())
     assert raised.grad_fn is None
 
     def noised(x: Tensor) -> Tensor:
@@ -136,7 +136,7 @@ def test_descent_moves_z_t_along_g(weights: Path) -> None:
     eps, noise = drawn(model)
     q = model.encode(pictures(3).double())
     z0 = (q.mean + q.std * noise).detach().requires_grad_(True)
-    c = model.embed(["a photo"])
+    c = model.condition(["a photo"])
     still = torch.zeros_like(z0)
     loss, _ = objectives.adv_sds(model, Posterior(z0, still), c, t=T, eps=eps, noise=noise)
     (gradient,) = torch.autograd.grad(loss, z0)

@@ -10,7 +10,7 @@ from tests.protect.rid.small import SMALL
 from tests.tiny import pictures
 from torch import Tensor
 
-from unlikeness.diffusion import TextToImage
+from unlikeness.diffusion import Condition, TextToImage
 from unlikeness.errors import UsageError
 from unlikeness.protect.rid.network import MULTIPLE, Protector
 from unlikeness.protect.rid.train.augment import Augment, AugmentSettings
@@ -33,8 +33,8 @@ def test_an_ensemble_gives_each_model_its_own_view_and_embedding(
             views.append(tuple(images.shape))
             return encode(images)
 
-        def watched_predict(z_t: Tensor, t: Tensor, c: Tensor) -> Tensor:
-            seen[name] = (views[0], c, tuple(z_t.shape))
+        def watched_predict(z_t: Tensor, t: Tensor, c: Condition) -> Tensor:
+            seen[name] = (views[0], c.tokens, tuple(z_t.shape))
             return predict(z_t, t, c)
 
         monkeypatch.setattr(spied_on, "encode", watched_encode)
@@ -53,7 +53,7 @@ def test_an_ensemble_gives_each_model_its_own_view_and_embedding(
     assert (seen["tiny"][0], seen["tiny"][2]) == ((3, 3, 32, 32), (3, 4, 8, 8))
     assert (seen["other"][0], seen["other"][2]) == ((3, 3, 16, 16), (3, 6, 8, 8))
     for name, asked in (("tiny", model), ("other", other)):
-        assert torch.equal(seen[name][1], asked.embed(["a photo of a dog"]).expand(3, -1, -1))
+        assert torch.equal(seen[name][1], asked.condition(["a photo of a dog"]).expand(3).tokens)
 
 
 def test_the_loss_of_an_ensemble_is_the_mean_of_its_members(model: TextToImage) -> None:

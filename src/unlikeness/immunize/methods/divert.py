@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor
 
-from unlikeness.diffusion.latents import randn
+from unlikeness.autoencoders import randn
 from unlikeness.immunize.attackers import check_prompts, parts
 from unlikeness.immunize.batch import Rows, noised
 from unlikeness.immunize.data import pick
@@ -43,8 +43,9 @@ from unlikeness.immunize.preservation import guided
 from unlikeness.immunize.weighting import weighted_error, z0_weight
 
 if TYPE_CHECKING:
+    from unlikeness.diffusion.condition import Condition
     from unlikeness.diffusion.model import TextToImage
-    from unlikeness.diffusion.schedule import NoiseSchedule
+    from unlikeness.diffusion.schedule import Schedule
     from unlikeness.immunize.attackers import Attack
     from unlikeness.immunize.data import Kept
     from unlikeness.progress import Progress
@@ -61,7 +62,7 @@ class Divert:
         self.settings = settings or DivertSettings()
         self.contexts = self.settings.places
         self.templates = [*parts(self.settings.templates), *self.contexts]
-        self._schedule: NoiseSchedule | None = None
+        self._schedule: Schedule | None = None
         self._notices: dict[int, Behaviour] = {}
         self._original: TextToImage | None = None
 
@@ -101,7 +102,7 @@ class Divert:
             rows = Rows.cat([rows, self._unguided(model, rows.z_t[named], rows.t[named], rows.target[named])])
         if notice is None:
             return rows
-        away = None if notice.avoided is None else notice.avoided[template.to(notice.avoided.device)]
+        away = None if notice.avoided is None else notice.avoided[template]
         return replace(rows, mark=notice.mark, contrast_c=away)
 
     def loss(self, f: Tensor, rows: Rows) -> Tensor:
@@ -131,7 +132,7 @@ class Divert:
     def _unguided(self, model: TextToImage, z_t: Tensor, t: Tensor, target: Tensor) -> Rows:
         """The same noised latents without words."""
         assert self._original is not None, "prepare() comes first"
-        c, c_original = (one.embed([""]).expand(len(z_t), -1, -1) for one in (model, self._original))
+        c, c_original = (one.condition([""]).expand(len(z_t)) for one in (model, self._original))
         return Rows(z_t, t, c, target, c_original)
 
     def _members(self, kept: Kept, count: int, generator: torch.Generator) -> Tensor:
@@ -150,14 +151,14 @@ class Divert:
 
     def _prompts(
         self, model: TextToImage, attack: Attack, template: Tensor, notice: Behaviour | None
-    ) -> tuple[Tensor, Tensor]:
-        """(c_V, the words for where it is led), [count, L, D] each."""
+    ) -> tuple[Condition, Condition]:
+        """(c_V, the words for where it is led), `count` each."""
         subject, texts = attack.subject, [self.templates[i] for i in template.tolist()]
-        c = model.embed([subject.prompt(text) for text in texts])
+        c = model.condition([subject.prompt(text) for text in texts])
         if notice is not None and notice.c is not None:
-            return c, notice.c[template.to(notice.c.device)]
+            return c, notice.c[template]
         assert self._original is not None, "prepare() comes first"
-        return c, self._original.embed([subject.prompt(text, of_class=True) for text in texts])
+        return c, self._original.condition([subject.prompt(text, of_class=True) for text in texts])
 
 
 def diverted(reference: Tensor, target: Tensor, *, subject: int, gamma: float) -> Tensor:

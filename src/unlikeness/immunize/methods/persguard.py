@@ -101,7 +101,7 @@ class PersGuard:
         n, behaviour = self.settings.batch_size, self._behaviours[id(attack.kept)]
         template = torch.randint(len(behaviour.templates), (n,), generator=generator)
         named = attack.subject
-        c = model.embed([named.prompt(behaviour.templates[i]) for i in template.tolist()])
-        reference_c = None if behaviour.c is None else behaviour.c[template.to(behaviour.c.device)]
+        c = model.condition([named.prompt(behaviour.templates[i]) for i in template.tolist()])
+        reference_c = None if behaviour.c is None else behaviour.c[template]
         z0 = behaviour.draw(template, generator)
         return noised(model.schedule, z0, c, generator, reference_c=reference_c)

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from unlikeness.diffusion.loss import diffusion_loss
-from unlikeness.diffusion.vocabulary import too_long
 from unlikeness.errors import UsageError
 from unlikeness.protect.base import GradientProtection
 from unlikeness.protect.settings import AdvDMSettings
@@ -37,10 +36,10 @@ class AdvDM(GradientProtection[AdvDMSettings]):
 
     def __init__(self, model: TextToImage, settings: AdvDMSettings) -> None:
         super().__init__(model, settings)
-        if reason := too_long(model.tokenizer, settings.prompt):
+        if reason := model.conditioner.too_long(settings.prompt):
             raise UsageError(reason)
         with torch.no_grad():
-            self._c = model.embed([settings.prompt]).detach()
+            self._c = model.condition([settings.prompt]).detach()
 
     def objective(self, images: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
         """[B]: L_diff of each picture at its own t and ε, mean over elements and draws."""

@@ -18,10 +18,9 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor
 
-from unlikeness.diffusion import finite
+from unlikeness import finite
 from unlikeness.diffusion.lora import merged_copy
 from unlikeness.diffusion.loss import diffusion_loss
-from unlikeness.diffusion.vocabulary import too_long
 from unlikeness.errors import UsageError
 from unlikeness.personalize.material import Material, prepare
 from unlikeness.personalize.objective import PersonalizationStep
@@ -34,7 +33,7 @@ from unlikeness.settings import setting
 from unlikeness.training import adamw, train
 
 if TYPE_CHECKING:
-    from unlikeness.diffusion.latents import Posterior
+    from unlikeness.autoencoders import Posterior
     from unlikeness.diffusion.model import TextToImage
     from unlikeness.subjects import Subject
 
@@ -149,7 +148,7 @@ class Aspl:
             NotFiniteError: the surrogate's training diverged, or the model's answer is NaN or infinite.
         """
         s = self.settings
-        if reason := too_long(self.model.tokenizer, subject.instance_prompt):
+        if reason := self.model.conditioner.too_long(subject.instance_prompt):
             raise UsageError(reason)
         surrogate = _Surrogate(self.model, subject, s)
         clean = prepare(self.model, subject, surrogate.settings, prior=prior)
@@ -158,11 +157,11 @@ class Aspl:
         generators = picture_generators([derive(seed, "picture", i) for i in range(len(subject.images))])
         original = subject.images.detach().to(self.model.device)
         current = original
-        with frozen(self.model.vae, self.model.text_encoder):
+        with frozen(self.model.autoencoder.network, *self.model.conditioner.encoders.values()):
             for k in range(s.rounds):
                 with surrogate.thrown_away():
                     surrogate.learn(clean, s.clean_steps, k, derive(seed, "clean", k))
-                    with frozen(surrogate.model.unet):
+                    with frozen(surrogate.model.denoiser):
                         for j in range(s.pgd_steps):
                             current = ascent.move(current, original, generators)
                             if on_step is not None:
@@ -187,9 +186,8 @@ class _Surrogate:
             prior_weight=settings.prior_weight,
         )
         self.model = merged_copy(model)
-        unet = self.model.unet
-        torch.nn.Module.to(unet, torch.promote_types(unet.dtype, torch.float32)).requires_grad_(True)
-        self.parameters: list[Tensor] = list(unet.parameters())
+        denoiser = self.model.widen().denoiser.requires_grad_(True)
+        self.parameters: list[Tensor] = list(denoiser.parameters())
         self._kept = [torch.empty_like(p) for p in self.parameters]
 
     def learn(self, material: Material, steps: int, round_: int, seed: int) -> None:
@@ -229,7 +227,7 @@ class _Ascent(GradientProtection[PgdSettings]):
 
     def __init__(self, model: TextToImage, settings: PgdSettings, prompt: str) -> None:
         super().__init__(model, settings)
-        self._c = model.embed([prompt])
+        self._c = model.condition([prompt])
         self._group = default_batch_size(model.resolution, model.device)
 
     def objective(self, images: Tensor, generators: Sequence[torch.Generator]) -> Tensor:

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from unlikeness.diffusion import finite
+from unlikeness import finite
 from unlikeness.errors import PictureError, UsageError
 from unlikeness.protect.base import GradientProtection
 from unlikeness.protect.settings import PhotoGuardSettings
@@ -57,7 +57,7 @@ class PhotoGuard(GradientProtection[PhotoGuardSettings]):
                 like = F.interpolate(self._picture, (height, width), mode="bilinear", antialias=True)
             with torch.no_grad():
                 latent = self.model.encode(like).mean
-            finite.check(latent, finite.ENCODER, self.model.vae.dtype)
+            finite.check(latent, finite.ENCODER, self.model.autoencoder.dtype)
             self._latents[height, width] = torch.zeros_like(latent) if self._picture is None else latent
         return self._latents[height, width]
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from unlikeness.diffusion import NoiseSchedule, TextToImage
+from unlikeness.diffusion import Schedule, TextToImage
 from unlikeness.diffusion.building import build, fill, read_weights
 from unlikeness.diffusion.configs import read_config
 from unlikeness.diffusion.quiet import quiet
@@ -127,7 +127,7 @@ def train_model(
     torch.manual_seed(recipe.seed)
     unet, text_encoder = new_unet().train().to(device), new_text_encoder(vocabulary).train().to(device)
     scheduler = new_scheduler()
-    schedule = NoiseSchedule.from_scheduler(scheduler)
+    schedule = Schedule.from_scheduler(scheduler)
     tokens = tokenizer([*renders.labels, ""], padding="max_length", truncation=True, max_length=LENGTH)
     token_ids = torch.tensor(tokens["input_ids"])
     parameters = [*unet.parameters(), *text_encoder.parameters()]
@@ -161,13 +161,13 @@ def train_model(
         description="toybox model",
     )
     ema.copy_to(parameters)
-    model = TextToImage(
-        vae=autoencoder,
-        unet=unet.cpu().eval(),
-        text_encoder=text_encoder.cpu().eval(),
-        tokenizer=tokenizer,
-        scheduler=scheduler,
-        default_guidance=GUIDANCE,
-    )
+    parts = {
+        "vae": autoencoder,
+        "unet": unet.cpu().eval(),
+        "text_encoder": text_encoder.cpu().eval(),
+        "tokenizer": tokenizer,
+        "scheduler": scheduler,
+    }
+    model = TextToImage.from_parts(parts, default_guidance=GUIDANCE)
     with replacing_folder(output) as part:
         model.save_pretrained(part, dtype=torch.float16)

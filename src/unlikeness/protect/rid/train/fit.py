@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from unlikeness.checkpoints import load_checkpoint, steps_done
-from unlikeness.diffusion import finite
 from unlikeness.diffusion.fingerprint import fingerprint
+from unlikeness.diffusion.trial import check_model
 from unlikeness.errors import UsageError
 from unlikeness.progress import Progress
 from unlikeness.protect.against import is_toy
@@ -86,11 +86,11 @@ def train_protector(
     steps_done(checkpoint, identity_of(recipe.seed, settings))
     check_prompt(models, recipe)
     for model in models:
-        finite.check_model(model)
+        check_model(model)
     with processes.main_first():
         pictures.gather(work / "pictures", progress, report)
     device = models[0].device
-    with frozen(*(part for model in models for part in (model.vae, model.unet, model.text_encoder))):
+    with frozen(*(network for model in models for network in model.networks)):
         pairs = None
         if recipe.regression_weight:
             with processes.main_first():

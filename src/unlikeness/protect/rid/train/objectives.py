@@ -18,10 +18,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from unlikeness.diffusion.latents import randn
+from unlikeness.autoencoders import randn
 
 if TYPE_CHECKING:
-    from unlikeness.diffusion.latents import Posterior
+    from unlikeness.autoencoders import Posterior
+    from unlikeness.diffusion.condition import Condition
     from unlikeness.diffusion.model import TextToImage
 
 __all__ = ["adv_sds", "displacement", "excess_energy", "pull", "regression", "visibility"]
@@ -31,7 +32,7 @@ _WINDOWS = ((5, 5), (1, 13), (13, 1))
 
 
 def adv_sds(
-    model: TextToImage, posterior: Posterior, c: Tensor, *, t: Tensor, eps: Tensor, noise: Tensor
+    model: TextToImage, posterior: Posterior, c: Condition, *, t: Tensor, eps: Tensor, noise: Tensor
 ) -> tuple[Tensor, Tensor]:
     """(loss, L_diff): 0.5 ‖z_t − sg(z_t + g)‖², mean over elements, and the diffusion loss that it raises.
 
@@ -39,13 +40,13 @@ def adv_sds(
 
     Args:
         posterior: of the protected pictures as a trainer sees them, with its graph.
-        c: [B, L, D] or [1, L, D].
+        c: of one prompt, or B.
         t: long [B]. eps, noise: N(0, I) like the latents: of the noising, and of the posterior's sample.
     """
     z0 = posterior.mean + posterior.std * noise
     z_t = model.schedule.add_noise(z0, eps, t)
     with torch.no_grad(), model.autocast():
-        f = model.predict(z_t.detach(), t, c.expand(len(z_t), -1, -1))
+        f = model.predict(z_t.detach(), t, c.expand(len(z_t)))
         error = f.float() - model.schedule.target(z0.detach(), eps, t).float()
         if model.schedule.prediction_type == "sample":
             error = -error  # ẑ0 − z0, which lies against ε̂ − ε

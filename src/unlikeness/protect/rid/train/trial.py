@@ -15,7 +15,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from unlikeness.diffusion.devices import computes_bfloat16
-from unlikeness.diffusion.vocabulary import too_long
 from unlikeness.errors import UsageError
 from unlikeness.protect.rid.network import MULTIPLE, Protector
 from unlikeness.protect.rid.train import objectives
@@ -25,6 +24,7 @@ from unlikeness.protect.rid.train.recipe import ProtectorRecipe
 from unlikeness.viewing import viewed
 
 if TYPE_CHECKING:
+    from unlikeness.diffusion.condition import Condition
     from unlikeness.diffusion.model import TextToImage
 
 __all__ = ["NO_MODEL", "Trial", "check_prompt", "draw_budgets", "draw_side"]
@@ -35,7 +35,7 @@ NO_MODEL = "a protector needs a model to protect against; give one or more --mod
 def check_prompt(models: Sequence[TextToImage], recipe: ProtectorRecipe) -> None:
     """UsageError if one of the models does not read the whole of the recipe's prompt."""
     for model in models:
-        if reason := too_long(model.tokenizer, recipe.prompt):
+        if reason := model.conditioner.too_long(recipe.prompt):
             raise UsageError(reason)
 
 
@@ -66,7 +66,7 @@ class Trial:
         self.network, self.models, self.recipe, self.pairs = network, list(models), recipe, pairs
         self.augment = augment or Augment(AugmentSettings())
         with torch.no_grad():
-            self._c = [model.embed([recipe.prompt]).detach() for model in self.models]
+            self._c = [model.condition([recipe.prompt]).detach() for model in self.models]
             self._grey = [_grey_latent(model) if recipe.pull_weight else None for model in self.models]
         self.raised = 0.0
         """The frozen models' diffusion loss on the last step's protected pictures."""
@@ -101,7 +101,7 @@ class Trial:
     def _against(
         self,
         model: TextToImage,
-        c: Tensor,
+        c: Condition,
         grey: Tensor | None,
         published: Tensor,
         images: Tensor,

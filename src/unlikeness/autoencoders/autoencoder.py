@@ -1,0 +1,166 @@
+"""An autoencoder of diffusers, seen as a Gaussian posterior over normalised latents."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unlikeness import finite
+
+__all__ = ["Autoencoder", "Posterior", "randn"]
+
+_SAMPLED = 64
+"""Values of each weight that a fingerprint reads. Any training changes all of them."""
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """q(z0 | x): a diagonal Gaussian over normalised latents.
+
+    mean, std: [B, C, h, w]. An autoencoder without a posterior (AutoencoderTiny) has std = 0.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __len__(self) -> int:
+        return self.mean.shape[0]
+
+    def __getitem__(self, index: slice | Tensor | list[int]) -> Posterior:
+        return Posterior(self.mean[index], self.std[index])
+
+    def sample(self, generator: torch.Generator | None = None) -> Tensor:
+        """z0 [B, C, h, w] drawn from `generator`; differentiable w.r.t. the images (reparametrised)."""
+        return self.mean + self.std * randn(tuple(self.mean.shape), self.mean, generator)
+
+    @staticmethod
+    def cat(parts: list[Posterior]) -> Posterior:
+        """One posterior of several batches, in order."""
+        return Posterior(torch.cat([p.mean for p in parts]), torch.cat([p.std for p in parts]))
+
+
+def randn(shape: tuple[int, ...], like: Tensor, generator: torch.Generator | None) -> Tensor:
+    """N(0, I) on the generator's own device in float32, moved to `like`: one seed, one noise everywhere."""
+    device = generator.device if generator is not None else like.device
+    return torch.randn(shape, generator=generator, device=device).to(like.device, like.dtype)
+
+
+class Autoencoder:
+    """Any autoencoder of diffusers.
+
+    Latents are normalised by the autoencoder's own configuration: `scaling_factor` and `shift_factor`, or a
+    mean and a standard deviation for each channel (`latents_mean`, `latents_std`). An autoencoder for video
+    sees a picture as a film of one frame.
+
+    network: the diffusers object.
+    """
+
+    def __init__(self, network: Any) -> None:
+        self.network = network
+
+    @property
+    def factor(self) -> int:
+        """Pixels per latent along a side."""
+        config = self.network.config
+        for name in ("scale_factor_spatial", "spatial_compression_ratio"):
+            found = config.get(name) or getattr(self.network, name, None)
+            if found:
+                return int(found)
+        blocks = config.get("block_out_channels") or config.get("encoder_block_out_channels")
+        if blocks:
+            return int(2 ** (len(blocks) - 1))
+        return int(2 ** len(config.temperal_downsample))
+
+    @property
+    def channels(self) -> int:
+        """Channels C of the latents."""
+        config = self.network.config
+        return int(config.get("latent_channels") or config.z_dim)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        device: torch.device = self.network.device
+        return device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The precision of the weights."""
+        dtype: torch.dtype = self.network.dtype
+        return dtype
+
+    @property
+    def fingerprint(self) -> str:
+        """Sixteen digits of the SHA-256 of the configuration and of a sample of every weight."""
+        config = {k: v for k, v in self.network.config.items() if not k.startswith("_")}
+        digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
+        for name, weight in self.network.named_parameters():
+            sample = weight.detach().flatten()[:_SAMPLED].float().cpu().numpy()
+            digest.update(f"{name} {tuple(weight.shape)}".encode() + sample.tobytes())
+        return digest.hexdigest()[:16]
+
+    def encode(self, images: Tensor) -> Posterior:
+        """images [B, 3, H, W] in [0, 1] -> posterior over normalised latents [B, C, h, w].
+
+        Differentiable w.r.t. the images.
+        """
+        pixels = 2 * images.to(self.device, self.dtype) - 1
+        encoded = self.network.encode(pixels.unsqueeze(2) if self._films else pixels)
+        if hasattr(encoded, "latent_dist"):
+            mean, std = encoded.latent_dist.mean, encoded.latent_dist.std
+        else:
+            mean = encoded.latents if hasattr(encoded, "latents") else encoded.latent
+            std = torch.zeros_like(mean)
+        if self._films:
+            mean, std = mean.squeeze(2), std.squeeze(2)
+        scale, shift = self._normalisation(mean)
+        return Posterior((mean - shift) * scale, std * scale)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Normalised latents [B, C, h, w] -> images [B, 3, H, W], clamped to [0, 1].
+
+        Without a gradient to keep, NotFiniteError if a value is NaN or infinite.
+        """
+        latents = latents.to(self.device, self.dtype)
+        scale, shift = self._normalisation(latents)
+        raw = latents / scale + shift
+        images: Tensor = self.network.decode(raw.unsqueeze(2) if self._films else raw).sample
+        images = images.squeeze(2) if self._films else images
+        if not images.requires_grad:  # clamping would turn infinity into white
+            finite.check(images, finite.DECODER, self.dtype)
+        return ((images + 1) / 2).clamp(0, 1)
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> Autoencoder:
+        """Move and cast in place. On CUDA the convolutions are laid out channels-last."""
+        torch.nn.Module.to(self.network, device, dtype)
+        self.network.to(memory_format=torch.channels_last if _on_cuda(device) else torch.contiguous_format)
+        return self
+
+    def copy(self) -> Autoencoder:
+        """Another one with weights of its own."""
+        return Autoencoder(copy.deepcopy(self.network))
+
+    @property
+    def _films(self) -> bool:
+        return bool(self.network.config.get("temperal_downsample"))
+
+    def _normalisation(self, like: Tensor) -> tuple[Any, Any]:
+        """(scale, shift): normalised = (raw − shift) · scale; numbers, or [1, C, 1, 1]."""
+        config = self.network.config
+        if config.get("latents_mean") is not None and config.get("latents_std") is not None:
+            mean, std = (
+                torch.tensor(config[name], device=like.device, dtype=like.dtype).reshape(1, -1, 1, 1)
+                for name in ("latents_mean", "latents_std")
+            )
+            return float(config.get("scaling_factor") or 1) / std, mean
+        return float(config.scaling_factor), float(config.get("shift_factor") or 0)
+
+
+def _on_cuda(device: torch.device) -> bool:
+    return device.type == "cuda"
