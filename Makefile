@@ -4,7 +4,7 @@
 #     make demo PHOTOS=folder       the same set-up, then protect your own photographs
 #     make test                     set up, then all tests
 #
-# and, for whoever works on it: make setup, dev, lint, types, clean.
+# and, for development: make setup, dev, lint, types, docs, clean. `make docs` writes the site to build/site.
 #
 # Settings, given on the command line:
 #
@@ -30,7 +30,7 @@ BIN := $(VENV)/bin
 PIP_INSTALL = $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt $(PIP_ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup dev demo test lint types clean
+.PHONY: help setup dev demo test lint types docs clean
 
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
@@ -50,6 +50,10 @@ $(VENV)/.ready-dev: $(VENV)/.ready
 	$(PIP_INSTALL) --quiet --no-build-isolation -e '.[heif,dev]'
 	@touch $@
 
+$(VENV)/.ready-docs: $(VENV)/.ready
+	$(PIP_INSTALL) --quiet --no-build-isolation -e '.[heif,docs]'
+	@touch $@
+
 setup: $(VENV)/.ready
 
 dev: $(VENV)/.ready-dev
@@ -65,6 +69,10 @@ lint: $(VENV)/.ready-dev
 
 types: $(VENV)/.ready-dev
 	$(BIN)/mypy
+
+# NO_MKDOCS_2_WARNING: the theme's note that MkDocs 2 is another program.
+docs: $(VENV)/.ready-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,203 @@
+"""The reference pages that are made from the code: commands, settings, Python API.
+
+`pages()` returns Markdown by path below `docs/`. The site's hook (`hooks.py`) adds these pages to the build;
+nothing is written into the source tree.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import re
+from collections.abc import Iterator
+from importlib import import_module
+from typing import Any, get_type_hints
+
+import typer
+
+from unlikeness.cli.verbs import app_of
+from unlikeness.settings import Checked
+
+__all__ = ["api", "commands", "pages", "settings", "settings_classes", "walk"]
+
+PUBLIC = {
+    "Pictures": ["protect", "pictures"],
+    "Models": ["immunize"],
+    "Attacks": ["personalize", "purify"],
+    "Measures": ["measure", "verify"],
+    "Models and training": ["diffusion", "subjects", "training"],
+    "Tools": ["errors", "progress", "settings", "plugins"],
+}
+"""The documented subpackages; of each, the names in its `__all__`."""
+
+FAMILIES = {
+    "protect": "unlikeness protect",
+    "immunize": "unlikeness immunize",
+    "personalize": "unlikeness personalize",
+    "purify": "purification, from Python",
+}
+"""The tables of methods, and the command that their settings belong to."""
+
+OTHERS = {
+    "Verification": ("unlikeness verify", "unlikeness.verify:VerifySettings"),
+    "Training a protector": ("unlikeness train-protector", "unlikeness.protect.rid.recipe:ProtectorRecipe"),
+    "The protector's network": (
+        "unlikeness train-protector --network", "unlikeness.protect.rid.recipe:NetworkSettings",
+    ),
+}  # fmt: skip
+"""Settings classes that belong to no method: title -> command, home."""
+
+
+def pages() -> dict[str, str]:
+    """All generated pages, by path below `docs/`."""
+    return {
+        "reference/commands.md": commands(),
+        "reference/settings.md": settings(),
+        **{f"reference/api/{name}.md": text for name, text in api().items()},
+    }
+
+
+def commands() -> str:
+    """Every command with its arguments and options."""
+    top: Any = typer.Context(typer.main.get_command(app_of()), info_name="unlikeness")
+    parts = [
+        "# Commands",
+        "This page is generated from the program. Each command also prints it: `unlikeness COMMAND --help`.",
+        *map(_command, walk(top)),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def walk(context: Any) -> Iterator[Any]:
+    """A context for each command below this one; groups themselves are left out."""
+    for name, command in context.command.commands.items():
+        inner = typer.Context(command, info_name=name, parent=context)
+        if hasattr(command, "commands"):
+            yield from walk(inner)
+        else:
+            yield inner
+
+
+def _command(context: Any) -> str:
+    """One command's section."""
+    records = [parameter.get_help_record(context) for parameter in context.command.params]
+    rows = [_option(*record) for record in records if record is not None]
+    usage = f"{context.command_path} {' '.join(context.command.collect_usage_pieces(context))}"
+    return "\n\n".join(
+        [
+            f"## {context.command_path}",
+            f"```text\n{usage}\n```",
+            inspect.cleandoc(context.command.help or ""),
+            "\n".join(["| option | what it does | default |", "|---|---|---|", *rows]),
+        ]
+    )
+
+
+def _option(flags: str, text: str) -> str:
+    """One row; the help's own [required], [default: ...; bounds] goes into the last column."""
+    doc, default = re.fullmatch(r"(.*?)(?:\s*\[((?:required|default: |[\d<x>=]+)[^]]*)\])?", text, re.DOTALL).groups()  # type: ignore[union-attr]
+    value = (default or "").replace("default: ", "")
+    return f"| `{_cell(flags)}` | {_cell(doc)} | {f'`{_cell(value)}`' if value else ''} |"
+
+
+def _cell(text: str) -> str:
+    """Text that stands in one cell of a table."""
+    return re.sub(r"\s+", " ", text).replace("|", "\\|").strip()
+
+
+def settings_classes() -> dict[str, dict[str, type[Checked]]]:
+    """By command, the settings classes of its methods by the methods' names."""
+    found: dict[str, dict[str, type[Checked]]] = {}
+    for package, command in FAMILIES.items():
+        table = import_module(f"unlikeness.{package}")
+        found[command] = {
+            name: import_module(f"unlikeness.{package}.registry").METHODS.load(name).settings_type
+            for name in table.names()
+        }
+    for title, (command, home) in OTHERS.items():
+        module, _, name = home.partition(":")
+        found.setdefault(command, {})[title] = getattr(import_module(module), name)
+    return found
+
+
+def settings() -> str:
+    """Every setting of every method: default, unit, bounds, source."""
+    parts = [
+        "# Settings",
+        "This page is generated from the settings classes. A setting that has no flag of its own is given as "
+        "`--set NAME=VALUE`. A value outside the bounds, and a name that the method does not have, is an error. "
+        "Defaults are for Stable Diffusion; `--preset toybox` has others.",
+    ]
+    for command, classes in settings_classes().items():
+        parts.append(f"## {command}" if command.startswith("unlikeness") else f"## {command.capitalize()}")
+        shown: dict[type[Checked], str] = {}
+        for name, kind in classes.items():
+            if kind in shown:
+                parts += [f"### {name}", f"The settings of {shown[kind]}."]
+                continue
+            shown[kind] = name
+            parts += [f"### {name}", _table(kind)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _table(kind: type[Checked]) -> str:
+    hints = get_type_hints(kind)
+    rows = ["| setting | meaning | default | unit | bounds | source |", "|---|---|---|---|---|---|"]
+    for field in dataclasses.fields(kind):
+        what = field.metadata
+        default = field.default if field.default is not dataclasses.MISSING else field.default_factory()  # type: ignore[misc]
+        text = "on" if default is True else "off" if default is False else str(default)
+        cells = [
+            f"`{field.name}`", what.get("doc", ""), f"`{_cell(text)}`" if text else "empty",
+            what.get("unit", ""), _bounds(what, hints[field.name]), what.get("source", ""),
+        ]  # fmt: skip
+        rows.append("| " + " | ".join(cell if cell.startswith("`") else _cell(cell) for cell in cells) + " |")
+    return "\n".join(rows)
+
+
+def _bounds(what: Any, hint: Any) -> str:
+    if what.get("choices"):
+        return ", ".join(f"`{choice}`" for choice in what["choices"])
+    if hint is bool:
+        return "on or off"
+    above, low, high = what.get("above"), what.get("at_least"), what.get("at_most")
+    parts = []
+    if above is not None:
+        parts.append(f"> {above:g}")
+    if low is not None:
+        parts.append(f"≥ {low:g}")
+    if high is not None:
+        parts.append(f"≤ {high:g}")
+    return ", ".join(parts)
+
+
+def api() -> dict[str, str]:
+    """A page for each group of public subpackages, and the package itself: Markdown for mkdocstrings."""
+    texts = {}
+    for title, packages in PUBLIC.items():
+        parts = [f"# {title}"]
+        for package in packages:
+            module = import_module(f"unlikeness.{package}")
+            parts += [f"## `unlikeness.{package}`", _intro(module)]
+            parts += [f"::: {home}\n    options:\n      heading_level: 3" for home in _homes(module)]
+        texts[title.lower().replace(" ", "-")] = "\n\n".join(parts) + "\n"
+    return texts
+
+
+def _intro(module: Any) -> str:
+    return inspect.cleandoc(module.__doc__ or "")
+
+
+def _homes(module: Any) -> list[str]:
+    """Where the public names of a module are defined, as dotted paths."""
+    homes = []
+    for name in getattr(module, "__all__", []):
+        value = getattr(module, name)
+        if inspect.ismethod(value):  # `names = METHODS.names`
+            owner = type(value.__self__)
+            homes.append(f"{owner.__module__}.{owner.__qualname__}.{value.__name__}")
+        elif inspect.isclass(value) or inspect.isfunction(value):
+            homes.append(f"{value.__module__}.{value.__qualname__}")
+        else:
+            homes.append(f"{module.__name__}.{name}")
+    return homes
