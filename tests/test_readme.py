@@ -1,22 +1,36 @@
-"""The documentation is held to the program: commands parse, imports exist, links lead somewhere."""
+"""The documentation is held to the program: commands parse and run, imports exist, links lead somewhere.
+
+A page's blocks run in order, in one folder, on the toybox, with `TINY` settings. A line that names a file below ~/
+needs a model of the reader's and is only parsed. A YAML block whose first line is a comment with a file name is
+written to that file.
+"""
 
 from __future__ import annotations
 
 import ast
 import re
 import shlex
+import sys
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
+import generated
 import pytest
 import typer
 
+from unlikeness.cli import main
 from unlikeness.cli.verbs import app_of
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "benchmarks" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")),
+    *sorted(ROOT.glob("[be]*/README.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
+RUN = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*/*.md"))]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 
@@ -28,8 +42,12 @@ def blocks(page: Path, language: str) -> list[str]:
 
 def commands(page: Path, program: str) -> list[list[str]]:
     """The arguments of each line in a page's shell blocks that calls `program`."""
-    lines = [line for text in blocks(page, "sh") for line in text.replace("\\\n", " ").splitlines()]
-    words = [shlex.split(line, comments=True) for line in lines]
+    return [found for text in blocks(page, "sh") for found in lines(text, program)]
+
+
+def lines(text: str, program: str) -> list[list[str]]:
+    """The arguments of each line of a shell block that calls `program`."""
+    words = [shlex.split(line, comments=True) for line in text.replace("\\\n", " ").splitlines()]
     return [rest for first, *rest in filter(None, words) if first.rpartition("/")[2] == program]
 
 
@@ -75,9 +93,11 @@ def test_every_make_target_exists() -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_every_link_leads_to_a_file(page: Path) -> None:
+    made = {(ROOT / "docs" / path).resolve() for path in generated.pages()}
     for target in LINK.findall(page.read_text(encoding="utf-8")):
         if not target.startswith(("http://", "https://", "#")):
-            assert (page.parent / target.partition("#")[0]).exists(), target
+            file = (page.parent / target.partition("#")[0]).resolve()
+            assert file.exists() or file in made, target
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
@@ -89,3 +109,59 @@ def test_python_examples_are_valid_and_import_what_exists(page: Path) -> None:
                 for alias in node.names:
                     name = f"{node.module}.{alias.name}"
                     assert hasattr(module, alias.name) or find_spec(name), name
+
+
+TINY: dict[str, tuple[dict[str, str], dict[str, str]]] = {
+    "protect": ({"--steps": "1"}, {}),
+    "train-protector": ({"--steps": "3", "--batch-size": "2", "--learning-rate": "0.1"}, {"renders": "8", "leaves": "8", "warmup": "0"}),
+    "personalize": ({"--steps": "1", "--class-images": "2"}, {"class_steps": "2"}),
+    "generate": ({"--count": "2", "--steps": "2"}, {}),
+    "immunize": (
+        {"--outer-steps": "1", "--inner-steps": "1"},
+        {"depth": "0", "class_images": "2", "class_steps": "2", "preserve_batch_size": "2", "pictures": "1"},
+    ),
+    "verify": (
+        {"--attackers": "paper"},
+        {"steps": "1", "class_images": "2", "class_steps": "2", "pictures": "2", "pictures_in_context": "1"},
+    ),
+}
+"""By command, flags and settings that make it quick."""
+
+
+def tiny(arguments: list[str]) -> list[str]:
+    """The arguments, with the flags and settings of `TINY` in place of the page's own."""
+    flags, values = TINY.get(arguments[0], ({}, {}))
+    if arguments[0] == "protect" and "--model" not in arguments:
+        flags = {}
+    kept: list[str] = []
+    words = iter(arguments)
+    for word in words:
+        if word in flags:
+            next(words)
+        elif word == "--set":
+            pair = next(words)
+            kept += [] if pair.partition("=")[0] in values else [word, pair]
+        else:
+            kept.append(word)
+    for flag, value in flags.items():
+        kept += [flag, value]
+    for name, value in values.items():
+        kept += ["--set", f"{name}={value}"]
+    return [*kept, "--no-quality"] if arguments[0] == "verify" else kept
+
+
+@pytest.mark.parametrize("page", RUN, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_a_page_runs_as_it_stands(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for language, text in BLOCK.findall(page.read_text(encoding="utf-8")):
+        name = re.match(r"# (\S+\.yaml)\n", text)
+        if language == "yaml" and name:
+            Path(name[1]).write_text(text, encoding="utf-8")
+        elif language == "python":
+            module = ModuleType("example")
+            monkeypatch.setitem(sys.modules, "example", module)  # dataclasses look their module up
+            exec(compile(text, page.name, "exec"), vars(module))
+        elif language == "sh":
+            for arguments in lines(text, "unlikeness"):
+                if arguments[:2] != ["toybox", "train"] and not any(word.startswith("~/") for word in arguments):
+                    assert main(tiny(arguments)) == 0, arguments
