@@ -16,6 +16,7 @@ from typing import Any, get_type_hints
 import typer
 
 from unlikeness.cli.verbs import app_of
+from unlikeness.presets import preset_values
 from unlikeness.settings import Checked
 
 __all__ = ["api", "commands", "pages", "settings", "settings_classes", "walk"]
@@ -39,12 +40,10 @@ FAMILIES = {
 """The tables of methods, and the command that their settings belong to."""
 
 OTHERS = {
-    "Verification": ("unlikeness verify", "unlikeness.verify:VerifySettings"),
-    "Training a protector": ("unlikeness train-protector", "unlikeness.protect.rid.recipe:ProtectorRecipe"),
-    "The protector's network": (
-        "unlikeness train-protector --network", "unlikeness.protect.rid.recipe:NetworkSettings",
-    ),
-}  # fmt: skip
+    "Verification": ("unlikeness verify", "verify.settings:VerifySettings"),
+    "Training a protector": ("unlikeness train-protector", "protect.rid.train.recipe:ProtectorRecipe"),
+    "The network, by --network": ("unlikeness train-protector", "protect.rid.settings:NetworkSettings"),
+}
 """Settings classes that belong to no method: title -> command, home."""
 
 
@@ -95,9 +94,10 @@ def _command(context: Any) -> str:
 
 def _option(flags: str, text: str) -> str:
     """One row; the help's own [required], [default: ...; bounds] goes into the last column."""
-    doc, default = re.fullmatch(r"(.*?)(?:\s*\[((?:required|default: |[\d<x>=]+)[^]]*)\])?", text, re.DOTALL).groups()  # type: ignore[union-attr]
-    value = (default or "").replace("default: ", "")
-    return f"| `{_cell(flags)}` | {_cell(doc)} | {f'`{_cell(value)}`' if value else ''} |"
+    found = re.search(r"\s*\[((?:required|default: |[\d<x>=]+)[^]]*)\]$", text)
+    doc = text[: found.start()] if found else text
+    value = f"`{_cell(found[1].replace('default: ', ''))}`" if found else ""
+    return f"| `{_cell(flags)}` | {_cell(doc)} | {value} |"
 
 
 def _cell(text: str) -> str:
@@ -111,12 +111,12 @@ def settings_classes() -> dict[str, dict[str, type[Checked]]]:
     for package, command in FAMILIES.items():
         table = import_module(f"unlikeness.{package}")
         found[command] = {
-            name: import_module(f"unlikeness.{package}.registry").METHODS.load(name).settings_type
+            name: import_module(f"unlikeness.{package}").method(name).settings_type
             for name in table.names()
         }
     for title, (command, home) in OTHERS.items():
         module, _, name = home.partition(":")
-        found.setdefault(command, {})[title] = getattr(import_module(module), name)
+        found.setdefault(command, {})[title] = getattr(import_module(f"unlikeness.{module}"), name)
     return found
 
 
@@ -125,8 +125,8 @@ def settings() -> str:
     parts = [
         "# Settings",
         "This page is generated from the settings classes. A setting that has no flag of its own is given as "
-        "`--set NAME=VALUE`. A value outside the bounds, and a name that the method does not have, is an error. "
-        "Defaults are for Stable Diffusion; `--preset toybox` has others.",
+        "`--set NAME=VALUE`. A value outside the bounds is an error, and so is a name that the method does "
+        "not have. Defaults are for Stable Diffusion; `--preset toybox` has others.",
     ]
     for command, classes in settings_classes().items():
         parts.append(f"## {command}" if command.startswith("unlikeness") else f"## {command.capitalize()}")
@@ -136,23 +136,38 @@ def settings() -> str:
                 parts += [f"### {name}", f"The settings of {shown[kind]}."]
                 continue
             shown[kind] = name
-            parts += [f"### {name}", _table(kind)]
+            parts += [f"### {name}", _table(kind, _preset(command, name))]
     return "\n\n".join(parts) + "\n"
 
 
-def _table(kind: type[Checked]) -> str:
+def _preset(command: str, name: str) -> dict[str, object]:
+    """What `--preset toybox` changes; of commands without presets nothing."""
+    try:
+        return preset_values(command.rpartition(" ")[2], "toybox", 64, name)
+    except KeyError:
+        return {}
+
+
+def _table(kind: type[Checked], preset: dict[str, object]) -> str:
     hints = get_type_hints(kind)
-    rows = ["| setting | meaning | default | unit | bounds | source |", "|---|---|---|---|---|---|"]
+    titles = ["setting", "meaning", "default", *["toybox"] * bool(preset), "unit", "bounds", "source"]
+    rows = ["| " + " | ".join(titles) + " |", "|---" * len(titles) + "|"]
     for field in dataclasses.fields(kind):
         what = field.metadata
-        default = field.default if field.default is not dataclasses.MISSING else field.default_factory()  # type: ignore[misc]
-        text = "on" if default is True else "off" if default is False else str(default)
-        cells = [
-            f"`{field.name}`", what.get("doc", ""), f"`{_cell(text)}`" if text else "empty",
-            what.get("unit", ""), _bounds(what, hints[field.name]), what.get("source", ""),
-        ]  # fmt: skip
-        rows.append("| " + " | ".join(cell if cell.startswith("`") else _cell(cell) for cell in cells) + " |")
+        default = field.default_factory() if callable(field.default_factory) else field.default
+        cells = [f"`{field.name}`", _cell(what["doc"]), _value(default)]
+        if preset:
+            cells.append(_value(preset[field.name]) if field.name in preset else "")
+        cells += [_cell(what["unit"]), _bounds(what, hints[field.name]), _cell(what["source"])]
+        rows.append("| " + " | ".join(cells) + " |")
     return "\n".join(rows)
+
+
+def _value(value: object) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    text = ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    return f"`{_cell(text)}`" if text else "empty"
 
 
 def _bounds(what: Any, hint: Any) -> str:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
 from typing import Any
 
-import generated
 from mkdocs.structure.files import File
 
-_OUT = re.compile(r"(?<!!)\[([^\]]*)\]\((?:\.\./)+(?!guides|reference|background|assets|[\w-]+\.(?:md|svg|png))[^)]*\)")
-"""A link to a file of the repository that is no page."""
+import generated
+
+_LINK = re.compile(r"(?<!!)\[([^\]]*)\]\(((?:\.\./)+[^)]*)\)")
 
 
 def on_files(files: Any, config: Any) -> Any:
@@ -20,5 +21,10 @@ def on_files(files: Any, config: Any) -> Any:
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
-    """A link to a file outside the site becomes that file's name."""
-    return _OUT.sub(r"`\1`", markdown)
+    """Replace a link to a file of the repository that is outside the site by that file's name."""
+
+    def inside(match: re.Match[str]) -> str:
+        target = posixpath.normpath(posixpath.join(posixpath.dirname(page.file.src_uri), match[2]))
+        return f"`{match[1]}`" if target.startswith("..") else match[0]
+
+    return _LINK.sub(inside, markdown)

@@ -6,10 +6,10 @@ import dataclasses
 import re
 from pathlib import Path
 
-import generated
 import pytest
 import typer
 
+import generated
 from unlikeness import immunize, personalize, protect
 from unlikeness.cli.verbs import app_of
 
