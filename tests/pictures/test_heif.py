@@ -35,9 +35,9 @@ from tests.pictures.test_previews import small
 from unlikeness.errors import PictureError
 from unlikeness.pictures import Picture, open_picture, save_picture
 from unlikeness.pictures.formats.avif import colours_of
-from unlikeness.pictures.formats.base import Unusable
 from unlikeness.pictures.formats.heif import Container, read_container
 from unlikeness.pictures.formats.metadata import ANNOUNCED, CREDENTIALS, NOTE
+from unlikeness.pictures.limits import Unusable
 
 KINDS = ["avif", "heic"]
 

@@ -22,16 +22,7 @@ from PIL import Image, features
 from PIL.AvifImagePlugin import AvifImageFile
 
 from unlikeness.pictures.colour import ColourModel, Pixels
-from unlikeness.pictures.formats.base import (
-    ANIMATED,
-    Raster,
-    Unusable,
-    check_size,
-    exif_orientation,
-    joined,
-    to_array,
-    to_pillow,
-)
+from unlikeness.pictures.formats import base
 from unlikeness.pictures.formats.heif import Container, check_coded, read_container
 from unlikeness.pictures.formats.heif_metadata import (
     Metadata,
@@ -41,6 +32,7 @@ from unlikeness.pictures.formats.heif_metadata import (
     with_item,
     with_properties,
 )
+from unlikeness.pictures.limits import Unusable
 
 __all__ = ["QUALITY", "colours_of", "read"]
 
@@ -63,7 +55,7 @@ class _Avif:
     colours: tuple[int, int] | None
 
     def write(self, pixels: Pixels, target: BinaryIO) -> None:
-        image, buffer = to_pillow(self.mode, pixels), io.BytesIO()
+        image, buffer = base.to_pillow(self.mode, pixels), io.BytesIO()
         exif = upright(self.metadata.exif)
         given: dict[str, Any] = {"exif": self._exif(exif), "icc_profile": self.icc, "xmp": self.metadata.xmp}
         given = {key: value for key, value in given.items() if value}
@@ -76,8 +68,7 @@ class _Avif:
         target.write(with_properties(coded, self.metadata.properties, self.metadata.crop))
 
     def _exif(self, exif: bytes) -> bytes | Image.Exif:
-        """EXIF that makes Pillow write the turn: the source's if it can stay, or a stand-in that is replaced.
-        """
+        """EXIF that makes Pillow write the turn: the source's if it can stay, or a stand-in."""
         tags = Image.Exif()
         if self.orientation > 1:
             tags[_ORIENTATION] = self.orientation
@@ -88,14 +79,14 @@ class _Avif:
         return tags
 
 
-def read(data: bytes, max_pixels: int) -> Raster:
+def read(data: bytes, max_pixels: int) -> base.Raster:
     """Decode an AVIF file's bytes. Raises Unusable, or what Pillow raises at damaged data."""
     if not features.check("avif"):
         raise Unusable("this Pillow lacks AVIF; install Pillow's own wheel, pip install -U pillow")
     image = AvifImageFile(io.BytesIO(data))
-    check_size(*image.size, max_pixels)
+    base.check_size(*image.size, max_pixels)
     if getattr(image, "is_animated", False):
-        raise Unusable(ANIMATED)
+        raise Unusable(base.ANIMATED)
     if image.mode not in _MODES:
         raise Unusable(f"its colours ({image.mode}) are not understood; export it as PNG")
     container = read_container(data)
@@ -104,9 +95,9 @@ def read(data: bytes, max_pixels: int) -> Raster:
     if image.mode == "L":
         subsampling = "4:0:0"
     metadata = metadata_of(container, alpha=image.mode == "RGBA")
-    orientation = exif_orientation(image)
-    pixels = to_array(image)
-    note = joined(
+    orientation = base.exif_orientation(image)
+    pixels = base.to_array(image)
+    note = base.joined(
         f"{depth}-bit AVIF written with 8 bits" if depth > 8 else None,
         "alpha coded with the picture, not exact" if image.mode == "RGBA" else None,
         crop_note(metadata.crop, image.size),
@@ -120,12 +111,11 @@ def read(data: bytes, max_pixels: int) -> Raster:
         orientation,
         _colours(container, metadata.colours),
     )
-    return Raster(pixels, _MODES[image.mode], writer, lossless=False, orientation=orientation, note=note)
+    return base.Raster(pixels, _MODES[image.mode], writer, lossless=False, orientation=orientation, note=note)
 
 
 def _colours(container: Container, described: bytes | None) -> tuple[int, int] | None:
-    """Primaries and transfer function (ITU-T H.273) of the container, or else of the coded picture, or None.
-    """
+    """Primaries and transfer function (ITU-T H.273) of the container or the coded picture, or None."""
     if described is not None:
         found: tuple[int, ...] | None = struct.unpack_from(">HH", described, 12)
     else:

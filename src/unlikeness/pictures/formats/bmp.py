@@ -17,7 +17,8 @@ import numpy as np
 from PIL.BmpImagePlugin import BmpImageFile
 
 from unlikeness.pictures.colour import ColourModel, Pixels
-from unlikeness.pictures.formats.base import Raster, Unusable, check_size, joined, to_array, to_pillow
+from unlikeness.pictures.formats import base
+from unlikeness.pictures.limits import Unusable
 
 __all__ = ["read"]
 
@@ -65,10 +66,10 @@ class _Plain:
 
     def write(self, pixels: Pixels, target: BinaryIO) -> None:
         options = {"dpi": self.dpi} if self.dpi else {}
-        to_pillow(self.mode, pixels).save(target, "BMP", **options)
+        base.to_pillow(self.mode, pixels).save(target, "BMP", **options)
 
 
-def read(data: bytes, max_pixels: int) -> Raster:
+def read(data: bytes, max_pixels: int) -> base.Raster:
     """Decode a BMP file's bytes. Raises Unusable, or what Pillow raises at damaged data."""
     if len(data) < 54:
         raise Unusable("it is truncated; copy or export it again")
@@ -79,7 +80,7 @@ def read(data: bytes, max_pixels: int) -> Raster:
     else:
         width, height, _, bits, compression = struct.unpack("<iiHHI", data[18:34])
         bottom_up, height = height > 0, abs(height)
-    check_size(width, height, max_pixels)
+    base.check_size(width, height, max_pixels)
     image = BmpImageFile(io.BytesIO(data))
     order = _order(data, header, bits, compression)
     row = (width * bits // 8 + 3) // 4 * 4
@@ -90,13 +91,13 @@ def read(data: bytes, max_pixels: int) -> Raster:
     mode = _TO_MODE.get(image.mode)
     if mode is None or mode == "RGBA":
         raise Unusable(f"this kind of BMP ({bits} bits, {image.mode}) cannot be written; save it as PNG")
-    pixels = to_array(image if image.mode == mode else image.convert(mode))
+    pixels = base.to_array(image if image.mode == mode else image.convert(mode))
     note = f"{bits}-bit BMP written as {'8-bit grey' if mode == 'L' else '24-bit'} BMP"
     model = ColourModel("grey" if mode == "L" else "rgb")
     if header in (_V4, _V5):
         described, left_out = _described(data, header, (width, height), mode)
-        return Raster(pixels, model, described, True, note=joined(note, left_out))
-    return Raster(pixels, model, _Plain(mode, image.info.get("dpi")), True, note=note)
+        return base.Raster(pixels, model, described, True, note=base.joined(note, left_out))
+    return base.Raster(pixels, model, _Plain(mode, image.info.get("dpi")), True, note=note)
 
 
 def _described(data: bytes, header: int, size: tuple[int, int], mode: str) -> tuple[_Rows, str | None]:
@@ -158,7 +159,7 @@ def _rows(
     unit: int,
     order: tuple[int, ...],
     bottom_up: bool,
-) -> Raster:
+) -> base.Raster:
     width, height = size
     end = offset + row * height
     rows = np.frombuffer(data, np.uint8, row * height, offset).reshape(height, row)
@@ -177,4 +178,4 @@ def _rows(
     )
     space = "grey" if len(order) == 1 else "rgb"
     model = ColourModel("grey" if space == "grey" else "rgb", "straight" if len(order) == 4 else "none")
-    return Raster(units[..., list(order)].copy(), model, writer, True)
+    return base.Raster(units[..., list(order)].copy(), model, writer, True)

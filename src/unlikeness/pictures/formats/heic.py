@@ -19,14 +19,7 @@ from typing import Any, BinaryIO, Literal
 import numpy as np
 
 from unlikeness.pictures.colour import ColourModel, Pixels
-from unlikeness.pictures.formats.base import (
-    Raster,
-    Unusable,
-    check_size,
-    joined,
-    to_stored,
-    valid_orientation,
-)
+from unlikeness.pictures.formats import base
 from unlikeness.pictures.formats.heif import check_coded, read_container
 from unlikeness.pictures.formats.heif_metadata import (
     Metadata,
@@ -36,6 +29,7 @@ from unlikeness.pictures.formats.heif_metadata import (
     with_item,
     with_properties,
 )
+from unlikeness.pictures.limits import Unusable
 
 __all__ = ["QUALITY", "read"]
 
@@ -75,7 +69,7 @@ class _Heic:
         target.write(with_properties(coded, [*self.described.properties, *self.beside]))
 
 
-def read(data: bytes, max_pixels: int) -> Raster:
+def read(data: bytes, max_pixels: int) -> base.Raster:
     """Decode a HEIC file's bytes. Raises Unusable, or what pillow-heif raises at damaged data."""
     try:
         import pillow_heif
@@ -83,7 +77,7 @@ def read(data: bytes, max_pixels: int) -> Raster:
         raise Unusable("HEIC needs an extra that is not installed; pip install 'unlikeness[heif]'") from error
     file = pillow_heif.open_heif(io.BytesIO(data), convert_hdr_to_8bit=False)
     width, height = file.size
-    check_size(width, height, max_pixels)
+    base.check_size(width, height, max_pixels)
     if "sequence" in str(file.mimetype):
         raise Unusable(
             "it is a sequence, and only still pictures can be protected; export its frames as pictures"
@@ -102,7 +96,7 @@ def read(data: bytes, max_pixels: int) -> Raster:
     container = read_container(data)
     check_coded(container)
     described = metadata_of(container, alpha=model.alpha != "none")
-    orientation = valid_orientation(
+    orientation = base.valid_orientation(
         pillow_heif.set_orientation({"exif": described.exif_block, "xmp": described.xmp})
     )
     kept = ("icc_profile", "icc_profile_type", "nclx_profile", "bit_depth")
@@ -119,10 +113,10 @@ def read(data: bytes, max_pixels: int) -> Raster:
         described=described,
         beside=beside,
     )
-    note = joined(
+    note = base.joined(
         "alpha coded with the picture, not exact" if model.alpha != "none" else None,
         cut_note(described.crop, coded_size(container)),
         *described.notes,
     )
-    stored = np.ascontiguousarray(to_stored(pixels, orientation))
-    return Raster(stored, model, writer, lossless=False, orientation=orientation, note=note)
+    stored = np.ascontiguousarray(base.to_stored(pixels, orientation))
+    return base.Raster(stored, model, writer, lossless=False, orientation=orientation, note=note)

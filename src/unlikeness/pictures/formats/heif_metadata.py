@@ -13,9 +13,8 @@ import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from unlikeness.pictures.formats.base import joined
+from unlikeness.pictures.formats import base, metadata
 from unlikeness.pictures.formats.heif import Box, Container, boxes, read_container
-from unlikeness.pictures.formats.metadata import CREDENTIALS, NOTE, ORDERS, blanked, directory, exif_without
 
 __all__ = [
     "Metadata", "coded_size", "crop_note", "cut_note", "metadata_of", "upright", "with_item",
@@ -73,12 +72,12 @@ def metadata_of(container: Container, *, alpha: bool) -> Metadata:
     xmp_items = container.about_primary(b"mime", _XMP)[:1]
     exif = container.content(exif_items[0]) if exif_items else b""
     head, block = _divided(exif)
-    cleaned = exif_without(block)
-    xmp, announced = blanked(container.content(xmp_items[0]) if xmp_items else b"")
+    cleaned = metadata.exif_without(block)
+    xmp, announced = metadata.blanked(container.content(xmp_items[0]) if xmp_items else b"")
     described = container.properties_of(container.primary)
     crops = [container.data[box.start : box.end] for box in described if box.kind == b"clap"]
     colours = [container.data[box.start : box.end] for box in described if box.kind == b"colr"]
-    taken_out = announced | ({NOTE} if cleaned != block else set())
+    taken_out = announced | ({metadata.NOTE} if cleaned != block else set())
     return Metadata(
         exif=head + cleaned,
         xmp=xmp,
@@ -95,12 +94,12 @@ def metadata_of(container: Container, *, alpha: bool) -> Metadata:
 def upright(exif: bytes) -> bytes:
     """An EXIF item with an orientation tag, if any, that means upright."""
     head, block = _divided(exif)
-    order = ORDERS.get(block[:4])
+    order = metadata.ORDERS.get(block[:4])
     if order is None:
         return exif
     result = bytearray(block)
     try:
-        for entry in directory(block, 0, 4, order):
+        for entry in metadata.directory(block, 0, 4, order):
             tag, kind, values = struct.unpack_from(order + "HHI", block, entry)
             if tag == _ORIENTATION and kind == 3 and values == 1:
                 struct.pack_into(order + "H", result, entry + 8, 1)
@@ -148,6 +147,7 @@ def _shown(crop: bytes | None) -> tuple[int, int] | None:
     width, width_parts, height, height_parts = struct.unpack_from(">IIII", crop, 8)
     return width // (width_parts or 1), height // (height_parts or 1)
 
+
 def _divided(exif: bytes) -> tuple[bytes, bytes]:
     """An EXIF item -> what stands before the TIFF header, and the rest."""
     start = 4 + int.from_bytes(exif[:4], "big")
@@ -163,9 +163,9 @@ def _left_out(container: Container, kept: set[int], properties: set[bytes], *, a
     things = sorted(
         {*_items(container, kept, alpha), *_boxes(container), *_properties(container, properties)}
     )
-    return joined(
+    return base.joined(
         f"{', '.join(things)} in the file left out" if things else None,
-        CREDENTIALS if any(_is_credential(container, box) for box in container.top) else None,
+        metadata.CREDENTIALS if any(_is_credential(container, box) for box in container.top) else None,
     )
 
 

@@ -28,27 +28,9 @@ from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile, get_sampling
 
 from unlikeness.pictures.colour import ColourModel, Pixels
-from unlikeness.pictures.formats.base import (
-    Raster,
-    Unusable,
-    check_size,
-    exif_orientation,
-    joined,
-    to_array,
-    to_pillow,
-)
+from unlikeness.pictures.formats import base, metadata
 from unlikeness.pictures.formats.jpeg_scans import decode
-from unlikeness.pictures.formats.metadata import (
-    ANNOUNCED,
-    CREDENTIALS,
-    NOTE,
-    blanked,
-    check_exif,
-    exif_without,
-    is_behind,
-    resources_without,
-)
-from unlikeness.pictures.limits import spend
+from unlikeness.pictures.limits import Unusable, spend
 
 __all__ = ["read"]
 
@@ -99,7 +81,7 @@ class _Jpeg:
     head: bytes
 
     def write(self, pixels: Pixels, target: BinaryIO) -> None:
-        image = to_pillow(self.mode, pixels)
+        image = base.to_pillow(self.mode, pixels)
         buffer = self._encode(image, progressive=False)
         # Pillow fails if a progressive scan has over two bytes a pixel. A picture for which the baseline size
         # shows that this may happen (near-noise at the finest tables) stays baseline.
@@ -133,11 +115,11 @@ class _Jpeg:
         return buffer
 
 
-def read(data: bytes, max_pixels: int) -> Raster:
+def read(data: bytes, max_pixels: int) -> base.Raster:
     """Decode a JPEG file's bytes. Raises Unusable, or what Pillow raises at damaged data."""
     segments = list(_segments(data))
     frame = _frame(data, segments)
-    check_size(frame.width, frame.height, max_pixels)
+    base.check_size(frame.width, frame.height, max_pixels)
     _check(data, segments, frame)
     count = len(frame.components)
     if frame.precision != 8 or count not in _MODES or frame.marker not in (0xC0, 0xC1, 0xC2):
@@ -160,15 +142,15 @@ def read(data: bytes, max_pixels: int) -> Raster:
         adobe=count != 4 or _adobe_transform(data, segments) is not None,
         head=head,
     )
-    note = joined(
+    note = base.joined(
         "unusual chroma subsampling written as 4:4:4" if odd else None,
         *sorted(taken_out),
         _behind(data, segments),
-        CREDENTIALS if credentials else None,
+        metadata.CREDENTIALS if credentials else None,
     )
-    orientation = exif_orientation(image)
-    pixels = to_array(decode(data, image))
-    return Raster(pixels, model, writer, lossless=False, orientation=orientation, note=note)
+    orientation = base.exif_orientation(image)
+    pixels = base.to_array(decode(data, image))
+    return base.Raster(pixels, model, writer, lossless=False, orientation=orientation, note=note)
 
 
 def _segments(data: bytes | memoryview) -> list[tuple[int, int, int]]:
@@ -199,7 +181,7 @@ def _check(data: bytes, segments: list[tuple[int, int, int]], frame: _Frame) -> 
     exif = [data[s + 4 : e] for kind, s, e in segments if kind == _APP1 and data[s + 4 : s + 9] == b"Exif\0"]
     for index, block in enumerate(exif):  # Pillow joins them one by one
         spend(copied=index * len(block))
-    check_exif(b"".join(block[6 if i else 0 :] for i, block in enumerate(exif)))
+    metadata.check_exif(b"".join(block[6 if i else 0 :] for i, block in enumerate(exif)))
 
 
 def _frame(data: bytes, segments: list[tuple[int, int, int]]) -> _Frame:
@@ -273,11 +255,11 @@ def _head(data: bytes, segments: list[tuple[int, int, int]], components: int) ->
         shown = next(changed[marker]) if marker in changed else body
         without = _without_thumbnail(marker, shown)
         if without != shown or (marker == _APP13 and shown != body):
-            notes.add(NOTE)
+            notes.add(metadata.NOTE)
         ours = marker == _APP14 and (components != 3 or body[11:12] != b"\x01")
         gain_map = marker == _APP2 and body.startswith(_GAIN_MAP)
         if gain_map:
-            notes.add(ANNOUNCED)
+            notes.add(metadata.ANNOUNCED)
         if ours or gain_map or body[:4] == b"MPF\0" or _is_credential(data, segment):
             continue
         if without or not body:
@@ -290,7 +272,7 @@ def _without_thumbnail(marker: int, body: bytes) -> bytes:
     if marker == _APP0 and body[:5] == b"JFXX\0":
         return b""
     if marker == _APP1 and body[:5] == b"Exif\0":
-        return exif_without(body)
+        return metadata.exif_without(body)
     return body
 
 
@@ -300,9 +282,9 @@ def _resources(bodies: list[bytes]) -> list[bytes]:
     Resources that do not fit a segment go on in the next one, at any byte, so they are joined.
     """
     ours = [i for i, body in enumerate(bodies) if body.startswith(_PHOTOSHOP)]
-    parts = [resources_without(bodies[i][len(_PHOTOSHOP) :]) for i in ours]
+    parts = [metadata.resources_without(bodies[i][len(_PHOTOSHOP) :]) for i in ours]
     joined_up = b"".join(parts)
-    cleaned = resources_without(joined_up)
+    cleaned = metadata.resources_without(joined_up)
     if cleaned != joined_up:
         step = _SEGMENT - len(_PHOTOSHOP)
         parts = [cleaned[k * step : (k + 1) * step] for k in range(len(ours))]
@@ -317,7 +299,7 @@ def _blanked_segments(bodies: Sequence[bytes]) -> tuple[list[bytes], set[str]]:
     shown, notes = list(bodies), set[str]()
     digests: dict[bytes, bytes] = {}
     for digest, indices in _extensions(bodies).items():
-        cleaned, found = blanked(b"".join(bodies[i][_XMP_HEAD:] for i in indices))
+        cleaned, found = metadata.blanked(b"".join(bodies[i][_XMP_HEAD:] for i in indices))
         if not found:
             continue
         notes |= found
@@ -330,7 +312,7 @@ def _blanked_segments(bodies: Sequence[bytes]) -> tuple[list[bytes], set[str]]:
             at += size
     for i, body in enumerate(bodies):
         if body.startswith(_XMP):
-            cleaned, found = blanked(body[len(_XMP) :])
+            cleaned, found = metadata.blanked(body[len(_XMP) :])
             notes |= found
             for old, new in digests.items():
                 spend(copied=len(cleaned))
@@ -358,11 +340,11 @@ def _behind(data: bytes, segments: list[tuple[int, int, int]]) -> str | None:
         spend(entries=_SEGMENT_ENTRIES)
         at, marker = found.end(), found.group(1)[0]
         if marker == 0xD9:
-            trailing = is_behind(data[at:])
+            trailing = metadata.is_behind(data[at:])
             break
         between = between or 0xE0 <= marker <= 0xEF or marker == _COM
         at += int.from_bytes(data[at : at + 2], "big")
-    return joined(
+    return base.joined(
         "data behind the picture (preview, gain map or clip) left out" if trailing else None,
         "metadata between the picture's scans left out" if between else None,
     )

@@ -26,7 +26,7 @@ from typing import Any
 from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 
-from unlikeness.pictures.formats.base import Unusable
+from unlikeness.pictures.limits import Unusable
 
 __all__ = ["decode"]
 
@@ -169,8 +169,7 @@ class _Walk:
         return end
 
     def _codes(self, header: bytes) -> list[Codes]:
-        """The tables of a scan's coefficients; none for a first progressive scan, which may hold plain bits.
-        """
+        """The tables of a scan's coefficients; none for a first progressive scan, which may hold bits."""
         count = header[0] if header else 0
         if self.progressive and header[1 + 2 * count : 2 + 2 * count] == b"\0":
             return []

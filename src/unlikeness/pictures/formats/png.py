@@ -24,24 +24,7 @@ from typing import Any, BinaryIO
 from PIL.PngImagePlugin import PngImageFile
 
 from unlikeness.pictures.colour import ColourModel, Pixels
-from unlikeness.pictures.formats.base import (
-    ANIMATED,
-    DAMAGE,
-    Raster,
-    Unusable,
-    check_size,
-    exif_orientation,
-    joined,
-)
-from unlikeness.pictures.formats.metadata import (
-    BEHIND,
-    CREDENTIALS,
-    NOTE,
-    blanked,
-    exif_without,
-    is_behind,
-    resources_without,
-)
+from unlikeness.pictures.formats import base, metadata
 from unlikeness.pictures.formats.png_pixels import (
     GREY,
     GREY_ALPHA,
@@ -55,7 +38,7 @@ from unlikeness.pictures.formats.png_pixels import (
     with_alpha,
     write_pixels,
 )
-from unlikeness.pictures.limits import spend
+from unlikeness.pictures.limits import Unusable, spend
 
 __all__ = ["read"]
 
@@ -79,10 +62,10 @@ _METADATA = frozenset({b"eXIf", b"tEXt", b"zTXt", b"iTXt"})
 _XMP = b"XML:com.adobe.xmp"
 _KEYWORD = b"raw profile type "
 _CLEAN: dict[bytes, Callable[[bytes], bytes]] = {
-    b"exif": exif_without,
-    b"app1": exif_without,
-    b"8bim": resources_without,
-    b"iptc": resources_without,
+    b"exif": metadata.exif_without,
+    b"app1": metadata.exif_without,
+    b"8bim": metadata.resources_without,
+    b"iptc": metadata.resources_without,
     b"xmp": bytes,
 }
 _MAX_TEXT = 16 << 20
@@ -113,12 +96,12 @@ class _Png:
         chunk(target, b"IEND", b"")
 
 
-def read(data: bytes, max_pixels: int) -> Raster:
+def read(data: bytes, max_pixels: int) -> base.Raster:
     """Decode a PNG file's bytes. Raises Unusable, or what Pillow raises at damaged data."""
     chunks = _chunks(data, max_pixels)
     width, height, depth, colour_type, _, _, interlaced = struct.unpack(">IIBBBBB", chunks[0][1])
     if any(kind == b"acTL" and int.from_bytes(body[:4], "big") > 1 for kind, body in chunks):
-        raise Unusable(ANIMATED)
+        raise Unusable(base.ANIMATED)
     idat = [body for kind, body in chunks if kind == b"IDAT"]
     first = next((i for i, (kind, _) in enumerate(chunks) if kind == b"IDAT"), len(chunks))
     extras = {kind: body for kind, body in chunks if kind in _TYPED}
@@ -136,7 +119,7 @@ def read(data: bytes, max_pixels: int) -> Raster:
         if b"tRNS" in extras and colour_type in (GREY, RGB):
             pixels = with_alpha(pixels, extras[b"tRNS"], depth)
             written = colour_type + 4
-            note = joined(note, "transparent colour written as an alpha channel")
+            note = base.joined(note, "transparent colour written as an alpha channel")
     changed = written != colour_type or depth < 8
     cleaned = [_cleaned(kind, body) for kind, body in chunks]
     kept = [
@@ -144,17 +127,17 @@ def read(data: bytes, max_pixels: int) -> Raster:
         for i, ((kind, _), (body, _)) in enumerate(zip(chunks, cleaned, strict=True))
         if body is not None and _copied(kind) and not (changed and kind in _TYPED)
     ]
-    note = joined(note, *sorted({taken_out for _, notes in cleaned for taken_out in notes}))
+    note = base.joined(note, *sorted({taken_out for _, notes in cleaned for taken_out in notes}))
     lost = {kind for kind, _ in chunks} - {kind for _, (kind, _) in kept} - _METADATA - _UNTOLD
-    note = joined(note, _dropped(lost), _trailing(data, chunks))
+    note = base.joined(note, _dropped(lost), _trailing(data, chunks))
     if any(kind == b"caBX" for kind, _ in chunks):
-        note = joined(note, CREDENTIALS)
+        note = base.joined(note, metadata.CREDENTIALS)
     before, behind = (tuple(c for i, c in kept if i < first), tuple(c for i, c in kept if i > first))
     model = ColourModel(
         "grey" if written in (GREY, GREY_ALPHA) else "rgb",
         "straight" if written in (GREY_ALPHA, RGB_ALPHA) else "none",
     )
-    return Raster(pixels, model, _Png(written, before, behind), True, _orientation(chunks), note)
+    return base.Raster(pixels, model, _Png(written, before, behind), True, _orientation(chunks), note)
 
 
 def _orientation(chunks: list[Chunk]) -> int:
@@ -169,22 +152,21 @@ def _orientation(chunks: list[Chunk]) -> int:
     chunk(buffer, b"IEND", b"")
     buffer.seek(0)
     try:
-        return exif_orientation(PngImageFile(buffer))
-    except DAMAGE:
+        return base.exif_orientation(PngImageFile(buffer))
+    except base.DAMAGE:
         return 1
 
 
 def _cleaned(kind: bytes, body: bytes) -> tuple[bytes | None, set[str]]:
     """A chunk's body without pictures and announcements, and notes of them; None to leave out the chunk."""
     if kind == b"eXIf":
-        without = exif_without(body)
-        return without, set() if without == body else {NOTE}
+        without = metadata.exif_without(body)
+        return without, set() if without == body else {metadata.NOTE}
     return _text_without(kind, body) if kind in _METADATA else (body, set())
 
 
 def _copied(kind: bytes) -> bool:
-    """Whether a chunk is known, or says that it may be copied when pixels change (5th bit of the 4th letter).
-    """
+    """Whether a chunk is known, or allows to be copied when pixels change (5th bit of the 4th letter)."""
     return kind not in _STRUCTURE and (kind in _KNOWN or bool(kind[3] & 0x20))
 
 
@@ -197,7 +179,7 @@ def _dropped(kinds: set[bytes]) -> str | None:
 def _trailing(data: bytes, chunks: list[Chunk]) -> str | None:
     """The note of data behind the end chunk, except padding."""
     end = len(SIGNATURE) + sum(12 + len(body) for _, body in chunks)
-    return BEHIND if is_behind(data[end:]) else None
+    return metadata.BEHIND if metadata.is_behind(data[end:]) else None
 
 
 def _chunks(data: bytes, max_pixels: int) -> list[Chunk]:
@@ -225,7 +207,7 @@ def _chunks(data: bytes, max_pixels: int) -> list[Chunk]:
             if kind != b"IHDR" or length != 13:
                 raise Unusable("it is damaged (no header); copy or export it again")
             width, height = struct.unpack(">II", body[:8])
-            check_size(width, height, max_pixels)
+            base.check_size(width, height, max_pixels)
         elif kind == b"IHDR" or (critical and kind not in (b"PLTE", b"IDAT", b"IEND")):
             raise Unusable("it is damaged (an unknown critical chunk); copy or export it again")
         if kind != b"IDAT" or length < _SMALL:
@@ -249,9 +231,9 @@ def _text_without(kind: bytes, body: bytes) -> tuple[bytes | None, set[str]]:
         return body, set()
     try:
         head, text, packed = _opened(kind, rest)
-        cleaned, notes = _profile(name, text) if raw else blanked(text)
+        cleaned, notes = _profile(name, text) if raw else metadata.blanked(text)
     except (ValueError, zlib.error):
-        return None, {NOTE}
+        return None, {metadata.NOTE}
     if not notes:
         return body, notes
     return keyword + b"\0" + head + (zlib.compress(cleaned) if packed else cleaned), notes
@@ -277,9 +259,9 @@ def _profile(name: bytes, text: bytes) -> tuple[bytes, set[str]]:
     title, _, digits = text.split(maxsplit=2)
     profile = bytes.fromhex(digits.decode("ascii"))
     shown = _CLEAN[name](profile)
-    notes = {NOTE} if shown != profile else set[str]()
+    notes = {metadata.NOTE} if shown != profile else set[str]()
     if name in (b"app1", b"xmp"):
-        shown, found = blanked(shown)
+        shown, found = metadata.blanked(shown)
         notes |= found
     if not notes:
         return text, notes

@@ -21,7 +21,8 @@ from PIL import Image
 from PIL.PngImagePlugin import PngImageFile
 
 from unlikeness.pictures.colour import Pixels
-from unlikeness.pictures.formats.base import Unusable, to_array
+from unlikeness.pictures.formats.base import to_array
+from unlikeness.pictures.limits import Unusable
 
 __all__ = [
     "GREY", "GREY_ALPHA", "PALETTE", "RGB", "RGB_ALPHA", "SIGNATURE", "Parts", "chunk", "decode",

@@ -22,16 +22,7 @@ from PIL import Image
 from PIL.TiffImagePlugin import TiffImageFile
 
 from unlikeness.pictures.colour import ColourModel, Pixels
-from unlikeness.pictures.formats.base import (
-    Raster,
-    Unusable,
-    check_size,
-    joined,
-    to_array,
-    to_stored,
-    valid_orientation,
-)
-from unlikeness.pictures.formats.metadata import CREDENTIALS, NOTE, blanked, resources_without
+from unlikeness.pictures.formats import base, metadata
 from unlikeness.pictures.formats.tiff_data import (
     DEFLATE,
     LAYERS,
@@ -46,6 +37,7 @@ from unlikeness.pictures.formats.tiff_data import (
     read_samples,
     write_directory,
 )
+from unlikeness.pictures.limits import Unusable
 
 __all__ = ["read"]
 
@@ -132,13 +124,13 @@ class _Tiff:
         return part
 
 
-def read(data: bytes, max_pixels: int) -> Raster:
+def read(data: bytes, max_pixels: int) -> base.Raster:
     """Decode a TIFF file's bytes. Raises Unusable, or what Pillow raises at damaged data."""
     pages = read_directories(data)
     if not pages:
         raise Unusable("it is damaged (no directory); copy or export it again")
     page, others = pages[0], pages[1:]
-    check_size(page.number(256, 0), page.number(257, 0), max_pixels)
+    base.check_size(page.number(256, 0), page.number(257, 0), max_pixels)
     if page.number(254, 0) & 1:
         raise Unusable(
             "its first page is only a preview, as in a camera's raw files; develop it and export the picture"
@@ -154,7 +146,7 @@ def read(data: bytes, max_pixels: int) -> Raster:
         raise Unusable(f"it has {page.number(277, 1)} channels; save it as grey, RGB or CMYK")
     if kinds - {1, 4} or max(bits) > 16:
         raise Unusable("its samples are float, signed or over 16 bits; save it as 8 or 16-bit TIFF")
-    orientation = valid_orientation(page.number(274, 1))
+    orientation = base.valid_orientation(page.number(274, 1))
     photometric = page.number(262, -1)
     channels = page.number(277, 1)
     space, colours = _SPACES.get(photometric, ("grey", 0))
@@ -178,38 +170,37 @@ def read(data: bytes, max_pixels: int) -> Raster:
     pixels = read_samples(data, page, channels, bits.pop())
     if photometric == _WHITE_IS_ZERO:
         pixels[..., 0] = np.iinfo(pixels.dtype).max - pixels[..., 0]
-    return Raster(pixels, ColourModel(space, alpha), writer, True, orientation, left_out)
+    return base.Raster(pixels, ColourModel(space, alpha), writer, True, orientation, left_out)
 
 
 def _kept(page: Directory, samples: frozenset[int], previews: bool) -> tuple[Directory, str | None]:
-    """The tags that are written again, and a note of the others. samples: tags of the layout that still hold.
-    """
+    """The tags that are written again, and a note of the others. samples: tags that still hold."""
     tags = {number: tag for number, tag in page.tags.items() if number not in _LAYOUT - samples}
     if set(page.numbers(_SAMPLE_FORMAT)) <= {1}:  # the default
         tags.pop(_SAMPLE_FORMAT, None)
     layers, credentials = tags.pop(LAYERS, None), tags.pop(_C2PA, None)
     notes = set[str]()
     if _RESOURCES in tags:
-        shorter = resources_without(tags[_RESOURCES].value)
+        shorter = metadata.resources_without(tags[_RESOURCES].value)
         if shorter != tags[_RESOURCES].value:
             tags[_RESOURCES] = replace(tags[_RESOURCES], count=len(shorter), value=shorter)
-            notes.add(NOTE)
+            notes.add(metadata.NOTE)
     if _XMP in tags:
-        xmp, announced = blanked(tags[_XMP].value)
+        xmp, announced = metadata.blanked(tags[_XMP].value)
         tags[_XMP] = replace(tags[_XMP], value=xmp)
         notes |= announced
     whole = Directory(page.order, tags)
     kept = _narrow(whole)
-    return kept, joined(
+    return kept, base.joined(
         "preview page left out" if previews or _SUB_PAGES in page.tags else None,
         "layers left out, they show the picture unprotected" if layers else None,
         *sorted(notes),
-        CREDENTIALS if credentials else None,
+        metadata.CREDENTIALS if credentials else None,
         "tags of 64-bit numbers left out" if kept != whole else None,
     )
 
 
-def _by_pillow(data: bytes, kept: Directory, orientation: int, left_out: str | None) -> Raster:
+def _by_pillow(data: bytes, kept: Directory, orientation: int, left_out: str | None) -> base.Raster:
     """A picture that Pillow turns into 8 bits, to be written with Deflate."""
     image: Image.Image = TiffImageFile(io.BytesIO(data))
     stored_mode = image.mode
@@ -222,12 +213,12 @@ def _by_pillow(data: bytes, kept: Directory, orientation: int, left_out: str | N
         raise Unusable(
             f"this kind of TIFF ({stored_mode}) cannot be written; save it as 8 or 16-bit RGB TIFF"
         )
-    pixels = np.ascontiguousarray(to_stored(to_array(image.convert(mode)), orientation))
+    pixels = np.ascontiguousarray(base.to_stored(base.to_array(image.convert(mode)), orientation))
     space: Literal["grey", "rgb", "cmyk"] = "grey" if mode[0] == "L" else "cmyk" if mode == "CMYK" else "rgb"
     has_alpha = mode in ("LA", "RGBA")
     writer = _Tiff(kept, _PHOTOMETRIC[space], (2,) if has_alpha else (), DEFLATE, True)
-    note = joined(f"written as 8-bit {mode} TIFF with Deflate", left_out)
-    return Raster(
+    note = base.joined(f"written as 8-bit {mode} TIFF with Deflate", left_out)
+    return base.Raster(
         pixels, ColourModel(space, "straight" if has_alpha else "none"), writer, True, orientation, note
     )
 

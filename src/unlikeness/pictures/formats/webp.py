@@ -24,7 +24,6 @@ from unlikeness.pictures.colour import ColourModel, Pixels
 from unlikeness.pictures.formats.base import (
     ANIMATED,
     Raster,
-    Unusable,
     check_size,
     exif_orientation,
     joined,
@@ -32,7 +31,7 @@ from unlikeness.pictures.formats.base import (
     to_pillow,
 )
 from unlikeness.pictures.formats.metadata import BEHIND, CREDENTIALS, NOTE, blanked, exif_without, is_behind
-from unlikeness.pictures.limits import spend
+from unlikeness.pictures.limits import Unusable, spend
 
 __all__ = ["quality_of", "read"]
 
