@@ -22,7 +22,7 @@ import re
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile, get_sampling
@@ -55,16 +55,23 @@ _PIXELS_PER_BYTE = 512
 """A block of 8 × 8 pixels takes at least a bit."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Frame:
-    """The frame header (T.81 B.2.2)."""
+class _Segment(NamedTuple):
+    """A segment from the 0xFF at `start` to `end`; its body follows its length."""
+
+    marker: int
+    start: int
+    end: int
+    body: bytes
+
+
+class _Frame(NamedTuple):
+    """The frame header (T.81 B.2.2). components: identifier, sampling factors, quantisation table of each."""
 
     marker: int
     precision: int
     width: int
     height: int
     components: tuple[tuple[int, int, int], ...]
-    """(identifier, sampling factors, quantisation table) of each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,35 +97,22 @@ class _Jpeg:
         data = buffer.getbuffer()
         target.write(b"\xff\xd8" + self.head)
         at = 2
-        for marker, start, end in _segments(data):
-            at = start
-            if marker == _APP0:
-                continue
+        for marker, start, at, _ in _segments(data):
             if not 0xE0 <= marker <= 0xEF or (marker == _APP14 and self.adobe):
-                target.write(data[start:end])
-            at = end
-            if marker == 0xDA:
-                break
+                target.write(data[start:at])
         target.write(data[at:])
 
     def _encode(self, image: Image.Image, progressive: bool) -> io.BytesIO:
         buffer = io.BytesIO()
-        image.save(
-            buffer,
-            "JPEG",
-            qtables=self.tables,
-            subsampling=self.subsampling,
-            progressive=progressive,
-            optimize=False,
-            keep_rgb=self.keep_rgb,
-        )
+        how = {"qtables": self.tables, "subsampling": self.subsampling, "keep_rgb": self.keep_rgb}
+        image.save(buffer, "JPEG", progressive=progressive, optimize=False, **how)
         return buffer
 
 
 def read(data: bytes, max_pixels: int) -> base.Raster:
     """Decode a JPEG file's bytes. Raises Unusable, or what Pillow raises at damaged data."""
-    segments = list(_segments(data))
-    frame = _frame(data, segments)
+    segments = _segments(data)
+    frame = _frame(segments)
     base.check_size(frame.width, frame.height, max_pixels)
     _check(data, segments, frame)
     count = len(frame.components)
@@ -131,31 +125,31 @@ def read(data: bytes, max_pixels: int) -> base.Raster:
     if image.mode != mode:
         raise Unusable(f"its colours ({image.mode}) are not understood; export it as a plain JPEG")
     subsampling, odd = _subsampling(image, frame)
-    credentials = any(_is_credential(data, s) for s in segments)
-    head, taken_out = _head(data, segments, count)
+    adobe = _adobe_transform(segments)
+    head, taken_out = _head(segments, count)
     writer = _Jpeg(
         mode=mode,
         tables=_tables(image, frame),
         subsampling=subsampling,
         progressive=frame.marker == 0xC2,
-        keep_rgb=count == 3 and _is_rgb(data, segments, frame),
-        adobe=count != 4 or _adobe_transform(data, segments) is not None,
+        keep_rgb=count == 3 and _is_rgb(segments, frame, adobe),
+        adobe=count != 4 or adobe is not None,
         head=head,
     )
     note = base.joined(
         "unusual chroma subsampling written as 4:4:4" if odd else None,
         *sorted(taken_out),
         _behind(data, segments),
-        metadata.CREDENTIALS if credentials else None,
+        metadata.CREDENTIALS if any(map(_is_credential, segments)) else None,
     )
     orientation = base.exif_orientation(image)
     pixels = base.to_array(decode(data, image))
     return base.Raster(pixels, model, writer, lossless=False, orientation=orientation, note=note)
 
 
-def _segments(data: bytes | memoryview) -> list[tuple[int, int, int]]:
-    """(marker, start, end) of each segment up to the first scan header; start is at the 0xFF."""
-    found: list[tuple[int, int, int]] = []
+def _segments(data: bytes | memoryview) -> list[_Segment]:
+    """The segments up to and with the first scan header."""
+    found: list[_Segment] = []
     at = 2
     while (marker := _MARKER.search(data, at)) and marker.start() + 4 <= len(data):
         # Decoders skip fill bytes and garbage byte by byte.
@@ -168,25 +162,24 @@ def _segments(data: bytes | memoryview) -> list[tuple[int, int, int]]:
         if length < 2:
             raise Unusable("it is damaged (a segment without a length); copy or export it again")
         at = start + 2 + length
-        found.append((kind, start, at))
+        found.append(_Segment(kind, start, at, bytes(data[start + 4 : at])))
         if kind == 0xDA:
             break
     return found
 
 
-def _check(data: bytes, segments: list[tuple[int, int, int]], frame: _Frame) -> None:
+def _check(data: bytes, segments: list[_Segment], frame: _Frame) -> None:
     """Refuse a file that would cost Pillow too much, or cannot hold so many pixels, before decoding."""
     if frame.width * frame.height > _PIXELS_PER_BYTE * len(data):
         raise Unusable("it is truncated (too little data for its size); copy or export it again")
-    exif = [data[s + 4 : e] for kind, s, e in segments if kind == _APP1 and data[s + 4 : s + 9] == b"Exif\0"]
+    exif = [s.body for s in segments if s.marker == _APP1 and s.body.startswith(b"Exif\0")]
     for index, block in enumerate(exif):  # Pillow joins them one by one
         spend(copied=index * len(block))
     metadata.check_exif(b"".join(block[6 if i else 0 :] for i, block in enumerate(exif)))
 
 
-def _frame(data: bytes, segments: list[tuple[int, int, int]]) -> _Frame:
-    for marker, start, end in segments:
-        body = data[start + 4 : end]
+def _frame(segments: list[_Segment]) -> _Frame:
+    for marker, _, _, body in segments:
         if marker in _FRAMES and len(body) >= 6 and len(body) >= 6 + 3 * body[5]:
             precision, height, width, count = struct.unpack(">BHHB", body[:6])
             parts = tuple((body[6 + 3 * i], body[7 + 3 * i], body[8 + 3 * i]) for i in range(count))
@@ -212,44 +205,37 @@ def _subsampling(image: JpegImageFile, frame: _Frame) -> tuple[int, bool]:
     return (number, False) if number in (0, 1, 2) else (0, len({s for _, s, _ in frame.components}) > 1)
 
 
-def _is_rgb(data: bytes, segments: list[tuple[int, int, int]], frame: _Frame) -> bool:
+def _is_rgb(segments: list[_Segment], frame: _Frame, adobe: int | None) -> bool:
     """Whether three components are RGB, not YCbCr, by libjpeg's rules (default_decompress_parms)."""
-    if any(marker == _APP0 and data[start + 4 : start + 9] == b"JFIF\0" for marker, start, _ in segments):
+    if any(s.marker == _APP0 and s.body.startswith(b"JFIF\0") for s in segments):
         return False
-    transform = _adobe_transform(data, segments)
-    if transform is not None:
-        return transform == 0
+    if adobe is not None:
+        return adobe == 0
     return tuple(i for i, _, _ in frame.components) == (0x52, 0x47, 0x42)
 
 
-def _adobe_transform(data: bytes, segments: list[tuple[int, int, int]]) -> int | None:
+def _adobe_transform(segments: list[_Segment]) -> int | None:
     """The colour transform that Adobe's segment names; None without such a segment."""
-    for marker, start, end in segments:
-        body = data[start + 4 : end]
-        if marker == _APP14 and body[:5] == b"Adobe" and len(body) >= 12:
-            return body[11]
-    return None
+    bodies = (s.body for s in segments if s.marker == _APP14)
+    return next((body[11] for body in bodies if body.startswith(b"Adobe") and len(body) >= 12), None)
 
 
-def _is_credential(data: bytes, segment: tuple[int, int, int]) -> bool:
-    marker, start, _ = segment
-    return marker == _APP11 and data[start + 4 : start + 6] == b"JP"
+def _is_credential(segment: _Segment) -> bool:
+    return segment.marker == _APP11 and segment.body.startswith(b"JP")
 
 
-def _head(data: bytes, segments: list[tuple[int, int, int]], components: int) -> tuple[bytes, set[str]]:
+def _head(segments: list[_Segment], components: int) -> tuple[bytes, set[str]]:
     """The segments that are copied, and notes of what was taken out of them.
 
     Adobe's APP14 names the colour transform, so the encoder writes it for all but YCbCr. The index of further
     pictures (MPF) and the segment of a gain map (ISO 21496-1) belong to data that is left out.
     """
-    kept, notes = [], set[str]()
-    resources = _resources([data[start + 4 : end] for marker, start, end in segments if marker == _APP13])
-    texts, found = _blanked_segments([data[s + 4 : end] for marker, s, end in segments if marker == _APP1])
-    notes |= found
+    resources = _resources([s.body for s in segments if s.marker == _APP13])
+    texts, notes = _blanked_segments([s.body for s in segments if s.marker == _APP1])
     changed = {_APP1: iter(texts), _APP13: iter(resources)}
+    kept = []
     for segment in segments:
-        marker, start, end = segment
-        body = data[start + 4 : end]
+        marker, _, _, body = segment
         if not (0xE0 <= marker <= 0xEF or marker == _COM):
             continue
         shown = next(changed[marker]) if marker in changed else body
@@ -260,10 +246,10 @@ def _head(data: bytes, segments: list[tuple[int, int, int]], components: int) ->
         gain_map = marker == _APP2 and body.startswith(_GAIN_MAP)
         if gain_map:
             notes.add(metadata.ANNOUNCED)
-        if ours or gain_map or body[:4] == b"MPF\0" or _is_credential(data, segment):
+        if ours or gain_map or body.startswith(b"MPF\0") or _is_credential(segment):
             continue
         if without or not body:
-            kept.append(data[start : start + 2] + struct.pack(">H", 2 + len(without)) + without)
+            kept.append(struct.pack(">BBH", 0xFF, marker, 2 + len(without)) + without)
     return b"".join(kept), notes
 
 
@@ -331,11 +317,11 @@ def _extensions(bodies: Sequence[bytes]) -> dict[bytes, list[int]]:
     return {digest: [i for _, i in sorted(parts)] for digest, parts in found.items()}
 
 
-def _behind(data: bytes, segments: list[tuple[int, int, int]]) -> str | None:
+def _behind(data: bytes, segments: list[_Segment]) -> str | None:
     """The note of segments between scans, and of data behind the end of the first picture."""
-    if not segments or segments[-1][0] != 0xDA:
+    if not segments or segments[-1].marker != 0xDA:
         return None
-    at, between, trailing = segments[-1][2], False, False
+    at, between, trailing = segments[-1].end, False, False
     while found := _BEHIND.search(data, at):
         spend(entries=_SEGMENT_ENTRIES)
         at, marker = found.end(), found.group(1)[0]
