@@ -1,8 +1,8 @@
-"""Files and folders that are whole or not there, also after a kill or a power cut.
+"""Files and folders that are complete or not there, also after a kill or a power cut.
 
 They are written under a temporary name beside their own, forced to the disk, and moved into place. A
-temporary name is short however long the other one is, and says by its first half whose it is, so that a later
-run knows which of them a dead run has left: see `locks`.
+temporary name is short, and its first half stands for the other name, so that a later run can recognize the
+files of a dead run: see `locks`.
 """
 
 from __future__ import annotations
@@ -21,69 +21,68 @@ from typing import IO, Any
 from unlikeness.endings import undone_by
 
 __all__ = [
-    "force", "is_temporary", "mark_of", "present", "present_file", "replacing", "sync", "sync_folder",
-    "temporary", "unfinished", "write_text",
+    "force", "is_temporary", "mark_of", "present", "present_file", "remove", "replacing", "sync",
+    "sync_folder", "temporary", "unfinished", "write_text",
 ]  # fmt: skip
 
 _TEMPORARY = re.compile(r"\.unlikeness-[0-9a-f]{16}\.part")
-
 _NOT_KNOWN = {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF}
-"""What file systems answer that cannot be told to write at once."""
+"""Errors of file systems that cannot force data to the disk."""
 
 
 def present(path: Path) -> bool:
-    """Whether something is there; unlike `Path.exists`, also of a path that is longer than any can be."""
+    """Whether something is there. Unlike `Path.exists`, this takes paths of any length."""
     return os.path.exists(path)  # noqa: PTH110
 
 
 def present_file(path: Path) -> bool:
-    """Whether a file is there, likewise."""
+    """Whether a file is there, for paths of any length."""
     return os.path.isfile(path)  # noqa: PTH113
 
 
 def mark_of(name: str) -> str:
-    """Eight signs that stand for a file's name."""
+    """Eight characters that stand for a file's name."""
     return hashlib.sha256(os.fsencode(name)).hexdigest()[:8]
 
 
 def temporary(path: Path) -> Path:
-    """A new name beside `path`, for what is to become it; of a temporary one, with the same first half."""
+    """A new name beside `path` for its data; if `path` is temporary, one with the same first half."""
     mark = path.name[12:20] if is_temporary(path.name) else mark_of(path.name)
     return path.with_name(f".unlikeness-{mark}{secrets.token_hex(4)}.part")
 
 
 def is_temporary(name: str) -> bool:
-    """Whether a file's name is one of `temporary`'s."""
+    """Whether a file's name comes from `temporary`."""
     return _TEMPORARY.fullmatch(name) is not None
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder. What cannot be removed stays."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):
+            path.unlink()
 
 
 @contextlib.contextmanager
 def unfinished(path: Path) -> Iterator[Path]:
-    """A new name beside `path`; what is still there under it at the end of the block, or of the process, is
-    removed."""
+    """A new name beside `path`. What is there at the end of the block, or of the process, is removed."""
     part = temporary(path)
-
-    def remove() -> None:
-        if part.is_dir():
-            shutil.rmtree(part, ignore_errors=True)
-        else:
-            with contextlib.suppress(OSError):
-                part.unlink()
-
-    with undone_by(remove):
+    with undone_by(lambda: remove(part)):
         try:
             yield part
         finally:
-            remove()
+            remove(part)
 
 
 @contextlib.contextmanager
 def replacing(path: Path, *, settle: bool = True) -> Iterator[Path]:
-    """A new name beside `path`, for a file or folder that takes its place when the block ends without error.
+    """A new name beside `path`, for a file or folder that replaces `path` if the block ends without error.
 
-    Nothing is left under the new name otherwise. A folder may replace an empty one. settle: force out the
-    change of name too; where many files are written it is enough to do that for their folder at the end.
-    OSError if it cannot be written or moved.
+    On an error nothing is left under the new name. A folder may replace an empty one. settle: force the new
+    name to the disk too; for many files it is enough to do that once for their folder. OSError if writing or
+    moving fails.
     """
     with unfinished(path) as part:
         yield part
@@ -95,14 +94,11 @@ def replacing(path: Path, *, settle: bool = True) -> Iterator[Path]:
             sync_folder(path.parent)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Replace the file `path` by this text in UTF-8, whole or not at all. The folder is made if need be.
-
-    A character that is not Unicode (of a file name in another encoding) becomes "?".
-    """
+def write_text(path: Path, text: str, *, errors: str = "strict") -> None:
+    """Replace the file `path` by this text in UTF-8, completely or not at all. Creates its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as part:
-        part.write_text(text, encoding="utf-8", errors="replace")
+        part.write_text(text, encoding="utf-8", errors=errors)
 
 
 def sync(path: Path) -> None:
@@ -110,30 +106,20 @@ def sync(path: Path) -> None:
     if path.is_dir():
         for root, _, names in os.walk(path):
             for name in names:
-                _sync_one(Path(root, name))
-            _sync_one(Path(root))
+                sync_folder(Path(root, name))
+            sync_folder(Path(root))
     else:
-        _sync_one(path)
+        sync_folder(path)
 
 
-def sync_folder(folder: Path) -> None:
-    """Force the names in a folder to the disk, not what is under them. OSError as for `sync`."""
-    _sync_one(folder)
-
-
-def force(opened: IO[Any]) -> None:
-    """Force what was written to an open file to the disk. OSError as for `sync`."""
-    opened.flush()
-    _fsync(opened.fileno())
-
-
-def _sync_one(path: Path) -> None:
-    folder = path.is_dir()
-    if folder and os.name == "nt":  # whose folders cannot be opened
+def sync_folder(path: Path) -> None:
+    """Force a file, or the names in a folder but not what is below them, to the disk. OSError as in `sync`.
+    """
+    if os.name == "nt" and path.is_dir():  # Windows opens no folders
         return
     try:
         opened = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
-    except PermissionError:  # a file that was made read-only: its bytes are forced out later
+    except PermissionError:  # a read-only file: its data is forced out later
         return
     try:
         _fsync(opened)
@@ -141,9 +127,15 @@ def _sync_one(path: Path) -> None:
         os.close(opened)
 
 
+def force(opened: IO[Any]) -> None:
+    """Force the data of an open file to the disk. OSError as in `sync`."""
+    opened.flush()
+    _fsync(opened.fileno())
+
+
 def _fsync(descriptor: int) -> None:
     try:
-        # Without the file's times, where that can be chosen: a line at its end takes a tenth of the time.
+        # Without the file's times, where possible: a line at its end then takes a tenth of the time.
         getattr(os, "fdatasync", os.fsync)(descriptor)
     except OSError as error:
         if error.errno not in _NOT_KNOWN:

@@ -1,7 +1,7 @@
-"""Files that strangers wrote: JSON and YAML read in bounded time and memory, and nothing but regular files.
+"""Untrusted files: JSON and YAML read in bounded time and memory, from regular files only.
 
-A reader here raises `UnreadableError`, whose text is a reason of a few words ("it is nested too deeply"); the
-caller knows what the file is for, and makes a sentence of it.
+A reader here raises `UnreadableError` with a reason of a few words ("it is nested too deeply"). The caller
+knows the purpose of the file and makes a sentence of it.
 """
 
 from __future__ import annotations
@@ -16,42 +16,35 @@ from typing import Any
 from unlikeness.errors import one_line
 
 __all__ = [
-    "LARGEST",
-    "UnreadableError",
-    "check_file",
-    "parse_json",
-    "parse_yaml",
-    "read",
-    "read_json",
-    "reason",
-]
+    "LARGEST", "UnreadableError", "check_file", "parse_json", "parse_yaml", "read", "read_json", "reason",
+]  # fmt: skip
 
 LARGEST = 1 << 20
-"""Bytes of a configuration or a record, unless a caller says otherwise."""
+"""Default bound on the bytes of a configuration or a record."""
 
 _DEEPEST = 64
-"""Lists and objects within each other; real files have a dozen."""
+"""Nested lists and objects. Real files have a dozen levels."""
 
 _WIDEST = 1 << 63
-"""Whole numbers stay below: those of a tensor library are of 64 bits."""
+"""Bound on whole numbers: tensor libraries have 64 bits."""
 
 _MOST_NODES = 20_000
-"""Values in a YAML file, which Python reads slowly."""
+"""Values in a YAML file, since Python reads YAML slowly."""
 
 _ADVICE = re.compile(
     r"weights_only|trust_remote_code|(?:pip|conda|apt|brew) install|https?://|set_int_max", re.IGNORECASE
 )
-"""What libraries advise, and a stranger's file must never bring a user to do."""
+"""Advice of libraries to which an untrusted file must never lead a user."""
 
 
 class UnreadableError(ValueError):
-    """A file is not as it must be. Its text is the reason, one line without a full stop."""
+    """A file cannot be read. The text is the reason, one line without a full stop."""
 
 
 def reason(error: BaseException, *, most: int = 200) -> str:
     """Why a library failed, in one short line: its first sentences, without advice to run or install things.
 
-    A library that is missing is named.
+    The line names a missing library.
     """
     if isinstance(error, ImportError):
         name = getattr(error, "name", None) or _library(str(error))
@@ -76,10 +69,10 @@ def reason(error: BaseException, *, most: int = 200) -> str:
 
 
 def check_file(path: Path, folder: Path | None = None) -> None:
-    """UnreadableError unless `path` is a regular file (no pipe, device or folder) that lies within `folder`.
+    """UnreadableError unless `path` is a regular file (no pipe, device or folder) inside `folder`.
 
-    A link may lead out of the folder only into the hub cache's own store, where all of its files are. A file
-    from elsewhere could be a secret that is copied into a model that is then published.
+    A link may lead out of the folder only into the hub cache's own store, which holds all of its files. Any
+    other file could be a secret, which would be copied into a model and published.
     """
     try:
         mode = path.stat().st_mode
@@ -96,7 +89,7 @@ def check_file(path: Path, folder: Path | None = None) -> None:
 
 
 def read(path: Path, *, folder: Path | None = None, most: int = LARGEST) -> bytes:
-    """The bytes of a regular file: see `check_file`. UnreadableError if it has more than `most`."""
+    """The bytes of a regular file (see `check_file`). UnreadableError if there are more than `most`."""
     check_file(path, folder)
     try:
         with path.open("rb") as file:
@@ -114,11 +107,11 @@ def read_json(path: Path, *, folder: Path | None = None, most: int = LARGEST, in
 
 
 def parse_json(text: str | bytes, *, surrogates: bool = False, infinite: bool = False) -> Any:
-    """The value of a JSON text, UTF-8 where it is bytes.
+    """The value of a JSON text; bytes are UTF-8.
 
-    UnreadableError for what is no JSON, is nested deeper than 64, names a key twice, or holds a number that
-    is not finite (with `infinite`, NaN alone) or does not fit into 64 bits; unless `surrogates`, also for a
-    text that is no Unicode (half of a surrogate pair), which cannot be written on.
+    UnreadableError for other text, more than 64 nested levels, a key that occurs twice, a number that is not
+    finite or needs more than 64 bits, and text that is not Unicode (half of a surrogate pair), which could
+    not be written again. infinite: allow infinity, but not NaN. surrogates: allow half pairs.
     """
     try:
         value = json.loads(
@@ -139,10 +132,10 @@ def parse_json(text: str | bytes, *, surrogates: bool = False, infinite: bool = 
 
 
 def parse_yaml(text: str, loader: type[Any] | None = None) -> Any:
-    """The value of a YAML text by `loader`, a subclass of yaml's safe or base loader; the safe one without.
+    """The value of a YAML text. loader: a subclass of yaml's safe or base loader; default: the safe one.
 
-    UnreadableError for what is no YAML, has aliases, by which a few bytes become gigabytes, is nested deeper
-    than 64, or has very many values.
+    UnreadableError for other text, more than 64 nested levels, very many values, and aliases, with which a
+    few bytes become gigabytes.
     """
     import yaml
 
@@ -174,7 +167,7 @@ def parse_yaml(text: str, loader: type[Any] | None = None) -> Any:
 
 
 def _library(text: str) -> str:
-    """The library that an ImportError without a name speaks of."""
+    """The library in the message of an ImportError without a name."""
     found = re.search(r"requires the (?:following )?(\S+) library", text) or re.search(
         r"No module named '([\w.]+)'", text
     )
@@ -199,7 +192,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _check(value: Any, surrogates: bool, infinite: bool = False) -> None:
-    """Depth, numbers and texts, without recursion."""
+    """Check depth, numbers and texts, without recursion."""
     level: list[Any] = [value]
     for _ in range(_DEEPEST + 1):
         below: list[Any] = []

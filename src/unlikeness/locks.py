@@ -1,13 +1,13 @@
-"""One run at a time where a run writes: a small file says which, and goes when the run ends.
+"""One run at a time in a place: a small file names the run, and goes when the run ends.
 
-    with inside(folder): ...   # a run that fills `folder`, and finds what an earlier one has left there
+    with inside(folder): ...   # a run that fills `folder`, and finds what an earlier one left there
     with beside(path): ...     # a run at whose end `path`, a file or a folder, is there
 
-The file is locked by the operating system, which lets go of it when its process ends in whatever way: a dead
-run's file is taken over, also after a restart of the machine. What it says (process, machine, since when)
-is for the message, and for file systems that know no locks: there a run counts as dead if its process is
-gone, or another one has its number. A run of another machine cannot be seen from here: the message says what
-to remove. Whoever has the lock removes the temporary files that dead runs have left.
+The operating system locks the file and releases it when the process ends in any way, so the file of a dead
+run is taken over, also after a restart of the machine. Its content (process, machine, time) serves the
+message, and file systems without locks: there a run counts as dead if its process is gone, or another process
+has its number. A run on another machine cannot be seen, so the message says what to remove. The owner of the
+lock removes the temporary files of dead runs.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import contextlib
 import errno
 import json
 import os
-import shutil
 import socket
 import sys
 import time
@@ -27,29 +26,25 @@ from pathlib import Path
 
 from unlikeness.endings import undone_by
 from unlikeness.errors import UnlikenessError
-from unlikeness.files import is_temporary, mark_of
+from unlikeness.files import is_temporary, mark_of, remove
 
 __all__ = ["LOCK", "beside", "check_free", "inside", "is_own"]
 
 LOCK = ".unlikeness.lock"
 """The file of `inside`."""
-
 _TAKEN = {errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES, errno.EDEADLK}
-"""What a lock that somebody has answers; any other answer means that there are none here."""
-
+"""Errors for a lock that is held; any other means that this file system has no locks."""
 _FAR = 1 << 30
-"""Where Windows locks a byte, which cannot be read then."""
-
+"""Place of the byte that Windows locks, which cannot be read then."""
 _TRIES = 5
-"""In a quarter of a second: somebody may only be looking whether it is locked."""
-
+"""Within a quarter of a second, since another process may only be checking the lock."""
 
 _held_here: set[int] = set()
 """Descriptors of this process's locks."""
 
 
 def _let_go_in_child() -> None:
-    """A forked child has the descriptors too, and would hold the locks after its parent's end."""
+    """Close the descriptors in a fork, which would hold the locks after its parent's end."""
     while _held_here:
         with contextlib.suppress(OSError):
             os.close(_held_here.pop())
@@ -60,18 +55,17 @@ if hasattr(os, "register_at_fork"):
 
 
 def is_own(name: str) -> bool:
-    """Whether a file of this name is a lock, or what a dead run has left: nothing that a user would miss."""
+    """Whether a file of this name is a lock or a temporary file, which no user would miss."""
     return name == LOCK or is_temporary(name) or (name.startswith(".unlikeness-") and name.endswith(".lock"))
 
 
 @contextlib.contextmanager
 def inside(folder: Path, option: str = "--output") -> Iterator[None]:
-    """For a run that writes files into `folder`, which is made if need be.
+    """For a run that writes files into `folder`, which is created if need be.
 
-    option: what names the folder, for the message.
+    option: the option that names the folder, for the message.
 
-    Raises:
-        UnlikenessError: another run has it; it cannot be made or written to.
+    UnlikenessError if another run holds the folder, or if it cannot be created or written to.
     """
     with _made(folder, folder, option), _held(folder / LOCK, folder, option):
         _sweep(folder)
@@ -80,19 +74,19 @@ def inside(folder: Path, option: str = "--output") -> Iterator[None]:
 
 @contextlib.contextmanager
 def beside(path: Path, option: str = "--output") -> Iterator[None]:
-    """For a run that puts one file or folder at `path` at its end, or now and then. See `inside`."""
+    """For a run that writes one file or folder at `path`, at its end or in between. See `inside`."""
     place = path.resolve()
-    with _made(place.parent, path, option), _held(_beside(place), path, option):
-        own = f".unlikeness-{mark_of(place.name)}"
+    own = f".unlikeness-{mark_of(place.name)}"
+    with _made(place.parent, path, option), _held(place.with_name(f"{own}.lock"), path, option):
         with contextlib.suppress(OSError):
             for left in list(place.parent.iterdir()):
                 if left.name.startswith(own) and is_temporary(left.name):
-                    _remove(left)
+                    remove(left)
         yield
 
 
 def check_free(folder: Path, option: str = "--output") -> None:
-    """UnlikenessError if another run has the folder, as `inside` would say; nothing is made."""
+    """UnlikenessError if another run holds the folder, as in `inside`; nothing is created."""
     owner = _live(folder / LOCK)
     if owner is not None:
         raise _busy(owner, folder, option)
@@ -100,7 +94,7 @@ def check_free(folder: Path, option: str = "--output") -> None:
 
 @dataclass(frozen=True)
 class _Owner:
-    """Who has a lock. boot, started: tell the machine's run, and the process, from later ones; or empty."""
+    """The run that holds a lock. boot, started: identify the machine's run and the process; may be empty."""
 
     pid: int = 0
     host: str = ""
@@ -115,25 +109,23 @@ class _Owner:
 
     @classmethod
     def of(cls, text: bytes) -> _Owner:
-        """What a lock file says; nobody, if it is not whole."""
+        """The owner that a lock file names; an empty one if the file is not complete."""
         try:
             said = json.loads(text)
-            return cls(
-                int(said["pid"]), str(said["host"]), str(said["boot"]), str(said["started"]),
-                float(said["since"]),
-            )  # fmt: skip
+            names = (str(said[name]) for name in ("host", "boot", "started"))
+            return cls(int(said["pid"]), *names, since=float(said["since"]))
         except (ValueError, KeyError, TypeError, RecursionError, OverflowError):
             return cls()
 
     @property
     def here(self) -> bool:
-        """Whether this machine can tell if it lives: by this run of the machine, or by the machine's name."""
+        """Whether this machine can check it: it has the same start of the machine, or the same name."""
         me = _Owner.me()
         return not self.pid or self.host == me.host or (bool(self.boot) and self.boot == me.boot)
 
     @property
     def alive(self) -> bool:
-        """Whether the process is still there, as far as its number and its start tell."""
+        """Whether the process still exists, by its number and its start."""
         if not self.pid or (self.boot and self.boot != _boot()):
             return False
         if os.name == "nt":
@@ -160,29 +152,29 @@ def _busy(owner: _Owner, place: Path, option: str) -> UnlikenessError:
 
 @contextlib.contextmanager
 def _made(folder: Path, place: Path, option: str) -> Iterator[None]:
-    """Make a folder, and remove it at the end if nothing was put into it."""
+    """Create a folder, and remove it at the end if it is empty."""
     new = [one for one in (folder, *folder.parents) if not one.exists()]
 
-    def remove() -> None:
+    def undo() -> None:
         with contextlib.suppress(OSError):
             for one in new:
                 one.rmdir()
 
-    with undone_by(remove):
+    with undone_by(undo):
         try:
             with _writing(place, option):
                 folder.mkdir(parents=True, exist_ok=True)
             yield
         finally:
-            remove()
+            undo()
 
 
 @contextlib.contextmanager
 def _held(file: Path, place: Path, option: str) -> Iterator[None]:
-    """Have `file` locked, or say who has."""
+    """Hold the lock of `file`, or raise an error that names its owner."""
     opened = _taken(file, place, option)
     _held_here.add(opened)
-    released = False
+    pid, released = os.getpid(), False
 
     def release() -> None:
         nonlocal released
@@ -197,7 +189,6 @@ def _held(file: Path, place: Path, option: str) -> Iterator[None]:
         if os.name != "nt":
             os.close(opened)
 
-    pid = os.getpid()
     with undone_by(release):
         try:
             yield
@@ -206,7 +197,7 @@ def _held(file: Path, place: Path, option: str) -> Iterator[None]:
 
 
 def _taken(file: Path, place: Path, option: str) -> int:
-    """A descriptor of `file` that holds its lock and says whose it is."""
+    """A descriptor of `file` that holds its lock. The file then names this run."""
     owner = _Owner()
     for _ in range(_TRIES):
         with _writing(place, option):
@@ -221,7 +212,7 @@ def _taken(file: Path, place: Path, option: str) -> int:
         try:
             locked = _lock(opened)
             owner = _Owner.of(_read(opened))
-            if locked is None:  # the file system knows no locks: what the file says must do
+            if locked is None:  # without locks, the content of the file decides
                 locked = new or not (owner.alive if owner.pid else _fresh(opened))
             if locked and _same(opened, file):
                 if not owner.here:
@@ -230,7 +221,7 @@ def _taken(file: Path, place: Path, option: str) -> int:
                         f"remove {file} if it is gone"
                     )
                 mine = True
-                _say(opened)
+                _write_owner(opened)
                 return opened
         finally:
             if not mine:
@@ -240,7 +231,7 @@ def _taken(file: Path, place: Path, option: str) -> int:
 
 
 def _lock(opened: int) -> bool | None:
-    """Lock a file without waiting: True: it is ours; False: somebody else's; None: here are no locks."""
+    """Lock a file without waiting. True: this process holds it; False: another; None: there are no locks."""
     try:
         if sys.platform == "win32":
             import msvcrt
@@ -261,8 +252,8 @@ def _read(opened: int) -> bytes:
     return os.read(opened, 4096)
 
 
-def _say(opened: int) -> None:
-    """Write who has it. On a full disk the file stays empty, and the lock holds as well."""
+def _write_owner(opened: int) -> None:
+    """Name this run in the file. On a full disk the file stays empty, and the lock holds all the same."""
     with contextlib.suppress(OSError):
         os.ftruncate(opened, 0)
         os.lseek(opened, 0, os.SEEK_SET)
@@ -270,7 +261,7 @@ def _say(opened: int) -> None:
 
 
 def _fresh(opened: int) -> bool:
-    """Whether somebody has made the file a moment ago, and may be about to say so in it."""
+    """Whether the file was created a moment ago, so that its owner may be about to write into it."""
     return abs(time.time() - os.fstat(opened).st_mtime) < 10
 
 
@@ -282,7 +273,7 @@ def _same(opened: int, file: Path) -> bool:
 
 
 def _live(file: Path) -> _Owner | None:
-    """Who has `file` locked; None for nobody. One of another machine counts as nobody."""
+    """The owner of the lock of `file`, or None. A run on another machine counts as none."""
     try:
         opened = os.open(file, os.O_RDWR)
     except OSError:
@@ -297,12 +288,8 @@ def _live(file: Path) -> _Owner | None:
     return owner if known is False or (known is None and owner.here and owner.alive) else None
 
 
-def _beside(place: Path) -> Path:
-    return place.with_name(f".unlikeness-{mark_of(place.name)}.lock")
-
-
 def _sweep(folder: Path) -> None:
-    """Remove the temporary files below `folder` that dead runs have left there."""
+    """Remove the temporary files of dead runs below `folder`."""
     for root, folders, names in os.walk(folder):
         if Path(root) != folder and LOCK in names and _live(Path(root, LOCK)) is not None:
             folders.clear()  # another run's
@@ -310,16 +297,7 @@ def _sweep(folder: Path) -> None:
         for name in names:
             lock = Path(root, f"{name[:20]}.lock")
             if is_temporary(name) and not (lock.name in names and _live(lock) is not None):
-                _remove(Path(root, name))
-
-
-def _remove(left: Path) -> None:
-    """A file or a folder that nobody misses; one that cannot be removed stays."""
-    if left.is_dir() and not left.is_symlink():
-        shutil.rmtree(left, ignore_errors=True)
-    else:
-        with contextlib.suppress(OSError):
-            left.unlink()
+                remove(Path(root, name))
 
 
 @contextlib.contextmanager
@@ -334,7 +312,7 @@ def _writing(place: Path, option: str) -> Iterator[None]:
 
 
 def _boot() -> str:
-    """What tells this run of the machine from earlier ones, where the system says it."""
+    """Identifies this start of the machine, where the system has such a number."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     except (OSError, ValueError):
@@ -342,7 +320,7 @@ def _boot() -> str:
 
 
 def _started(pid: int) -> str:
-    """When a process was started, in the system's own count, where it says so."""
+    """The start of a process in the system's own count, where the system shows it."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
         return fields[19].decode()

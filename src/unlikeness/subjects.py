@@ -1,4 +1,4 @@
-"""A subject: the pictures that an attacker has of somebody or something, and the words that stand for it."""
+"""A subject: an attacker's pictures of one person, animal or thing, and the words for it."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """Somebody or something of which there are pictures.
+    """One person, animal or thing in pictures.
 
-    images: [N, 3, H, W] float32 in [0, 1], square, upright.
-    class_noun: what it is one of, "dog", "person".
-    identifier: the rare word that personalization binds to it, "sks". Blanks around either are dropped.
+    images: [N, 3, H, W] float32 in [0, 1], square, upright. class_noun: its class, such as "dog" or "person".
+    identifier: the rare word to which personalization binds it, such as "sks". Blanks around both are
+    dropped.
     """
 
     images: Tensor
@@ -72,12 +72,12 @@ class Subject:
 
     @property
     def instance_prompt(self) -> str:
-        """c_V in words: "a photo of sks dog"."""
+        """The prompt of the subject, c_V: "a photo of sks dog"."""
         return self.prompt()
 
     @property
     def class_prompt(self) -> str:
-        """c_class in words: "a photo of a dog"."""
+        """The prompt of the class, c_class: "a photo of a dog"."""
         return self.prompt(of_class=True)
 
     def prompt(self, template: str = "a photo of {}", *, of_class: bool = False) -> str:
@@ -88,17 +88,18 @@ class Subject:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the pixels at eight bits, and of their shape: which pictures, without showing them."""
+        """SHA-256 of the shape and the 8-bit pixels: identifies the pictures without showing them."""
         return pixel_digest(self.images)
 
 
 def load_folder(path: Path, *, size: int | None, report: Callable[[str], None] | None = None) -> Tensor:
     """Images [N, 3, size, size] float32 in [0, 1] of all pictures below `path`, sorted by name.
 
-    Upright, cropped to the central square, resampled (Lanczos). size None: they stay as large as they are,
-    and must then all be alike. A file that cannot be read is given to `report` (default: logged as a
-    warning) and left out; so is, in silence, the grid that `unlikeness generate` puts beside its pictures.
-    UnlikenessError if none is left; UsageError if `path` does not exist.
+    They are upright, cropped to the central square and resampled (Lanczos). size None: no resampling; all
+    must then have one size. `report` gets a line on each file that cannot be read (default: a logged
+    warning). The grid of `unlikeness generate` is left out without a line.
+
+    UnlikenessError if no picture is left; UsageError if `path` does not exist.
     """
     tell = report or _log.warning
     images = []

@@ -1,20 +1,20 @@
 """Between the integers of a file and RGB in [0, 1], and back without ever overstepping.
 
 A file's samples are grey, RGB or CMYK, 8 or 16 bits, with or without an alpha channel, which may be
-multiplied into the colours (TIFF's associated alpha). Protection knows only RGB. `to_rgb` gives what a
-training script sees after Pillow's `convert("RGB")` (of 16-bit grey, which that clips, what it would see of
-colour): native values, the ICC profile ignored. `apply` brings a changed RGB back by changing the file's own
-integers by the *difference* only, so that an unchanged pixel keeps its bits, and
+multiplied into the colours (TIFF's associated alpha). Protection works on RGB. `to_rgb` gives what a training
+script gets from Pillow's `convert("RGB")`: native values, without the ICC profile. (Pillow clips 16-bit grey;
+here it is treated like colour.) `apply` changes the file's own integers by the *difference* only, so that an
+unchanged pixel keeps its bits, and
 
-- without a budget the difference is truncated: no integer lies farther from the original than the float did
-  (but for `HAIR`, which forgives float32 its rounding);
+- without a budget the difference is truncated: no integer lies farther from the original than the float did,
+  except for `HAIR`, the rounding of float32;
 - with a budget of n/255 the difference is rounded to nearest and then held to the budget, which keeps more of
   the perturbation and is as safe.
 
-How a difference in RGB becomes one in samples: grey takes the mean of the three; CMYK keeps its black plate
-and moves the inks by -d/(1 - K), where R = (1 - C)(1 - K); colours multiplied by alpha move by d·alpha. Alpha
-itself and all further channels keep their bits. Fully transparent pixels are treated like any other, because
-a training script drops alpha and sees what is below.
+From a difference d in RGB to samples: grey takes the mean of the three; CMYK keeps its black plate and moves
+the inks by -d/(1 - K), where R = (1 - C)(1 - K); colours multiplied by alpha move by d·alpha. Alpha and all
+further channels keep their bits. Fully transparent pixels are treated like others, because a training script
+drops alpha and sees their colours.
 """
 
 from __future__ import annotations
@@ -33,14 +33,12 @@ Floats = NDArray[np.float32]
 
 _SLACK = 1e-5  # so that a budget that was computed in float32 does not lose a whole level
 HAIR = 1 / 64
-"""Part of a level that counts as float32 rounding: 65535 times its half unit at 1 is 0.004 for each
-operation.
-"""
+"""Part of a level that counts as float32 rounding: each operation adds up to 0.004 levels at 16 bits."""
 
 
 @dataclass(frozen=True, slots=True)
 class ColourModel:
-    """What the channels of a file mean."""
+    """The meaning of a file's channels."""
 
     space: Literal["grey", "rgb", "cmyk"]
     alpha: Literal["none", "straight", "premultiplied"] = "none"
@@ -70,7 +68,7 @@ def to_rgb(pixels: Pixels, model: ColourModel) -> Floats:
 
 
 def apply(pixels: Pixels, model: ColourModel, rgb: Floats, budget: float | None) -> Pixels:
-    """The samples of `pixels` moved to where `rgb` wants them, all channels, as a new array.
+    """All channels of `pixels`, with the colours moved to those of `rgb`, as a new array.
 
     pixels: H × W × C, the original. rgb: H × W × 3 float32, clipped to [0, 1]. budget: n, meaning n/255, or
     None (see the module).
@@ -96,7 +94,7 @@ def apply(pixels: Pixels, model: ColourModel, rgb: Floats, budget: float | None)
     ceiling: Any = pixels[..., model.colours, None] if model.alpha == "premultiplied" else top
     result = pixels.copy()
     old = pixels[..., :moved].astype(np.int32)
-    # A colour above its alpha is not valid but occurs; where nothing is asked it stays.
+    # A colour above its alpha is invalid but occurs. Without a change it stays.
     high = np.maximum(ceiling, old)
     result[..., :moved] = np.clip(old + step.astype(np.int32), 0, high).astype(pixels.dtype)
     return result
