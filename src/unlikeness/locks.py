@@ -112,8 +112,8 @@ class _Owner:
         """The owner that a lock file names; an empty one if the file is not complete."""
         try:
             said = json.loads(text)
-            names = (str(said[name]) for name in ("host", "boot", "started"))
-            return cls(int(said["pid"]), *names, since=float(said["since"]))
+            host, boot, started = (str(said[name]) for name in ("host", "boot", "started"))
+            return cls(int(said["pid"]), host, boot, started, float(said["since"]))
         except (ValueError, KeyError, TypeError, RecursionError, OverflowError):
             return cls()
 
