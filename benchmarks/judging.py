@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from unlikeness.diffusion import TextToImage
-from unlikeness.measure.bootstrap import bootstrap_mean
+from unlikeness.measure.intervals import bootstrap_mean
 from unlikeness.measure.similarity import Embedder, Pairs, mean_similarity, pair_similarities
 from unlikeness.subjects import Subject
 from unlikeness.toybox.cast import Member, class_pictures

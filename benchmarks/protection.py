@@ -26,7 +26,7 @@ from unlikeness.diffusion.loss import DRAWS
 from unlikeness.diffusion.loss import mean_loss_over_levels as frozen_loss
 from unlikeness.errors import UsageError
 from unlikeness.gallery import grid
-from unlikeness.measure.bootstrap import bootstrap_mean
+from unlikeness.measure.intervals import bootstrap_mean
 from unlikeness.settings import build
 from unlikeness.toybox.cast import Member, unseen
 

@@ -30,7 +30,7 @@ from benchmarks.publishing import eight_bits
 from unlikeness.diffusion import TextToImage
 from unlikeness.diffusion.loss import mean_loss_over_levels
 from unlikeness.errors import UnlikenessError
-from unlikeness.measure.bootstrap import bootstrap_mean
+from unlikeness.measure.intervals import bootstrap_mean
 from unlikeness.protect.rid.network import Protector
 from unlikeness.protect.rid.onnx_file import export_onnx
 from unlikeness.protect.rid.train.pictures import dead_leaves

@@ -20,8 +20,8 @@ from torch import Tensor
 from benchmarks import attacking, common
 from unlikeness.diffusion import TextToImage
 from unlikeness.gallery import grid
-from unlikeness.measure.bootstrap import bootstrap_mean
 from unlikeness.measure.distribution import frechet_distance, kernel_distance_subsets
+from unlikeness.measure.intervals import bootstrap_mean
 from unlikeness.measure.similarity import Embedder, embed_all
 from unlikeness.measure.visibility import psnr
 from unlikeness.progress import on_stderr

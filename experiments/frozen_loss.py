@@ -24,7 +24,7 @@ from experiments.rows import config
 from unlikeness import purify
 from unlikeness.diffusion import TextToImage
 from unlikeness.diffusion.loss import mean_loss_over_levels
-from unlikeness.measure.bootstrap import bootstrap_mean
+from unlikeness.measure.intervals import bootstrap_mean
 from unlikeness.subjects import Subject
 from unlikeness.toybox.cast import unseen
 

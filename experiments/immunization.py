@@ -40,9 +40,9 @@ from unlikeness.diffusion import TextToImage
 from unlikeness.diffusion.fingerprint import fingerprint
 from unlikeness.errors import UsageError
 from unlikeness.gallery import grid
-from unlikeness.measure.distribution import frechet_distance
-from unlikeness.measure.precision_recall import precision_recall
+from unlikeness.measure.distribution import frechet_distance, precision_recall
 from unlikeness.presets import preset_values
+from unlikeness.settings import build
 from unlikeness.subjects import with_article
 from unlikeness.toybox.cast import Member, class_pictures, unseen
 from unlikeness.toybox.evaluators import load_classifier
@@ -149,7 +149,7 @@ class Bench:
         values: dict[str, Any] = preset_values("verify", "toybox", 64) | STRENGTHS[strength] | pools(row)
         if self.quick:
             values |= {"steps": 2, "class_images": 4, "class_steps": 2, "batch_size": 1, "unrelated_steps": 2}
-        return VerifySettings(**values)
+        return build(VerifySettings, values)
 
     def attacked(
         self, released: TextToImage, who: Member, one: Attacker, base: VerifySettings, drawn: Priors,

@@ -13,7 +13,7 @@ from benchmarks import common, protection
 from experiments import apdm_ablation
 from experiments.immunizing import PROTECTIVE
 from experiments.rows import ROWS
-from unlikeness.measure.bootstrap import bootstrap_mean
+from unlikeness.measure.intervals import bootstrap_mean
 from unlikeness.verify.attackers import EVERY, PAPER, attacker
 
 STRENGTHS: dict[str, dict[str, Any]] = {

@@ -4,7 +4,7 @@
 
 Per row (a method and its settings, `experiments/configs`), unseen subject and learning rate: one
 DreamBooth training of the immunized model, looked at after 100, 200, 400, 800 and 1,600 steps; and before
-any, together with the pull of the subject's pictures and of an unprotected subject's (`measure.gradient`),
+any, together with the pull of the subject's pictures and of an unprotected subject's (`gradient`),
 who is personalized too. What a row costs its attacker is the ratio of steps to s = 0.5 with and without it.
 The costs of a backdoor are drawn against what it does: how much the released model knows of the subject,
 and what is left of s for the unprotected.
@@ -23,6 +23,7 @@ import torch
 from benchmarks.judging import TRAINING, Judge, summarize
 
 from benchmarks import attacking, common, personalization
+from experiments.gradient import gradient_norm
 from experiments.immunizing import ENGINE, Maker, opened, others_of, protective_of, shares
 from experiments.plotting import curves
 from experiments.rows import ROWS, rows_of
@@ -30,8 +31,7 @@ from unlikeness import personalize
 from unlikeness.diffusion import TextToImage
 from unlikeness.diffusion.fingerprint import fingerprint
 from unlikeness.gallery import grid
-from unlikeness.measure.bootstrap import bootstrap_mean
-from unlikeness.measure.gradient import gradient_norm
+from unlikeness.measure.intervals import bootstrap_mean
 from unlikeness.toybox.cast import Member, unseen
 
 NAME = "retention"

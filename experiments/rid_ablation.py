@@ -29,7 +29,7 @@ from experiments.rows import config
 from unlikeness.diffusion import TextToImage
 from unlikeness.diffusion.loss import mean_loss_over_levels
 from unlikeness.errors import UsageError
-from unlikeness.measure.bootstrap import bootstrap_mean
+from unlikeness.measure.intervals import bootstrap_mean
 from unlikeness.progress import Progress, on_stderr
 from unlikeness.protect.rid.train.fit import train_protector
 from unlikeness.protect.rid.train.recipe import CHECKPOINT, ProtectorRecipe

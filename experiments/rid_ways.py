@@ -31,7 +31,7 @@ from experiments.rows import config
 from unlikeness.diffusion import TextToImage
 from unlikeness.diffusion.loss import mean_loss_over_levels
 from unlikeness.errors import UsageError
-from unlikeness.measure.bootstrap import bootstrap_mean
+from unlikeness.measure.intervals import bootstrap_mean
 from unlikeness.pictures import find_pictures
 from unlikeness.protect import registry
 from unlikeness.protect.base import Perturber

@@ -17,8 +17,7 @@ from unlikeness.foreign import UnreadableError, parse_json, parse_yaml, read, re
 from unlikeness.immunize import card, record
 from unlikeness.immunize.subject_list import listed
 from unlikeness.protect.files.manifest import NAME, Manifest
-from unlikeness.verify.certificate import check_own
-from unlikeness.verify.signing import sign
+from unlikeness.verify.certificate import check_own, sign
 
 DEEP = '{"a":' * 200_000
 BOMB = "a: &a [x, x]\n" + "".join(

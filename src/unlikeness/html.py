@@ -6,17 +6,29 @@ import base64
 import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from PIL import Image
 from torch import Tensor
 
 from unlikeness.gallery import to_pil
 
-__all__ = ["Shown", "fill", "show"]
+__all__ = ["Note", "Shown", "fill", "show"]
 
 _SIDE = 256
 """Side up to which small pictures are enlarged [px], each pixel a whole number of times."""
+
+
+@dataclass(frozen=True)
+class Note:
+    """A coloured box of a page. kind: good is green, mixed yellow, bad red, open grey."""
+
+    kind: Literal["good", "mixed", "bad", "open"]
+    title: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.title}. {self.text}".strip()
 
 
 @dataclass(frozen=True)

@@ -134,9 +134,7 @@ class Methods(Generic[S, T]):
         made: T = self.load(name)(self._built(name, settings))
         return made
 
-    def create_for(
-        self, name: str, model: Any = None, settings: S | Mapping[str, object] | None = None
-    ) -> T:
+    def create_for(self, name: str, model: Any = None, settings: S | Mapping[str, object] | None = None) -> T:
         """A method that computes with `model`, which may be None for a method that needs none.
 
         UsageError for an unknown method or setting, a wrong value or a missing model.

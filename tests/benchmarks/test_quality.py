@@ -12,7 +12,7 @@ from tests.tiny import tiny_model
 from torch import Tensor
 
 from benchmarks import common, toybox_quality
-from unlikeness.measure.bootstrap import bootstrap_mean
+from unlikeness.measure.intervals import bootstrap_mean
 from unlikeness.toybox.world import CLASS_NOUNS, CONTEXTS
 
 

@@ -14,7 +14,7 @@ from tests.verify.test_run import outcome, verdict
 from unlikeness.cli import main
 from unlikeness.gallery import to_pil
 from unlikeness.toybox.cast import class_pictures, member
-from unlikeness.verify.job import Job
+from unlikeness.verify.job import Verification
 
 QUICK = [
     "--preset", "stable-diffusion", "--attackers", "paper,lora-4", "--context", "at 7", "-q",
@@ -124,7 +124,7 @@ def test_the_notice_and_the_pools_of_an_immunized_model(
     assert [line.partition(":")[0] for line in out.splitlines() if line.startswith("  ")] == [
         "  released", "  paper", "  other-identifier", "  gray-box",
     ]  # fmt: skip
-    assert made["about"]["settings"]["pool_identifiers"] == "zwx,t@t"
+    assert made["about"]["settings"]["pool_identifiers"] == ["zwx", "t@t"]
     assert made["about"]["identifier"] == "xjy"
     assert made["attackers"]["paper"]["prompt"] == "a photo of xjy mug"
     gray = {f"{start}{word} mug" for start in ("a photo of ", "a ") for word in ("zwx", "t@t")}
@@ -209,7 +209,7 @@ def test_status_and_last_line_follow_the_verdict(
 ) -> None:  # fmt: skip
     before = None if clean is None else outcome("paper", clean)
     found = verdict(outcome("paper", s), clean=before, control_of="the original" if before else "")
-    monkeypatch.setattr(Job, "run", lambda self, **_: found)
+    monkeypatch.setattr(Verification, "run", lambda self, **_: found)
     assert main(words(home, tmp_path / "out", *(["--fail-above", above] if above else []))) == status
     last = capsys.readouterr().out.splitlines()[-1]
     if s == 0.6:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from unlikeness.errors import UsageError
-from unlikeness.measure.precision_recall import precision_recall
+from unlikeness.measure.distribution import precision_recall
 
 
 def cloud(n: int, seed: int, *, shift: float = 0.0, scale: float = 1.0) -> torch.Tensor:
@@ -52,7 +52,7 @@ def test_a_model_that_draws_one_thing_keeps_precision_and_loses_recall() -> None
 
 
 def test_what_cannot_be_compared_is_said() -> None:
-    with pytest.raises(UsageError, match="need 4 pictures"):
+    with pytest.raises(UsageError, match="needs 4 pictures"):
         precision_recall(cloud(3, 1), cloud(9, 2))
     with pytest.raises(UsageError, match="of one D"):
         precision_recall(torch.zeros(9, 2), torch.zeros(9, 3))

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from unlikeness.errors import UsageError
-from unlikeness.measure.share import share
+from unlikeness.measure.intervals import share
 
 
 def test_it_is_the_share_within_wilson_s_interval() -> None:

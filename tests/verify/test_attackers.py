@@ -18,7 +18,7 @@ from unlikeness.subjects import Subject
 from unlikeness.verify import Priors, VerifySettings, attacker, attackers, named, run_attacker
 from unlikeness.verify.attackers import personalizer
 from unlikeness.verify.settings import given
-from unlikeness.verify.teaching import augmented, taught
+from unlikeness.verify.threat_model import augmented, taught
 
 NAMES = [one.name for one in attackers()]
 

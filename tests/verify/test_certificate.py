@@ -14,9 +14,8 @@ from tests.verify.test_run import outcome
 
 from unlikeness.errors import UnlikenessError, UsageError
 from unlikeness.verify import Fidelity, Verdict, VerifySettings, named
-from unlikeness.verify.certificate import certificate, check_own, summary, write_certificate
+from unlikeness.verify.certificate import certificate, check_own, sign, summary, write_certificate
 from unlikeness.verify.quality import quality
-from unlikeness.verify.signing import sign
 from unlikeness.verify.verdict import ORIGINAL
 
 
@@ -46,7 +45,7 @@ def whole(noun: str = "dog") -> Verdict:
 
 def test_the_worst_attacker_is_the_headline() -> None:
     made = json.loads(json.dumps(certificate(whole()), allow_nan=False))
-    assert made["schema"] == 2
+    assert made["schema"] == 3
     assert (made["verdict"]["outcome"], made["verdict"]["conclusive"]) == ("learnt", True)
     assert made["control_of"] == "the original"
     assert made["attackers"]["paper"]["outcome"] == "little"
@@ -149,7 +148,7 @@ def test_the_page_shows_each_control_beside_its_attacker(tmp_path: Path) -> None
     assert "Inconclusive: the attacker slow is too weak" in page
     assert "slow did not clearly learn the unprotected subject cat-tom either (s up to 0.10)." in page
     assert "lora-4 failed: DreamBooth &lt;diverged&gt;." in page
-    assert "Attackers that did not learn the subject were tried on the unprotected subject cat-tom" in page
+    assert "Attackers that did not learn the subject were repeated on the unprotected subject cat-tom" in page
     assert page.count("The same attack on the unprotected subject cat-tom") == 2 * 2 * 4  # alt and caption
     slow = made["attackers"]["slow"]
     assert (slow["outcome"], slow["why"]) == ("inconclusive", "weak")

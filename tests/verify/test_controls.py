@@ -14,7 +14,15 @@ from torch import Tensor
 from unlikeness.diffusion import TextToImage
 from unlikeness.errors import NotFiniteError, UnlikenessError
 from unlikeness.subjects import Subject
-from unlikeness.verify import Attacked, Other, Verdict, VerifySettings, named, outcomes, verify_subject
+from unlikeness.verify import (
+    Attacked,
+    UnprotectedSubject,
+    Verdict,
+    VerifySettings,
+    named,
+    outcomes,
+    verify_subject,
+)
 
 ATTACKERS = named(["paper", "lora-4"])
 
@@ -81,10 +89,12 @@ def verify(
     return run
 
 
-def cat() -> Other:
+def cat() -> UnprotectedSubject:
     """A blue one, among green ones."""
     blue, green = (0.1, 0.1, 0.9), (0.1, 0.9, 0.1)
-    return Other("cat-tom", Subject(tinted(2, blue), "cat"), tinted(3, blue, seed=1), tinted(2, green))
+    return UnprotectedSubject(
+        "cat-tom", Subject(tinted(2, blue), "cat"), tinted(3, blue, seed=1), tinted(2, green)
+    )
 
 
 def test_only_who_did_not_learn_is_tried_on_the_original(
@@ -92,7 +102,7 @@ def test_only_who_did_not_learn_is_tried_on_the_original(
 ) -> None:
     attacks.learn = {("paper", original, "dog"), ("paper", model, "dog"), ("lora-4", original, "dog")}
     lines: list[str] = []
-    found = verify(original=original, work=tmp_path, tell=lines.append)
+    found = verify(original=original, work=tmp_path, report=lines.append)
     assert attacks.ran == [
         ("paper", original, "dog"), ("paper", model, "dog"), ("lora-4", model, "dog"),
         ("lora-4", original, "dog"),
@@ -130,19 +140,21 @@ def test_without_an_original_an_unprotected_subject_is_the_control(
 ) -> None:
     tom = cat()
     attacks.learn = {("paper", model, "cat"), ("lora-4", model, "cat")}
-    found = verify(others=[tom])
+    found = verify(unprotected=[tom])
     assert (found.kind, found.control_of) == ("protected", "cat-tom")
     assert attacks.ran.count(("paper", model, "cat")) == 1  # the fidelity's own attack is the control
     assert found.clean is None
     attacks.learn = set()
-    assert verify(others=[tom]).kind == "inconclusive"
+    assert verify(unprotected=[tom]).kind == "inconclusive"
 
     # One of the subject's class comes first, one that is given as the control before all.
-    dog = Other("dog-rex", Subject(tinted(2, (0.1, 0.1, 0.8)), "dog"), tom.held_out, tom.of_class)
-    assert verify(others=[tom, dog]).control_of == "dog-rex"
+    dog = UnprotectedSubject(
+        "dog-rex", Subject(tinted(2, (0.1, 0.1, 0.8)), "dog"), tom.held_out, tom.of_class
+    )
+    assert verify(unprotected=[tom, dog]).control_of == "dog-rex"
     attacks.ran.clear()
     found = verify(control=tom)
-    assert (found.control_of, found.others) == ("cat-tom", ())
+    assert (found.control_of, found.unprotected) == ("cat-tom", ())
     assert attacks.ran == [(one.name, model, noun) for noun in ("dog", "cat") for one in ATTACKERS]
 
 
@@ -190,9 +202,9 @@ def test_the_prompts_of_all_who_are_attacked_are_read_first(
     verify: Any, attacks: Attacks, of_class: Tensor
 ) -> None:
     noun = "a noun of very many letters"
-    long = Other("long", Subject(tinted(2, (0.1, 0.1, 0.9)), noun), of_class=of_class)
+    long = UnprotectedSubject("long", Subject(tinted(2, (0.1, 0.1, 0.9)), noun), of_class=of_class)
     with pytest.raises(UnlikenessError, match="tokens, and the model reads"):
         verify(control=long)
     with pytest.raises(UnlikenessError, match="tokens, and the model reads"):
-        verify(others=[long])
+        verify(unprotected=[long])
     assert attacks.ran == []

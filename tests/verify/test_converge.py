@@ -17,8 +17,8 @@ from unlikeness.diffusion import TextToImage
 from unlikeness.errors import UnlikenessError
 from unlikeness.personalize.dreambooth import DreamBoothSettings
 from unlikeness.subjects import Subject
-from unlikeness.verify import converge
-from unlikeness.verify.converge import has_converged, until_converged
+from unlikeness.verify import attack
+from unlikeness.verify.attack import has_converged, until_converged
 
 CHUNK = DreamBoothSettings(steps=3, learning_rate=1e-3, class_images=0, precision="float32")
 
@@ -46,7 +46,7 @@ def test_chunks_are_one_training(
     model: TextToImage, subject: Subject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = iter([0.5, 0.4, 0.399])
-    monkeypatch.setattr(converge, "mean_loss_over_levels", lambda *_, **__: next(found))
+    monkeypatch.setattr(attack, "mean_loss_over_levels", lambda *_, **__: next(found))
     tuned, losses = until_converged(model, subject, "dreambooth", CHUNK)
     assert losses == [0.5, 0.4, 0.399]
     nine = DreamBoothSettings(steps=9, learning_rate=1e-3, class_images=0, precision="float32")
@@ -68,7 +68,7 @@ def test_one_tuned_model_at_a_time_is_in_memory(
 
     monkeypatch.setattr(personalize, "personalize", build)
     losses = iter([0.5, 0.4, 0.3])
-    monkeypatch.setattr(converge, "mean_loss_over_levels", lambda *_, **__: next(losses))
+    monkeypatch.setattr(attack, "mean_loss_over_levels", lambda *_, **__: next(losses))
     until_converged(model, subject, "dreambooth", CHUNK, most=3)
     assert len(alive) == 3
 
@@ -90,7 +90,7 @@ def test_goes_on_after_an_interruption(
             raise KeyboardInterrupt
         return found.pop(0)
 
-    monkeypatch.setattr(converge, "mean_loss_over_levels", loss)
+    monkeypatch.setattr(attack, "mean_loss_over_levels", loss)
     with pytest.raises(KeyboardInterrupt):
         until_converged(model, subject, "dreambooth", CHUNK, scratch=tmp_path)
     assert json.loads((tmp_path / "losses.json").read_text()) == [0.5, 0.4]

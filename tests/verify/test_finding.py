@@ -10,9 +10,8 @@ import pytest
 from tests.verify.test_run import outcome, verdict
 
 from unlikeness.verify import named
-from unlikeness.verify.finding import Finding, finding
 from unlikeness.verify.headline import headline
-from unlikeness.verify.verdict import ORIGINAL, Outcome
+from unlikeness.verify.verdict import ORIGINAL, Finding, Outcome, finding
 
 
 def between(low: float, value: float, high: float, name: str = "paper") -> Outcome:
@@ -61,7 +60,7 @@ def test_a_control_that_is_no_better_than_before_any_attack_was_not_learnt() -> 
     assert finding(of, control, between(0.0, 0.1, 0.39)).kind == "protected"
     assert finding(of, control, between(0.2, 0.3, 0.4)) == Finding("inconclusive", "weak")
     assert finding(of, control, between(math.nan, math.nan, math.nan)) == Finding("inconclusive", "weak")
-    found = verdict(of, clean=control, control_of=ORIGINAL, untaught=outcome("paper", 0.7))
+    found = verdict(of, clean=control, control_of=ORIGINAL, control_before=outcome("paper", 0.7))
     assert found.kind == "inconclusive"
 
 
@@ -80,7 +79,7 @@ def test_green_only_if_every_attacker_could_have_learnt_the_subject() -> None:
     found = of_three()
     assert (found.kind, found.conclusive) == ("protected", True)
     told = headline(found)
-    assert told.colour == "good"
+    assert told.kind == "good"
     assert str(told).startswith(
         "No attacker learnt the subject (at most s 0.10, 0.10 to 0.10). "
         "The same attackers learn the subject from the original (s 0.80 to 0.90). Not tried: patient, "
@@ -97,7 +96,7 @@ def test_green_only_if_every_attacker_could_have_learnt_the_subject() -> None:
     ):
         found = of_three(**further)
         assert (found.kind, found.conclusive) == ("inconclusive", False)
-        assert headline(found).colour == "open"
+        assert headline(found).kind == "open"
         assert headline(found).title.startswith("Inconclusive: ")
         assert text in str(headline(found))
 
@@ -106,7 +105,7 @@ def test_one_who_learnt_decides_it_and_what_is_open_is_told() -> None:
     found = verdict(outcome("paper", 0.1), outcome("slow", 0.5), failed={"lora-4": "it diverged"})
     assert (found.kind, found.conclusive) == ("learnt", False)
     told = headline(found)
-    assert told.colour == "bad"
+    assert told.kind == "bad"
     assert told.title.startswith("The attacker slow learnt the subject")
     assert "What paper would learn without a protection is not known." in told.text
     assert "lora-4 failed: it diverged." in told.text

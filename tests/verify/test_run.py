@@ -14,10 +14,10 @@ from torch import Tensor
 
 from unlikeness.diffusion import TextToImage
 from unlikeness.errors import UsageError
-from unlikeness.measure.similarity import Pairs, pair_similarities
+from unlikeness.measure.similarity import Pairs, mean_similarity, pair_similarities
 from unlikeness.subjects import Subject
 from unlikeness.verify import (
-    Other,
+    UnprotectedSubject,
     Verdict,
     VerifySettings,
     named,
@@ -26,7 +26,7 @@ from unlikeness.verify import (
     together,
     verify_subject,
 )
-from unlikeness.verify.judge import Drawn, Yardstick, likeness
+from unlikeness.verify.evaluator import Evaluator, Generated
 from unlikeness.verify.verdict import Outcome
 
 TWO = named(["paper", "lora-4"])
@@ -56,9 +56,9 @@ def outcome(name: str, s: float, elsewhere: float | None = None) -> Outcome:
     there = None if elsewhere is None else pairs(elsewhere)
     blank = torch.zeros(4, 3, 8, 8, dtype=torch.uint8)
     return Outcome(
-        named([name])[0], {"steps": 1}, "a photo of sks dog", 2, likeness([pairs(s)], seed=0),
-        None if there is None else likeness([there], seed=0), (), 1.0,
-        Drawn(blank, None if there is None else blank, ("at 7",) * 4), pairs(s), there,
+        named([name])[0], {"steps": 1}, "a photo of sks dog", 2, mean_similarity([pairs(s)], seed=0),
+        None if there is None else mean_similarity([there], seed=0), (), 1.0,
+        Generated(blank, None if there is None else blank, ("at 7",) * 4), pairs(s), there,
     )  # fmt: skip
 
 
@@ -102,28 +102,28 @@ def test_from_model_to_verdict(
     base: VerifySettings,
 ) -> None:  # fmt: skip
     lines: list[str] = []
-    other = Other("cat-tom", Subject(tinted(2, (0.1, 0.9, 0.9)), "cat"), of_class=of_class)
+    other = UnprotectedSubject("cat-tom", Subject(tinted(2, (0.1, 0.9, 0.9)), "cat"), of_class=of_class)
     found = verify_subject(
         model, subject, held_out, embedder=colours, base=base,
         attackers=named(["paper", "unseen-pictures", "converged"]),
-        contexts=PLACES, of_class=of_class, original=original, others=[other], tell=lines.append,
+        contexts=PLACES, of_class=of_class, original=original, unprotected=[other], report=lines.append,
     )  # fmt: skip
     assert [one.attacker.name for one in found.outcomes] == ["paper", "converged"]
     assert "--unseen" in found.left_out["unseen-pictures"]
     for one in (*found.outcomes, found.clean):
         assert one is not None
-        assert one.s.n_generated == len(one.drawn.plain) == 2
+        assert one.s.n_generated == len(one.generated.plain) == 2
         assert one.elsewhere is not None
-        assert one.drawn.elsewhere is not None
-        assert one.elsewhere.n_generated == len(one.drawn.elsewhere) == 1
+        assert one.generated.elsewhere is not None
+        assert one.elsewhere.n_generated == len(one.generated.elsewhere) == 1
         assert one.s.n_subject == 3
         assert one.s.low <= one.s.value <= one.s.high
-        again = likeness([one.pairs], seed=0)
+        again = mean_similarity([one.pairs], seed=0)
         assert again == one.s
     assert len(found.outcomes[1].losses) == 2
     assert found.clean is not None
-    assert not torch.equal(found.clean.drawn.plain, found.outcomes[0].drawn.plain)
-    (cat,) = found.others
+    assert not torch.equal(found.clean.generated.plain, found.outcomes[0].generated.plain)
+    (cat,) = found.unprotected
     assert (cat.name, cat.class_noun, cat.held_out) == ("cat-tom", "cat", False)
     assert cat.outcome.prompt == "a photo of sks cat"
     assert cat.original is not None
@@ -152,7 +152,7 @@ def test_goes_on_where_it_was(
     second = run()
     assert trained == ["paper", "lora-4"]  # the paper's attacker was not run again
     assert second.outcomes[0].s == first.outcomes[0].s
-    assert torch.equal(second.outcomes[0].drawn.plain, first.outcomes[0].drawn.plain)
+    assert torch.equal(second.outcomes[0].generated.plain, first.outcomes[0].generated.plain)
     run(overrides={"lora-4": {"rank": 2}})
     assert trained == ["paper", "lora-4", "lora-4"]  # its settings changed, and its alone
     run(base=replace(base, pictures=3))
@@ -167,7 +167,7 @@ def test_what_is_compared_with_is_embedded_once(held_out: Tensor, of_class: Tens
         seen.append(len(images))
         return colours(images)
 
-    stick = Yardstick(embedder, held_out, of_class, True)
+    stick = Evaluator(embedder, held_out, of_class, True)
     drawn = tinted(5, (0.9, 0.1, 0.1), seed=4)
     wanted = pair_similarities(colours, drawn, held_out, of_class)
     for _ in range(2):
@@ -176,7 +176,7 @@ def test_what_is_compared_with_is_embedded_once(held_out: Tensor, of_class: Tens
             assert np.array_equal(getattr(found, name), getattr(wanted, name))
     assert sorted(seen) == [3, 4, 5, 5]
     with pytest.raises(UsageError, match="at least 1 class picture"):
-        Yardstick(colours, held_out, of_class[:0], True).pairs(drawn)
+        Evaluator(colours, held_out, of_class[:0], True).pairs(drawn)
 
 
 def test_without_held_out_pictures_it_says_so(
@@ -227,7 +227,7 @@ def test_misuse_is_told_before_the_first_attack(
     with pytest.raises(UsageError, match="is no setting"):
         run(overrides={"lora-4": {"ranks": 2}})
     with pytest.raises(UsageError, match="at least 2 subject pictures"):
-        run(others=[Other("one", Subject(subject.images[:1], "cat"), of_class=of_class)])
+        run(unprotected=[UnprotectedSubject("one", Subject(subject.images[:1], "cat"), of_class=of_class)])
     assert trained == []
 
 
@@ -250,5 +250,5 @@ def test_pictures_that_an_attacker_has_are_not_held_out(
         run(held_out=held_out, unrelated=Subject(held_out[:1], "cat"))
     cat = Subject(tinted(2, (0.1, 0.9, 0.9)), "cat")
     with pytest.raises(UsageError, match=r"held-out pictures of tom .* are among its pictures"):
-        run(held_out=held_out, others=[Other("tom", cat, cat.images)])
+        run(held_out=held_out, unprotected=[UnprotectedSubject("tom", cat, cat.images)])
     assert trained == []

@@ -108,22 +108,23 @@ def verify(
     """
     from unlikeness.errors import one_line
     from unlikeness.progress import on_stderr
-    from unlikeness.verify.job import Job
-    from unlikeness.verify.sought import Sought
+    from unlikeness.verify.job import Verification
+    from unlikeness.verify.protective import Requested
+    from unlikeness.verify.settings import CONTEXTS
 
     def report(line: str) -> None:
         if not quiet:
             typer.echo(one_line(line), err=True)
 
-    job = Job(
+    job = Verification(
         model=model, images=images, class_noun=class_noun, output=output, identifier=identifier,
         held_out=held_out, unseen=unseen, class_pictures=class_pictures, original=original,
-        others=unprotected, others_held_out=unprotected_held_out, unrelated=unrelated,
+        unprotected=unprotected, unprotected_held_out=unprotected_held_out, unrelated=unrelated,
         unrelated_noun=unrelated_noun,
         attackers=tuple(attackers.split(",")) if attackers else (),
-        contexts=None if context is None else tuple(context), preset=preset, settings=settings,
+        contexts=CONTEXTS if context is None else tuple(context), preset=preset, settings=settings,
         values=tuple(set_ or ()), encoder=encoder,
-        sought=Sought(protective_output, target_noun, pattern, classifier),
+        requested=Requested(protective_output, target_noun, pattern, classifier),
         quality=quality, sign=sign, device=device,
     )  # fmt: skip
     with on_stderr(quiet=quiet) as progress:
@@ -133,14 +134,14 @@ def verify(
 
     worst = verdict.worst
     typer.echo(one_line(f'worst attacker: {worst.attacker} ("{worst.prompt}"), s {worst.s}'))
-    if verdict.notice is not None:
-        what = one_line(f"{verdict.notice}")
+    if verdict.output is not None:
+        what = one_line(f"{verdict.output}")
         typer.echo(f"protective output ({what}), share of pictures at the training prompt / in new contexts:")
-        for title, one in verdict.asked:
-            typer.echo(f"  {title}: {one.seen}{_beside(verdict, one)}")
-        for other in verdict.others:
-            if other.outcome.seen is not None:
-                typer.echo(f"  unprotected {one_line(other.name)}: {other.outcome.seen}")
+        for title, one in verdict.titled:
+            typer.echo(f"  {title}: {one.detected}{_beside(verdict, one)}")
+        for other in verdict.unprotected:
+            if other.outcome.detected is not None:
+                typer.echo(f"  unprotected {one_line(other.name)}: {other.outcome.detected}")
         if verdict.quality is not None:
             typer.echo(f"  the class, before any attack: {verdict.quality.notice}")
     typer.echo(f"{output / 'certificate.html'}")
@@ -154,6 +155,6 @@ def _beside(verdict: Verdict, one: Outcome) -> str:
     if all(one is not outcome for outcome in verdict.outcomes):
         return ""
     control = verdict.control(one.attacker.name)
-    there = "" if control is None or control.seen is None else f"; unprotected: {control.seen}"
+    there = "" if control is None or control.detected is None else f"; unprotected: {control.detected}"
     weak = verdict.findings[one.attacker.name].kind == "inconclusive"
     return there + ("; inconclusive" if weak else "")

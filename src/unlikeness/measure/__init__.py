@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 from unlikeness import looked_up
 
 if TYPE_CHECKING:
-    from unlikeness.measure.bootstrap import Interval, bootstrap_mean
     from unlikeness.measure.distribution import (
         frechet_distance,
         kernel_distance,
         kernel_distance_subsets,
     )
+    from unlikeness.measure.intervals import Interval, bootstrap_mean
     from unlikeness.measure.report import PictureVisibility, VisibilityReport, compare, compare_pictures
     from unlikeness.measure.similarity import (
         Embedder,
@@ -49,7 +49,7 @@ __all__ = [
 ]
 
 _HOME = {
-    "bootstrap": ("Interval", "bootstrap_mean"),
+    "intervals": ("Interval", "bootstrap_mean"),
     "distribution": ("frechet_distance", "kernel_distance", "kernel_distance_subsets"),
     "report": ("PictureVisibility", "VisibilityReport", "compare", "compare_pictures"),
     "similarity": (

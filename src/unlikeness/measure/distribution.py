@@ -1,8 +1,12 @@
-"""How far two sets of pictures are apart as sets: Fréchet and kernel distances between their features.
+"""Two sets of pictures compared as sets: Fréchet and kernel distances, precision and recall.
 
-Both take features x [N, D] and y [M, D] of any encoder and compute in float64. With Inception-v3 features
-they are FID and KID. With others their values compare only among themselves, so a distance between two sets
-of real pictures of the same sizes belongs beside each: it is what sampling alone amounts to.
+All take features [N, D] and [M, D] of any encoder and compute in float64. With Inception-v3 features the
+distances are FID and KID. With others, compare only values of one encoder and set size, and beside the value
+for two sets of real pictures: the part that sampling alone causes.
+
+Precision and recall (Kynkäänniemi et al. 2019): a set's manifold is the union of balls around its features,
+each as wide as the distance to the k-th nearest other feature of the set. Precision is the share of generated
+features inside the manifold of the real ones, recall the share of real ones inside that of the generated.
 """
 
 from __future__ import annotations
@@ -12,17 +16,20 @@ from torch import Tensor
 
 from unlikeness.errors import UsageError
 
-__all__ = ["frechet_distance", "kernel_distance", "kernel_distance_subsets"]
+__all__ = ["frechet_distance", "kernel_distance", "kernel_distance_subsets", "precision_recall"]
+
+_ROWS = 1024
+"""Rows of the matrix of distances at a time, which bounds the memory for large sets."""
 
 
-def _pair(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+def _pair(
+    x: Tensor, y: Tensor, what: str = "a distance between sets", least: int = 2
+) -> tuple[Tensor, Tensor]:
     x, y = x.detach().double().cpu(), y.detach().double().cpu()
     if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1]:
         raise UsageError(f"features must be [N, D] and [M, D] of one D, not {[*x.shape]} and {[*y.shape]}")
-    if len(x) < 2 or len(y) < 2:
-        raise UsageError(
-            f"a distance between sets needs 2 pictures or more in each, not {len(x)} and {len(y)}"
-        )
+    if min(len(x), len(y)) < least:
+        raise UsageError(f"{what} needs {least} pictures or more in each set, not {len(x)} and {len(y)}")
     if not bool(x.isfinite().all() and y.isfinite().all()):
         raise UsageError("the features hold values that are not finite; check the encoder and the pictures")
     return x, y
@@ -83,3 +90,32 @@ def kernel_distance_subsets(
         dtype=torch.float64,
     )
     return float(values.mean()), float(values.std(correction=0))
+
+
+def precision_recall(real: Tensor, generated: Tensor, *, k: int = 3) -> tuple[float, float]:
+    """(precision, recall), each in [0, 1], of features real [N, D] and generated [M, D] (Eq. 1 and 2).
+
+    Computed in float64. Both fall with the number of pictures: compare sets of equal sizes only, and beside
+    two sets of one kind. UsageError for sets of k pictures or fewer, or of different D.
+    """
+    if k < 1:
+        raise UsageError(f"k must be at least 1, not {k}")
+    x, y = _pair(real, generated, f"a comparison with k = {k}", k + 1)
+    return _inside(y, x, _radii(x, k)), _inside(x, y, _radii(y, k))
+
+
+def _distances(a: Tensor, b: Tensor) -> Tensor:
+    return torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")
+
+
+def _radii(points: Tensor, k: int) -> Tensor:
+    """[N]: the distance of each point to its k-th nearest neighbour; itself, at distance 0, is the first."""
+    return torch.cat(
+        [_distances(part, points).kthvalue(k + 1, dim=1).values for part in torch.split(points, _ROWS)]
+    )
+
+
+def _inside(points: Tensor, centres: Tensor, radii: Tensor) -> float:
+    """The share of points that lie in any ball."""
+    found = [(_distances(part, centres) <= radii).any(1) for part in torch.split(points, _ROWS)]
+    return float(torch.cat(found).double().mean())

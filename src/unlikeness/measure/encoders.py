@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 from unlikeness.errors import UsageError
+from unlikeness.words import closest
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,14 +20,16 @@ ENCODERS: tuple[str, ...] = ("toybox",)
 
 @dataclass(frozen=True)
 class Encoder:
-    """An embedder, and the side [px] of the square pictures that it was trained on."""
+    """An embedder that first resizes pictures to the side [px] of those that it was trained on."""
 
     name: str
     embedder: Embedder
     resolution: int
 
     def __call__(self, images: Tensor) -> Tensor:
-        return self.embedder(images)
+        from unlikeness.viewing import at_side
+
+        return self.embedder(at_side(images, self.resolution))
 
 
 def load_encoder(name: str) -> Encoder:
@@ -40,9 +42,7 @@ def load_encoder(name: str) -> Encoder:
 
 
 def check_encoder(name: str) -> None:
-    """UsageError, naming the known ones, if no encoder has this name; torch is not imported for it."""
+    """UsageError, naming the known ones, if no encoder has this name; does not import torch."""
     if name in ENCODERS:
         return
-    guess = get_close_matches(name, ENCODERS, n=1)
-    hint = f"did you mean {guess[0]}?" if guess else f"known: {', '.join(ENCODERS)}"
-    raise UsageError(f"no encoder is called {name!r}; {hint}")
+    raise UsageError(f"no encoder is called {name!r}{closest(name, ENCODERS)}; known: {', '.join(ENCODERS)}")

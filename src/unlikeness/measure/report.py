@@ -12,7 +12,7 @@ import torch
 
 from unlikeness import __version__, pictures
 from unlikeness.errors import PictureError, UsageError
-from unlikeness.measure.bootstrap import Interval, bootstrap_mean
+from unlikeness.measure.intervals import Interval, bootstrap_mean
 from unlikeness.measure.visibility import SSIM_WINDOW, linf, psnr, ssim
 from unlikeness.pictures import kinds
 from unlikeness.pictures.finding import find

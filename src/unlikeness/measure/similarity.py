@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from unlikeness.errors import UsageError
-from unlikeness.measure.bootstrap import percentile_interval
+from unlikeness.measure.intervals import percentile_interval
 
 __all__ = [
     "Embedder",

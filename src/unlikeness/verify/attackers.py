@@ -1,11 +1,10 @@
-"""The named attackers: what each does otherwise than the paper's, against whom defences are built.
+"""The named attackers: how each differs from `paper`, the attacker that defences are built against.
 
-A new one is a line in the table. What it differs by is data; `attack.run_attacker` does it.
+A new attacker is a line in the table; `attack.run_attacker` does what the line says.
 """
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
@@ -15,6 +14,7 @@ from unlikeness.errors import UsageError
 from unlikeness.personalize.registry import Personalizer
 from unlikeness.personalize.settings import PersonalizeSettings
 from unlikeness.verify.settings import Overrides, VerifySettings
+from unlikeness.words import closest
 
 __all__ = ["EVERY", "GRAY_BOX", "PAPER", "Attacker", "attacker", "attackers", "named", "personalizer"]
 
@@ -23,11 +23,15 @@ __all__ = ["EVERY", "GRAY_BOX", "PAPER", "Attacker", "attacker", "attackers", "n
 class Attacker:
     """One way of personalizing.
 
-    steps, rate: times the common number of steps and learning rate. further: settings of the method.
-    words: whose it uses: the protected ones, some of the protection's pools, or some in no pool (`pools`).
-    identifier: another word than the protected one. template: its prompts. learns_from: the protected
-    pictures, other pictures of the subject, or the protected ones with washed and mirrored copies.
-    until_converged: trains on until its own loss stops falling. tuned_before: on something unrelated.
+    Attributes:
+        steps, rate: factors on the common number of steps and learning rate.
+        further: settings of the method.
+        words: the protected ones, some of the protection's pools, or some outside the pools (`ThreatModel`).
+        identifier: another one than the protected. template: of its prompts.
+        learns_from: the protected pictures, other pictures of the subject, or the protected pictures with
+            compressed and blurred copies.
+        until_converged: trains until its own loss stops falling.
+        tuned_before: fine-tunes on something unrelated first.
     """
 
     name: str
@@ -44,10 +48,11 @@ class Attacker:
     tuned_before: bool = False
 
     def as_record(self) -> dict[str, Any]:
-        """All of it, JSON-able."""
+        """All fields, JSON-able."""
         return {**asdict(self), "further": dict(self.further)}
 
 
+# Cached results are found by these lines: a changed text is another attacker.
 _TABLE = (
     Attacker("paper", "DreamBooth on the U-Net, with the protected identifier, at the usual settings"),
     Attacker("patient", "four times the steps", steps=4),
@@ -66,12 +71,11 @@ _TABLE = (
     ),
 )  # fmt: skip
 
-
 PAPER = _TABLE[0]
-"""The attacker against whom APDM was built, and by whom originals and other subjects are compared."""
+"""The attacker that APDM was built against; the original and unprotected subjects are compared by it."""
 
 GRAY_BOX = Attacker("gray-box", "an identifier and a prompt from the protection's pools", words="pool")
-"""Possible only where there are pools."""
+"""Possible only where the protection drew from pools."""
 
 EVERY = (*_TABLE, GRAY_BOX)
 
@@ -79,36 +83,33 @@ _COMMON = tuple(one.name for one in fields(PersonalizeSettings))
 
 
 def attackers() -> tuple[Attacker, ...]:
-    """All that need no pools; the paper's comes first."""
+    """All attackers that need no pools; `paper` comes first."""
     return _TABLE
 
 
 def attacker(name: str) -> Attacker:
-    """The one of this name. UsageError, naming all, if there is none."""
+    """The attacker of this name. UsageError, naming all, if there is none."""
     for one in EVERY:
         if one.name == name:
             return one
     names = [one.name for one in EVERY]
-    near = difflib.get_close_matches(name, names, n=1)
-    hint = f" (did you mean {near[0]}?)" if near else ""
-    raise UsageError(f"{name} is no attacker{hint}; valid are: {', '.join(names)}")
+    raise UsageError(f"{name} is no attacker{closest(name, names)}; valid are: {', '.join(names)}")
 
 
 def named(names: Sequence[str]) -> tuple[Attacker, ...]:
-    """Those of these names, each once, in the table's order; none given: all, the gray box too."""
+    """The attackers of these names, each once, in the table's order; all, with the gray box, for no name."""
     wanted = [attacker(name) for name in names]
     return tuple(one for one in EVERY if one in wanted) if wanted else EVERY
 
 
 def personalizer(one: Attacker, base: VerifySettings, overrides: Overrides | None = None) -> Personalizer:
-    """The attacker's method with its settings: the common ones, what it does otherwise, its own overrides.
+    """The attacker's method: the common settings, its own differences, then its overrides.
 
     UsageError for an override that its method does not have, or a wrong value.
     """
     values: dict[str, object] = {name: getattr(base, name) for name in _COMMON}
     values["steps"] = max(round(base.steps * one.steps), 1)
-    values["learning_rate"] = one.rate * (
-        base.lora_learning_rate if one.method == "lora" else base.learning_rate
-    )
+    rate = base.lora_learning_rate if one.method == "lora" else base.learning_rate
+    values["learning_rate"] = one.rate * rate
     own = (overrides or {}).get(one.name, {})
     return personalize.create(one.method, {**values, **one.further, **own})

@@ -1,4 +1,7 @@
-"""A verdict as `certificate.json`: figures, settings, seeds, versions, digests; no picture of the subject."""
+"""A verdict as `certificate.json`, and its summary in the record of an immunized model.
+
+Both hold figures, settings, seeds, versions and digests; neither holds a picture of the subject.
+"""
 
 from __future__ import annotations
 
@@ -12,24 +15,28 @@ from typing import Any
 from unlikeness.errors import UsageError
 from unlikeness.files import write_text
 from unlikeness.foreign import UnreadableError, read_json, reason
-from unlikeness.measure.similarity import SubjectSimilarity
+from unlikeness.immunize import record
 from unlikeness.provenance import versions
 from unlikeness.verify.headline import headline
-from unlikeness.verify.notice import Seen
-from unlikeness.verify.quality import Quality
+from unlikeness.verify.protective import Detected
 from unlikeness.verify.settings import FILE
 from unlikeness.verify.verdict import Fidelity, Outcome, Verdict
 
-__all__ = ["FILE", "SCHEMA", "certificate", "check_own", "summary", "write_certificate"]
+__all__ = ["FILE", "RECORD", "SCHEMA", "certificate", "check_own", "sign", "summary", "write_certificate"]
 
-SCHEMA = 2
-"""Raised when a name or a meaning in the file changes. 2: `verdict`, `control_of`, `control_before`,
-`failed`, and of each attacker `outcome`, `why` and `control`; the rest is as in 1."""
+RECORD = record.FILE
+
+SCHEMA = 3
+"""Raised when a name or a meaning in the file changes.
+
+2: `verdict`, `control_of`, `control_before`, `failed`, and of each attacker `outcome`, `why` and `control`.
+3: lists of words in `about.settings` are lists.
+"""
 
 
 def certificate(verdict: Verdict) -> dict[str, Any]:
-    """All that was found, JSON-able; the headline is the worst attacker, the verdict what all show."""
-    worst, told = verdict.worst, headline(verdict)
+    """All results, JSON-able."""
+    worst, note = verdict.worst, headline(verdict)
     return {
         "schema": SCHEMA,
         "made": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -37,32 +44,36 @@ def certificate(verdict: Verdict) -> dict[str, Any]:
         "verdict": {
             "outcome": verdict.kind,
             "conclusive": verdict.conclusive,
-            "title": told.title,
-            "text": told.text,
+            "title": note.title,
+            "text": note.text,
         },
         "control_of": verdict.control_of or None,
-        "control_before": None if verdict.untaught is None else _outcome(verdict.untaught),
+        "control_before": _outcome(verdict.control_before),
         "held_out": verdict.held_out,
         "attack_works_on_original": verdict.attack_works,
         "attackers": {one.attacker.name: _attacked(one, verdict) for one in verdict.outcomes},
         "left_out": dict(verdict.left_out),
         "failed": dict(verdict.failed),
-        "original": None if verdict.clean is None else _outcome(verdict.clean),
-        "notice": None if verdict.notice is None else verdict.notice.as_record(),
-        "released": None if verdict.released is None else _outcome(verdict.released),
-        "unprotected": [_fidelity(one) for one in verdict.others],
-        "quality": None if verdict.quality is None else _quality(verdict.quality),
+        "original": _outcome(verdict.clean),
+        "notice": None if verdict.output is None else verdict.output.as_record(),
+        "released": _outcome(verdict.released),
+        "unprotected": [_fidelity(one) for one in verdict.unprotected],
+        "quality": verdict.quality and {**asdict(verdict.quality), "real_drift": verdict.quality.real_drift},
         "about": dict(verdict.about),
         "versions": versions(),
     }
 
 
 def summary(made: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of a certificate that goes into an immunized model's own record."""
+    """The part of a certificate that goes into an immunized model's record."""
 
     def short(s: Mapping[str, Any]) -> dict[str, Any]:
         return {name: round(s[name], 4) for name in ("value", "low", "high")} | {"n": s["n_generated"]}
 
+    def shares(detected: Mapping[str, Any]) -> dict[str, float | None]:
+        return {name: None if part is None else round(part["value"], 4) for name, part in detected.items()}
+
+    quality, output = made["quality"], made["notice"]
     found: dict[str, Any] = {
         "certificate": FILE,
         "made": made["made"],
@@ -83,35 +94,35 @@ def summary(made: Mapping[str, Any]) -> dict[str, Any]:
         ],
         "quality": None,
     }
-    if made["notice"] is not None:
+    if output is not None:
+        of_class = None if quality is None else quality["notice"]
         found["notice"] = {
-            "behaviour": made["notice"]["behaviour"],
-            "target_noun": made["notice"]["target_noun"],
-            "released": _shares(made["released"]["notice"]),
-            "attackers": {name: _shares(one["notice"]) for name, one in made["attackers"].items()},
+            "behaviour": output["behaviour"],
+            "target_noun": output["target_noun"],
+            "released": shares(made["released"]["notice"]),
+            "attackers": {name: shares(one["notice"]) for name, one in made["attackers"].items()},
             "unprotected": {
-                one["name"]: _shares(seen)
+                one["name"]: shares(detected)
                 for one in made["unprotected"]
-                if (seen := one["model"]["notice"]) is not None
+                if (detected := one["model"]["notice"]) is not None
             },
-            "class_prompt": _unasked(made["quality"]),
+            "class_prompt": None if of_class is None else round(of_class["value"], 4),
         }
-    if made["quality"] is not None:
-        quality = made["quality"]
+    if quality is not None:
+        drift = quality["drift"]
         found["quality"] = {
             "n": quality["n"],
-            "frechet": quality["drift"]["distance"]["frechet"],
-            "kernel": quality["drift"]["distance"]["kernel"],
+            "frechet": drift["distance"]["frechet"],
+            "kernel": drift["distance"]["kernel"],
             "diversity": quality["diversity"]["value"],
-            "precision": quality["drift"]["precision"],
-            "recall": quality["drift"]["recall"],
+            "precision": drift["precision"],
+            "recall": drift["recall"],
         }
     return found
 
 
 def check_own(folder: Path, pictures: str, model: str) -> None:
-    """UsageError if `folder` has the certificate of other pictures or of another model, or one that cannot be
-    read.
+    """UsageError if `folder` has a certificate of other pictures or of another model, or an unreadable one.
 
     pictures: `Subject.digest`; model: its `fingerprint`.
     """
@@ -135,7 +146,7 @@ def check_own(folder: Path, pictures: str, model: str) -> None:
 def write_certificate(verdict: Verdict, folder: Path) -> dict[str, Any]:
     """Write certificate.json, certificate.html and the grids into `folder`; returns the JSON's content.
 
-    It replaces what is there of an earlier one: see `check_own`.
+    They replace those of an earlier run: see `check_own`.
     """
     from unlikeness.verify.page import write_grids, write_page
 
@@ -146,36 +157,37 @@ def write_certificate(verdict: Verdict, folder: Path) -> dict[str, Any]:
     return made
 
 
-def _s(s: SubjectSimilarity | None) -> dict[str, Any] | None:
-    return None if s is None else asdict(s)
+def sign(model: Path, output: Path, summary: Mapping[str, Any], *, in_place: bool = False) -> Path | None:
+    """Write a copy of the model's immunization.json, with `summary` under "measured", into `output`.
+
+    "measured" holds one summary for each subject, by the digest of its pictures.
+
+    in_place: replace the model's own record too, whole or not at all.
+
+    Returns the copy's path; None for a model without a record. UsageError for `in_place` without a record.
+    """
+    content = record.read(model)
+    if content is None:
+        if in_place:
+            raise UsageError(f"{model} has no {RECORD} to sign; leave --sign out, or give an immunized model")
+        return None
+    measured = content.get("measured")
+    earlier = measured if isinstance(measured, dict) else {}
+    content["measured"] = {**earlier, str(summary["pictures_sha256"]): dict(summary)}
+    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    for path in (output / RECORD, *([model / RECORD] if in_place else [])):
+        write_text(path, text)
+    return output / RECORD
 
 
-def _seen(seen: Seen | None) -> dict[str, Any] | None:
-    if seen is None:
+def _outcome(one: Outcome | None) -> dict[str, Any] | None:
+    if one is None:
         return None
     return {
-        "at_training_prompt": asdict(seen.plain),
-        "in_new_contexts": None if seen.elsewhere is None else asdict(seen.elsewhere),
-    }
-
-
-def _shares(seen: Mapping[str, Any]) -> dict[str, float | None]:
-    """The values of what `_seen` made."""
-    return {name: None if part is None else round(part["value"], 4) for name, part in seen.items()}
-
-
-def _unasked(quality: Mapping[str, Any] | None) -> float | None:
-    """Share of the released model's class pictures that show the notice; None if that was not looked at."""
-    seen = None if quality is None else quality["notice"]
-    return None if seen is None else round(seen["value"], 4)
-
-
-def _outcome(one: Outcome) -> dict[str, Any]:
-    return {
         "what": one.attacker.what,
-        "s": _s(one.s),
-        "s_in_new_contexts": _s(one.elsewhere),
-        "notice": _seen(one.seen),
+        "s": asdict(one.s),
+        "s_in_new_contexts": one.elsewhere and asdict(one.elsewhere),
+        "notice": _detected(one.detected),
         "prompt": one.prompt,
         "pictures_learnt": one.pictures_learnt,
         "method": one.attacker.method,
@@ -185,14 +197,23 @@ def _outcome(one: Outcome) -> dict[str, Any]:
     }
 
 
-def _attacked(one: Outcome, verdict: Verdict) -> dict[str, Any]:
-    """An attacker's outcome with what it shows, beside its control."""
-    found, control = verdict.findings[one.attacker.name], verdict.control(one.attacker.name)
+def _detected(detected: Detected | None) -> dict[str, Any] | None:
+    if detected is None:
+        return None
     return {
-        **_outcome(one),
+        "at_training_prompt": asdict(detected.plain),
+        "in_new_contexts": detected.elsewhere and asdict(detected.elsewhere),
+    }
+
+
+def _attacked(one: Outcome, verdict: Verdict) -> dict[str, Any]:
+    """An attacker's outcome with what it shows, and its control."""
+    found = verdict.findings[one.attacker.name]
+    return {
+        **(_outcome(one) or {}),
         "outcome": found.kind,
         "why": found.why or None,
-        "control": None if control is None else _outcome(control),
+        "control": _outcome(verdict.control(one.attacker.name)),
     }
 
 
@@ -203,9 +224,5 @@ def _fidelity(one: Fidelity) -> dict[str, Any]:
         "held_out": one.held_out,
         "kept": one.kept,
         "model": _outcome(one.outcome),
-        "original": None if one.original is None else _outcome(one.original),
+        "original": _outcome(one.original),
     }
-
-
-def _quality(quality: Quality) -> dict[str, Any]:
-    return {**asdict(quality), "real_drift": quality.real_drift}

@@ -1,16 +1,15 @@
-"""What a verdict comes to in a title and a few sentences: of the page, and of the command's last line."""
+"""A verdict as a title and a few sentences, for the page and for the command's last line."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal
 
+from unlikeness.html import Note
 from unlikeness.verify.attackers import EVERY
-from unlikeness.verify.finding import FEWEST, WORKS, Kind
-from unlikeness.verify.verdict import ORIGINAL, Verdict
+from unlikeness.verify.verdict import FEWEST, ORIGINAL, WORKS, Kind, Verdict
 
-__all__ = ["Headline", "called", "headline"]
+__all__ = ["called", "headline"]
 
 _COLOURS: dict[Kind, Literal["good", "mixed", "bad", "open"]] = {
     "learnt": "bad",
@@ -20,23 +19,10 @@ _COLOURS: dict[Kind, Literal["good", "mixed", "bad", "open"]] = {
 }
 
 
-@dataclass(frozen=True)
-class Headline:
-    """colour: the page's: good is green, open grey. title: a few words. text: whole sentences, or empty."""
-
-    colour: Literal["good", "mixed", "bad", "open"]
-    title: str
-    text: str
-
-    def __str__(self) -> str:
-        return f"{self.title}. {self.text}".strip()
-
-
-def headline(verdict: Verdict) -> Headline:
-    """The title names the outcome; the text what it is compared with, and what to do where that fails."""
+def headline(verdict: Verdict) -> Note:
+    """The title names the result; the text compares it with controls, or says how to get a result."""
     kind, worst = verdict.kind, verdict.worst
     found = f"s {worst.s.value:.2f}, {worst.s.low:.2f} to {worst.s.high:.2f}"
-    open_ones = _inconclusive(verdict)
     if kind == "learnt":
         title = f"The attacker {worst.attacker} learnt the subject ({found})"
     elif kind == "protected":
@@ -45,20 +31,21 @@ def headline(verdict: Verdict) -> Headline:
         title = f"The worst attacker learnt little of the subject ({found})"
     else:
         title = f"Inconclusive: {_reason(verdict)}"
-    sentences = open_ones if kind in ("learnt", "inconclusive") else [_compared(verdict)]
+    if kind in ("learnt", "inconclusive"):
+        return Note(_COLOURS[kind], title, " ".join(_inconclusive(verdict)))
     tried = {one.attacker.name for one in verdict.outcomes}
-    if kind in ("little", "protected") and (others := [a.name for a in EVERY if a.name not in tried]):
-        sentences.append(f"Not tried: {', '.join(others)}.")
-    return Headline(_COLOURS[kind], title, " ".join(sentences))
+    others = [one.name for one in EVERY if one.name not in tried]
+    not_tried = f" Not tried: {', '.join(others)}." if others else ""
+    return Note(_COLOURS[kind], title, _compared(verdict) + not_tried)
 
 
 def called(control_of: str) -> str:
-    """What the controls attack, in words."""
+    """The target of the controls in words."""
     return control_of if control_of == ORIGINAL else f"the unprotected subject {control_of}"
 
 
-def _learnt(control_of: str) -> str:
-    """What an attacker would have to learn in a control, in words."""
+def _to_learn(control_of: str) -> str:
+    """What an attacker has to learn in a control, in words."""
     return f"{'the subject from ' if control_of == ORIGINAL else ''}{called(control_of)}"
 
 
@@ -67,7 +54,7 @@ def _names(verdict: Verdict, why: str) -> list[str]:
 
 
 def _reason(verdict: Verdict) -> str:
-    """Behind "Inconclusive: ", the gravest of the reasons."""
+    """The most serious reason for an inconclusive verdict."""
     weak, alone, unclear = (_names(verdict, why) for why in ("weak", "alone", "unclear"))
     if weak:
         return "these attackers are too weak" if len(weak) > 1 else f"the attacker {weak[0]} is too weak"
@@ -79,13 +66,15 @@ def _reason(verdict: Verdict) -> str:
 
 
 def _inconclusive(verdict: Verdict) -> list[str]:
-    """A sentence for each reason for which attackers show nothing."""
+    """One or more sentences for each reason."""
     sentences = []
     if weak := _names(verdict, "weak"):
         best = max(one.worst.value for name in weak if (one := verdict.control(name)) is not None)
-        own = "" if verdict.control_of == ORIGINAL else " Or the model learns nobody: --original would tell."
+        own = ""
+        if verdict.control_of != ORIGINAL:
+            own = " Or nothing can be learnt from this model: find out with --original."
         sentences.append(
-            f"{_listed(weak)} did not clearly learn {_learnt(verdict.control_of)} either "
+            f"{_listed(weak)} did not clearly learn {_to_learn(verdict.control_of)} either "
             f"(s up to {best:.2f}). "
             "Give more steps (--set steps=...) or a larger learning rate (--set learning_rate=..., "
             f"lora_learning_rate), or draw more pictures (--set pictures=...).{own}"
@@ -102,15 +91,14 @@ def _inconclusive(verdict: Verdict) -> list[str]:
             "with more of the subject's (--held-out)."
         )
     failed = dict.fromkeys(_names(verdict, "failed"), "no finite figure") | dict(verdict.failed)
-    sentences += [f"{name} failed: {reason}." for name, reason in failed.items()]
-    return sentences
+    return sentences + [f"{name} failed: {reason}." for name, reason in failed.items()]
 
 
 def _compared(verdict: Verdict) -> str:
-    """What the same attackers got where nothing protects."""
+    """What the same attackers learnt in their controls."""
     values = [one.worst.value for name in verdict.findings if (one := verdict.control(name)) is not None]
     between = f"{min(values):.2f}" + (f" to {max(values):.2f}" if len(values) > 1 else "")
-    return f"The same attackers learn {_learnt(verdict.control_of)} (s {between})."
+    return f"The same attackers learn {_to_learn(verdict.control_of)} (s {between})."
 
 
 def _listed(names: Sequence[str]) -> str:

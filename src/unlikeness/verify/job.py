@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,31 +18,33 @@ from unlikeness.pictures.finding import check_pictures
 from unlikeness.presets import preset_values, which_preset
 from unlikeness.settings import pairs
 from unlikeness.verify.attackers import Attacker, named
-from unlikeness.verify.pools import Pools
+from unlikeness.verify.protective import Requested
 from unlikeness.verify.settings import CONTEXTS, FILE, given
-from unlikeness.verify.sought import Sought
 
 if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage
     from unlikeness.progress import Progress
     from unlikeness.subjects import Subject
-    from unlikeness.verify.protected import Protected
-    from unlikeness.verify.run import Other
+    from unlikeness.verify.controls import UnprotectedSubject
+    from unlikeness.verify.protective import Recorded
     from unlikeness.verify.verdict import Verdict
 
-__all__ = ["Job", "find_others"]
+__all__ = ["Verification", "find_subjects"]
 
 _USUAL = "sks"
-"""The identifier where neither the user nor the model's record names one."""
+"""The identifier, if neither the user nor the model's record names one."""
 
 WORK = "work"
-"""The folder of finished parts, beside the certificate."""
+"""Folder of finished parts, beside the certificate."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
-    """The command line's words: see `cli.verify`. values: texts NAME=VALUE, over those of `settings`, which
-    are over those of the model's record. identifier: None is the record's. sought: the notice to look for."""
+class Verification:
+    """One verification, as `unlikeness verify` describes it.
+
+    values: texts NAME=VALUE. They come before those of the file `settings`, which come before the words of
+    the model's record. identifier: None takes the record's. requested: the protective output to look for.
+    """
 
     model: str
     images: Path
@@ -53,17 +55,17 @@ class Job:
     unseen: Path | None = None
     class_pictures: Path | None = None
     original: str | None = None
-    others: Path | None = None
-    others_held_out: Path | None = None
+    unprotected: Path | None = None
+    unprotected_held_out: Path | None = None
     unrelated: Path | None = None
     unrelated_noun: str | None = None
     attackers: tuple[str, ...] = ()
-    contexts: tuple[str, ...] | None = None
+    contexts: tuple[str, ...] = CONTEXTS
     preset: str = "auto"
     settings: Path | None = None
     values: tuple[str, ...] = ()
     encoder: str = "toybox"
-    sought: Sought = field(default_factory=Sought)
+    requested: Requested = field(default_factory=Requested)
     quality: bool = True
     sign: bool = False
     device: str = "auto"
@@ -73,21 +75,21 @@ class Job:
     ) -> Verdict:
         """Attack, judge, and write the certificate into `output`.
 
-        UsageError for what was asked wrongly, before any attack; UnlikenessError if something cannot be read
-        or written, or a training diverges.
+        UsageError for a wrong option, before any attack; UnlikenessError if something cannot be read or
+        written, or a training diverges.
         """
-        chosen, written = self._check()  # torch has not been imported before this
+        attackers, values = self._check()  # without torch
         with locks.inside(self.output):
-            return self._run(chosen, written, report, progress)
+            return self._run(attackers, values, report or _silent, progress)
 
     def _check(self) -> tuple[tuple[Attacker, ...], dict[str, Any]]:
-        """The attackers and the settings as given; refuses what can be refused without torch."""
-        chosen = named([name.strip() for name in self.attackers])
+        """(attackers, settings as given), after every check that needs no torch."""
+        attackers = named([name.strip() for name in self.attackers])
         check_encoder(self.encoder)
-        said = pairs("--set", self.values, form="NAME=VALUE or ATTACKER.NAME=VALUE")
-        written = {**_yaml(self.settings), **said}
-        Pools.of(given(written)[0])
-        which_preset(self.preset, 0)  # whether there is such a preset
+        typed = pairs("--set", self.values, form="NAME=VALUE or ATTACKER.NAME=VALUE")
+        values = {**_yaml(self.settings), **typed}
+        given(values)
+        which_preset(self.preset, 0)
         if (self.unrelated is None) != (self.unrelated_noun is None):
             raise UsageError("--unrelated and --unrelated-noun belong together; give both or neither")
         _check_output(self.output)
@@ -95,20 +97,19 @@ class Job:
         hub.check_name(self.model)
         if self.original is not None:
             hub.check_name(self.original)
-        folders = (self.images, self.held_out, self.unseen, self.class_pictures, self.unrelated)
-        for folder in folders:
+        for folder in (self.images, self.held_out, self.unseen, self.class_pictures, self.unrelated):
             check_pictures(folder)
-        self._nouns()  # whether others are there
-        if self.others is None and self.others_held_out is not None:
+        self._nouns()  # whether unprotected subjects are there
+        if self.unprotected is None and self.unprotected_held_out is not None:
             raise UsageError("--unprotected-held-out needs --unprotected, the folder that it belongs to")
-        check_exists(self.sought.pattern, "--pattern")
-        return chosen, written
+        check_exists(self.requested.pattern, "--pattern")
+        return attackers, values
 
     def _run(
         self,
-        chosen: tuple[Attacker, ...],
-        written: dict[str, Any],
-        report: Callable[[str], None] | None,
+        attackers: tuple[Attacker, ...],
+        values: dict[str, Any],
+        report: Callable[[str], None],
         progress: Progress | None,
     ) -> Verdict:
         from unlikeness.diffusion.fingerprint import fingerprint
@@ -116,18 +117,16 @@ class Job:
         from unlikeness.diffusion.vocabulary import check_noun
         from unlikeness.immunize import record
         from unlikeness.subjects import Subject, load_folder
-        from unlikeness.verify.certificate import check_own, summary, write_certificate
-        from unlikeness.verify.judge import AtResolution
-        from unlikeness.verify.protected import find, has_notice, pools
+        from unlikeness.verify.certificate import RECORD, check_own, sign, summary, write_certificate
+        from unlikeness.verify.controls import toybox_subject
+        from unlikeness.verify.protective import pools, recorded, says_output
         from unlikeness.verify.run import verify_subject
-        from unlikeness.verify.signing import RECORD, sign
-        from unlikeness.verify.world import original_of, originals, unprotected
 
-        embedder = AtResolution(load_encoder(self.encoder))
+        embedder = load_encoder(self.encoder)
         model = TextToImage.from_pretrained(self.model, device=self.device, dtype="float32")
         for noun, where in self._nouns().items():
-            if (told := check_noun(model.conditioner.tokenizer, noun, where)) and report:
-                report(told)
+            if warning := check_noun(model.conditioner.tokenizer, noun, where):
+                report(warning)
         if self.sign and not (model.source is not None and (model.source / RECORD).is_file()):
             raise UsageError(f"{self.model} has no {RECORD} to sign; leave --sign out")
 
@@ -136,37 +135,25 @@ class Job:
 
         subject = Subject(folder(self.images), self.class_noun, self.identifier or _USUAL)
         check_own(self.output, subject.digest, fingerprint(model))
-        said = record.read(model.source) or {}
-        protected = find(said, subject)
-        recorded = "" if protected is None else protected.identifier
-        if self.identifier is None and recorded:
-            subject = replace(subject, identifier=recorded)
-        if report and protected is not None and (other := _named_otherwise(protected, subject)):
-            report(other)
-        drawn_from = pools(said, None if protected is None else protected.run)
-        preset = preset_values("verify", self.preset, model.resolution)
-        base, overrides = given({**preset, **drawn_from, **written})
-        if report and self.sought.behaviour is None and protected is None and has_notice(said):
+        content = record.read(model.source) or {}
+        known = recorded(content, subject)
+        if known is not None:
+            if self.identifier is None and known.identifier:
+                subject = replace(subject, identifier=known.identifier)
+            if warning := _other_words(known, subject):
+                report(warning)
+        elif self.requested.kind is None and says_output(content):
             report(
-                f"none of the subjects in {RECORD} has one of these pictures, so no notice is looked for; "
-                "--protective-output looks for one"
+                f"none of the subjects in {RECORD} has one of these pictures, so no protective output is "
+                "looked for; name one with --protective-output"
             )
-        device = str(model.device)
-        notice = self.sought.notice(subject, protected, resolution=model.resolution, device=device)
-        others = self._others(model, subject.identifier, report)
-        original = control = None
-        if self.original is not None:
-            original = TextToImage.from_pretrained(self.original, device=self.device, dtype="float32")
-            if report and (known := originals(said)) and fingerprint(original) not in known:
-                report(
-                    f"--original {self.original} has other weights than the model that {RECORD} names, and "
-                    "what attackers learn from it may say little about this one"
-                )
-        elif (original := original_of(model, said)) is not None:
-            if report:
-                report(f"the original is the toybox, as {RECORD} says")
-        elif not others:
-            control = unprotected(model, subject)
+        words = pools(content, None if known is None else known.run)
+        preset = preset_values("verify", self.preset, model.resolution)
+        base, overrides = given({**preset, **words, **values})
+        output = self.requested.resolve(subject, known, resolution=model.resolution, device=str(model.device))
+        unprotected = self._unprotected(model, subject.identifier, report)
+        original = self._original(model, content, report)
+        control = toybox_subject(model, subject) if original is None and not unprotected else None
         unrelated = None
         if self.unrelated is not None and self.unrelated_noun is not None:
             unrelated = Subject(folder(self.unrelated), self.unrelated_noun)
@@ -175,20 +162,20 @@ class Job:
             subject,
             folder(self.held_out),
             embedder=embedder,
-            attackers=chosen,
+            attackers=attackers,
             base=base,
             overrides=overrides,
-            contexts=CONTEXTS if self.contexts is None else self.contexts,
+            contexts=self.contexts,
             of_class=folder(self.class_pictures),
             original=original,
             unseen=folder(self.unseen),
             unrelated=unrelated,
-            others=others,
+            unprotected=unprotected,
             control=control,
-            notice=notice,
+            output=output,
             measure_quality=self.quality and self.original is not None,
             work=self.output / WORK,
-            tell=report,
+            report=report,
             progress=progress,
         )
         made = write_certificate(verdict, self.output)
@@ -196,37 +183,57 @@ class Job:
             sign(model.source, self.output, summary(made), in_place=self.sign)
         return verdict
 
+    def _original(
+        self, model: TextToImage, content: Mapping[str, Any], report: Callable[[str], None]
+    ) -> TextToImage | None:
+        """The model before its immunization: the user's, else the toybox if the record names it."""
+        from unlikeness.diffusion.fingerprint import fingerprint
+        from unlikeness.diffusion.model import TextToImage
+        from unlikeness.verify.certificate import RECORD
+        from unlikeness.verify.controls import original_of, originals
+
+        if self.original is None:
+            toybox = original_of(model, content)
+            if toybox is not None:
+                report(f"the original is the toybox, as {RECORD} says")
+            return toybox
+        original = TextToImage.from_pretrained(self.original, device=self.device, dtype="float32")
+        if (known := originals(content)) and fingerprint(original) not in known:
+            report(
+                f"--original {self.original} has other weights than the model that {RECORD} names, and "
+                "what attackers learn from it may say little about this one"
+            )
+        return original
+
     def _nouns(self) -> dict[str, str]:
-        """What names each class noun, once, by the noun."""
+        """The option that names each class noun, by the noun."""
         nouns = {self.class_noun: "--class-noun"}
         if self.unrelated_noun is not None:
             nouns.setdefault(self.unrelated_noun, "--unrelated-noun")
-        for noun, _, _ in [] if self.others is None else find_others(self.others):
-            nouns.setdefault(noun, f"--unprotected {self.others}: class noun")
+        for noun, _, _ in [] if self.unprotected is None else find_subjects(self.unprotected):
+            nouns.setdefault(noun, f"--unprotected {self.unprotected}: class noun")
         return nouns
 
-    def _others(
-        self, model: TextToImage, word: str, report: Callable[[str], None] | None
-    ) -> list[Other]:
-        """The unprotected subjects, taught under the protected one's identifier."""
+    def _unprotected(
+        self, model: TextToImage, identifier: str, report: Callable[[str], None]
+    ) -> list[UnprotectedSubject]:
+        """The unprotected subjects, with the protected one's identifier."""
         from unlikeness.subjects import Subject, load_folder
-        from unlikeness.verify.run import Other
+        from unlikeness.verify.controls import UnprotectedSubject
 
-        if self.others is None:
+        if self.unprotected is None:
             return []
-        found = []
-        for noun, name, folder in find_others(self.others):
-            subject = Subject.from_folder(folder, noun, word, size=model.resolution, report=report)
+        found, size = [], model.resolution
+        for noun, name, folder in find_subjects(self.unprotected):
+            subject = Subject.from_folder(folder, noun, identifier, size=size, report=report)
             held_out = None
-            if self.others_held_out is not None:
-                held_out = load_folder(
-                    self.others_held_out / noun / name, size=model.resolution, report=report
-                )
-            found.append(Other(f"{noun}-{name}", subject, held_out))
+            if self.unprotected_held_out is not None:
+                held_out = load_folder(self.unprotected_held_out / noun / name, size=size, report=report)
+            found.append(UnprotectedSubject(f"{noun}-{name}", subject, held_out))
         return found
 
 
-def find_others(folder: Path) -> list[tuple[str, str, Path]]:
+def find_subjects(folder: Path) -> list[tuple[str, str, Path]]:
     """(class noun, name, folder) of each FOLDER/NOUN/NAME, sorted. UsageError if there is none."""
     if not folder.is_dir():
         raise UsageError(f"{folder} is no folder; give one with a folder NOUN/NAME for each subject")
@@ -242,11 +249,11 @@ def find_others(folder: Path) -> list[tuple[str, str, Path]]:
     return found
 
 
-def _named_otherwise(protected: Protected, subject: Subject) -> str:
-    """One sentence if the attackers' words are not the protected ones, case aside; else empty."""
+def _other_words(known: Recorded, subject: Subject) -> str:
+    """A warning if the attackers' words differ from the protected ones by more than case; else empty."""
     options = {
-        "--identifier": (protected.identifier, subject.identifier),
-        "--class-noun": (protected.class_noun, subject.class_noun),
+        "--identifier": (known.identifier, subject.identifier),
+        "--class-noun": (known.class_noun, subject.class_noun),
     }
     differs = {name: pair for name, pair in options.items() if pair[0] and pair[0].lower() != pair[1].lower()}
     if not differs:
@@ -259,7 +266,7 @@ def _named_otherwise(protected: Protected, subject: Subject) -> str:
 
 
 def _check_output(output: Path) -> None:
-    """UsageError if there is something that is no verification."""
+    """UsageError if the folder holds something else than a verification."""
     if output.exists() and not output.is_dir():
         raise UsageError(f"{output} is a file; give a folder")
     if (
@@ -284,3 +291,7 @@ def _yaml(path: Path | None) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UsageError(f"the settings {path} must be lines NAME: VALUE")
     return {str(name): value for name, value in content.items()}
+
+
+def _silent(line: str) -> None:
+    return

@@ -1,4 +1,4 @@
-"""The certificate for people: one HTML file with its pictures in it, and the same pictures as PNG grids."""
+"""The certificate as one HTML file with pictures, and the same pictures as PNG grids."""
 
 from __future__ import annotations
 
@@ -15,25 +15,22 @@ from unlikeness.gallery import grid
 from unlikeness.html import Shown, fill, show
 from unlikeness.progress import format_seconds
 from unlikeness.verify.attackers import EVERY
-from unlikeness.verify.finding import WORKS, Finding
 from unlikeness.verify.headline import called, headline
 from unlikeness.verify.outcomes import RELEASED
 from unlikeness.verify.quality import Drift, Quality
-from unlikeness.verify.verdict import ORIGINAL, Fidelity, Outcome, Verdict
+from unlikeness.verify.verdict import ORIGINAL, WORKS, Fidelity, Finding, Outcome, Verdict
 
 __all__ = ["write_grids", "write_page"]
 
 SHOWN = 6
-"""Pictures of a kind on the page, and in a row of a grid."""
+"""Images of a kind on the page, and in a row of a grid."""
 
 
 def write_grids(verdict: Verdict, folder: Path) -> None:
-    """NAME.png for each attacker, one for the original, and one for the model as released, if it was asked.
+    """NAME.png for each attacker, for the original, and for the released model.
 
-    Rows: the references; what the attacked original draws, by the same attacker if it was tried there, else
-    by the paper's, if there is an original; what the attacked model draws at the training prompt; and in new
-    contexts. A grid of an earlier certificate that this one does not have is
-    removed.
+    Rows: the references; images of the attacked original, by the same attacker or else by `paper`; images of
+    the attacked model at the training prompt, and in new contexts. Other grids of an earlier run are removed.
     """
     folder.mkdir(parents=True, exist_ok=True)
     sheets = {one.attacker.name: one for one in verdict.outcomes}
@@ -42,13 +39,13 @@ def write_grids(verdict: Verdict, folder: Path) -> None:
     if verdict.released is not None:
         sheets[verdict.released.attacker.name] = verdict.released
     for name, one in sheets.items():
-        rows = [verdict.references, one.drawn.plain / 255]
+        rows = [verdict.references, one.generated.plain / 255]
         before = verdict.control(name) if verdict.control_of == ORIGINAL else None
         before = before or verdict.clean
         if before is not None and one is not verdict.clean:
-            rows.insert(1, before.drawn.plain / 255)
-        if one.drawn.elsewhere is not None:
-            rows.append(one.drawn.elsewhere / 255)
+            rows.insert(1, before.generated.plain / 255)
+        if one.generated.elsewhere is not None:
+            rows.append(one.generated.elsewhere / 255)
         with replacing(folder / f"{name}.png") as part:
             grid(torch.cat([_across(row) for row in rows]), columns=SHOWN).save(part, "PNG")
     for name in {"original", *(one.name for one in (RELEASED, *EVERY))} - sheets.keys():
@@ -56,10 +53,10 @@ def write_grids(verdict: Verdict, folder: Path) -> None:
 
 
 def write_page(verdict: Verdict, made: Mapping[str, Any], path: Path) -> None:
-    """`made`: the certificate's JSON, of which the page shows settings and versions. Whole or not at all."""
+    """The page, whole or not at all. made: the certificate's JSON."""
     worst = verdict.worst
     name = f"{made['about']['identifier']} {made['about']['class_noun']}"
-    watched = verdict.notice is not None
+    watched = verdict.output is not None
     amount = "inconclusive" if verdict.kind == "inconclusive" else f"s {worst.s.value:.2f}"
     text = fill(
         "certificate.html",
@@ -69,16 +66,30 @@ def write_page(verdict: Verdict, made: Mapping[str, Any], path: Path) -> None:
         note=headline(verdict),
         control=called(verdict.control_of),
         works=WORKS,
-        bars=[(title, one.worst) for title, one in verdict.asked],
+        bars=[(title, one.worst) for title, one in verdict.titled],
         head=[
-            "attacker", "s", "95 % interval", "in new contexts", *["notice"] * watched, "unprotected",
-            "outcome", "pictures", "time",
+            "attacker",
+            "s",
+            "95 % interval",
+            "in new contexts",
+            *["protective output"] * watched,
+            "unprotected",
+            "outcome",
+            "pictures",
+            "time",
         ],
-        rows=[_row(title, one, verdict) for title, one in [*verdict.asked, *_untaught(verdict)]],
+        rows=[_row(title, one, verdict) for title, one in [*verdict.titled, *_before(verdict)]],
         references=show(verdict.references[:SHOWN]),
-        galleries=[(title, one, _gallery(one, verdict)) for title, one in verdict.asked],
-        others_head=["subject", "s", "95 % interval", "original", "kept", *["notice"] * watched],
-        others=[_other(one, watched) for one in verdict.others],
+        galleries=[(title, one, _gallery(one, verdict)) for title, one in verdict.titled],
+        unprotected_head=[
+            "subject",
+            "s",
+            "95 % interval",
+            "original",
+            "kept",
+            *["protective output"] * watched,
+        ],
+        unprotected=[_unprotected(one, watched) for one in verdict.unprotected],
         quality=None if verdict.quality is None else _quality(verdict.quality),
         about=made["about"],
         made=made,
@@ -88,7 +99,7 @@ def write_page(verdict: Verdict, made: Mapping[str, Any], path: Path) -> None:
 
 
 def _across(images: Tensor) -> Tensor:
-    """`SHOWN` pictures from everywhere in the row; fewer are filled up with white."""
+    """`SHOWN` images, evenly chosen; fewer are filled up with white."""
     which = torch.linspace(0, len(images) - 1, min(SHOWN, len(images))).round().long()
     found = images[which]
     return torch.cat([found, torch.ones(SHOWN - len(found), *images.shape[1:])])
@@ -101,7 +112,7 @@ def _row(title: str, one: Outcome, verdict: Verdict) -> list[str]:
         f"{one.s.value:.2f}",
         f"{one.s.low:.2f} to {one.s.high:.2f}",
         "–" if one.elsewhere is None else f"{one.elsewhere.value:.2f}",
-        *([] if one.seen is None else [f"{one.seen}"]),
+        *([] if one.detected is None else [f"{one.detected}"]),
         "–" if control is None else _beside_s(control),
         "–" if found is None else found.kind,
         f"{one.s.n_generated}" + ("" if one.elsewhere is None else f" + {one.elsewhere.n_generated}"),
@@ -109,54 +120,55 @@ def _row(title: str, one: Outcome, verdict: Verdict) -> list[str]:
     ]
 
 
-def _untaught(verdict: Verdict) -> list[tuple[str, Outcome]]:
-    if verdict.untaught is None:
+def _before(verdict: Verdict) -> list[tuple[str, Outcome]]:
+    if verdict.control_before is None:
         return []
-    return [(f"{called(verdict.control_of)}, before any attack", verdict.untaught)]
+    return [(f"{called(verdict.control_of)}, before any attack", verdict.control_before)]
 
 
 def _beside(one: Outcome, verdict: Verdict) -> tuple[Outcome | None, Finding | None]:
-    """An attacker's control and finding; neither for the original and the model as released."""
+    """An attacker's control and finding; neither for the original and the released model."""
     if all(one is not outcome for outcome in verdict.outcomes):
         return None, None
     return verdict.control(one.attacker.name), verdict.findings[one.attacker.name]
 
 
 def _beside_s(control: Outcome) -> str:
-    s, seen = control.worst, control.seen
-    return f"{s.value:.2f} ({s.low:.2f} to {s.high:.2f})" + ("" if seen is None else f", notice {seen}")
+    s, detected = control.worst, control.detected
+    return f"{s.value:.2f} ({s.low:.2f} to {s.high:.2f})" + (
+        "" if detected is None else f", output {detected}"
+    )
 
 
 def _gallery(one: Outcome, verdict: Verdict) -> list[list[Shown]]:
-    """A row at the training prompt, and one in new contexts, with its captions; then the control's, unless it
-    has a gallery of its own."""
-    rows = [show(one.drawn.plain[:SHOWN] / 255)]
-    if one.drawn.elsewhere is not None:
-        count = len(one.drawn.elsewhere)
+    """Rows at the training prompt, in new contexts, and of the control unless it has its own gallery."""
+    rows = [show(one.generated.plain[:SHOWN] / 255)]
+    if one.generated.elsewhere is not None:
+        count = len(one.generated.elsewhere)
         which = torch.linspace(0, count - 1, min(SHOWN, count)).round().long().tolist()
-        places = [one.drawn.places[i] for i in which]
-        rows.append(show(one.drawn.elsewhere[which] / 255, places))
+        places = [one.generated.places[i] for i in which]
+        rows.append(show(one.generated.elsewhere[which] / 255, places))
     control, _ = _beside(one, verdict)
     if control is not None and control is not verdict.clean:
-        pictures = control.drawn.plain[:SHOWN] / 255
+        pictures = control.generated.plain[:SHOWN] / 255
         rows.append(show(pictures, [f"The same attack on {called(verdict.control_of)}"] * len(pictures)))
     return rows
 
 
-def _other(one: Fidelity, watched: bool) -> list[str]:
-    before, kept, s, seen = one.original, one.kept, one.outcome.s, one.outcome.seen
+def _unprotected(one: Fidelity, watched: bool) -> list[str]:
+    before, kept, s, detected = one.original, one.kept, one.outcome.s, one.outcome.detected
     return [
         f"{one.name} ({one.class_noun})" + ("" if one.held_out else ", not held out"),
         f"{s.value:.2f}",
         f"{s.low:.2f} to {s.high:.2f}",
         "–" if before is None else f"{before.s.value:.2f}",
         "–" if kept is None else f"{kept:.0%}",
-        *([f"{seen or '–'}"] if watched else []),
+        *([f"{detected or '–'}"] if watched else []),
     ]
 
 
 def _quality(quality: Quality) -> list[list[str]]:
-    """Rows: what, this model against the original, the original against itself drawn anew."""
+    """Rows: figure, this model against the original, the original against other images of itself."""
 
     def number(value: float | None) -> str:
         return "too few pictures" if value is None else f"{value:.4g}"
@@ -165,16 +177,16 @@ def _quality(quality: Quality) -> list[list[str]]:
     lines = [
         ["Fréchet distance", number(d.distance.frechet), number(other.distance.frechet)],
         ["kernel distance", number(d.distance.kernel), number(other.distance.kernel)],
-        ["precision: drawn as the original might", f"{d.precision:.2f}", f"{other.precision:.2f}"],
-        ["recall: what the original draws, still drawn", f"{d.recall:.2f}", f"{other.recall:.2f}"],
+        ["precision: share of images like the original's", f"{d.precision:.2f}", f"{other.precision:.2f}"],
+        ["recall: share of the original's images covered", f"{d.recall:.2f}", f"{other.recall:.2f}"],
         [
-            "diversity, of the original's",
+            "diversity, as a share of the original's",
             f"{quality.diversity.value:.2f} ({quality.diversity.low:.2f} to {quality.diversity.high:.2f})",
             "1",
         ],
     ]
     if quality.notice is not None and quality.notice_before is not None:
-        lines.append(["share with the notice, unasked", f"{quality.notice}", f"{quality.notice_before}"])
+        lines.append(["share with the protective output", f"{quality.notice}", f"{quality.notice_before}"])
     real: tuple[Drift | None, Drift | None] = (quality.model_to_real, quality.original_to_real)
     if real[0] is not None and real[1] is not None:
         now, before = real[0].distance, real[1].distance

@@ -1,4 +1,4 @@
-"""What an immunization costs everybody else: how the model draws the class, beside the original."""
+"""Quality: how far a model's images of the class have drifted from the original's."""
 
 from __future__ import annotations
 
@@ -11,10 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from unlikeness.errors import UsageError
-from unlikeness.measure.bootstrap import percentile_interval
-from unlikeness.measure.distribution import frechet_distance, kernel_distance_subsets
-from unlikeness.measure.precision_recall import precision_recall
-from unlikeness.measure.share import Share
+from unlikeness.measure.distribution import frechet_distance, kernel_distance_subsets, precision_recall
+from unlikeness.measure.intervals import Share, percentile_interval
 from unlikeness.seeds import QUALITY
 from unlikeness.verify.settings import VerifySettings
 
@@ -22,12 +20,12 @@ if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage
     from unlikeness.progress import Progress
 
-__all__ = ["Distance", "Diversity", "Drift", "Quality", "diversity", "draw_class", "drift", "quality"]
+__all__ = ["Distance", "Diversity", "Drift", "Quality", "diversity", "drift", "generate_class", "quality"]
 
 
 @dataclass(frozen=True)
 class Diversity:
-    """The mean cosine distance between two class pictures, as a share of the original's."""
+    """The mean cosine distance between two class images, as a share of the original's."""
 
     value: float
     low: float
@@ -39,9 +37,9 @@ class Diversity:
 
 @dataclass(frozen=True)
 class Distance:
-    """How far two sets of class pictures are apart in the encoder's space.
+    """Distances between two sets of class images in the encoder's space.
 
-    frechet: None with fewer pictures than twice the dimensions of that space, where it is mostly bias.
+    frechet: None with fewer images than twice the dimensions of that space, where it is mostly bias.
     """
 
     frechet: float | None
@@ -52,7 +50,7 @@ class Distance:
 
 @dataclass(frozen=True)
 class Drift:
-    """One set of pictures against another of the same size. precision, recall: k = 3."""
+    """One set of images against another of the same size. precision, recall: k = 3."""
 
     distance: Distance
     precision: float
@@ -61,12 +59,13 @@ class Drift:
 
 @dataclass(frozen=True)
 class Quality:
-    """How the model draws its class.
+    """Images of the class prompt.
 
-    drift: the model's pictures against the original's. sampling: other pictures of the original's against the
-    same, which is what drawing anew alone amounts to. model_to_real, original_to_real: against real class
-    pictures, where they were given. notice, notice_before: share of the model's, and of the original's, that
-    show the notice unasked, if one is looked for.
+    Attributes:
+        drift: the model's against the original's. sampling: other images of the original against the same:
+            the part that sampling alone causes.
+        model_to_real, original_to_real: against real pictures of the class, if given.
+        notice, notice_before: share of the model's and of the original's images with the protective output.
     """
 
     prompt: str
@@ -89,11 +88,11 @@ class Quality:
         return None if now is None or not before else now / before - 1
 
 
-def draw_class(
+def generate_class(
     model: TextToImage, prompt: str, count: int, settings: VerifySettings, *, series: int,
     progress: Progress | None = None,
 ) -> Tensor:  # fmt: skip
-    """`count` pictures of the class prompt; each `series` has seeds of its own."""
+    """`count` images of the class prompt; each `series` has seeds of its own."""
     first = QUALITY + 1_000_000 * settings.seed + 100_000 * series
     return model.generate(
         [prompt], seeds=range(first, first + count), steps=settings.solver_steps,
@@ -104,10 +103,10 @@ def draw_class(
 def diversity(
     model: Tensor, original: Tensor, *, seed: int, level: float = 0.95, resamples: int = 2000
 ) -> Diversity:
-    """From unit vectors [N, D] and [M, D]; the interval redraws the pictures of both.
+    """From unit vectors [N, D] and [M, D]; the interval redraws the images of both.
 
-    A picture that was drawn twice is not paired with itself. UsageError with fewer than two pictures, or if
-    the original's are all alike.
+    An image that is drawn twice is not paired with itself. UsageError with fewer than two images, or if the
+    original's are all alike.
     """
     if min(len(model), len(original)) < 2:
         raise UsageError("diversity needs two class pictures or more of each model; raise quality_pictures")
@@ -143,12 +142,12 @@ def drift(of: Tensor, to: Tensor, *, seed: int) -> Drift:
 
 def quality(
     prompt: str, model: Tensor, original: Tensor, again: Tensor, real: Tensor | None = None, *, seed: int,
-    notice: tuple[Share, Share] | None = None,
+    shares: tuple[Share, Share] | None = None,
 ) -> Quality:  # fmt: skip
-    """From unit vectors of pictures at `prompt`: the model's, and two sets of the original's, all [N, D].
+    """From unit vectors of images at `prompt`: the model's, and two sets of the original's, all [N, D].
 
-    real: [R, D] of real members of the class, which count from R = 4 on. notice: the share of the model's and
-    of the original's first set that show it.
+    real: [R, D] of real pictures of the class, used from R = 4 on. shares: of the model's images and of the
+    original's first set, with the protective output.
     """
     if len({len(x) for x in (model, original, again)}) > 1:
         raise UsageError("drift is measured between sets of one size")
@@ -164,6 +163,6 @@ def quality(
         model_to_real=to_real and to_real[0],
         original_to_real=to_real and to_real[1],
         n_real=0 if real is None or to_real is None else min(len(real), len(model)),
-        notice=notice and notice[0],
-        notice_before=notice and notice[1],
+        notice=shares and shares[0],
+        notice_before=shares and shares[1],
     )

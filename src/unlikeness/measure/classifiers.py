@@ -1,21 +1,22 @@
-"""What does a picture show? A CLIP names its class noun, without having been trained on any list of them.
+"""Classifiers that name the class noun of a picture: the toybox's own, and zero-shot CLIP for photographs.
+
+A CLIP needs no training on the nouns:
 
     p(noun | x) = softmax over the nouns of exp(τ) · cos(image(x), text("a photo of a dog"))
 
-as in Radford et al. 2021 (section 3.1.2), with one prompt for each noun. The empty noun stands for the prompt
-without any, "a photo". So a picture shows a dog if "a photo of a dog" says it better than "a photo" does, and
-better than the other nouns; and a protective output that takes the dog out of the picture (erasure) is read
-as the empty noun or as another one.
+as in Radford et al. 2021 (section 3.1.2), with one prompt for each noun. The empty noun has the prompt "a
+photo". A picture shows a dog if "a photo of a dog" fits better than "a photo" and than the other nouns. A
+protective output that removes the dog (erasure) is read as the empty noun or as another noun.
 
-The nouns are few, and the caller's own: with a general list of nouns one that is near (puppy or animal for
-dog, man for person) would win over the right one, and a subject that is there would count as erased.
+The caller gives few nouns. In a general list, a near noun (puppy or animal for dog, man for person) would win
+over the right one, and a subject in the picture would count as erased.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -30,16 +31,64 @@ from unlikeness.diffusion.tokens import check_tokenizer, load_tokenizer
 from unlikeness.diffusion.vocabulary import too_long
 from unlikeness.diffusion.weights import needed_files
 from unlikeness.errors import NotFiniteError, UnlikenessError, UsageError
-from unlikeness.subjects import with_article
+from unlikeness.presets import which_preset
+from unlikeness.viewing import at_side
+from unlikeness.words import closest, with_article
 
-__all__ = ["CLIP", "ZeroShot", "load", "pixel_values", "prompt"]
+__all__ = ["CLIP", "Classifier", "ZeroShot", "load_classifier", "load_clip", "pixel_values", "prompt"]
 
 CLIP = "openai/clip-vit-large-patch14"
-"""The hub name of the CLIP that reads unless another is named: the one whose text encoder is SD 1.x's."""
+"""Hub name of the default CLIP: its text encoder is that of Stable Diffusion 1."""
 
 _MEAN = (0.48145466, 0.4578275, 0.40821073)
 _STD = (0.26862954, 0.26130258, 0.27577711)
 _AT_ONCE = 32
+
+
+class Classifier(Protocol):
+    """Names the class noun of each picture [B, 3, H, W] in [0, 1]."""
+
+    @property
+    def name(self) -> str: ...
+
+    def __call__(self, images: Tensor) -> Sequence[str]: ...
+
+
+class _Toybox:
+    name = "toybox"
+
+    def __call__(self, images: Tensor) -> list[str]:
+        from unlikeness.toybox.evaluators import load_classifier
+        from unlikeness.toybox.world import SIZE
+
+        nouns, _ = load_classifier().read(at_side(images, SIZE))
+        return nouns
+
+
+def load_classifier(
+    name: str, nouns: Sequence[str], *, resolution: int, device: str | torch.device = "cpu"
+) -> Classifier:
+    """A classifier that tells `nouns` apart: "toybox", a CLIP's folder or a CLIP's hub name.
+
+    "auto" chooses by the model's resolution [px], as presets do.
+
+    Raises:
+        UsageError: an unknown name, or a noun that the classifier does not know.
+        UnlikenessError: the classifier cannot be fetched or read.
+    """
+    if name == "auto":
+        name = "toybox" if which_preset(name, resolution) == "toybox" else CLIP
+    if name != "toybox":
+        return load_clip(nouns, name, device=device)
+    from unlikeness.toybox.world import CLASS_NOUNS
+
+    for noun in nouns:
+        if noun not in CLASS_NOUNS:
+            raise UsageError(
+                f"the toybox's classifier knows no {noun}, only {', '.join(CLASS_NOUNS)}"
+                f"{closest(noun, CLASS_NOUNS)}; name a CLIP with --classifier, such as {CLIP}"
+            )
+    return _Toybox()
 
 
 class ZeroShot:
@@ -115,8 +164,10 @@ def pixel_values(images: Tensor, side: int) -> Tensor:
     return (images - mean) / std
 
 
-def load(nouns: Sequence[str], name: str | Path = CLIP, *, device: str | torch.device = "cpu") -> ZeroShot:
-    """A CLIP from a folder or by its hub name (downloaded into the hub's cache), which reads among `nouns`.
+def load_clip(
+    nouns: Sequence[str], name: str | Path = CLIP, *, device: str | torch.device = "cpu"
+) -> ZeroShot:
+    """A CLIP from a folder or by its hub name (downloaded into the hub's cache), which names one of `nouns`.
 
     Weights come from safetensors only, never from a pickle.
 

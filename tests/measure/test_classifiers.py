@@ -16,9 +16,9 @@ from tests.tiny import pictures, write_tokenizer
 from torch import Tensor
 
 from unlikeness.errors import UnlikenessError, UsageError
-from unlikeness.measure import zero_shot
+from unlikeness.measure import classifiers
+from unlikeness.measure.classifiers import pixel_values, prompt
 from unlikeness.measure.protective import protective
-from unlikeness.measure.zero_shot import pixel_values, prompt
 
 SIDE = 16
 
@@ -68,7 +68,7 @@ def test_pictures_are_brought_to_clip_as_transformers_does() -> None:
 
 
 def test_scores_are_the_softmax_of_scaled_cosines(folder: Path) -> None:
-    reader = zero_shot.load(["dog", "cat"], folder)
+    reader = classifiers.load_clip(["dog", "cat"], folder)
     assert reader.nouns == ("dog", "cat", "")
     images = varied(5)
     text, seen = [], []
@@ -91,7 +91,7 @@ def test_scores_are_the_softmax_of_scaled_cosines(folder: Path) -> None:
 
 
 def test_the_likeliest_noun_is_named_and_is_what_a_protective_output_is_told_by(folder: Path) -> None:
-    reader = zero_shot.load(["dog", "cat"], folder)
+    reader = classifiers.load_clip(["dog", "cat"], folder)
     images = varied(40)
     read = reader(images)
     assert len(set(read)) > 1, "a random CLIP that thinks the same of all pictures tests nothing"
@@ -103,7 +103,7 @@ def test_the_likeliest_noun_is_named_and_is_what_a_protective_output_is_told_by(
 
 
 def test_how_many_pictures_are_read_at_once_does_not_matter(folder: Path) -> None:
-    reader = zero_shot.load(["dog", "cat", "mug"], folder)
+    reader = classifiers.load_clip(["dog", "cat", "mug"], folder)
     images = varied(40)
     alone = torch.cat([reader.scores(image[None]) for image in images])
     assert torch.allclose(reader.scores(images), alone, atol=1e-5)
@@ -113,11 +113,11 @@ def test_nouns_are_said_as_prompts(folder: Path) -> None:
     assert [prompt(noun) for noun in ("dog", "apple", "")] == [
         "a photo of a dog", "a photo of an apple", "a photo",
     ]  # fmt: skip
-    assert zero_shot.load(["dog", "cat", "dog", ""], folder).nouns == ("dog", "cat", "")
+    assert classifiers.load_clip(["dog", "cat", "dog", ""], folder).nouns == ("dog", "cat", "")
     with pytest.raises(UsageError, match="give one or more"):
-        zero_shot.load([""], folder)
+        classifiers.load_clip([""], folder)
     with pytest.raises(UsageError, match="tokens, and the model reads the first 16"):
-        zero_shot.load(["dog of a very uncommon breed"], folder)
+        classifiers.load_clip(["dog of a very uncommon breed"], folder)
 
 
 def test_what_is_no_whole_clip_in_safetensors_is_refused(folder: Path, tmp_path: Path) -> None:
@@ -125,27 +125,27 @@ def test_what_is_no_whole_clip_in_safetensors_is_refused(folder: Path, tmp_path:
         return Path(shutil.copytree(folder, tmp_path / name))
 
     pickled = broken("pickled")
-    model = zero_shot.load(["dog"], folder).model
+    model = classifiers.load_clip(["dog"], folder).model
     torch.save(model.state_dict(), pickled / "pytorch_model.bin")
     (pickled / "model.safetensors").unlink()
     with pytest.raises(UnlikenessError, match=r"pickled cannot be read as a CLIP .*model\.safetensors"):
-        zero_shot.load(["dog"], pickled)
+        classifiers.load_clip(["dog"], pickled)
     damaged = broken("damaged")
     (damaged / "model.safetensors").write_bytes(b"not at all")
     with pytest.raises(UnlikenessError, match="damaged cannot be read as a CLIP"):
-        zero_shot.load(["dog"], damaged)
+        classifiers.load_clip(["dog"], damaged)
     half = broken("half")
     model.text_model.save_pretrained(half)
     with pytest.raises(UnlikenessError, match="has no text_config"):
-        zero_shot.load(["dog"], half)
+        classifiers.load_clip(["dog"], half)
     speechless = broken("speechless")
     for name in ("vocab.json", "merges.txt"):
         (speechless / name).unlink()
     with pytest.raises(UnlikenessError, match="no vocabulary of a CLIP"):
-        zero_shot.load(["dog"], speechless)
+        classifiers.load_clip(["dog"], speechless)
     for name in ("./nowhere", "clip"):
         with pytest.raises(UsageError, match="is no folder here"):
-            zero_shot.load(["dog"], name)
+            classifiers.load_clip(["dog"], name)
 
 
 @pytest.mark.parametrize(
@@ -172,7 +172,7 @@ def test_the_configuration_of_a_strangers_clip_is_checked(
         config[key] = {**config[key], **value} if isinstance(value, dict) and key in config else value
     (path / "config.json").write_text(json.dumps(config))
     with pytest.raises(UnlikenessError, match=words) as caught:
-        zero_shot.load(["dog"], path)
+        classifiers.load_clip(["dog"], path)
     assert "\n" not in str(caught.value)
 
 
@@ -184,8 +184,10 @@ def test_settings_that_reach_other_loaders_change_nothing(folder: Path, tmp_path
         one.update(reaching)
     (path / "config.json").write_text(json.dumps(config))
     (path / "adapter_config.json").write_text('{"base_model_name_or_path": "someone/else"}')
-    found = zero_shot.load(["dog", "cat"], path)
-    assert torch.equal(found.scores(varied(3)), zero_shot.load(["dog", "cat"], folder).scores(varied(3)))
+    found = classifiers.load_clip(["dog", "cat"], path)
+    assert torch.equal(
+        found.scores(varied(3)), classifiers.load_clip(["dog", "cat"], folder).scores(varied(3))
+    )
 
 
 def test_from_the_hub_no_pickle_is_even_fetched(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -204,7 +206,7 @@ def test_from_the_hub_no_pickle_is_even_fetched(folder: Path, monkeypatch: pytes
 
     monkeypatch.setattr(huggingface_hub.HfApi, "model_info", model_info)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
-    assert zero_shot.load(["dog"], "someone/a-clip").name == "someone/a-clip"
+    assert classifiers.load_clip(["dog"], "someone/a-clip").name == "someone/a-clip"
     assert asked["repo"] == "someone/a-clip"
     assert sorted(asked["allow_patterns"]) == [
         "README.md", "config.json", "merges.txt", "model.safetensors", "tokenizer_config.json", "vocab.json",
@@ -213,7 +215,7 @@ def test_from_the_hub_no_pickle_is_even_fetched(folder: Path, monkeypatch: pytes
 
 def test_a_user_who_is_not_known_is_one_sentence() -> None:
     with pytest.raises(UsageError, match="reader ~nobody-here begins with a user"):
-        zero_shot.load(["dog"], "~nobody-here")
+        classifiers.load_clip(["dog"], "~nobody-here")
 
 
 def test_an_unreachable_hub_is_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -223,4 +225,4 @@ def test_an_unreachable_hub_is_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr(huggingface_hub.HfApi, "model_info", unreachable)
     with pytest.raises(UnlikenessError, match="reader someone/a-clip is not in the hub cache here"):
-        zero_shot.load(["dog"], "someone/a-clip")
+        classifiers.load_clip(["dog"], "someone/a-clip")

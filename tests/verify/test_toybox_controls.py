@@ -11,9 +11,8 @@ from unlikeness.diffusion.fingerprint import fingerprint
 from unlikeness.measure.encoders import load_encoder
 from unlikeness.subjects import Subject
 from unlikeness.toybox.world import CLASS_NOUNS
-from unlikeness.verify import AtResolution
-from unlikeness.verify.judge import Yardstick
-from unlikeness.verify.world import original_of, unprotected
+from unlikeness.verify.controls import original_of, toybox_subject
+from unlikeness.verify.evaluator import Evaluator
 
 
 def test_the_toybox_is_the_original_if_the_record_has_its_weights(model: TextToImage) -> None:
@@ -32,14 +31,14 @@ def test_the_toybox_is_the_original_if_the_record_has_its_weights(model: TextToI
 
 def test_an_unprotected_individual_of_every_class_can_be_told_from_it(model: TextToImage) -> None:
     toybox = TextToImage.from_pretrained("toybox", device="cpu")
-    embedder = AtResolution(load_encoder("toybox"))
+    embedder = load_encoder("toybox")
     for noun in CLASS_NOUNS:
         subject = Subject(tinted(3, (0.9, 0.1, 0.1)), noun.capitalize(), "zwx")
-        other = unprotected(toybox, subject)
+        other = toybox_subject(toybox, subject)
         assert other is not None
         assert other.subject.images.shape == (3, 3, 64, 64)
         assert (other.subject.class_noun, other.subject.identifier) == (noun.capitalize(), "zwx")
         assert other.held_out is not None
         assert other.of_class is not None
-        Yardstick(embedder, other.held_out, other.of_class, True).check()
-        assert unprotected(model, subject) is None
+        Evaluator(embedder, other.held_out, other.of_class, True).check()
+        assert toybox_subject(model, subject) is None

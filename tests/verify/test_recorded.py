@@ -14,27 +14,27 @@ from tests.verify.records import run_of, some
 from unlikeness.errors import UsageError
 from unlikeness.subjects import Subject
 from unlikeness.verify import (
-    Pools,
+    ThreatModel,
     VerifySettings,
     attacker,
 )
-from unlikeness.verify.protected import find, has_notice, pools
-from unlikeness.verify.teaching import taught
+from unlikeness.verify.protective import pools, recorded, says_output
+from unlikeness.verify.threat_model import taught
 
 
 def kind_of(record: Mapping[str, Any], subject: Subject) -> str | None:
-    found = find(record, subject)
-    return None if found is None else found.behaviour
+    found = recorded(record, subject)
+    return None if found is None else found.kind
 
 
 def test_behaviours_go_to_the_subjects_in_turn() -> None:
     cast = [some(seed) for seed in range(3)]
     record = run_of(*cast, behaviour="pattern, erasure")
     assert [kind_of(record, one) for one in cast] == ["pattern", "erasure", "pattern"]
-    assert has_notice(record)
+    assert says_output(record)
     assert kind_of(record, some(9)) is None
     targets = run_of(*cast, behaviour="target", target_noun="mug, cat")
-    assert [found.target_noun for one in cast if (found := find(targets, one))] == ["mug", "cat", "mug"]
+    assert [found.target_noun for one in cast if (found := recorded(targets, one))] == ["mug", "cat", "mug"]
 
 
 def test_divert_to_the_class_and_methods_without_a_behaviour_have_no_notice() -> None:
@@ -43,10 +43,10 @@ def test_divert_to_the_class_and_methods_without_a_behaviour_have_no_notice() ->
     for settings in ({}, {"behaviour": "class"}, {"behaviour": 3}, {"behaviour": ""}):
         record = run_of(one, **settings)
         assert kind_of(record, one) == ""
-        assert not has_notice(record)
+        assert not says_output(record)
     bare = {"method": "apdm"}
-    assert find(bare, one) is None
-    assert not has_notice(bare)
+    assert recorded(bare, one) is None
+    assert not says_output(bare)
     assert pools(bare) == {}
 
 
@@ -64,10 +64,10 @@ def test_the_last_immunization_that_protected_it_counts() -> None:
     last = {**run_of(some(2), behaviour="erasure"), "earlier": [first, second]}
     assert kind_of(last, one) == "target"
     assert kind_of(last, other) == "pattern"
-    protected = find(last, other)
+    protected = recorded(last, other)
     assert protected is not None
     assert pools(last, protected.run) == {
-        "pool_identifiers": "zwx", "pool_templates": "", "protected_identifiers": "sks",
+        "pool_identifiers": ["zwx"], "pool_templates": [], "protected_identifiers": ["sks"],
     }  # fmt: skip
 
 
@@ -75,19 +75,19 @@ def test_a_black_box_has_no_word_of_any_immunization_s_subjects() -> None:
     one, other = some(0), replace(some(1), identifier="t@t")
     protected_later = {**run_of(other), "earlier": [run_of(one)]}
     alone = run_of(replace(one, identifier="t@t"))
-    for record, words in ((protected_later, "t@t,sks"), (alone, "t@t")):
-        protected = find(record, one)
+    for record, words in ((protected_later, ["t@t", "sks"]), (alone, ["t@t"])):
+        protected = recorded(record, one)
         assert protected is not None
         known = pools(record, protected.run)
         assert known == {"protected_identifiers": words}
-        black = taught(one, attacker("other-identifier"), pools=Pools.of(VerifySettings(**known)))  # type: ignore[arg-type]
+        black = taught(one, attacker("other-identifier"), threat=ThreatModel.of(VerifySettings(**known)))  # type: ignore[arg-type]
         assert black.identifier == "ohwx"
 
 
 def test_the_record_s_pools_are_what_is_beyond_the_white_box() -> None:
     assert pools(run_of(identifiers="", templates="a photo of {}")) == {}
     assert pools(run_of(identifiers="", templates="a photo of {}|a {}")) == {
-        "pool_identifiers": "", "pool_templates": "a photo of {}|a {}",
+        "pool_identifiers": [], "pool_templates": ["a photo of {}", "a {}"],
     }  # fmt: skip
 
 
@@ -95,12 +95,12 @@ def test_the_white_box_has_the_record_s_prompt_and_the_black_box_nobody_s_word()
     one, other = some(0), replace(some(1), identifier="t@t")
     record = run_of(one, other, templates="a picture of {}|an image of {}")
     assert pools(record) == {
-        "pool_identifiers": "", "pool_templates": "a picture of {}|an image of {}",
-        "protected_template": "a picture of {}", "protected_identifiers": "sks,t@t",
+        "pool_identifiers": [], "pool_templates": ["a picture of {}", "an image of {}"],
+        "protected_template": "a picture of {}", "protected_identifiers": ["sks", "t@t"],
     }  # fmt: skip
-    found = Pools.of(VerifySettings(**pools(record)))  # type: ignore[arg-type]
+    found = ThreatModel.of(VerifySettings(**pools(record)))  # type: ignore[arg-type]
     prompts = {
-        name: taught(one, attacker(name), pools=found).instance_prompt
+        name: taught(one, attacker(name), threat=found).instance_prompt
         for name in ("paper", "other-identifier", "unseen-prompt", "gray-box")
     }
     assert prompts == {
@@ -108,4 +108,4 @@ def test_the_white_box_has_the_record_s_prompt_and_the_black_box_nobody_s_word()
         "unseen-prompt": "a rendering of sks dog", "gray-box": "an image of sks dog",
     }  # fmt: skip
     with pytest.raises(UsageError, match="protected_template: 'a dog'"):
-        Pools.of(VerifySettings(protected_template="a dog"))
+        ThreatModel.of(VerifySettings(protected_template="a dog"))

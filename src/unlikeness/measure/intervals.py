@@ -1,16 +1,22 @@
-"""Percentile bootstrap intervals: how far a mean over few subjects and pictures can be trusted."""
+"""Intervals: percentile bootstrap for means over subjects and pictures, Wilson for shares of pictures."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import sqrt
+from statistics import NormalDist
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from unlikeness.errors import UsageError
 
-__all__ = ["Interval", "bootstrap_mean", "percentile_interval"]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["Interval", "Share", "bootstrap_mean", "percentile_interval", "share"]
 
 
 @dataclass(frozen=True)
@@ -34,8 +40,7 @@ class Interval:
 
 def percentile_interval(replicates: NDArray[np.float64], level: float) -> tuple[float, float]:
     """The central `level` (0 to 1) of the bootstrap replicates, Efron's percentile interval."""
-    if not 0 < level < 1:
-        raise UsageError(f"the level of an interval lies between 0 and 1, not {level}; 0.95 is usual")
+    _check_level(level)
     low, high = np.quantile(replicates, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
@@ -73,3 +78,38 @@ def bootstrap_mean(
         resamples=resamples,
         seed=seed,
     )
+
+
+@dataclass(frozen=True)
+class Share:
+    """A share of `n` pictures (0 to 1), with its Wilson score interval."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+    level: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.0%}"
+
+
+def share(seen: Tensor, *, level: float = 0.95) -> Share:
+    """The share of true values in bool [N], one a picture.
+
+    Wilson (1927): unlike a bootstrap, it does not claim certainty when all of a few pictures agree.
+    UsageError without a picture, or for a level that is not between 0 and 1.
+    """
+    n = seen.numel()
+    if not n:
+        raise UsageError("a share needs at least one picture")
+    _check_level(level)
+    p, z = float(seen.double().mean()), NormalDist().inv_cdf((1 + level) / 2)
+    middle = (p + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
+    return Share(p, max(middle - half, 0.0), min(middle + half, 1.0), n, level)
+
+
+def _check_level(level: float) -> None:
+    if not 0 < level < 1:
+        raise UsageError(f"the level of an interval lies between 0 and 1, not {level}; 0.95 is usual")

@@ -19,13 +19,13 @@ from torch import Tensor
 from unlikeness.cache import Cache
 from unlikeness.diffusion import TextToImage
 from unlikeness.immunize.outputs import mark, stamped
-from unlikeness.measure.share import share
+from unlikeness.measure.intervals import share
 from unlikeness.subjects import Subject
 from unlikeness.verify import (
-    Notice,
-    Other,
+    Detected,
     Priors,
-    Seen,
+    ProtectiveOutput,
+    UnprotectedSubject,
     Verdict,
     VerifySettings,
     named,
@@ -33,26 +33,26 @@ from unlikeness.verify import (
     verify_subject,
 )
 from unlikeness.verify.certificate import certificate, summary, write_certificate
-from unlikeness.verify.judge import Drawn, eight_bits
+from unlikeness.verify.evaluator import Generated, eight_bits
 from unlikeness.verify.outcomes import RELEASED, Attacks, Target
 
 
 def test_shares_at_the_training_prompt_and_in_new_contexts() -> None:
     clean = pictures(4, size=64)
     plain = torch.cat([stamped(clean[:3], mark()), clean[3:]])
-    drawn = Drawn(eight_bits(plain), eight_bits(clean), ("at 7",) * 4)
-    found = Notice("pattern", "dog", mark=mark()).seen(drawn)
+    drawn = Generated(eight_bits(plain), eight_bits(clean), ("at 7",) * 4)
+    found = ProtectiveOutput("pattern", "dog", watermark=mark()).detect(drawn)
     assert found.plain.value == 0.75
     assert found.elsewhere is not None
     assert found.elsewhere.value == 0
     assert str(found) == "75% / 0%"
-    drawn = Drawn(eight_bits(clean), None, ())
+    drawn = Generated(eight_bits(clean), None, ())
     reader = Reads("dog", "cat", "mug", "dog")
     for notice, value in (
-        (Notice("target", "dog", "cat", reader=reader), 0.25),
-        (Notice("erasure", "dog", reader=reader), 0.5),
+        (ProtectiveOutput("target", "dog", "cat", classifier=reader), 0.25),
+        (ProtectiveOutput("erasure", "dog", classifier=reader), 0.5),
     ):
-        found = notice.seen(drawn)
+        found = notice.detect(drawn)
         assert (found.plain.value, found.elsewhere) == (value, None)
 
 
@@ -62,52 +62,54 @@ def test_every_attacker_and_the_model_itself_are_looked_at(
 ) -> None:  # fmt: skip
     lines: list[str] = []
 
-    def run(notice: Notice | None) -> Verdict:
+    def run(output: ProtectiveOutput | None) -> Verdict:
         return verify_subject(
             model, subject, held_out, embedder=colours, base=base, attackers=named(["paper"]),
-            contexts=("at 7",), of_class=of_class, original=original, notice=notice, measure_quality=False,
-            work=tmp_path, tell=lines.append,
+            contexts=("at 7",), of_class=of_class, original=original, output=output, measure_quality=False,
+            work=tmp_path, report=lines.append,
         )  # fmt: skip
 
     silent = run(None)
     assert silent.released is None
-    assert [title for title, _ in silent.asked] == ["paper, on the original", "paper"]
-    assert all(one.seen is None for _, one in silent.asked)
-    assert not any("notice" in line for line in lines)
+    assert [title for title, _ in silent.titled] == ["paper, on the original", "paper"]
+    assert all(one.detected is None for _, one in silent.titled)
+    assert not any("protective output" in line for line in lines)
 
     monkeypatch.setattr(outcomes, "run_attacker", None)  # what is kept is looked at, and not made again
-    told = run(Notice("target", "dog", "cat", reader=Reads("cat", "dog")))
-    assert [title for title, _ in told.asked] == ["paper, on the original", "released", "paper"]
-    for _, one in told.asked:
-        assert one.seen is not None
-        assert one.seen.plain.value == 0.5
-        assert one.seen.elsewhere is not None
-        assert (one.seen.elsewhere.value, one.seen.elsewhere.n) == (1.0, 1)
+    told = run(ProtectiveOutput("target", "dog", "cat", classifier=Reads("cat", "dog")))
+    assert [title for title, _ in told.titled] == ["paper, on the original", "released", "paper"]
+    for _, one in told.titled:
+        assert one.detected is not None
+        assert one.detected.plain.value == 0.5
+        assert one.detected.elsewhere is not None
+        assert (one.detected.elsewhere.value, one.detected.elsewhere.n) == (1.0, 1)
     assert told.released is not None
     assert told.released.pictures_learnt == 0
     assert told.worst == silent.worst
     seeds = range(3_000_000, 3_000_002)
     itself = model.generate(["a photo of sks dog"], seeds=seeds, steps=base.solver_steps)
-    assert torch.equal(told.released.drawn.plain, eight_bits(itself))
-    assert any(line.startswith("released: s ") and "notice 50% / 100%" in line for line in lines)
+    assert torch.equal(told.released.generated.plain, eight_bits(itself))
+    assert any(line.startswith("released: s ") and "protective output 50% / 100%" in line for line in lines)
 
 
 def test_it_is_looked_for_where_it_should_not_be(
     model: TextToImage, original: TextToImage, subject: Subject, held_out: Tensor, of_class: Tensor,
     base: VerifySettings, tmp_path: Path,
 ) -> None:  # fmt: skip
-    cat = Other("tom", Subject(tinted(2, (0.1, 0.9, 0.1)), "cat"), held_out, of_class)
-    mug = Other("cup", Subject(tinted(2, (0.1, 0.1, 0.9)), "mug"), held_out, of_class)
-    notice = Notice("target", "dog", "cat", reader=Reads("cat", "dog", "dog", "dog", "dog", "cat"))
+    cat = UnprotectedSubject("tom", Subject(tinted(2, (0.1, 0.9, 0.1)), "cat"), held_out, of_class)
+    mug = UnprotectedSubject("cup", Subject(tinted(2, (0.1, 0.1, 0.9)), "mug"), held_out, of_class)
+    notice = ProtectiveOutput(
+        "target", "dog", "cat", classifier=Reads("cat", "dog", "dog", "dog", "dog", "cat")
+    )
     verdict = verify_subject(
         model, subject, held_out, embedder=colours, base=base, attackers=named(["paper"]),
-        contexts=("at 7",), of_class=of_class, original=original, others=[cat, mug], notice=notice,
+        contexts=("at 7",), of_class=of_class, original=original, unprotected=[cat, mug], output=notice,
         work=tmp_path,
     )  # fmt: skip
-    seen = {one.name: one.outcome.seen for one in verdict.others}
-    assert seen["tom"] is None  # a fine-tune on a cat ends in a cat
-    assert seen["cup"] is not None
-    assert seen["cup"].plain.value == 0.5
+    found = {one.name: one.outcome.detected for one in verdict.unprotected}
+    assert found["tom"] is None  # a fine-tune on a cat ends in a cat
+    assert found["cup"] is not None
+    assert found["cup"].plain.value == 0.5
     assert verdict.quality is not None
     assert verdict.quality.notice is not None
     assert verdict.quality.notice_before is not None
@@ -118,9 +120,9 @@ def test_it_is_looked_for_where_it_should_not_be(
     assert short["unprotected"] == {"cup": {"at_training_prompt": 0.5, "in_new_contexts": 1.0}}
     assert short["class_prompt"] == pytest.approx(1 / 3, abs=1e-3)
     page = (tmp_path / "certificate.html").read_text()
-    assert "share with the notice, unasked" in page
+    assert "share with the protective output" in page
     assert "50% / 100%" in page
-    assert "and not show the notice" in page
+    assert "and not show the protective output" in page
 
 
 def test_the_class_is_drawn_and_read_only_where_it_is_needed(
@@ -140,11 +142,11 @@ def test_the_class_is_drawn_and_read_only_where_it_is_needed(
 
     reader = Reads()
     monkeypatch.setattr(Reads, "__call__", lambda _, images: names(images))
-    monkeypatch.setattr(outcomes, "draw_class", draw)
+    monkeypatch.setattr(outcomes, "generate_class", draw)
     attacks = Attacks(base, {}, (), None, None, Cache(tmp_path), print, None)
     now, before = Target(model, Priors(model)), Target(original, Priors(original))
     for recorded in (True, False):
-        notice = Notice("target", "dog", "cat", reader=reader, recorded=recorded)
+        notice = ProtectiveOutput("target", "dog", "cat", classifier=reader, recorded=recorded)
         found = attacks.quality(now, before, "a photo of a dog", colours, None, notice)
         assert found.notice is not None
         assert found.notice.value == 1
@@ -155,27 +157,27 @@ def test_the_class_is_drawn_and_read_only_where_it_is_needed(
 
 
 def test_of_an_erasure_only_the_class_itself_is_asked_for() -> None:
-    erasure = Notice("erasure", "dog", reader=Reads("dog"))
+    erasure = ProtectiveOutput("erasure", "dog", classifier=Reads("dog"))
     assert erasure.of("cat") is None
     assert erasure.of("dog") is not None
-    target = Notice("target", "dog", "cat", reader=Reads("dog")).of("mug")
+    target = ProtectiveOutput("target", "dog", "cat", classifier=Reads("dog")).of("mug")
     assert target is not None
     assert (target.class_noun, target.target_noun) == ("mug", "cat")
-    assert Notice("pattern", "dog", mark=mark()).of("mug") is not None
+    assert ProtectiveOutput("pattern", "dog", watermark=mark()).of("mug") is not None
 
 
-def seen(value: int) -> Seen:
+def detected(value: int) -> Detected:
     """In so many of four pictures, and in none of two in new contexts."""
-    return Seen(share(torch.arange(4) < value), share(torch.zeros(2, dtype=torch.bool)))
+    return Detected(share(torch.arange(4) < value), share(torch.zeros(2, dtype=torch.bool)))
 
 
 def with_notice() -> Verdict:
     return replace(
         whole(),
-        outcomes=(replace(outcome("paper", 0.1, 0.2), seen=seen(3)),),
-        clean=replace(outcome("paper", 0.9), seen=seen(0)),
-        notice=Notice("target", "dog", "<i>cat", reader=Reads(), recorded=True),
-        released=replace(outcome("paper", 0.0), attacker=RELEASED, seen=seen(4)),
+        outcomes=(replace(outcome("paper", 0.1, 0.2), detected=detected(3)),),
+        clean=replace(outcome("paper", 0.9), detected=detected(0)),
+        output=ProtectiveOutput("target", "dog", "<i>cat", classifier=Reads(), recorded=True),
+        released=replace(outcome("paper", 0.0), attacker=RELEASED, detected=detected(4)),
     )
 
 
@@ -201,7 +203,13 @@ def test_the_certificate_has_them(tmp_path: Path) -> None:
     assert "<i>cat" not in page
     assert "&lt;i&gt;cat instead of the dog" in page
     assert "Classes are read by “list”." in page
-    for cell in ("notice", "75% / 0%", "100% / 0%", "0% / 0%", "released: the model before any attack"):
+    for cell in (
+        "protective output",
+        "75% / 0%",
+        "100% / 0%",
+        "0% / 0%",
+        "released: the model before any attack",
+    ):
         assert f">{cell}</t" in page
     assert (tmp_path / "grids" / "released.png").is_file()
 
@@ -213,4 +221,4 @@ def test_without_a_notice_there_is_none_in_the_certificate(tmp_path: Path) -> No
     write_certificate(whole(), tmp_path)
     page = (tmp_path / "certificate.html").read_text()
     assert ">notice<" not in page
-    assert "Notice" not in page
+    assert "ProtectiveOutput" not in page

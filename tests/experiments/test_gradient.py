@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from experiments.gradient import gradient_norm
 from tests.tiny import pictures, tiny_model
 
 from unlikeness.diffusion.loss import diffusion_loss
-from unlikeness.measure.gradient import gradient_norm
+from unlikeness.errors import NotFiniteError
 
 
 def test_it_is_the_gradient_of_the_mean_loss_and_its_spread(tmp_path: Path) -> None:
@@ -40,3 +41,11 @@ def test_the_model_is_left_as_it_was(tmp_path: Path) -> None:
     model = tiny_model(tmp_path)
     gradient_norm(model, pictures(1), "a photo of sks dog", seed=0, levels=1)
     assert all(p.grad is None and not p.requires_grad for p in model.denoiser.parameters())
+
+
+def test_damaged_weights_are_named(tmp_path: Path) -> None:
+    model = tiny_model(tmp_path)
+    with torch.no_grad():
+        next(model.denoiser.parameters()).fill_(torch.nan)
+    with pytest.raises(NotFiniteError, match="the gradient through the model"):
+        gradient_norm(model, pictures(1), "a dog", seed=0, levels=1)
