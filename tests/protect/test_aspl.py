@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from tests.tiny import encoder_of, pictures
+from tests.protect.folders import contents, lines
+from tests.protect.test_tiles import write
+from tests.tiny import encoder_of, pictures, write_tiny
 from torch import Tensor
 
 from unlikeness import protect
 from unlikeness.autoencoders import Posterior
+from unlikeness.cli import main
 from unlikeness.diffusion import TextToImage, diffusion_loss
 from unlikeness.diffusion.lora import merged_copy
 from unlikeness.errors import UnlikenessError, UsageError
@@ -21,7 +25,7 @@ from unlikeness.personalize.material import Material
 from unlikeness.personalize.objective import PersonalizationStep
 from unlikeness.protect.methods import aspl
 from unlikeness.protect.methods.advdm import AdvDM, AdvDMSettings
-from unlikeness.protect.methods.aspl import Aspl, AsplSettings, FsmgSettings
+from unlikeness.protect.methods.aspl import Aspl, AsplSettings
 from unlikeness.seeds import derive
 from unlikeness.subjects import Subject
 
@@ -113,7 +117,7 @@ def test_the_rounds_are_those_of_algorithm_1(
     """(a) θ' from θ on the clean pictures, (b) PGD under θ', (c) θ, not θ', on the perturbed ones."""
     events: list[tuple[str, Tensor, Tensor]] = []
     pictures_seen: list[int] = []
-    move, learn, draw = aspl._Ascent.move, aspl._Surrogate.learn, Material.draw
+    move, learn, draw = aspl._Ascent.move, aspl._Learner.learn, Material.draw
 
     def flat(parameters: Sequence[Tensor]) -> Tensor:
         return torch.cat([p.detach().flatten() for p in parameters])
@@ -127,7 +131,7 @@ def test_the_rounds_are_those_of_algorithm_1(
 
     def spied_move(self: Any, current: Tensor, original: Tensor, generators: Any) -> Tensor:
         moved = move(self, current, original, generators)
-        events.append(("pgd", flat(list(self.model.denoiser.parameters())), moved))
+        events.append(("pgd", flat(list(self.surrogates[0].whole.denoiser.parameters())), moved))
         assert torch.equal(original, SUBJECT.images)
         return moved
 
@@ -135,7 +139,7 @@ def test_the_rounds_are_those_of_algorithm_1(
         pictures_seen.append(index % self.count)
         return draw(self, index, *rest)
 
-    monkeypatch.setattr(aspl._Surrogate, "learn", spied_learn)
+    monkeypatch.setattr(aspl._Learner, "learn", spied_learn)
     monkeypatch.setattr(aspl._Ascent, "move", spied_move)
     monkeypatch.setattr(Material, "draw", spied_draw)
     settings = AsplSettings(rounds=2, clean_steps=2, perturbed_steps=3, pgd_steps=2, learning_rate=1e-3)
@@ -188,8 +192,10 @@ def test_only_latents_that_change_are_encoded_again(
 def test_a_fixed_surrogate_is_a_dreambooth_model(
     model: TextToImage, prior: Posterior, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = FsmgSettings(clean_steps=20, pgd_steps=20, learning_rate=1e-3)
-    assert (settings.rounds, settings.perturbed_steps) == (1, 0)
+    """FSMG of the same paper: one round, and no training on the perturbed pictures."""
+    settings = AsplSettings(
+        rounds=1, clean_steps=20, perturbed_steps=0, pgd_steps=20, learning_rate=1e-3
+    )  # fmt: skip
     steps: list[int] = []
     call = PersonalizationStep.__call__
 
@@ -221,12 +227,57 @@ def test_half_precision_models_are_learnt_in_full(model: TextToImage, prior: Pos
     assert (result - SUBJECT.images).abs().max() > 1 / 255
 
 
-def test_it_is_no_protection_of_single_pictures_and_its_settings_are_documented() -> None:
-    assert "aspl" not in protect.names()
-    for kind in (AsplSettings, FsmgSettings):
-        for field in dataclasses.fields(kind):
-            assert field.metadata["doc"].endswith(".")
-            assert field.metadata["source"]
+def test_a_batch_is_one_subject_and_what_is_known_together_is_computed_once(
+    model: TextToImage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = dataclasses.replace(QUICK, class_noun="dog", prior_weight=0.0)
+    made = Aspl(model, settings)
+    alone = made.perturb(SUBJECT.images, [5, 6, 7])
+    assert 1 / 255 < (alone - SUBJECT.images).abs().max() <= 8 / 255 + 1e-7
+    learnt: list[int] = []
+    learn = aspl._Learner.learn
+    monkeypatch.setattr(
+        aspl._Learner, "learn", lambda self, material, steps, *rest: learnt.append(steps) or
+        learn(self, material, steps, *rest),
+    )  # fmt: skip
+    before = made.fingerprint
+    again = Aspl(model, settings)
+    again.together(list(SUBJECT.images), [5, 6, 7])
+    assert again.fingerprint == before != Aspl(model, settings).fingerprint
+    parts = [again.perturb(SUBJECT.images[i : i + 1], [5 + i]) for i in (2, 0, 1)]
+    assert torch.equal(torch.cat(parts), alone[[2, 0, 1]])
+    assert len(learnt) == 2 * settings.rounds
+    again.together([SUBJECT.images[0], SUBJECT.images[1][:, :16, :16]], [5, 6])
+    smaller = again.perturb(SUBJECT.images[1:2, :, :16, :16], [6])
+    assert 0 < (smaller - SUBJECT.images[1:2, :, :16, :16]).abs().max() <= 8 / 255 + 1e-7
+
+
+def test_a_run_protects_its_pictures_together_and_says_what_it_costs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny = write_tiny(tmp_path / "my-model")
+    (tmp_path / "in").mkdir()
+    for name in ("a.png", "b.png", "c.png"):
+        write(tmp_path / "in" / name, 40, 40, seed=ord(name[0]))
+    command = ["protect", str(tmp_path / "in"), "-o", str(tmp_path / "out"), "-q", "--method", "aspl"]
+    for setting in ("class_noun=dog", "rounds=1", "clean_steps=1", "perturbed_steps=1", "pgd_steps=3",
+                    "step_size=2", "prior_weight=0"):  # fmt: skip
+        command += ["--set", setting]
+    command += ["--model", str(tiny)]
+    assert main([*command, "--dry-run"]) == 0
+    assert "3 pictures, 3 tiles, about" in capsys.readouterr().out
+    assert main(command) == 0
+    assert "3 protected" in capsys.readouterr().out
+    first = contents(tmp_path / "out")
+    fingerprints = {line["recipe"]["fingerprint"] for line in lines(tmp_path / "out")}
+    assert len(fingerprints) == 1
+    (tmp_path / "out" / "b.png").unlink()
+    assert main(command) == 0  # goes on, and makes the same picture
+    assert "1 protected, 2 done before" in capsys.readouterr().out
+    assert contents(tmp_path / "out")["b.png"] == first["b.png"]
+    (tmp_path / "in" / "c.png").unlink()
+    assert main(command) == 0  # the subject is another one
+    assert "2 protected" in capsys.readouterr().out
 
 
 def test_what_cannot_be_done_is_one_sentence(model: TextToImage, prior: Posterior) -> None:

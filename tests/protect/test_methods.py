@@ -14,6 +14,7 @@ from unlikeness.errors import UsageError
 from unlikeness.protect.methods.advdm import AdvDM, AdvDMSettings
 from unlikeness.protect.methods.noise import Noise, NoiseSettings
 from unlikeness.protect.methods.photoguard import PhotoGuard, PhotoGuardSettings
+from unlikeness.protect.surrogates import Surrogate
 from unlikeness.seeds import picture_generators
 
 
@@ -50,14 +51,17 @@ def test_advdm_raises_its_own_objective_for_every_kind_of_model(
     class Fixed(AdvDM):
         """The same t and ε in all steps."""
 
-        def objective(self, images: torch.Tensor, generators: object) -> torch.Tensor:
-            return super().objective(images, picture_generators([1, 2, 3, 4]))
+        def objective(
+            self, surrogate: Surrogate, images: torch.Tensor, generators: object
+        ) -> torch.Tensor:
+            return super().objective(surrogate, images, picture_generators([1, 2, 3, 4]))
 
     made = Fixed(model, AdvDMSettings(steps=10))
+    (surrogate,) = made.surrogates
     with torch.no_grad():
-        before = made.objective(images, [])
-        noise = made.objective(Noise(model, NoiseSettings()).perturb(images, range(4)), [])
-        after = made.objective(made.perturb(images, range(4)), [])
+        before = made.objective(surrogate, images, [])
+        noise = made.objective(surrogate, Noise(model, NoiseSettings()).perturb(images, range(4)), [])
+        after = made.objective(surrogate, made.perturb(images, range(4)), [])
     assert (after > before).all()
     assert (after - before > noise - before).all()
 
@@ -69,7 +73,7 @@ def test_photoguard_brings_the_latent_to_its_target(model: TextToImage, tmp_path
         Image.new("RGB", (40, 20), (250, 10, 10)).save(target)
     images = pictures(3)
     made = PhotoGuard(model, PhotoGuardSettings(steps=30, target=target))
-    z_tgt = made.target_latent(32, 32)
+    z_tgt = made.target_latent(made.surrogates[0], 32, 32)
 
     def distance(at: torch.Tensor) -> torch.Tensor:
         with torch.no_grad():
@@ -82,8 +86,10 @@ def test_photoguard_brings_the_latent_to_its_target(model: TextToImage, tmp_path
 
 
 def test_photoguards_targets_are_what_their_names_say(model: TextToImage) -> None:
-    zero = PhotoGuard(model, PhotoGuardSettings(target="zero")).target_latent(32, 48)
-    grey = PhotoGuard(model, PhotoGuardSettings(target="grey")).target_latent(32, 48)
+    zero, grey = (
+        made.target_latent(made.surrogates[0], 32, 48)
+        for made in (PhotoGuard(model, PhotoGuardSettings(target=target)) for target in ("zero", "grey"))
+    )
     assert zero.shape == grey.shape == (1, 4, 8, 12)
     assert not zero.any()
     torch.testing.assert_close(grey, model.encode(torch.full((1, 3, 32, 48), 0.5)).mean)

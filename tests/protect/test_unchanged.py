@@ -83,7 +83,7 @@ def test_a_protection_that_answers_with_the_picture_itself_has_not_protected(
 
 def test_without_a_gradient_no_noise_is_left_as_if_it_were_a_protection(model: TextToImage) -> None:
     class Blind(PhotoGuard):
-        def objective(self, images: torch.Tensor, generators: Any) -> torch.Tensor:
+        def objective(self, surrogate: Any, images: torch.Tensor, generators: Any) -> torch.Tensor:
             return (images * torch.tensor([0.0, 1.0]).view(2, 1, 1, 1)).flatten(1).sum(1)
 
     images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))

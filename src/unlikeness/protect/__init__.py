@@ -17,6 +17,7 @@ register = METHODS.register
 for _name, _home, _needs_model in (
     ("rid", "unlikeness.protect.methods.rid:Rid", False),
     ("advdm", "unlikeness.protect.methods.advdm:AdvDM", True),
+    ("aspl", "unlikeness.protect.methods.aspl:Aspl", True),
     ("photoguard", "unlikeness.protect.methods.photoguard:PhotoGuard", True),
     ("noise", "unlikeness.protect.methods.noise:Noise", True),
 ):

@@ -1,6 +1,7 @@
-"""What a protection was computed with, which is the most that it can be expected to do something against.
+"""What a perturbation was computed against, in the same words everywhere.
 
-The command line's last line, the manifest and the page all say it in the same words.
+The command line's last line, the manifest and the page all use them. A perturbation can be expected to do
+something against these models at most.
 """
 
 from __future__ import annotations
@@ -31,13 +32,13 @@ _LIMITS = (
 
 @dataclass(frozen=True, kw_only=True)
 class Against:
-    """What a protection was computed with.
+    """What a perturbation was computed against.
 
-    kind: "model", whose gradient was followed; "network", which was trained against models; "control", which
-        aims at nothing; "unknown", where the method does not say.
-    models, fingerprints: names of the models, and digests of their weights; empty where nothing says.
-    network, network_fingerprint: name of the trained network, and a digest of its weights; else None.
-    toy: whether all these models are of the toybox's kind.
+    kind: "model": a gradient through models; "network": a network that was trained against models;
+        "control": nothing; "unknown": the method does not say.
+    models, fingerprints: names of the models, and digests of their weights; empty if unknown.
+    network, network_fingerprint: name of the trained network, and a digest of its weights; otherwise None.
+    toy: whether all these models are the toybox's.
     """
 
     kind: Literal["model", "network", "control", "unknown"]
@@ -49,21 +50,13 @@ class Against:
 
     @classmethod
     def control(cls) -> Against:
-        """Of plain noise."""
+        """For plain noise."""
         return cls(kind="control")
 
     @classmethod
-    def model(cls, model: TextToImage) -> Against:
-        """Of a gradient through `model`."""
-        from unlikeness.diffusion.fingerprint import fingerprint
-
-        name = model.name or "an unnamed model"
-        return cls(kind="model", models=(name,), fingerprints=(fingerprint(model),), toy=is_toy(model))
-
-    @classmethod
     def trained(cls, network: str, fingerprint: str, about: Mapping[str, Any]) -> Against:
-        """Of a network. about: what its file says: `models`, `fingerprints` and `toybox`, as
-        `train-protector` writes them; what is not there, or of another form, is not known."""
+        """For a network. about: `models`, `fingerprints` and `toybox` of its file, as `train-protector`
+        writes them; entries that are missing or have another form count as unknown."""
         models, known = _texts(about.get("models")), about.get("toybox")
         toys = known if isinstance(known, list) and known else [name == "toybox" for name in models]
         return cls(
@@ -77,12 +70,12 @@ class Against:
 
     @property
     def sentence(self) -> str:
-        """One line: against what, what it is not known to do, and with what it was computed."""
+        """One line: the claim and the source."""
         return one_line(f"{self.claim} [{self.source}]" if self.source else self.claim)
 
     @property
     def claim(self) -> str:
-        """Against what, and what it is not known to do."""
+        """Against which models, and what is not known."""
         if self.kind == "control":
             return _CONTROL
         if self.kind == "unknown":
@@ -99,7 +92,7 @@ class Against:
 
     @property
     def source(self) -> str:
-        """Names and fingerprints of what it was computed with; empty where there are none."""
+        """Names and fingerprints of models and network; may be empty."""
         marks = [*self.fingerprints, *[""] * len(self.models)]
         parts = [
             f"model {name}" + (f", fingerprint {mark}" if mark else "")
@@ -110,20 +103,20 @@ class Against:
         return "; ".join(parts)
 
     def record(self) -> dict[str, Any]:
-        """For the manifest: the fields that are known, and the claim in words."""
+        """For the manifest: the known fields, and the claim in words."""
         known = {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self).items() if v}
         return {**known, "claim": one_line(self.claim)}
 
 
 def against_of(perturber: Perturber) -> Against:
-    """What a protection says of itself, as `against`; of another package's it may be unknown."""
+    """A method's `against`; unknown for a method of another package that has none."""
     found = getattr(perturber, "against", None)
     return found if isinstance(found, Against) else Against(kind="unknown")
 
 
 def is_toy(model: TextToImage) -> bool:
-    """Whether the model reads the toybox's vocabulary, as the embedded one does and all that was trained from
-    it, under whatever name."""
+    """Whether the model has the toybox's vocabulary: the embedded model and all that was trained from it,
+    under any name."""
     from unlikeness.toybox.weights import model_path
 
     try:

@@ -1,9 +1,9 @@
 """The one loop of all gradient protections: projected gradient ascent in the L-infinity ball.
 
-A method derives from `GradientProtection` and gives an `objective`, which is *maximised*; where a paper
-minimises a loss, the objective is its negative. `start`, `gradient`, `step` and `project` can each be
-replaced (momentum, another norm, a loss without a gradient of its own), the loop stays. Pictures may be
-larger or smaller than the model's resolution: the objective then sees them resized (`view`).
+A method derives from `GradientProtection` and gives an `objective`, which is *maximised*; a paper's loss that
+is minimised becomes its negative. `start`, `gradient`, `step` and `project` can each be replaced (momentum,
+another norm, a loss without a gradient of its own). Pictures of another size than a surrogate's resolution
+are resized for it as a trainer would, and the gradient goes through the resizing.
 
 Images are [B, 3, H, W] in [0, 1]; budgets and step sizes are n/255 in these units.
 """
@@ -11,39 +11,39 @@ Images are [B, 3, H, W] in [0, 1]; budgets and step sizes are n/255 in these uni
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, ClassVar, Generic, Protocol, TypeVar
+from collections.abc import Callable, Sequence
+from typing import ClassVar, Generic, Protocol, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from unlikeness import finite
-from unlikeness.diffusion.fingerprint import fingerprint
-from unlikeness.diffusion.trial import check_model
 from unlikeness.errors import UsageError
 from unlikeness.protect.against import Against
 from unlikeness.protect.settings import PgdSettings, ProtectSettings
+from unlikeness.protect.surrogates import Models, Surrogate, Surrogates
 from unlikeness.seeds import picture_generators, uniform
-from unlikeness.viewing import viewed
 
-if TYPE_CHECKING:
-    from unlikeness.diffusion.model import TextToImage
-
-__all__ = ["GradientProtection", "Perturber", "frozen"]
+__all__ = ["GradientProtection", "Perturber", "check_batch", "perturb_within"]
 
 P = TypeVar("P", bound=PgdSettings)
 
+OnStep = Callable[[int], None]
+
 
 class Perturber(Protocol):
-    """What tiles and folders need of a protection: one verb, and the size at which it is to see pictures.
+    """A protection as tiles and folders use it: one verb, and the resolution that it is made for.
 
-    One that depends on more than its settings (weights, a file) also has a `fingerprint` of that, a str: a
-    folder's finished pictures are done again when it changes. One that is at home in squares of another size
-    than `resolution`, where pictures are worked on at their own size, says so as `tile`, an int [px]. What it
-    is computed with it says as `against`, an `Against`; without one it counts as computed with nobody knows
-    what. Its
-    `model`, or without one itself, may tell where it computes: `device` and `dtype`.
+    It may also have:
+
+    - `fingerprint`, a str: a digest of what it depends on beside its settings (weights, a file). A folder's
+      finished pictures are done again when it changes.
+    - `against`, an `Against`: what it is computed with. Without it, this is recorded as unknown.
+    - `tile`, an int: side of the tiles at a picture's own size [px]; without it, `resolution`.
+    - `device` and `dtype`: where and in which precision it computes.
+    - `perturb_within(images, strength, seeds, on_step)`: see the function of this name.
+    - `together(images, seeds)`: for a method that needs all pictures of a run at once. It is called with all
+      tiles before the first `perturb`; `fingerprint` then has to depend on them.
     """
 
     @property
@@ -51,21 +51,19 @@ class Perturber(Protocol):
 
     @property
     def resolution(self) -> int:
-        """Side of the squares it is made for [px]: what a trainer resizes photographs to."""
+        """Short side to which a trainer resizes photographs [px]."""
 
-    def perturb(
-        self, images: Tensor, seeds: Sequence[int], on_step: Callable[[int], None] | None = None
-    ) -> Tensor:
+    def perturb(self, images: Tensor, seeds: Sequence[int], on_step: OnStep | None = None) -> Tensor:
         """Protect a batch.
 
         Args:
             images: [B, 3, H, W] in [0, 1].
             seeds: B numbers; picture i depends on `images[i]` and `seeds[i]` only.
-            on_step: called with 1, 2, ... after each step, for progress.
+            on_step: called with 1, 2, ... after each step.
 
         Returns:
             [B, 3, H, W] in [0, 1], nowhere further from `images` than the budget; same dtype and device. A
-            picture that it fails on is NaN throughout.
+            picture that fails is NaN throughout.
 
         Raises:
             NotFiniteError: it would fail on any picture.
@@ -73,41 +71,47 @@ class Perturber(Protocol):
 
 
 class GradientProtection(ABC, Generic[P]):
-    """A protection that follows a gradient through a frozen model.
+    """A protection that follows a gradient through frozen surrogates.
 
     Args:
-        model: the model that personalization would start from. It computes in its own dtype (bfloat16, ...),
-            memory layout and device; the picture itself keeps the dtype that it came in.
+        models: the model that personalization would start from, or several. Each computes in its own dtype
+            (bfloat16, ...), memory layout and device; the picture keeps its dtype.
         settings: the method's own.
     """
 
     settings_type: ClassVar[type[PgdSettings]]
     needs_model: ClassVar[bool] = True
 
-    def __init__(self, model: TextToImage, settings: P) -> None:
-        self.model = model
+    def __init__(self, models: Models, settings: P) -> None:
+        self.surrogates = Surrogates.of(models)
         self.settings = settings
 
     @property
     def resolution(self) -> int:
-        return self.model.resolution
+        return self.surrogates.resolution
+
+    @property
+    def device(self) -> torch.device:
+        return self.surrogates.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.surrogates.dtype
 
     @property
     def fingerprint(self) -> str:
-        """What decides a result beside settings, picture and seed: a digest of the model."""
-        return fingerprint(self.model)
+        """A digest of everything that decides a result beside settings, picture and seed."""
+        return self.surrogates.fingerprint
 
     @property
     def against(self) -> Against:
-        """The model."""
-        return Against.model(self.model)
+        return self.surrogates.against
 
     @abstractmethod
-    def objective(self, images: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
-        """What the loop raises: [B]; entry i depends on `images[i]` and on draws from `generators[i]` only.
-
-        `images` is [B, 3, H, W] in [0, 1], on the model's device, its short side `resolution`.
-        """
+    def objective(
+        self, surrogate: Surrogate, images: Tensor, generators: Sequence[torch.Generator]
+    ) -> Tensor:
+        """The value to raise, [B]; entry i depends on `images[i]` and on draws from `generators[i]` only."""
 
     def start(self, original: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
         """The first point: uniform in the ball, or the picture itself."""
@@ -117,14 +121,17 @@ class GradientProtection(ABC, Generic[P]):
         return self.project(original + offset, original)
 
     def gradient(self, images: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
-        """d objective / d images, [B, 3, H, W]: each picture's own, as the sum over the batch is taken."""
-        # Half precision would lose small gradients to underflow: they travel back enlarged.
-        scale = 1024.0 if self.model.dtype == torch.float16 else 1.0
+        """d objective / d images, [B, 3, H, W], of the mean over surrogates; for each picture its own."""
+        # Half precision would lose small gradients to underflow, so they travel back enlarged.
+        scale = 1024.0 if self.dtype == torch.float16 else 1.0
         leaf = images.detach().requires_grad_(True)
-        with torch.enable_grad():
-            value = self.objective(viewed(leaf, self.resolution), generators).sum()
-            (gradient,) = torch.autograd.grad(value * scale, leaf)
-        return gradient / scale
+        total = torch.zeros_like(leaf)
+        for surrogate in self.surrogates:
+            with torch.enable_grad():
+                value = self.objective(surrogate, leaf, generators).sum()
+                (gradient,) = torch.autograd.grad(value * scale, leaf)
+            total += gradient / scale
+        return total / len(self.surrogates)
 
     def step(self, gradient: Tensor) -> Tensor:
         """The move for a gradient: its sign, `step_size` long."""
@@ -135,25 +142,25 @@ class GradientProtection(ABC, Generic[P]):
         budget = self.settings.budget / 255
         return torch.clamp(images, original - budget, original + budget).clamp_(0, 1)
 
+    def perturb(self, images: Tensor, seeds: Sequence[int], on_step: OnStep | None = None) -> Tensor:
+        """See `Perturber.perturb`. A picture fails if its gradient is not finite in any step."""
+        return self.perturb_within(images, None, seeds, on_step)
+
     @torch.no_grad()
-    def perturb(
-        self, images: Tensor, seeds: Sequence[int], on_step: Callable[[int], None] | None = None
+    def perturb_within(
+        self, images: Tensor, strength: Tensor | None, seeds: Sequence[int], on_step: OnStep | None = None
     ) -> Tensor:
-        """See `Perturber.perturb`.
-
-        A picture fails if its gradient is not finite in any step.
-
-        Raises:
-            UsageError: not one seed a picture, or pictures of another shape.
-        """
-        if images.ndim != 4 or images.shape[1] != 3:
-            raise UsageError(f"images must be [B, 3, H, W], not {list(images.shape)}")
-        if len(seeds) != len(images):
-            raise UsageError(f"perturb needs one seed a picture: {len(images)} pictures, {len(seeds)} seeds")
+        """`perturb` with every step projected into the ball of each pixel's own size."""
+        check_batch(images, seeds)
         generators = picture_generators(seeds)
-        original = images.detach().to(self.model.device)
-        with frozen(*self.model.networks):
-            current = self.start(original, generators)
+        original = images.detach().to(self.device)
+        limit = None if strength is None else strength.to(self.device) * (self.settings.budget / 255)
+
+        def within(near: Tensor) -> Tensor:
+            return near if limit is None else torch.clamp(near, original - limit, original + limit)
+
+        with self.surrogates.frozen():
+            current = within(self.start(original, generators))
             aimed = torch.zeros(len(images), dtype=torch.bool, device=original.device)
             failed = torch.zeros_like(aimed)
             for k in range(self.settings.steps):
@@ -162,38 +169,47 @@ class GradientProtection(ABC, Generic[P]):
                 failed |= ~gradient.isfinite().flatten(1).all(1)
                 if k == 0 and bool(failed.any()):  # the sign of NaN is 0, and the random start would stay
                     self.check()
-                current = self.project(current + self.step(gradient), original)
+                current = within(self.project(current + self.step(gradient), original))
                 if on_step is not None:
                     on_step(k + 1)
             if bool(failed.any()):
                 self.check()
-        # Where there was no gradient in any step, the random start is left, which aims at nothing.
+        # Without a gradient in any step only the random start is left, which aims at nothing.
         result = torch.where(aimed.view(-1, 1, 1, 1), current, original)
         return result.masked_fill(failed.view(-1, 1, 1, 1), torch.nan).to(images.device)
 
     def check(self) -> None:
-        """NotFiniteError, naming the part, if there is no gradient to follow on a plain picture either."""
-        check_model(self.model)
+        """NotFiniteError, which names the part, if there is no gradient on a plain picture either."""
+        for surrogate in self.surrogates:
+            surrogate.check()
         side = self.resolution
-        plain = torch.linspace(0.25, 0.75, side, device=self.model.device).expand(1, 3, side, side)
-        finite.check(self.gradient(plain, picture_generators([0])), finite.GRADIENT, self.model.dtype)
+        plain = torch.linspace(0.25, 0.75, side, device=self.device).expand(1, 3, side, side)
+        finite.check(self.gradient(plain, picture_generators([0])), finite.GRADIENT, self.dtype)
 
 
-@contextmanager
-def frozen(*modules: nn.Module) -> Iterator[None]:
-    """Evaluation mode and no gradient to any weight, inside; everything as it was, afterwards."""
-    parts = [part for module in modules for part in module.modules()]
-    weights = [weight for module in modules for weight in module.parameters()]
-    modes = [part.training for part in parts]
-    wants = [weight.requires_grad for weight in weights]
-    try:
-        for part in parts:
-            part.training = False
-        for weight in weights:
-            weight.requires_grad_(False)
-        yield
-    finally:
-        for part, mode in zip(parts, modes, strict=True):
-            part.training = mode
-        for weight, want in zip(weights, wants, strict=True):
-            weight.requires_grad_(want)
+def check_batch(images: Tensor, seeds: Sequence[int]) -> None:
+    """UsageError for pictures of another shape, and unless there is one seed for each."""
+    if images.ndim != 4 or images.shape[1] != 3:
+        raise UsageError(f"images must be [B, 3, H, W], not {list(images.shape)}")
+    if len(seeds) != len(images):
+        raise UsageError(f"perturb needs one seed a picture: {len(images)} pictures, {len(seeds)} seeds")
+
+
+@torch.no_grad()
+def perturb_within(
+    perturber: Perturber,
+    images: Tensor,
+    strength: Tensor,
+    seeds: Sequence[int],
+    on_step: OnStep | None = None,
+) -> Tensor:
+    """`Perturber.perturb` with the budget times `strength`, [B, 1, H, W] in [0, 1], at each pixel.
+
+    A method that has no `perturb_within` of its own has its perturbation scaled afterwards.
+    """
+    own = getattr(perturber, "perturb_within", None)
+    if own is not None:
+        protected: Tensor = own(images, strength, seeds, on_step)
+        return protected
+    free = perturber.perturb(images, seeds, on_step)
+    return images + (free - images) * strength

@@ -9,6 +9,7 @@ from unlikeness.settings import Checked, setting
 __all__ = [
     "WAYS",
     "AdvDMSettings",
+    "AsplSettings",
     "NoiseSettings",
     "PgdSettings",
     "PhotoGuardSettings",
@@ -78,6 +79,61 @@ class AdvDMSettings(PgdSettings):
     prompt: str = setting("a photo", "The prompt c under which the loss is raised.", source="AdvDM: a photo")
     draws: int = setting(
         1, "Draws of (t, ε) averaged in each step; each costs a pass.", source="AdvDM: 1", at_least=1
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class AsplSettings(ProtectSettings):
+    """50 rounds of 3 clean steps, 6 gradient steps and 3 perturbed steps. The published budget is 6.4."""
+
+    class_noun: str = setting(
+        "person", "Class noun of the subject (person, dog, ...).", source="Anti-DreamBooth: person"
+    )
+    identifier: str = setting("sks", "Identifier token of the subject.", source="Anti-DreamBooth: sks")
+    rounds: int = setting(50, "Rounds.", unit="rounds", source="Anti-DreamBooth: 50", at_least=1)
+    clean_steps: int = setting(
+        3,
+        "Training steps on the clean pictures in each round; their result is discarded after it.",
+        unit="steps",
+        source="Anti-DreamBooth: 3",
+        at_least=0,
+    )
+    perturbed_steps: int = setting(
+        3,
+        "Training steps on the perturbed pictures in each round; their result is kept.",
+        unit="steps",
+        source="Anti-DreamBooth: 3",
+        at_least=0,
+    )
+    pgd_steps: int = setting(
+        6, "Gradient steps on the pictures in each round.", unit="steps", source="Anti-DreamBooth: 6",
+        at_least=1,
+    )  # fmt: skip
+    step_size: float = setting(
+        0.64,
+        "Change of every colour value in one gradient step.",
+        unit="n/255 of the range [0, 1]",
+        source="Anti-DreamBooth: 0.005 of [-1, 1]",
+        above=0.0,
+        at_most=255.0,
+    )
+    learning_rate: float = setting(
+        5e-7,
+        "AdamW's step size; only the denoiser is trained.",
+        source="Anti-DreamBooth: 5e-7, with the text encoder",
+        at_least=0.0,
+    )
+    batch_size: int = setting(
+        1,
+        "Pictures of the subject in a training step, and as many of its class.",
+        source="ours: the least",
+        at_least=1,
+    )
+    prior_weight: float = setting(
+        1.0,
+        "Weight w of the prior-preservation loss; 0 leaves it out.",
+        source="Ruiz et al. 2023, Eq. 2: 1",
+        at_least=0.0,
     )
 
 

@@ -12,6 +12,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+import torch
+from torch import Tensor
+
 from unlikeness import locks
 from unlikeness.errors import UsageError
 from unlikeness.files import sync_folder
@@ -108,17 +111,31 @@ def protect_folder(
         "seed": seed,
         **({} if psnr is None else {"psnr": psnr}),
     }
-    where = getattr(perturber, "model", perturber)
-    on = {name: str(getattr(where, name)) for name in ("device", "dtype") if hasattr(where, name)}
-    against = against_of(perturber).record()
+    on = {name: str(getattr(perturber, name)) for name in ("device", "dtype") if hasattr(perturber, name)}
     with locks.inside(output):
         worker = Worker(
             Manifest(output), perturber, recipe, {"batch_size": batch_size, **on}, at, seed, max_pixels, psnr,
-            masks, against,
+            masks, against_of(perturber).record(),
         )  # fmt: skip
+        if together := getattr(perturber, "together", None):
+            together(*_all_tiles(worker, targets))
+            recipe["fingerprint"] = getattr(perturber, "fingerprint", None)
         outcome = _run(worker, targets, Outcome(passed_over=passed_over), batch_size, progress or Silent())
         _settle(outcome, output)
     return outcome
+
+
+def _all_tiles(worker: Worker, targets: Sequence[Target]) -> tuple[list[Tensor], list[int]]:
+    """The tiles of all usable pictures, [3, T, T] each, and their seeds."""
+    images, seeds = [], []
+    for target in targets:
+        work = worker.open(target)
+        for tile in work.tiles():
+            images.append(torch.from_numpy(tile.image).permute(2, 0, 1).contiguous())
+            seeds.append(tile.seed)
+        if work.tiled is not None:
+            work.tiled.close()
+    return images, seeds
 
 
 def _run(

@@ -108,8 +108,12 @@ def survey(
     # Saving, and reading again to measure, take about three times as long as reading.
     seconds = 4 * (time.perf_counter() - began)
     if largest:
-        batches = math.ceil(sum(file.tiles for file in files) / batch_size)
-        seconds += batches * _batch_seconds(make, settings, largest, batch_size)
+        count = sum(file.tiles for file in files)
+        if own := getattr(protection, "seconds", None):
+            seconds += own(largest, count)
+        else:
+            batches = math.ceil(count / batch_size)
+            seconds += batches * _batch_seconds(make, settings, largest, batch_size)
     return Survey(files, seconds, passed_over)
 
 

@@ -156,10 +156,10 @@ class Worker:
 
     def _other(self) -> str:
         """The remedy for a protection that fails."""
-        dtype = getattr(getattr(self.perturber, "model", None), "dtype", torch.float32)
-        own = hasattr(self.perturber.settings, "weights")
-        other = "other weights, or another method" if own else "another method"
-        return other if dtype == torch.float32 else f"--dtype float32, or {other}"
+        dtype = getattr(self.perturber, "dtype", torch.float32)
+        if hasattr(self.perturber.settings, "weights"):
+            return "other weights, or another method"
+        return "another method" if dtype == torch.float32 else "--dtype float32, or another method"
 
     def finish(self, work: Work) -> Work:
         """Save, read again, measure and write the manifest's line; then release the pictures."""

@@ -1,7 +1,7 @@
 """ASPL: perturb a subject's pictures against a model that is learning them.
 
-Anti-DreamBooth (Van Le et al. 2023, arXiv 2303.15433), Algorithm 1. Each round, with a surrogate θ that
-starts as the model itself:
+Anti-DreamBooth (Van Le et al. 2023, arXiv 2303.15433), Algorithm 1. Each round, with a learner θ that starts
+as the model itself:
 
     θ' <- a copy of θ, trained for a few DreamBooth steps on the clean pictures
     δ  <- PGD steps that raise L_diff(x + δ, c_V) under θ', |δ| <= budget
@@ -10,121 +10,96 @@ starts as the model itself:
 
 from __future__ import annotations
 
+import hashlib
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from unlikeness import finite
 from unlikeness.diffusion.lora import merged_copy
-from unlikeness.diffusion.loss import diffusion_loss
 from unlikeness.errors import UsageError
 from unlikeness.personalize.material import Material, prepare
 from unlikeness.personalize.objective import PersonalizationStep
 from unlikeness.personalize.settings import PersonalizeSettings
-from unlikeness.protect.base import GradientProtection, frozen
-from unlikeness.protect.settings import PgdSettings, ProtectSettings
+from unlikeness.protect.base import GradientProtection, check_batch
+from unlikeness.protect.settings import AsplSettings, PgdSettings
+from unlikeness.protect.surrogates import Models, Surrogate, Surrogates, frozen
 from unlikeness.protect.tiling.batches import default_batch_size
-from unlikeness.seeds import derive, integers, normal, picture_generators
-from unlikeness.settings import setting
+from unlikeness.seeds import derive, picture_generators
+from unlikeness.subjects import Subject
 from unlikeness.training import adamw, train
 
 if TYPE_CHECKING:
     from unlikeness.autoencoders import Posterior
     from unlikeness.diffusion.model import TextToImage
-    from unlikeness.subjects import Subject
 
-__all__ = ["Aspl", "AsplSettings", "FsmgSettings"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class AsplSettings(ProtectSettings):
-    """50 rounds of 3 clean steps, 6 PGD steps and 3 perturbed steps. The published budget is 6.4."""
-
-    rounds: int = setting(50, "Rounds.", unit="rounds", source="Anti-DreamBooth: 50", at_least=1)
-    clean_steps: int = setting(
-        3,
-        "Steps on the clean pictures in each round, whose result is thrown away after it.",
-        unit="steps",
-        source="Anti-DreamBooth: 3",
-        at_least=0,
-    )
-    perturbed_steps: int = setting(
-        3,
-        "Steps on the perturbed pictures in each round, whose result stays.",
-        unit="steps",
-        source="Anti-DreamBooth: 3",
-        at_least=0,
-    )
-    pgd_steps: int = setting(
-        6, "Gradient steps in each round.", unit="steps", source="Anti-DreamBooth: 6", at_least=1
-    )
-    step_size: float = setting(
-        0.64,
-        "Change of every colour value in one gradient step.",
-        unit="n/255 of the range [0, 1]",
-        source="Anti-DreamBooth: 0.005 of [-1, 1]",
-        above=0.0,
-        at_most=255.0,
-    )
-    learning_rate: float = setting(
-        5e-7,
-        "AdamW's step size for the surrogate, of which only the U-Net is trained.",
-        source="Anti-DreamBooth: 5e-7, with the text encoder",
-        at_least=0.0,
-    )
-    batch_size: int = setting(
-        1,
-        "Pictures of the subject in a training step, and as many of its class.",
-        source="ours: the least",
-        at_least=1,
-    )
-    prior_weight: float = setting(
-        1.0,
-        "Weight w of the prior-preservation loss; 0 leaves it out.",
-        source="Ruiz et al. 2023, Eq. 2: 1",
-        at_least=0.0,
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class FsmgSettings(AsplSettings):
-    """FSMG of the same paper, which is ASPL in one round: a surrogate of the clean pictures, then fixed."""
-
-    rounds: int = setting(1, "Rounds.", unit="rounds", source="FSMG: 1", at_least=1)
-    clean_steps: int = setting(
-        1000, "Steps on the clean pictures.", unit="steps", source="Anti-DreamBooth's attacker", at_least=0
-    )
-    perturbed_steps: int = setting(
-        0, "Steps on the perturbed pictures.", unit="steps", source="FSMG: none", at_least=0
-    )
-    pgd_steps: int = setting(
-        100, "Gradient steps on the pictures.", unit="steps", source="Anti-DreamBooth: 100", at_least=1
-    )
+__all__ = ["Aspl", "AsplSettings"]
 
 
 class Aspl:
-    """Raises the loss of a surrogate that learns the subject at the same time.
+    """Raises the loss of a copy of the model that learns the subject at the same time (Anti-DreamBooth).
 
-    It is no `Perturber` and not in the table of protections: a picture's perturbation depends on all
-    pictures of its subject, on their words and on their order, while those promise that a picture depends on
-    itself and its seed alone. Unlike the paper, which learns from a clean set of further pictures (its set A)
-    and trains the text encoder too, the clean pictures are those that are protected, and only the U-Net is
+    All pictures of a run are one subject's. A picture's perturbation depends on all of them and on their
+    order, unlike with the other methods. Unlike the paper, which learns from further clean pictures (its set
+    A) and trains the text encoder too, the clean pictures are the protected ones, and only the denoiser is
     trained.
 
     Args:
-        model: the model that personalization would start from; it is never changed.
-        settings: `AsplSettings`, or `FsmgSettings` for a fixed surrogate.
+        models: the model that personalization would start from; it is never changed.
     """
 
     settings_type: ClassVar[type[AsplSettings]] = AsplSettings
+    needs_model: ClassVar[bool] = True
 
-    def __init__(self, model: TextToImage, settings: AsplSettings | None = None) -> None:
-        self.model = model
+    def __init__(self, models: Models, settings: AsplSettings | None = None) -> None:
+        self.surrogates = Surrogates.of(models)
+        if len(self.surrogates) != 1:
+            raise UsageError(f"aspl computes against one model, not {len(self.surrogates)}; give one")
+        self.model: TextToImage = self.surrogates[0].whole
         self.settings = settings or AsplSettings()
+        self.resolution = self.surrogates.resolution
+        self.device, self.dtype = self.surrogates.device, self.surrogates.dtype
+        self.against = self.surrogates.against
+        s = self.settings
+        subject = Subject(torch.zeros(1, 3, 1, 1), s.class_noun, s.identifier)
+        self.surrogates.check_prompt(subject.instance_prompt)
+        self._images: dict[int, Tensor] = {}
+        self._deltas: dict[int, Tensor] = {}
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the model, and of the subject's pictures once they are known."""
+        digest = hashlib.sha256(repr(list(self._images)).encode())
+        for image in self._images.values():
+            digest.update(image.numpy().tobytes())
+        return self.surrogates.fingerprint + (f" {digest.hexdigest()[:16]}" if self._images else "")
+
+    def together(self, images: Sequence[Tensor], seeds: Sequence[int]) -> None:
+        """Take these squares [3, T, T] of any sides as the subject's pictures, by their seeds."""
+        self._images, self._deltas = dict(zip(seeds, images, strict=True)), {}
+
+    def perturb(
+        self, images: Tensor, seeds: Sequence[int], on_step: Callable[[int], None] | None = None
+    ) -> Tensor:
+        """See `Perturber.perturb`. Without `together`, the batch is the whole subject."""
+        check_batch(images, seeds)
+        if not set(seeds) <= set(self._images):
+            self.together(list(images), seeds)
+        if not self._deltas:
+            side = max(image.shape[-1] for image in self._images.values())
+            stack = torch.cat([_square(image, side) for image in self._images.values()])
+            s = self.settings
+            subject = Subject(stack, s.class_noun, s.identifier)
+            found = self._perturbed(subject, list(self._images), derive(0, *self._images), None, on_step)
+            self._deltas = dict(zip(self._images, found - stack, strict=True))
+        delta = torch.cat([_square(self._deltas[seed], images.shape[-1]) for seed in seeds])
+        return (images + delta.to(images)).clamp(0, 1)
 
     def perturb_subject(
         self,
@@ -144,24 +119,36 @@ class Aspl:
             [N, 3, H, W] in [0, 1], nowhere further from `subject.images` than the budget; same device.
 
         Raises:
-            UsageError: the model cannot read the subject's prompt to its end.
-            NotFiniteError: the surrogate's training diverged, or the model's answer is NaN or infinite.
+            UsageError: the model does not read the whole prompt of the subject.
+            NotFiniteError: the training diverged, or the model's answer is NaN or infinite.
         """
+        seeds = [derive(seed, "picture", i) for i in range(len(subject.images))]
+        return self._perturbed(subject, seeds, seed, prior, on_step)
+
+    def _perturbed(
+        self,
+        subject: Subject,
+        seeds: Sequence[int],
+        seed: int,
+        prior: Posterior | None,
+        on_step: Callable[[int], None] | None,
+    ) -> Tensor:
+        """Algorithm 1. seeds: of the pictures' own draws; seed: of the trainings."""
         s = self.settings
-        if reason := self.model.conditioner.too_long(subject.instance_prompt):
-            raise UsageError(reason)
-        surrogate = _Surrogate(self.model, subject, s)
-        clean = prepare(self.model, subject, surrogate.settings, prior=prior)
+        self.surrogates.check_prompt(subject.instance_prompt)
+        learner = _Learner(self.model, subject, s)
+        clean = prepare(self.model, subject, learner.settings, prior=prior)
         pgd = PgdSettings(budget=s.budget, steps=s.pgd_steps, step_size=s.step_size, random_start=False)
-        ascent = _Ascent(surrogate.model, pgd, subject.instance_prompt)
-        generators = picture_generators([derive(seed, "picture", i) for i in range(len(subject.images))])
-        original = subject.images.detach().to(self.model.device)
+        ascent = _Ascent(learner.model, pgd, subject.instance_prompt)
+        generators = picture_generators(seeds)
+        original = subject.images.detach().to(self.device)
         current = original
-        with frozen(self.model.autoencoder.network, *self.model.conditioner.encoders.values()):
+        still = (n for n in learner.model.networks if n is not learner.model.denoiser)
+        with frozen(*still):
             for k in range(s.rounds):
-                with surrogate.thrown_away():
-                    surrogate.learn(clean, s.clean_steps, k, derive(seed, "clean", k))
-                    with frozen(surrogate.model.denoiser):
+                with learner.thrown_away():
+                    learner.learn(clean, s.clean_steps, k, derive(seed, "clean", k))
+                    with frozen(learner.model.denoiser):
                         for j in range(s.pgd_steps):
                             current = ascent.move(current, original, generators)
                             if on_step is not None:
@@ -169,13 +156,34 @@ class Aspl:
                 if s.perturbed_steps:
                     # Of all latents, only these have changed.
                     perturbed = prepare(
-                        self.model, replace(subject, images=current), surrogate.settings, prior=clean.prior
+                        self.model, replace(subject, images=current), learner.settings, prior=clean.prior
                     )
-                    surrogate.learn(perturbed, s.perturbed_steps, k, derive(seed, "perturbed", k))
+                    learner.learn(perturbed, s.perturbed_steps, k, derive(seed, "perturbed", k))
         return current.to(subject.images.device)
 
+    def seconds(self, side: int, count: int) -> float:
+        """An estimate for `count` squares of `side` px, from two gradient steps on one."""
+        s = self.settings
+        quick = replace(s, rounds=1, clean_steps=0, perturbed_steps=0, pgd_steps=2, prior_weight=0.0)
+        image = torch.full((1, 3, side, side), 0.5)
+        began = time.perf_counter()
+        Aspl(self.model, quick).perturb(image, [0])
+        step = (time.perf_counter() - began) / 2
+        trained = 2 * s.batch_size * (s.clean_steps + s.perturbed_steps)
+        attack = PersonalizeSettings()
+        drawn = attack.class_images * attack.class_steps if s.prior_weight else 0
+        # A drawing step has two forward passes and no backward pass: about two thirds of a gradient step.
+        return step * (s.rounds * (count * s.pgd_steps + trained) + drawn * 2 / 3)
 
-class _Surrogate:
+
+def _square(image: Tensor, side: int) -> Tensor:
+    """[3, T, T] as [1, 3, side, side]."""
+    if image.shape[-1] == side:
+        return image[None]
+    return F.interpolate(image[None], (side, side), mode="bilinear", align_corners=False, antialias=True)
+
+
+class _Learner:
     """The one copy of the model that learns the subject, in float32 at least."""
 
     def __init__(self, model: TextToImage, subject: Subject, settings: AsplSettings) -> None:
@@ -185,13 +193,12 @@ class _Surrogate:
             batch_size=settings.batch_size,
             prior_weight=settings.prior_weight,
         )
-        self.model = merged_copy(model)
-        denoiser = self.model.widen().denoiser.requires_grad_(True)
-        self.parameters: list[Tensor] = list(denoiser.parameters())
+        self.model = merged_copy(model).widen()
+        self.parameters: list[Tensor] = list(self.model.denoiser.requires_grad_(True).parameters())
         self._kept = [torch.empty_like(p) for p in self.parameters]
 
     def learn(self, material: Material, steps: int, round_: int, seed: int) -> None:
-        """`steps` DreamBooth steps with a fresh AdamW; the pictures' turns go on from round to round."""
+        """`steps` DreamBooth steps with a fresh AdamW. The order of pictures continues over rounds."""
         s = self.settings
         step = PersonalizationStep(self.model, self.subject, material, s)
         train(
@@ -206,7 +213,7 @@ class _Surrogate:
 
     @contextmanager
     def thrown_away(self) -> Iterator[None]:
-        """What is learnt inside is forgotten afterwards: the weights are put back in place."""
+        """The weights are put back in place afterwards."""
         _copy(self.parameters, self._kept)
         try:
             yield
@@ -221,23 +228,21 @@ def _copy(values: Sequence[Tensor], into: Sequence[Tensor]) -> None:
 
 
 class _Ascent(GradientProtection[PgdSettings]):
-    """The steps on the pictures: L_diff of the surrogate as it is, under the instance prompt."""
+    """Steps on the pictures that raise the learner's diffusion loss under the instance prompt."""
 
     settings_type = PgdSettings
 
     def __init__(self, model: TextToImage, settings: PgdSettings, prompt: str) -> None:
         super().__init__(model, settings)
-        self._c = model.condition([prompt])
+        self._c = self.surrogates.conditions(prompt)
         self._group = default_batch_size(model.resolution, model.device)
 
-    def objective(self, images: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
-        """[B]: L_diff of each picture at its own t and ε, mean over elements."""
-        posterior = self.model.encode(images)
-        z0 = posterior.mean + posterior.std * normal(posterior.mean, generators)
-        t = integers(0, self.model.schedule.steps, generators).to(images.device)
-        eps = normal(z0, generators)
-        return diffusion_loss(self.model, z0, self._c, t=t, eps=eps, reduce="none")
+    def objective(
+        self, surrogate: Surrogate, images: Tensor, generators: Sequence[torch.Generator]
+    ) -> Tensor:
+        return surrogate.denoising_loss(images, self._c[surrogate], generators)
 
+    @torch.no_grad()
     def move(self, current: Tensor, original: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
         """`current` [N, 3, H, W] one step on, a few pictures at a time."""
         moved = []
@@ -246,6 +251,6 @@ class _Ascent(GradientProtection[PgdSettings]):
             gradient = self.gradient(current[part], generators[part])
             if not finite.all_finite([gradient]):
                 self.check()
-                raise finite.not_finite(finite.GRADIENT, self.model.dtype)
+                raise finite.not_finite(finite.GRADIENT, self.dtype)
             moved.append(self.project(current[part] + self.step(gradient), original[part]))
         return torch.cat(moved)

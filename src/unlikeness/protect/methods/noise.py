@@ -3,35 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from unlikeness.protect.against import Against
 from unlikeness.protect.settings import NoiseSettings, ProtectSettings
+from unlikeness.protect.surrogates import Models, Surrogates
 from unlikeness.seeds import picture_generators, uniform
-
-if TYPE_CHECKING:
-    from unlikeness.diffusion.model import TextToImage
 
 __all__ = ["Noise", "NoiseSettings"]
 
 
 class Noise:
-    """Adds noise. The model only says at which resolution its trainer would see the picture."""
+    """Adds noise. The model only gives the resolution at which its trainer would see the picture."""
 
     settings_type: ClassVar[type[ProtectSettings]] = NoiseSettings
     needs_model: ClassVar[bool] = True
 
-    def __init__(self, model: TextToImage, settings: NoiseSettings) -> None:
+    def __init__(self, models: Models, settings: NoiseSettings) -> None:
         self.settings = settings
-        self.resolution = model.resolution
-
-    @property
-    def against(self) -> Against:
-        """Nothing: it is a control."""
-        return Against.control()
+        self.resolution = Surrogates.of(models).resolution
+        self.against = Against.control()
 
     @torch.no_grad()
     def perturb(

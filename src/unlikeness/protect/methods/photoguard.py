@@ -2,7 +2,7 @@
 
     min over δ, |δ| <= budget:  ‖E(x + δ) − z_tgt‖²
 
-E is the mean of the autoencoder's posterior; the U-Net takes no part.
+E is the mean of the autoencoder's posterior; the denoiser takes no part.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -20,22 +19,21 @@ from unlikeness import finite
 from unlikeness.errors import PictureError, UsageError
 from unlikeness.protect.base import GradientProtection
 from unlikeness.protect.settings import PhotoGuardSettings
-
-if TYPE_CHECKING:
-    from unlikeness.diffusion.model import TextToImage
+from unlikeness.protect.surrogates import Models, Surrogate
+from unlikeness.viewing import viewed
 
 __all__ = ["PhotoGuard", "PhotoGuardSettings"]
 
 
 class PhotoGuard(GradientProtection[PhotoGuardSettings]):
-    """Lowers the distance between the picture's latent and the target's."""
+    """Lowers the distance between the picture's latent and the target's. Autoencoders alone are enough."""
 
     settings_type = PhotoGuardSettings
 
-    def __init__(self, model: TextToImage, settings: PhotoGuardSettings) -> None:
-        super().__init__(model, settings)
+    def __init__(self, models: Models, settings: PhotoGuardSettings) -> None:
+        super().__init__(models, settings)
         self._picture: Tensor | None = None
-        self._latents: dict[tuple[int, int], Tensor] = {}
+        self._latents: dict[tuple[Surrogate, int, int], Tensor] = {}
         if settings.target == "grey":
             self._picture = torch.full((1, 3, 8, 8), 0.5)
         elif settings.target != "zero":
@@ -43,28 +41,32 @@ class PhotoGuard(GradientProtection[PhotoGuardSettings]):
 
     @property
     def fingerprint(self) -> str:
-        """Of the model, and of the target if it is a picture."""
+        """Of the models, and of a target picture."""
         if self._picture is None or self.settings.target == "grey":
             return super().fingerprint
         return f"{super().fingerprint} {hashlib.sha256(self._picture.numpy().tobytes()).hexdigest()[:16]}"
 
-    def target_latent(self, height: int, width: int) -> Tensor:
-        """z_tgt for pictures of this size: [1, C, h, w]; a target picture is resized to it."""
-        if (height, width) not in self._latents:
+    def target_latent(self, surrogate: Surrogate, height: int, width: int) -> Tensor:
+        """z_tgt for pictures of this size, [1, C, h, w]. A target picture is resized to it."""
+        key = (surrogate, height, width)
+        if key not in self._latents:
             if self._picture is None:
                 like = torch.zeros(1, 3, height, width)
             else:
                 like = F.interpolate(self._picture, (height, width), mode="bilinear", antialias=True)
             with torch.no_grad():
-                latent = self.model.encode(like).mean
-            finite.check(latent, finite.ENCODER, self.model.autoencoder.dtype)
-            self._latents[height, width] = torch.zeros_like(latent) if self._picture is None else latent
-        return self._latents[height, width]
+                latent = surrogate.encode(like).mean
+            finite.check(latent, finite.ENCODER, surrogate.autoencoder.dtype)
+            self._latents[key] = torch.zeros_like(latent) if self._picture is None else latent
+        return self._latents[key]
 
-    def objective(self, images: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
+    def objective(
+        self, surrogate: Surrogate, images: Tensor, generators: Sequence[torch.Generator]
+    ) -> Tensor:
         """[B]: minus the squared distance to the target's latent, mean over elements."""
-        z_tgt = self.target_latent(images.shape[2], images.shape[3])
-        return -(self.model.encode(images).mean - z_tgt).square().flatten(1).mean(1)
+        seen = viewed(images, surrogate.resolution)
+        z_tgt = self.target_latent(surrogate, seen.shape[2], seen.shape[3])
+        return -(surrogate.encode(seen).mean - z_tgt).square().flatten(1).mean(1)
 
 
 def _read(path: Path) -> Tensor:

@@ -1,4 +1,4 @@
-"""RID as a protection: one forward pass of a trained network, no model, no gradient (arXiv 2412.09844)."""
+"""RID: one forward pass of a trained network, without a model or a gradient (arXiv 2412.09844)."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch import Tensor
 from unlikeness.diffusion.devices import pick_device
 from unlikeness.errors import UsageError
 from unlikeness.protect.against import Against
+from unlikeness.protect.base import check_batch
 from unlikeness.protect.rid.weights import open_network
 from unlikeness.protect.settings import ProtectSettings, RidSettings
 
@@ -24,22 +25,22 @@ class Rid:
     """Protects in one forward pass, against models like those that its network was trained on.
 
     Args:
-        model: not needed. If one is given, it says where to compute.
+        model: not needed. If one is given, the network computes on its device.
         settings: weights and budget.
         device: where to compute without a model.
 
-    The network computes in bfloat16 where that is quicker. Its answer depends on the picture alone: seeds
-    change nothing. `against` is what its file says.
+    The network computes in bfloat16 where that is faster. The result depends on the picture alone, not on
+    seeds.
 
     Raises:
-        UsageError, UnlikenessError: see `open_network`; a device that is not there, or, for an exported
-            file, another than the CPU.
+        UsageError, UnlikenessError: see `open_network`; an unknown device, or another than the CPU for an
+            exported file.
     """
 
     settings_type: ClassVar[type[ProtectSettings]] = RidSettings
     needs_model: ClassVar[bool] = False
     tile: ClassVar[int] = 512
-    """Side of the tiles that it works on at a picture's own size [px]: any would do, and few are quicker."""
+    """Side of the tiles at a picture's own size [px]. Any side works; few large tiles are faster."""
 
     def __init__(
         self, model: TextToImage | None, settings: RidSettings, *, device: str | torch.device = "auto"
@@ -58,25 +59,29 @@ class Rid:
     def delta(self, images: Tensor, budget: Tensor) -> Tensor:
         """δ, float32 [B, 3, H, W] in [0, 1] units, nowhere beyond the budget.
 
-        Args:
-            images: [B, 3, H, W] in [0, 1], any size.
-            budget: n/255, [B], or a plane [B, 1, H, W].
+        images: [B, 3, H, W] in [0, 1], any size. budget: n/255, [B], or a plane [B, 1, H, W].
         """
         if budget.ndim == 1:
             budget = budget[:, None, None, None].expand(-1, 1, *images.shape[-2:])
         return self._network.delta(images, budget)
 
-    @torch.no_grad()
     def perturb(
         self, images: Tensor, seeds: Sequence[int], on_step: Callable[[int], None] | None = None
     ) -> Tensor:
         """See `Perturber.perturb`. UsageError for pictures of another shape, or not one seed each."""
-        if images.ndim != 4 or images.shape[1] != 3:
-            raise UsageError(f"images must be [B, 3, H, W], not {list(images.shape)}")
-        if len(seeds) != len(images):
-            raise UsageError(f"perturb needs one seed a picture: {len(images)} pictures, {len(seeds)} seeds")
-        budget = torch.full((len(images),), self.settings.budget)
-        protected = (images + self.delta(images, budget).to(images)).clamp(0, 1)
+        return self.perturb_within(images, torch.ones(len(images)), seeds, on_step)
+
+    @torch.no_grad()
+    def perturb_within(
+        self,
+        images: Tensor,
+        strength: Tensor,
+        seeds: Sequence[int],
+        on_step: Callable[[int], None] | None = None,
+    ) -> Tensor:
+        """`perturb` with the budget times `strength` at each pixel: the network takes it as a plane."""
+        check_batch(images, seeds)
+        delta = self.delta(images, self.settings.budget * strength)
         if on_step is not None:
             on_step(1)
-        return protected
+        return (images + delta.to(images)).clamp(0, 1)

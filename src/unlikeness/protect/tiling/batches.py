@@ -18,8 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from unlikeness.errors import UnlikenessError
-from unlikeness.protect.base import Perturber
-from unlikeness.protect.masked import perturb_within
+from unlikeness.protect.base import Perturber, perturb_within
 from unlikeness.protect.tiling.tiles import Tile
 
 __all__ = ["Room", "Tiled", "default_batch_size", "full", "overlapped", "run"]

@@ -1,42 +1,36 @@
-"""Training a protector: `unlikeness train-protector`, and what the shipped weights were made by."""
+"""Train a protector, as `unlikeness train-protector` does. The shipped weights were made by it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from unlikeness.checkpoints import load_checkpoint, steps_done
-from unlikeness.diffusion.fingerprint import fingerprint
-from unlikeness.diffusion.trial import check_model
 from unlikeness.errors import UsageError
 from unlikeness.progress import Progress
-from unlikeness.protect.against import is_toy
-from unlikeness.protect.base import frozen
 from unlikeness.protect.rid.network import NetworkSettings, Protector
 from unlikeness.protect.rid.train.pairs import pairs_of
 from unlikeness.protect.rid.train.pictures import Pictures
 from unlikeness.protect.rid.train.processes import Processes
 from unlikeness.protect.rid.train.recipe import CHECKPOINT, ProtectorRecipe
-from unlikeness.protect.rid.train.trial import NO_MODEL, Trial, check_prompt, draw_budgets, draw_side
+from unlikeness.protect.rid.train.trial import NO_MODEL, Trial, draw_budgets, draw_side
 from unlikeness.protect.rid.weights import save_protector
+from unlikeness.protect.surrogates import Models, Surrogates
 from unlikeness.provenance import own_name
 from unlikeness.seeds import step_generator
 from unlikeness.training import Ema, Step, adamw, identity_of, linear, train
-
-if TYPE_CHECKING:
-    from unlikeness.diffusion.model import TextToImage
 
 __all__ = ["train_protector"]
 
 
 def train_protector(
     recipe: ProtectorRecipe,
-    models: Sequence[TextToImage],
+    models: Models,
     output: Path,
     *,
     work: Path,
@@ -50,62 +44,62 @@ def train_protector(
     """Train, and write `output` (safetensors, half precision).
 
     Args:
-        models: see `Trial`; the pictures are made for the largest resolution among them.
-        work: banks of pictures and the checkpoint; a run that was stopped goes on from there.
+        models: see `Trial`. The pictures are made for the largest resolution among them.
+        work: pictures and checkpoint; a run that was stopped continues from there.
         images: files and folders of the user's own pictures to learn from too.
-        names: of the models, for the record in the file: folders are called by their own name. The file and
-            the checkpoint also tell models apart by their fingerprints.
-        processes: from `launched`; None: this one alone. A batch is shared by all, and the first one writes.
-        report: is told which of `images` are left out.
+        names: of the models, for the record in the file; of a folder its last part is used. The file and the
+            checkpoint also distinguish models by their fingerprints.
+        processes: from `launched`; None: this one alone. They share each batch, and the first one writes.
+        report: receives a line about `images` that are left out.
 
     Raises:
-        UsageError: no model, nothing to learn from, a prompt that is too long, a checkpoint in `work` that is
-            another run's or another model's, or a batch that cannot be shared.
+        UsageError: no model, nothing to learn from, a prompt that is too long, a checkpoint in `work` of
+            another run or model, or a batch that cannot be shared.
         NotFiniteError: the training diverged, or a model's answer is NaN or infinite.
     """
-    if not models:
+    surrogates = Surrogates.of(models)
+    if not surrogates:
         raise UsageError(NO_MODEL)
     processes = processes or Processes()
     checkpoint = work / CHECKPOINT
     if output.resolve() == checkpoint.resolve():
         raise UsageError(f"{output} is where the checkpoint will be; name another --output or --work")
+    pictures = Pictures(recipe, images, round(surrogates.resolution * recipe.largest_detail * 1.25))
     mine = replace(recipe, batch_size=processes.share(recipe.batch_size))
-    resolution = max(model.resolution for model in models)
-    pictures = Pictures(recipe, images, round(resolution * recipe.largest_detail * 1.25))
+    device = surrogates.device
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
-        protector = Protector(network).to(models[0].device)
+        protector = Protector(network).to(device)
     parameters = list(protector.parameters())
-    against = {"models": [own_name(name) for name in names], "fingerprints": [fingerprint(m) for m in models]}
+    against = {
+        "models": [own_name(name) for name in names],
+        "fingerprints": [one.fingerprint for one in surrogates],
+    }
     settings: dict[str, Any] = {**asdict(recipe), **asdict(protector.settings), **against}
     if images:
         settings["pictures"] = pictures.source
     if processes.count > 1:
         settings["processes"] = processes.count
-    # What is asked wrongly is told before anything is drawn.
+    # Validate before anything is drawn.
     steps_done(checkpoint, identity_of(recipe.seed, settings))
-    check_prompt(models, recipe)
-    for model in models:
-        check_model(model)
+    surrogates.check_prompt(recipe.prompt)
+    for surrogate in surrogates:
+        surrogate.check()
     with processes.main_first():
         pictures.gather(work / "pictures", progress, report)
-    device = models[0].device
-    with frozen(*(network for model in models for network in model.networks)):
+    with surrogates.frozen():
         pairs = None
         if recipe.regression_weight:
             with processes.main_first():
                 pairs = pairs_of(
-                    recipe,
-                    models,
-                    pictures.draw,
-                    source=pictures.source,
-                    folder=work / "pairs",
+                    recipe, surrogates, pictures.draw, source=pictures.source, folder=work / "pairs",
                     progress=progress,
-                )
-        trial = Trial(protector, models, mine, pairs=pairs)
+                )  # fmt: skip
+        trial = Trial(protector, surrogates, mine, pairs=pairs)
 
         def step(index: int, common: torch.Generator) -> Tensor:
-            side = draw_side(recipe, resolution, common)  # the same everywhere: nobody waits for the largest
+            # The side is the same for all processes: none waits for the largest.
+            side = draw_side(recipe, surrogates.resolution, common)
             generator = processes.generator(common, recipe.seed, index)
             batch = pictures.draw(mine.batch_size, side, generator)
             budget = draw_budgets(recipe, mine.batch_size, side, generator)
@@ -114,17 +108,15 @@ def train_protector(
 
         ema = _minimise(step, recipe, parameters, checkpoint, settings, processes, progress)
     ema.copy_to(parameters)
-    defaults = ProtectorRecipe()
-    changed = {
-        f.name: getattr(recipe, f.name)
-        for f in fields(recipe)
-        if getattr(recipe, f.name) != getattr(defaults, f.name)
-    }
     if processes.main:
-        about = {**against, "resolution": resolution, "recipe": changed}
-        about["toybox"] = [is_toy(model) for model in models]
-        if not names:
-            about["models"] = [model.name or "an unnamed model" for model in models]
+        defaults = asdict(ProtectorRecipe())
+        about = {
+            **against,
+            "models": against["models"] or [one.name for one in surrogates],
+            "resolution": surrogates.resolution,
+            "recipe": {name: v for name, v in asdict(recipe).items() if v != defaults[name]},
+            "toybox": [one.toy for one in surrogates],
+        }
         save_protector(protector, output, about=about)
     return protector.eval()
 
@@ -138,10 +130,7 @@ def _minimise(
     processes: Processes,
     progress: Progress | None,
 ) -> Ema:
-    """Train the parameters; returns their average.
-
-    The first process keeps the checkpoint, and all go on from it.
-    """
+    """Train the parameters and return their average. The first process writes the checkpoint; all read it."""
     optimizer = adamw(parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
     schedule = linear(recipe.steps, warmup=recipe.warmup)
     ema = Ema(parameters, recipe.average)

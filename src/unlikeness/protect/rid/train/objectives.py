@@ -1,13 +1,13 @@
-"""What a protector learns from: the terms of RID (arXiv 2412.09844, section 4), and three more.
+"""The loss terms of a protector: those of RID (arXiv 2412.09844, section 4), and three more.
 
 All are *minimised*. With y = clamp(x + δ) as a trainer would see it:
 
-* `adv_sds`: z_t of y moves along g = w(t) (f(z_t, t, c) − target), w = 1 − ᾱ_t. The frozen U-Net only says
-  where to: it runs without a graph, and the gradient flows through the noising and the encoder alone.
-* `regression`: δ is pulled to a perturbation δ* that a gradient method has found for this picture.
-* `displacement` (ours): the latent's mean moves away from the clean picture's. It costs no U-Net at all.
+* `adv_sds`: z_t of y moves along g = w(t) (f(z_t, t, c) − target), w = 1 − ᾱ_t. The frozen denoiser gives
+  only the direction: it runs without a graph, and the gradient flows through the noising and the encoder alone.
+* `regression`: δ is pulled to a perturbation δ* that a gradient method found for this picture.
+* `displacement` (ours): the latent's mean moves away from the clean picture's. It needs only the autoencoder.
 * `pull`: the latent's mean moves to a target's, as in PhotoGuard's encoder attack (arXiv 2302.06588, Eq. 2).
-* `visibility` (ours): energy of δ where an eye would see it.
+* `visibility` (ours): visible energy of δ.
 """
 
 from __future__ import annotations
@@ -80,12 +80,12 @@ def pull(posterior: Posterior, clean: Tensor, target: Tensor) -> Tensor:
 
 
 def visibility(delta: Tensor, images: Tensor, budget: Tensor) -> Tensor:
-    """Energy of δ that an eye would see, over the budget's: 0 for none, mean over pixels and windows.
+    """Visible energy of δ over the budget's: 0 for none, mean over pixels and windows.
 
-    Two facts of vision, as in JPEG's tables and in masking models (Watson 1993). Coarse patterns are seen
-    better than fine ones, and stripes better than grains: δ is averaged over 5 × 5 pixels, and over 13 pixels
-    in a row and in a column, which grains do not outlive. And a pattern hides where the picture itself
-    varies: its energy is divided by the local contrast (over 0.02, below which nothing hides it).
+    Two facts of vision, as in JPEG's tables and in masking models (Watson 1993). Coarse patterns are more
+    visible than fine ones, and stripes more than grains: δ is averaged over 5 × 5 pixels, and over 13 pixels
+    in a row and in a column, which removes grains. And a pattern is less visible where the picture itself
+    varies: its energy is divided by the local contrast (over 0.02; below that nothing hides it).
     """
     unit = delta * (255 / budget).view(-1, 1, 1, 1)
     contrast = (_mean(images.square(), 5, 5) - _mean(images, 5, 5).square()).clamp_min(0)
@@ -95,7 +95,7 @@ def visibility(delta: Tensor, images: Tensor, budget: Tensor) -> Tensor:
 
 
 def _mean(x: Tensor, height: int, width: int) -> Tensor:
-    """The mean over a window around each pixel, the picture continued by its border."""
+    """The mean over a window around each pixel; the border is repeated."""
     padded = F.pad(x, (width // 2, width // 2, height // 2, height // 2), mode="replicate")
     return F.avg_pool2d(padded, (height, width), 1)
 

@@ -1,28 +1,24 @@
-"""Pictures with a perturbation that a gradient method has found: what the regression term pulls to."""
+"""Pictures with a perturbation that AdvDM found: the targets of the regression term."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from unlikeness.diffusion.fingerprint import fingerprint
 from unlikeness.errors import UnlikenessError
 from unlikeness.foreign import UnreadableError
 from unlikeness.progress import Progress, Silent
 from unlikeness.protect.methods.advdm import AdvDM, AdvDMSettings
+from unlikeness.protect.rid.train.recipe import ProtectorRecipe
+from unlikeness.protect.surrogates import Surrogates
 from unlikeness.seeds import derive, step_generator
 from unlikeness.tensors import read_safetensors, save_tensors
-
-if TYPE_CHECKING:
-    from unlikeness.diffusion.model import TextToImage
-    from unlikeness.protect.rid.train.recipe import ProtectorRecipe
 
 __all__ = ["Pairs", "pairs_of"]
 
@@ -31,7 +27,7 @@ _AT_ONCE = 16
 
 @dataclass(frozen=True)
 class Pairs:
-    """images [N, 3, S, S] in [0, 1] and delta, what was added to each, both float32 on the CPU."""
+    """images [N, 3, S, S] in [0, 1] and the perturbation of each, both float32 on the CPU."""
 
     images: Tensor
     delta: Tensor
@@ -44,27 +40,27 @@ class Pairs:
 
 def pairs_of(
     recipe: ProtectorRecipe,
-    models: Sequence[TextToImage],
+    surrogates: Surrogates,
     draw: Callable[[int, int, torch.Generator], Tensor],
     *,
     source: str,
     folder: Path,
     progress: Progress | None = None,
 ) -> Pairs:
-    """AdvDM against each model in turn; kept in `folder` batch by batch, so that a stopped run goes on.
+    """AdvDM against each surrogate in turn. Stored in `folder` batch by batch: a stopped run continues.
 
-    RID follows the mean gradient of an ensemble with momentum; with several models ours gives each its own
-    pictures, at the same cost a picture as with one. All are as large as the largest model's.
+    RID follows the mean gradient of an ensemble with momentum. Here each surrogate has its own pictures, so
+    that a picture costs the same as with one. All have the size of the largest surrogate's.
 
-    draw: (count, side, generator) -> images. source: says which pictures `draw` chooses from.
+    draw: (count, side, generator) -> images. source: names the pictures that `draw` chooses from.
     UnlikenessError if `folder` cannot be written.
     """
     steps, budget = recipe.pair_steps, recipe.pair_budget
     settings = AdvDMSettings(
         budget=budget, steps=steps, step_size=max(budget / 10, 0.5), prompt=recipe.prompt
     )
-    side = max(model.resolution for model in models)
-    asked = json.dumps([repr(settings), recipe.seed, source, [fingerprint(model) for model in models]])
+    side = surrogates.resolution
+    asked = json.dumps([repr(settings), recipe.seed, source, [one.fingerprint for one in surrogates]])
     folder = folder / hashlib.sha256(asked.encode()).hexdigest()[:12]
     progress = progress or Silent()
     progress.start(recipe.pairs, "gradient perturbations", "picture")
@@ -72,11 +68,11 @@ def pairs_of(
     for number, start in enumerate(range(0, recipe.pairs, _AT_ONCE)):
         file = folder / f"{number:05}.safetensors"
         if not file.exists():
-            model = models[number % len(models)]
+            surrogate = surrogates[number % len(surrogates)]
             generator = step_generator(derive(recipe.seed, "pairs"), number)
             images = draw(_AT_ONCE, side, generator)
             seeds = [derive(recipe.seed, "pair", number, i) for i in range(_AT_ONCE)]
-            delta = AdvDM(model, settings).perturb(images, seeds) - images
+            delta = AdvDM(surrogate, settings).perturb(images, seeds) - images
             save_tensors({"images": images, "delta": delta.contiguous()}, file)
         parts.append(_read(file, side))
         progress.advance(min(_AT_ONCE, recipe.pairs - start))

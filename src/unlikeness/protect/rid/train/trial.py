@@ -1,19 +1,17 @@
-"""One step of a protector's training, from pictures to the number to minimise.
+"""One step of a protector's training, from pictures to the loss.
 
-A step draws pictures at a random scale, a budget each, sometimes a mask; the network answers with δ in one
-pass; what is published is degraded the way pictures are (`augment`), resized as a trainer would, and shown to
-each of the frozen models in turn. The gradient reaches the network through the encoders alone (`objectives`).
+A step draws pictures at a random size, a budget for each, and sometimes a mask. The network answers with δ in
+one pass. The protected picture is degraded as published pictures are (`augment`), resized as a trainer would,
+and shown to each surrogate. The gradient reaches the network through the encoders alone (`objectives`).
 """
 
 from __future__ import annotations
-
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from unlikeness import finite
 from unlikeness.diffusion.devices import computes_bfloat16
 from unlikeness.errors import UsageError
 from unlikeness.protect.rid.network import MULTIPLE, Protector
@@ -21,53 +19,44 @@ from unlikeness.protect.rid.train import objectives
 from unlikeness.protect.rid.train.augment import Augment, AugmentSettings
 from unlikeness.protect.rid.train.pairs import Pairs
 from unlikeness.protect.rid.train.recipe import ProtectorRecipe
-from unlikeness.viewing import viewed
+from unlikeness.protect.surrogates import Models, Surrogate, Surrogates
 
-if TYPE_CHECKING:
-    from unlikeness.diffusion.condition import Condition
-    from unlikeness.diffusion.model import TextToImage
-
-__all__ = ["NO_MODEL", "Trial", "check_prompt", "draw_budgets", "draw_side"]
+__all__ = ["NO_MODEL", "Trial", "draw_budgets", "draw_side"]
 
 NO_MODEL = "a protector needs a model to protect against; give one or more --model"
 
 
-def check_prompt(models: Sequence[TextToImage], recipe: ProtectorRecipe) -> None:
-    """UsageError if one of the models does not read the whole of the recipe's prompt."""
-    for model in models:
-        if reason := model.conditioner.too_long(recipe.prompt):
-            raise UsageError(reason)
-
-
 class Trial:
-    """One step's loss: everything between the pictures and the number to minimise.
+    """The loss of one step.
 
     Args:
         network: what is trained.
-        models: the frozen models, each with its own tokenizer, text encoder and autoencoder; the loss is
-            their mean. All are shown the same pictures, at their own resolutions.
-        pairs: pictures with gradient perturbations; needed where regression counts.
+        models: the frozen surrogates. All see the same pictures, each at its own resolution; the loss is the
+            mean. Adv-SDS leaves out those that are only an autoencoder.
+        pairs: pictures with gradient perturbations; needed if the regression has a weight.
     """
 
     def __init__(
         self,
         network: Protector,
-        models: Sequence[TextToImage],
+        models: Models,
         recipe: ProtectorRecipe,
         *,
         augment: Augment | None = None,
         pairs: Pairs | None = None,
     ) -> None:
-        if not models:
+        self.surrogates = Surrogates.of(models)
+        if not self.surrogates:
             raise UsageError(NO_MODEL)
         if recipe.regression_weight and pairs is None:
             raise UsageError("regression_weight needs pictures with gradient perturbations")
-        check_prompt(models, recipe)
-        self.network, self.models, self.recipe, self.pairs = network, list(models), recipe, pairs
+        self.network, self.recipe, self.pairs = network, recipe, pairs
         self.augment = augment or Augment(AugmentSettings())
-        with torch.no_grad():
-            self._c = [model.condition([recipe.prompt]).detach() for model in self.models]
-            self._grey = [_grey_latent(model) if recipe.pull_weight else None for model in self.models]
+        self._c = self.surrogates.conditions(recipe.prompt)
+        self._grey: dict[Surrogate, Tensor] = {}
+        if recipe.pull_weight:
+            with torch.no_grad():
+                self._grey = {one: _grey_latent(one) for one in self.surrogates}
         self.raised = 0.0
         """The frozen models' diffusion loss on the last step's protected pictures."""
 
@@ -81,8 +70,8 @@ class Trial:
         if r.sds_weight or r.displacement_weight or r.pull_weight:
             published = self.augment((images + delta).clamp(0, 1), generator)
             self.raised = 0.0
-            for model, c, grey in zip(self.models, self._c, self._grey, strict=True):
-                total = total + self._against(model, c, grey, published, images, generator) / len(self.models)
+            for surrogate in self.surrogates:
+                total = total + self._against(surrogate, published, images, generator) / len(self.surrogates)
         if r.regression_weight:
             assert self.pairs is not None
             clean, wanted = self.pairs.draw(max(r.batch_size // 2, 1), generator)
@@ -93,45 +82,45 @@ class Trial:
         return total
 
     def _answer(self, images: Tensor, budget: Tensor) -> Tensor:
-        """δ, computed in bfloat16 where that is quicker."""
+        """δ, computed in bfloat16 where that is faster."""
         with torch.autocast(images.device.type, torch.bfloat16, enabled=computes_bfloat16(images.device)):
             delta: Tensor = self.network(images, budget)
         return delta.float()
 
     def _against(
-        self,
-        model: TextToImage,
-        c: Condition,
-        grey: Tensor | None,
-        published: Tensor,
-        images: Tensor,
-        generator: torch.Generator,
+        self, surrogate: Surrogate, published: Tensor, images: Tensor, generator: torch.Generator
     ) -> Tensor:
+        """The terms of one surrogate."""
         r = self.recipe
-        posterior = model.encode(viewed(published, model.resolution).to(model.device))
+        posterior = surrogate.encode(published)
         total = posterior.mean.new_zeros(())
-        if r.sds_weight:
+        if r.sds_weight and surrogate.model is not None:
+            model = surrogate.model
             t, eps, noise = objectives.noised(posterior, model.schedule.steps, generator)
-            loss, raised = objectives.adv_sds(model, posterior, c, t=t, eps=eps, noise=noise)
-            self.raised += float(raised) / len(self.models)
+            loss, raised = objectives.adv_sds(
+                model, posterior, self._c[surrogate], t=t, eps=eps, noise=noise
+            )  # fmt: skip
+            self.raised += float(raised) / len(self.surrogates)
             total = total + r.sds_weight * loss
         if r.displacement_weight or r.pull_weight:
             with torch.no_grad():
-                clean = model.encode(viewed(images, model.resolution).to(model.device)).mean
+                clean = surrogate.encode(images).mean
             if r.displacement_weight:
                 total = total + r.displacement_weight * objectives.displacement(posterior, clean)
-            if grey is not None:
-                total = total + r.pull_weight * objectives.pull(posterior, clean, grey)
+            if r.pull_weight:
+                total = total + r.pull_weight * objectives.pull(posterior, clean, self._grey[surrogate])
         return total.to(images.device)
 
 
-def _grey_latent(model: TextToImage) -> Tensor:
+def _grey_latent(surrogate: Surrogate) -> Tensor:
     """z_tgt of the pull: [1, C, h, w]."""
-    return model.encode_all(torch.full((1, 3, model.resolution, model.resolution), 0.5)).mean
+    side = surrogate.resolution
+    grey = surrogate.encode(torch.full((1, 3, side, side), 0.5)).mean
+    return finite.check(grey, finite.ENCODER, surrogate.autoencoder.dtype)
 
 
 def draw_budgets(recipe: ProtectorRecipe, count: int, side: int, generator: torch.Generator) -> Tensor:
-    """Budgets in n/255: one a picture, [B], or with a soft mask that is zero in places, [B, 1, S, S]."""
+    """Budgets in n/255: one for each picture, [B], or times a soft mask, [B, 1, S, S]."""
     low, high = torch.tensor([recipe.least_budget, recipe.most_budget]).log()
     budget: Tensor = (low + (high - low) * torch.rand(count, generator=generator)).exp()
     if float(torch.rand((), generator=generator)) >= recipe.masked:
@@ -142,7 +131,7 @@ def draw_budgets(recipe: ProtectorRecipe, count: int, side: int, generator: torc
 
 
 def draw_side(recipe: ProtectorRecipe, resolution: int, generator: torch.Generator) -> int:
-    """Side of a batch [px]: the resolution half of the time, else up to `largest_detail` times it."""
+    """Side of a batch [px]: half of the time the resolution, otherwise up to `largest_detail` times it."""
     larger, factor = (float(v) for v in torch.rand(2, generator=generator))
     if larger < 0.5:
         return resolution

@@ -1,0 +1,189 @@
+"""The frozen models that a perturbation is computed against: one, or an ensemble.
+
+A surrogate is an autoencoder and the resolution at which a trainer shows it pictures. Most have a whole model
+around them. Objectives on latents need only the autoencoder; objectives on the diffusion loss need the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from unlikeness import finite
+from unlikeness.autoencoders import Autoencoder, Posterior
+from unlikeness.diffusion.fingerprint import fingerprint
+from unlikeness.diffusion.loss import diffusion_loss
+from unlikeness.diffusion.trial import check_model
+from unlikeness.errors import UsageError
+from unlikeness.protect.against import Against, is_toy
+from unlikeness.seeds import integers, normal
+from unlikeness.viewing import viewed
+
+if TYPE_CHECKING:
+    from unlikeness.diffusion.condition import Condition
+    from unlikeness.diffusion.model import TextToImage
+
+__all__ = ["Models", "Surrogate", "Surrogates", "frozen"]
+
+
+@dataclass(frozen=True, eq=False)
+class Surrogate:
+    """One member of an ensemble.
+
+    resolution: short side to which a trainer resizes pictures [px].
+    model: the whole model; None if there is only the autoencoder.
+    """
+
+    autoencoder: Autoencoder
+    resolution: int
+    name: str = "an unnamed model"
+    model: TextToImage | None = None
+
+    @classmethod
+    def of(cls, model: TextToImage) -> Surrogate:
+        """A whole model."""
+        return cls(model.autoencoder, model.resolution, model.name or "an unnamed model", model)
+
+    @property
+    def whole(self) -> TextToImage:
+        """The whole model. UsageError if there is only an autoencoder."""
+        if self.model is None:
+            raise UsageError(f"{self.name} is only an autoencoder, and this method needs a whole model")
+        return self.model
+
+    @property
+    def device(self) -> torch.device:
+        return self.autoencoder.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.autoencoder.dtype if self.model is None else self.model.dtype
+
+    @property
+    def fingerprint(self) -> str:
+        return self.autoencoder.fingerprint if self.model is None else fingerprint(self.model)
+
+    @property
+    def toy(self) -> bool:
+        """Whether it is the toybox's model, or was trained from it."""
+        return self.model is not None and is_toy(self.model)
+
+    @property
+    def networks(self) -> list[Any]:
+        return [self.autoencoder.network] if self.model is None else self.model.networks
+
+    def encode(self, images: Tensor) -> Posterior:
+        """Latents of pictures [B, 3, H, W] as a trainer sees them; differentiable."""
+        return self.autoencoder.encode(viewed(images, self.resolution).to(self.device))
+
+    def denoising_loss(
+        self, images: Tensor, c: Condition, generators: Sequence[torch.Generator], *, draws: int = 1
+    ) -> Tensor:
+        """AdvDM's objective, [B]: each picture's diffusion loss, mean over elements and `draws`.
+
+        Each draw takes its own t, ε and posterior sample from `generators[i]` for picture i. The gradient
+        goes through the denoiser and the autoencoder's encoder.
+        """
+        model = self.whole
+        posterior = self.encode(images)
+        total = torch.zeros(len(images), device=posterior.mean.device)
+        for _ in range(draws):
+            z0 = posterior.mean + posterior.std * normal(posterior.mean, generators)
+            t = integers(0, model.schedule.steps, generators).to(z0.device)
+            eps = normal(z0, generators)
+            total = total + diffusion_loss(model, z0, c, t=t, eps=eps, reduce="none")
+        return total / draws
+
+    def check(self) -> None:
+        """NotFiniteError, which names the part, if its answer to a plain picture is not finite."""
+        if self.model is not None:
+            check_model(self.model)
+            return
+        side = self.resolution
+        plain = torch.linspace(0.25, 0.75, side).expand(1, 3, side, side)
+        with torch.no_grad():
+            finite.check(self.encode(plain).mean, finite.ENCODER, self.dtype)
+
+
+class Surrogates(tuple[Surrogate, ...]):
+    """An ensemble; at least one."""
+
+    @classmethod
+    def of(cls, given: Models) -> Surrogates:
+        """From models, from surrogates, or from sequences of them."""
+        if isinstance(given, Surrogates):
+            return given
+        several = given if isinstance(given, Sequence) else [given]
+        return cls(one if isinstance(one, Surrogate) else Surrogate.of(one) for one in several)
+
+    @property
+    def resolution(self) -> int:
+        """The largest [px]."""
+        return max(one.resolution for one in self)
+
+    @property
+    def device(self) -> torch.device:
+        """The first one's."""
+        return self[0].device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The one with the fewest bits."""
+        return min((one.dtype for one in self), key=lambda dtype: torch.finfo(dtype).bits)
+
+    @property
+    def fingerprint(self) -> str:
+        return " ".join(one.fingerprint for one in self)
+
+    @property
+    def against(self) -> Against:
+        return Against(
+            kind="model",
+            models=tuple(one.name for one in self),
+            fingerprints=tuple(one.fingerprint for one in self),
+            toy=all(one.toy for one in self),
+        )
+
+    def conditions(self, prompt: str) -> dict[Surrogate, Condition]:
+        """The prompt as each whole model reads it. UsageError: see `check_prompt`."""
+        self.check_prompt(prompt)
+        whole = [(one, one.model) for one in self if one.model is not None]
+        return {one: model.condition([prompt]).detach() for one, model in whole}
+
+    def check_prompt(self, prompt: str) -> None:
+        """UsageError if a model does not read the whole prompt."""
+        for one in self:
+            if one.model is not None and (reason := one.model.conditioner.too_long(prompt)):
+                raise UsageError(reason)
+
+    def frozen(self) -> Any:
+        """A context in which no weight gets a gradient: see `frozen`."""
+        return frozen(*(network for one in self for network in one.networks))
+
+
+Models: TypeAlias = "TextToImage | Surrogate | Sequence[TextToImage | Surrogate]"
+
+
+@contextmanager
+def frozen(*modules: nn.Module) -> Iterator[None]:
+    """Inside, evaluation mode and no gradient to any weight; afterwards everything as before."""
+    parts = [part for module in modules for part in module.modules()]
+    weights = [weight for module in modules for weight in module.parameters()]
+    modes = [part.training for part in parts]
+    wants = [weight.requires_grad for weight in weights]
+    try:
+        for part in parts:
+            part.training = False
+        for weight in weights:
+            weight.requires_grad_(False)
+        yield
+    finally:
+        for part, mode in zip(parts, modes, strict=True):
+            part.training = mode
+        for weight, want in zip(weights, wants, strict=True):
+            weight.requires_grad_(want)
