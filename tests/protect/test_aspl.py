@@ -236,10 +236,12 @@ def test_a_batch_is_one_subject_and_what_is_known_together_is_computed_once(
     assert 1 / 255 < (alone - SUBJECT.images).abs().max() <= 8 / 255 + 1e-7
     learnt: list[int] = []
     learn = aspl._Learner.learn
-    monkeypatch.setattr(
-        aspl._Learner, "learn", lambda self, material, steps, *rest: learnt.append(steps) or
-        learn(self, material, steps, *rest),
-    )  # fmt: skip
+
+    def counted(self: Any, material: Any, steps: int, *rest: Any) -> None:
+        learnt.append(steps)
+        learn(self, material, steps, *rest)
+
+    monkeypatch.setattr(aspl._Learner, "learn", counted)
     before = made.fingerprint
     again = Aspl(model, settings)
     again.together(list(SUBJECT.images), [5, 6, 7])

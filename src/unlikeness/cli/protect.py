@@ -47,8 +47,8 @@ def protect(
     method: Annotated[
         str | None,
         how(
-            "rid (one pass of a network), advdm, photoguard, or noise (the control). Default: rid, or advdm "
-            "with --model."
+            "rid (one pass of a network), advdm, photoguard, aspl (all pictures together, as one subject's; "
+            "slow), or noise (the control). Default: rid, or advdm with --model."
         ),
     ] = None,
     budget: Annotated[float, how("Largest change of a colour value [n/255].")] = 8.0,

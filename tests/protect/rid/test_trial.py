@@ -26,7 +26,7 @@ def test_an_ensemble_gives_each_model_its_own_view_and_embedding(
     seen: dict[str, tuple[tuple[int, ...], Tensor, tuple[int, ...]]] = {}
 
     def spied(name: str, spied_on: TextToImage) -> None:
-        encode, predict = spied_on.encode, spied_on.predict
+        encode, predict = spied_on.autoencoder.encode, spied_on.predict
         views: list[tuple[int, ...]] = []
 
         def watched_encode(images: Tensor) -> Any:
@@ -37,7 +37,7 @@ def test_an_ensemble_gives_each_model_its_own_view_and_embedding(
             seen[name] = (views[0], c.tokens, tuple(z_t.shape))
             return predict(z_t, t, c)
 
-        monkeypatch.setattr(spied_on, "encode", watched_encode)
+        monkeypatch.setattr(spied_on.autoencoder, "encode", watched_encode)
         monkeypatch.setattr(spied_on, "predict", watched_predict)
 
     spied("tiny", model)

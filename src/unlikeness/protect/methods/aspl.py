@@ -125,6 +125,7 @@ class Aspl:
         seeds = [derive(seed, "picture", i) for i in range(len(subject.images))]
         return self._perturbed(subject, seeds, seed, prior, on_step)
 
+    @torch.enable_grad()
     def _perturbed(
         self,
         subject: Subject,

@@ -3,7 +3,7 @@
 All are *minimised*. With y = clamp(x + δ) as a trainer would see it:
 
 * `adv_sds`: z_t of y moves along g = w(t) (f(z_t, t, c) − target), w = 1 − ᾱ_t. The frozen denoiser gives
-  only the direction: it runs without a graph, and the gradient flows through the noising and the encoder alone.
+  only the direction: it runs without a graph, and the gradient flows through noising and encoder alone.
 * `regression`: δ is pulled to a perturbation δ* that a gradient method found for this picture.
 * `displacement` (ours): the latent's mean moves away from the clean picture's. It needs only the autoencoder.
 * `pull`: the latent's mean moves to a target's, as in PhotoGuard's encoder attack (arXiv 2302.06588, Eq. 2).
