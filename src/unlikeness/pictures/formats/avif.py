@@ -136,7 +136,7 @@ def _described(coded: bytes, primaries: int, transfer: int) -> bytes:
     if colours_of(container.content(container.primary)) == (primaries, transfer):
         return bytes(result)
     (extent,) = container.locations[container.primary].extents
-    picture = with_colours(container.content(container.primary), primaries, transfer)
+    picture = _with_colours(container.content(container.primary), primaries, transfer)
     result[extent.offset : extent.offset + extent.length] = picture
     return bytes(result)
 
@@ -152,20 +152,19 @@ def _coding(data: bytes) -> tuple[int, str]:
 
 
 def colours_of(picture: bytes) -> tuple[int, int] | None:
-    """Primaries and transfer function (ITU-T H.273) in an AV1 picture's sequence header, or None.
+    """Primaries and transfer function (ITU-T H.273) in an AV1 picture's sequence header, or None."""
+    place = _place(picture)
+    if place is None:
+        return None
+    bits = _Bits(picture, place)
+    return bits.take(8), bits.take(8)
 
-    AV1 specification, sections 5.5.1 and 5.5.2.
+
+def _with_colours(picture: bytes, primaries: int, transfer: int) -> bytes:
+    """An AV1 picture with these numbers, 0 to 255, in its sequence header. OSError without a place for them.
     """
     place = _place(picture)
-    return None if place is None else (_at(picture, place), _at(picture, place + 8))
-
-
-def with_colours(picture: bytes, primaries: int, transfer: int) -> bytes:
-    """An AV1 picture with other numbers, 0 to 255, in its sequence header. OSError if it has no place for
-    them.
-    """
-    place = _place(picture)
-    if place is None or _at(picture, place + 16) == _IDENTITY:
+    if place is None or _Bits(picture, place + 16).take(8) == _IDENTITY:
         raise OSError("the encoder does not describe colours")
     head = picture[: (place + 24) // 8]
     shift = 8 * len(head) - place - 16
@@ -173,57 +172,44 @@ def with_colours(picture: bytes, primaries: int, transfer: int) -> bytes:
     return bits.to_bytes(len(head), "big") + picture[len(head) :]
 
 
-def _at(picture: bytes, bit: int) -> int:
-    """The byte that begins at any bit."""
-    return int.from_bytes(picture[bit // 8 : bit // 8 + 2].ljust(2, b"\0"), "big") >> (8 - bit % 8) & 0xFF
-
-
 def _place(picture: bytes) -> int | None:
-    """The bit at which the description of colours begins, or None."""
+    """The bit at which the description of colours begins, or None (AV1 specification, 5.3 and 5.5)."""
     at = 0
     for _ in range(16):
         if at + 2 > len(picture):
             return None
         head, at = picture[at], at + 1 + (picture[at] >> 2 & 1)
-        size, at = _leb128(picture, at) if head & 2 else (len(picture) - at, at)
+        size = len(picture) - at
+        if head & 2:  # its size follows, seven bits a byte
+            size = 0
+            for i in range(8):
+                byte = picture[at] if at < len(picture) else 0
+                size, at = size | (byte & 0x7F) << (7 * i), at + 1
+                if not byte & 0x80:
+                    break
         if head >> 3 & 15 == _SEQUENCE:
             return _description(_Bits(picture[: at + size], 8 * at))
         at += size
     return None
 
 
-def _leb128(data: bytes, at: int) -> tuple[int, int]:
-    value = 0
-    for i in range(8):
-        byte = data[at + i] if at + i < len(data) else 0
-        value |= (byte & 0x7F) << (7 * i)
-        if not byte & 0x80:
-            return value, at + i + 1
-    return value, at + 8
-
-
 @dataclass
 class _Bits:
+    """Numbers of any bits from the bit `at` on, the highest bit first; zeros follow the data."""
+
     data: bytes
     at: int
 
     def take(self, count: int) -> int:
-        value = 0
-        for _ in range(count):
-            byte = self.data[self.at // 8] if self.at // 8 < len(self.data) else 0
-            value = value << 1 | byte >> (7 - self.at % 8) & 1
-            self.at += 1
-        return value
-
-    def skip_uvlc(self) -> None:
-        zeros = 0
-        while zeros < 32 and not self.take(1):
-            zeros += 1
-        self.take(zeros)
+        first, last = self.at // 8, (self.at + count + 7) // 8
+        self.at += count
+        part = self.data[first:last].ljust(last - first, b"\0")
+        return int.from_bytes(part, "big") >> (8 * last - self.at) & ((1 << count) - 1)
 
 
 def _description(bits: _Bits) -> int | None:
-    """The bit behind the header's fields up to the description, which are named as in the specification."""
+    """The bit behind the header's fields up to the description, named as in the specification (5.5.1, 5.5.2).
+    """
     profile, _still, reduced = bits.take(3), bits.take(1), bits.take(1)
     if reduced:
         bits.take(5)
@@ -248,8 +234,11 @@ def _operating_points(bits: _Bits) -> None:
     delay = 0
     if bits.take(1):  # timing_info_present_flag
         bits.take(64)
-        if bits.take(1):
-            bits.skip_uvlc()
+        if bits.take(1):  # a number in uvlc
+            zeros = 0
+            while zeros < 32 and not bits.take(1):
+                zeros += 1
+            bits.take(zeros)
         if bits.take(1):  # decoder_model_info_present_flag
             delay = bits.take(5) + 1
             bits.take(42)

@@ -25,7 +25,7 @@ __all__ = ["read"]
 _V4, _V5 = 108, 124
 _PROFILES = (b"DEBM", b"KNIL")
 """Colour spaces with a profile in the file, or the name of its file: "MBED" and "LINK", backwards."""
-_TO_MODE = {"1": "L", "L": "L", "P": "RGB", "RGB": "RGB", "RGBA": "RGBA"}
+_TO_MODE = {"1": "L", "L": "L", "P": "RGB", "RGB": "RGB"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +87,9 @@ def read(data: bytes, max_pixels: int) -> base.Raster:
     if image.mode == "L" and bits == 8 and compression == 0:
         order = (0,)
     if order is not None and offset >= 14 + header and offset + row * height <= len(data):
-        return _rows(data, (width, height), offset, row, bits // 8, order, bottom_up)
+        return _rows(data, (width, height), offset, bits // 8, order, bottom_up)
     mode = _TO_MODE.get(image.mode)
-    if mode is None or mode == "RGBA":
+    if mode is None:
         raise Unusable(f"this kind of BMP ({bits} bits, {image.mode}) cannot be written; save it as PNG")
     pixels = base.to_array(image if image.mode == mode else image.convert(mode))
     note = f"{bits}-bit BMP written as {'8-bit grey' if mode == 'L' else '24-bit'} BMP"
@@ -122,60 +122,36 @@ def _described(data: bytes, header: int, size: tuple[int, int], mode: str) -> tu
         struct.pack_into("<II", fields, 112, place, len(profile))
     first = 14 + header + len(palette)
     file = struct.pack("<2sIHHI", b"BM", first + pixels + len(profile), 0, 0, first)
-    rows = _Rows(
-        head=file + bytes(fields) + palette,
-        tail=profile,
-        padding=bytes(pad * height),
-        unit=unit,
-        order=(0,) if unit == 1 else (2, 1, 0),
-        bottom_up=struct.unpack_from("<i", fields, 8)[0] > 0,
-        unused=None,
-    )
-    return rows, note
+    order, bottom_up = (0,) if unit == 1 else (2, 1, 0), struct.unpack_from("<i", fields, 8)[0] > 0
+    head = file + bytes(fields) + palette
+    return _Rows(head, profile, bytes(pad * height), unit, order, bottom_up, None), note
 
 
 def _order(data: bytes, header: int, bits: int, compression: int) -> tuple[int, ...] | None:
     """Positions of red, green, blue (and alpha) in a pixel's bytes; None if they are not whole bytes."""
-    if bits == 24 and compression == 0:
-        return (2, 1, 0)
-    if bits == 32 and compression == 0:
+    if bits in (24, 32) and compression == 0:
         return (2, 1, 0)
     if bits == 32 and compression in (3, 6) and len(data) >= 70:
         masks = struct.unpack("<IIII", data[54:70])
-        if not (compression == 6 or header >= 56):
-            masks = masks[:3]
         places = {0xFF: 0, 0xFF00: 1, 0xFF0000: 2, 0xFF000000: 3}
-        used = masks if len(masks) == 4 and masks[3] else masks[:3]
+        used = masks if masks[3] and (compression == 6 or header >= 56) else masks[:3]
         if all(mask in places for mask in used) and len(set(used)) == len(used):
             return tuple(places[mask] for mask in used)
     return None
 
 
 def _rows(
-    data: bytes,
-    size: tuple[int, int],
-    offset: int,
-    row: int,
-    unit: int,
-    order: tuple[int, ...],
-    bottom_up: bool,
+    data: bytes, size: tuple[int, int], offset: int, unit: int, order: tuple[int, ...], bottom_up: bool
 ) -> base.Raster:
-    width, height = size
+    """A raster of uncompressed rows from `offset` on, in pixels of `unit` bytes."""
+    (width, height), row = size, (size[0] * unit + 3) // 4 * 4
     end = offset + row * height
     rows = np.frombuffer(data, np.uint8, row * height, offset).reshape(height, row)
     if bottom_up:
         rows = rows[::-1]
     units = rows[:, : width * unit].reshape(height, width, unit)
-    spare = sorted(set(range(unit)) - set(order))
-    writer = _Rows(
-        head=data[:offset],
-        tail=data[end:],
-        padding=rows[:, width * unit :].tobytes(),
-        unit=unit,
-        order=order,
-        bottom_up=bottom_up,
-        unused=units[..., 3].copy() if spare == [3] else None,
-    )
-    space = "grey" if len(order) == 1 else "rgb"
-    model = ColourModel("grey" if space == "grey" else "rgb", "straight" if len(order) == 4 else "none")
+    unused = units[..., 3].copy() if unit == 4 and set(order) == {0, 1, 2} else None
+    padding = rows[:, width * unit :].tobytes()
+    writer = _Rows(data[:offset], data[end:], padding, unit, order, bottom_up, unused)
+    model = ColourModel("grey" if len(order) == 1 else "rgb", "straight" if len(order) == 4 else "none")
     return base.Raster(units[..., list(order)].copy(), model, writer, True)

@@ -13,7 +13,8 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import NamedTuple
 
 from unlikeness.pictures.limits import Unusable, spend
 
@@ -25,8 +26,7 @@ _FORBIDDEN = re.compile(rb"\0\0[\0-\2]")
 _ZEROS = bytes(512)
 
 
-@dataclass(frozen=True, slots=True)
-class Box:
+class Box(NamedTuple):
     """A box: its kind, and the places in the file of itself, its body and its end."""
 
     kind: bytes
@@ -35,8 +35,7 @@ class Box:
     end: int
 
 
-@dataclass(frozen=True, slots=True)
-class Extent:
+class Extent(NamedTuple):
     """A part of an item's data: its place and bytes, and the place in the file of these two numbers."""
 
     offset: int
@@ -44,8 +43,7 @@ class Extent:
     place: int
 
 
-@dataclass(frozen=True, slots=True)
-class Location:
+class Location(NamedTuple):
     """The place of an item's data, from the start of the file (method 0) or of `idat` (1)."""
 
     method: int
@@ -55,8 +53,7 @@ class Location:
     """Bytes of the two numbers of an extent."""
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
+class Item(NamedTuple):
     """An entry of `iinf`, with the numbers of its properties, counted from 1."""
 
     kind: bytes
@@ -76,8 +73,8 @@ class Container:
     locations: dict[int, Location]
     properties: list[Box]
     primary: int
-    references: list[tuple[bytes, int, int]] = field(default_factory=list)
-    trailing: bool = False
+    references: list[tuple[bytes, int, int]]
+    trailing: bool
     """Whether something that is no box follows the last one."""
 
     def properties_of(self, item: int) -> list[Box]:
