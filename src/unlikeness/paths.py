@@ -33,7 +33,7 @@ def check_output(output: Path, checkpoint: Path | None = None) -> None:
     check_place(output, "--output")
     if output.is_symlink() or os.path.ismount(output) or output.resolve() == Path.cwd():
         raise UsageError(
-            f"{output} is a link, a mount or the current folder, in whose place no other can be put; name a "
+            f"{output} is a link, a mount or the current folder, which cannot be replaced; name a "
             "new folder in it as --output"
         )
     if checkpoint is None:

@@ -26,7 +26,7 @@ def as_text(name: str, words: str) -> str:
 
 
 def with_article(noun: str) -> str:
-    """ "a dog", "an apple", "a unicorn", "an hour": by sound, as far as the spelling tells."""
+    """ "a dog", "an apple", "a unicorn", "an hour": by sound, as far as the spelling shows it."""
     word = noun.strip().lower()
     vowel = word[:1] in tuple("aeiou") and not word.startswith(_SOUNDS_LIKE_YOU)
     return f"{'an' if vowel or word.startswith(_SILENT_H) else 'a'} {noun.strip()}"

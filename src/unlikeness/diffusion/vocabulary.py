@@ -1,4 +1,4 @@
-"""Whether a model can read what a user asks for: its class noun, and a prompt to its end.
+"""Whether a model can read a class noun, and a prompt to its end.
 
 A word that a model does not know leads to pictures of anything. A model of a small world, the toybox, knows
 only the nouns of that world. Stable Diffusion's tokenizer has most English nouns as one piece or a few. A

@@ -100,19 +100,19 @@ class _Child:
         deadline = time.monotonic() + LIMITS.waiting
         try:
             self.link.send(packed(request))
-            kind, told, *last = unpacked(*self.link.receive(lambda: self._check(deadline)))
+            kind, answer, *last = unpacked(*self.link.receive(lambda: self._check(deadline)))
         except (EOFError, OSError):
             raise Unusable(self._end_of()) from None
         except (ValueError, TypeError, LookupError, AttributeError, ImportError, RecursionError) as error:
             raise Unusable(_CRASHED) from error
         if kind == "picture":
             self.fit = last == [False]
-            decoded: Decoded = told
+            decoded: Decoded = answer
             return decoded
         if kind == "unusable":
             self.fit = last == [False]
-            raise Unusable(str(told))
-        raise Unusable(f"its decoder failed ({one_line(str(told))}); export it again, and report this file")
+            raise Unusable(str(answer))
+        raise Unusable(f"its decoder failed ({one_line(str(answer))}); export it again, and report this file")
 
     def close(self) -> None:
         """End the process at once."""

@@ -11,7 +11,7 @@ __all__ = [
 ]  # fmt: skip
 
 HEAD = 64
-"""Bytes from a file's beginning that tell its kind."""
+"""Bytes at the beginning of a file that show its kind."""
 
 SUFFIXES = frozenset({
     ".jpg", ".jpeg", ".jpe", ".jfif", ".jfi", ".jif", ".pjpeg", ".pjp", ".png", ".apng", ".webp", ".tif",
@@ -104,20 +104,20 @@ def summary(found: Iterable[tuple[Path, str]], what: str = "protected") -> str |
     counts = Counter(kind for _, kind in files)
     videos = counts.pop(VIDEO, 0)
     total = sum(counts.values())
-    told = []
+    lines = []
     if total:
         # RAW comes first, then the most frequent.
         ordered = sorted(counts.items(), key=lambda item: (item[0] != RAW, -item[1], item[0]))
         suffixes = sorted({_suffix(path) for path, kind in files if kind == RAW} - {""})
         names = {RAW: f"{RAW} ({', '.join(suffixes)})" if suffixes else RAW}
         each = ", ".join(f"{count} {names.get(kind, kind)}" for kind, count in ordered)
-        told.append(
+        lines.append(
             f"{total} {'file' if total == 1 else 'files'} cannot be {what}: {each}; "
             f"export {'it' if total == 1 else 'them'} as JPEG, PNG or TIFF first"
         )
     if videos:
-        told.append(f"{videos} {'video is' if videos == 1 else 'videos are'} passed over, also unprotected")
-    return "; ".join(told) or None
+        lines.append(f"{videos} {'video is' if videos == 1 else 'videos are'} passed over, also unprotected")
+    return "; ".join(lines) or None
 
 
 def _suffix(path: Path) -> str:

@@ -106,7 +106,7 @@ def spend(*, entries: int = 0, copied: int = 0) -> None:
 
 
 def grant_pixels(count: int) -> None:
-    """Tell the active budget that `count` pixels are about to be decoded."""
+    """Announce to the active budget that `count` pixels are about to be decoded."""
     if (budget := _active.get()) is not None:
         budget.pixels(count)
 

@@ -6,7 +6,7 @@ megapixels is protected in less than 2 GiB, although it exists twice. Only Linux
 Elsewhere, and where no file of this size can be made, pixels lie in ordinary memory.
 
 An `Area` is memory that one process decodes into and another reads from. It has no name in any folder (on
-Windows, one that nobody can guess) and goes when the last process lets go of it.
+Windows, one that cannot be guessed) and goes when the last process lets go of it.
 """
 
 from __future__ import annotations

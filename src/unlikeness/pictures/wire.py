@@ -68,15 +68,15 @@ def packed(value: object, shared: Sequence[Area] = ()) -> Packed:
     def array(found: NDArray[Any]) -> dict[str, Any]:
         if found.dtype.kind not in "ui":
             raise TypeError(f"arrays of {found.dtype} do not travel")
-        told = {"dtype": found.dtype.str, "shape": list(found.shape)}
+        described = {"dtype": found.dtype.str, "shape": list(found.shape)}
         if found.nbytes < LARGE:
-            return {**told, "blob": blob(found.tobytes())}
+            return {**described, "blob": blob(found.tobytes())}
         area = next((area for area in shared if _is(found, area)), None)
         if area is None:
             area = Area(found.nbytes)
             _copy(found, area.array(found.dtype, found.shape))
         areas.append(area)
-        return {**told, "area": len(areas) - 1}
+        return {**described, "area": len(areas) - 1}
 
     def describe(item: object) -> Any:
         if item is None or isinstance(item, (bool, int, float, str)):
@@ -113,31 +113,31 @@ def unpacked(text: bytes, blob: memoryview, areas: Sequence[Area]) -> Any:
             raise ValueError("bytes outside the message")
         return blob[start : start + length]
 
-    def array(told: Any) -> Any:
-        dtype = np.dtype(str(told["dtype"]))
+    def array(described: Any) -> Any:
+        dtype = np.dtype(str(described["dtype"]))
         if dtype.kind not in "ui":
             raise ValueError("an array of no numbers")
-        if "area" in told:
-            return areas[int(told["area"])].array(dtype, told["shape"])
-        return np.frombuffer(bytearray(bytes_at(told["blob"])), dtype).reshape(told["shape"])
+        if "area" in described:
+            return areas[int(described["area"])].array(dtype, described["shape"])
+        return np.frombuffer(bytearray(bytes_at(described["blob"])), dtype).reshape(described["shape"])
 
-    def value(told: Any) -> Any:
-        if not isinstance(told, dict):
-            return told
-        if "bytes" in told:
-            return bytes(bytes_at(told["bytes"]))
-        if "array" in told:
-            return array(told["array"])
-        if "list" in told:
-            return [value(part) for part in told["list"]]
-        if "tuple" in told:
-            return tuple(value(part) for part in told["tuple"])
-        if "dict" in told:
-            return {value(key): value(part) for key, part in told["dict"]}
-        kind = getattr(import_module(_PACKAGE + str(told["class"])), str(told["name"]))
+    def value(described: Any) -> Any:
+        if not isinstance(described, dict):
+            return described
+        if "bytes" in described:
+            return bytes(bytes_at(described["bytes"]))
+        if "array" in described:
+            return array(described["array"])
+        if "list" in described:
+            return [value(part) for part in described["list"]]
+        if "tuple" in described:
+            return tuple(value(part) for part in described["tuple"])
+        if "dict" in described:
+            return {value(key): value(part) for key, part in described["dict"]}
+        kind = getattr(import_module(_PACKAGE + str(described["class"])), str(described["name"]))
         if not (isinstance(kind, type) and dataclasses.is_dataclass(kind)):
-            raise TypeError(f"{told['name']} is no dataclass")
-        return kind(**{name: value(part) for name, part in told["fields"].items()})
+            raise TypeError(f"{described['name']} is no dataclass")
+        return kind(**{name: value(part) for name, part in described["fields"].items()})
 
     try:
         return value(json.loads(text))

@@ -66,8 +66,8 @@ def decode_file(path: Path, max_pixels: int, budget: Callable[[int], Budget] = B
     budget: what the reading of a file of so many bytes may cost.
     """
     data, stamp, cost = _load(path, max_pixels, budget)
-    told = announced(data[:HEAD])  # also of a kind that passes for another, as camera RAW does for TIFF
-    kind = told if told and told not in SUPPORTED else format_of(data[:4096])
+    found = announced(data[:HEAD])  # also of a kind that passes for another, as camera RAW does for TIFF
+    kind = found if found and found not in SUPPORTED else format_of(data[:4096])
     try:
         read = _reader(kind)
         with warnings.catch_warnings(), cost.active():
@@ -169,11 +169,11 @@ def main() -> None:
                 link.receive()  # the other process has what it needs, and ends this one
 
 
-def _answer(asked: list[list[Any]], meter: Meter) -> tuple[Packed, bool]:
+def _answer(fields: list[list[Any]], meter: Meter) -> tuple[Packed, bool]:
     """The answer, and whether it is the last: for a process that ran out of memory, or that keeps some memory
     of a very large picture.
     """
-    request = dict(asked)
+    request = dict(fields)
     meter.begin(Limits(request["seconds"], request["waiting"], request["spare"]))
     shared: list[Area] = []
     path = Path(os.fsdecode(bytes.fromhex(request["path"])))

@@ -1,6 +1,6 @@
 """Taking out metadata that shows the picture unprotected, or that announces data which is left out.
 
-EXIF is full of offsets, and maker notes hide some that nobody can move. So its thumbnail is taken out in
+EXIF is full of offsets, and maker notes hide some that cannot be moved. So its thumbnail is taken out in
 place: the link to the thumbnail's directory and the thumbnail's bytes become zeros, and nothing else changes
 (Exif 3.0, section 4.5: the first directory's link leads to the thumbnail's). Photoshop's image resources
 ("8BIM" blocks, one after the other) hold no offsets, so thumbnails are cut out.

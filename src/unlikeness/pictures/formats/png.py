@@ -1,6 +1,6 @@
 """PNG: 8 and 16 bits a sample, exactly; chunks are copied, except those that forbid it.
 
-An unknown chunk says itself whether it still holds when pixels have changed (PNG specification, third
+An unknown chunk has a flag for whether it still holds when pixels have changed (PNG specification, third
 edition, W3C 2025, section 5.4). Those that do not are left out and named in the note. The time of the last
 change is left out without a note. An EXIF chunk loses its thumbnail.
 

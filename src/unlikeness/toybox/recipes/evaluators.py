@@ -30,7 +30,7 @@ def train_classifier(
     progress: Progress | None = None,
     device: str = "cpu",
 ) -> None:
-    """Train to tell class nouns and contexts. output: file of the weights. work: renders and checkpoint."""
+    """Train to read class nouns and contexts. output: file of the weights. work: renders and checkpoint."""
     renders = render_many(
         classed, recipe.pictures, seed=recipe.seed, folder=work / "renders", progress=progress
     )
@@ -55,7 +55,7 @@ def train_classifier(
 def train_identity(
     recipe: IdentityRecipe, output: Path, *, work: Path, progress: Progress | None = None, device: str = "cpu"
 ) -> None:
-    """Train to tell members of one class apart, by contrast (InfoNCE, van den Oord et al. 2018).
+    """Train to distinguish members of one class, by contrast (InfoNCE, van den Oord et al. 2018).
 
     output: file of the weights. work: renders and checkpoint.
     """

@@ -90,7 +90,7 @@ def describe(rng: np.random.Generator, scene: Scene, name: str | None = None) ->
 
 
 def sample_picture(rng: np.random.Generator) -> tuple[Scene, str]:
-    """A random individual of a random class in a random scene, with a caption that names nobody."""
+    """A random individual of a random class in a random scene, with a caption without a name."""
     who = sample_identity(rng, str(rng.choice(CLASS_NOUNS)))
     scene = sample_scene(rng, who)
     return scene, describe(rng, scene)
