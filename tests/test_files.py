@@ -1,4 +1,4 @@
-"""Files that are whole or not there."""
+"""Files that are complete or not there."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_a_temporary_name_is_short_however_long_the_other_is(tmp_path: Path, nam
     assert twice[:20] == temporary(tmp_path / name).name[:20]
 
 
-def test_a_file_system_that_cannot_be_told_to_write_at_once_is_no_error_and_a_full_one_is(
+def test_a_file_system_without_sync_is_no_error_and_a_full_one_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answer = errno.EINVAL

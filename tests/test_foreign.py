@@ -1,4 +1,4 @@
-"""JSON and YAML of strangers: read, or refused with a reason, in bounded time."""
+"""Untrusted JSON and YAML: read, or refused with a reason, in bounded time."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ BOMB = "a: &a [x, x]\n" + "".join(
         (b"\xff\xfe", "UTF-8"),
     ],
 )
-def test_json_that_nobody_should_write_is_refused(text: str | bytes, why: str) -> None:
+def test_harmful_json_is_refused(text: str | bytes, why: str) -> None:
     with pytest.raises(UnreadableError, match=why) as caught:
         parse_json(text)
     assert "\n" not in str(caught.value)
@@ -70,7 +70,7 @@ def test_all_other_json_is_read_as_by_python() -> None:
      "- a\n" * 21_000, "a: !!int x"],
     ids=range(14),
 )  # fmt: skip
-def test_yaml_that_nobody_should_write_is_refused_soon(text: str) -> None:
+def test_harmful_yaml_is_refused_soon(text: str) -> None:
     began = time.perf_counter()
     with pytest.raises(UnreadableError) as caught:
         parse_yaml(text)
@@ -118,7 +118,7 @@ RECORDS = (
 
 
 @pytest.mark.parametrize("text", [DEEP, "{", "", *RECORDS])
-def test_records_of_strangers_are_one_sentence_or_harmless(text: str, tmp_path: Path) -> None:
+def test_untrusted_records_are_one_sentence_or_harmless(text: str, tmp_path: Path) -> None:
     def one_line(call: Any) -> None:
         try:
             call()
@@ -136,7 +136,7 @@ def test_records_of_strangers_are_one_sentence_or_harmless(text: str, tmp_path: 
         page_check_own(tmp_path / "report.html", {"settings"})
 
 
-def test_a_line_of_a_manifest_that_nobody_wrote_is_as_if_it_were_not_there(tmp_path: Path) -> None:
+def test_a_foreign_line_of_a_manifest_is_ignored(tmp_path: Path) -> None:
     good = {"path": "a.png", "status": "protected", "output_digest": "sha256:0"}
     lines = [DEEP, "[" * 200_000, "{", "[]", json.dumps({"path": 3})]
     lines.append('{"path": "b", "a": ' + "[" * 80 + "]" * 80 + "}")

@@ -41,7 +41,7 @@ def holders() -> Iterator[list[subprocess.Popen[str]]]:
 
 
 def hold(kind: str, place: Path, holders: list[subprocess.Popen[str]]) -> subprocess.Popen[str]:
-    """Another process that has the lock, and keeps it."""
+    """Another process that holds the lock."""
     process = subprocess.Popen(
         [sys.executable, "-c", HOLDER, kind, str(place)], stdout=subprocess.PIPE, text=True
     )
@@ -52,7 +52,7 @@ def hold(kind: str, place: Path, holders: list[subprocess.Popen[str]]) -> subpro
 
 
 @pytest.mark.parametrize("kind", ["inside", "beside"])
-def test_a_second_run_is_told_who_has_the_place_and_a_killed_one_leaves_it(
+def test_a_second_run_gets_an_error_that_names_the_first_and_a_killed_one_frees_the_place(
     kind: str, tmp_path: Path, holders: list[subprocess.Popen[str]]
 ) -> None:
     place, lock = tmp_path / "out", getattr(locks, kind)
@@ -109,7 +109,7 @@ def test_what_a_dead_run_has_left_is_taken_over(tmp_path: Path, changes: dict[st
 
 
 @pytest.mark.parametrize("text", ["", "{", "[" * 100_000, '{"pid": 1e999}', "\0\xff"])
-def test_a_lock_file_that_says_nothing_is_taken_over(tmp_path: Path, text: str) -> None:
+def test_a_lock_file_without_content_is_taken_over(tmp_path: Path, text: str) -> None:
     (tmp_path / locks.LOCK).write_text(text)
     with locks.inside(tmp_path):
         pass
@@ -128,7 +128,7 @@ def test_a_run_of_another_machine_is_left_alone_and_the_file_to_remove_is_named(
 
 @pytest.mark.skipif(not BOOT.exists(), reason="the system does not say which run of the machine this is")
 class TestWithoutLocksOfTheFileSystem:
-    """Where nothing can be locked, what the file says must do."""
+    """Without locks, the content of the file decides."""
 
     @pytest.fixture(autouse=True)
     def unlocked(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -197,7 +197,7 @@ def test_what_a_dead_run_has_half_written_beside_its_name_is_removed(tmp_path: P
         assert not within.exists()
 
 
-def test_a_place_that_cannot_be_written_to_is_told(tmp_path: Path) -> None:
+def test_a_place_that_cannot_be_written_to_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UnlikenessError, match="cannot be written"), locks.inside(tmp_path / "file" / "out"):
         pass

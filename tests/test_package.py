@@ -1,4 +1,4 @@
-"""What the package promises before anything is asked of it: it imports lightly and answers quickly."""
+"""The package imports lightly and answers quickly."""
 
 from __future__ import annotations
 

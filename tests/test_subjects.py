@@ -1,4 +1,4 @@
-"""Subjects: their pictures as the attacker's script would load them, and their prompts."""
+"""Subjects: their pictures as an attacker's script would load them, and their prompts."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_one_bad_file_is_reported_and_left_out(tmp_path: Path) -> None:
         load_folder(tmp_path / "nowhere", size=32)
 
 
-def test_pictures_of_kinds_that_cannot_be_read_are_told(tmp_path: Path) -> None:
+def test_pictures_of_kinds_that_cannot_be_read_are_reported(tmp_path: Path) -> None:
     Image.new("RGB", (40, 40)).save(tmp_path / "a.png")
     for name in ("a.dng", "b.psd", "c.mp4", "notes.txt"):
         (tmp_path / name).write_bytes(b"of no concern")

@@ -1,4 +1,4 @@
-"""Weights on disk: whole, under their own name alone, and readable as any other new file."""
+"""Weights on disk: complete, under their own name only, and readable as any other new file."""
 
 from __future__ import annotations
 

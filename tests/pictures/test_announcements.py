@@ -1,4 +1,4 @@
-"""XMP does not go on announcing a video, a gain map or a picture that was left out, and keeps the rest."""
+"""XMP announces no video, gain map or picture that was left out, and keeps the rest."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def packet(attributes: str = MOTION, elements: str = DIRECTORY + GAIN_MAP) -> by
 
 
 def plain(attributes: str = MOTION, elements: str = DIRECTORY + GAIN_MAP) -> bytes:
-    """What `packet` of the same is without its announcements."""
+    """The same packet without its announcements."""
     spaces = " ".join(" " * len(part) for part in attributes.split(" "))
     return (BEFORE + spaces + AFTER.format(" " * len(elements))).encode()
 

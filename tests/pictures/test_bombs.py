@@ -24,7 +24,7 @@ from unlikeness.protect.files.folder import protect_folder
 from unlikeness.protect.methods.noise import Noise, NoiseSettings
 
 SECONDS = 2.0
-"""Of computing, for any file here: ten times what the slowest needs."""
+"""Seconds of computing for any file here: ten times what the slowest needs."""
 TOO_MUCH = "more metadata than any camera writes"
 CIRCLE = "lead in a circle"
 
@@ -32,7 +32,7 @@ Entry = tuple[int, int, int, int]
 
 
 def opened(data: bytes, path: Path) -> str:
-    """What is said of a file with these bytes, empty if it is opened; in a bounded time."""
+    """The reason why a file with these bytes is refused, or "" if it opens; within a bounded time."""
     path.write_bytes(data)
     began = time.process_time()
     try:

@@ -1,4 +1,4 @@
-"""Damaged data is refused, whichever way a decoder would mend it, and healthy data never is."""
+"""Damaged data is refused even where a decoder would conceal the damage; healthy data never is."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ def test_no_change_oversteps(model: ColourModel, dtype: type, seed: int, budget:
 
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("budget", [None, 8.0])
-def test_nothing_asked_nothing_done(model: ColourModel, budget: float | None) -> None:
+def test_no_change_changes_nothing(model: ColourModel, budget: float | None) -> None:
     """Also through the encoder's range and back, which costs float32 a few bits."""
     for dtype in (np.uint8, np.uint16):
         pixels = pixels_of(model, dtype, 3)

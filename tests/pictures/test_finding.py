@@ -1,4 +1,4 @@
-"""Which files are taken for pictures, in which order, and what cannot trap the search."""
+"""Which files count as pictures, in which order; and nothing can trap the search."""
 
 from __future__ import annotations
 

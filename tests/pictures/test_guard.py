@@ -1,4 +1,4 @@
-"""Pictures are decoded in a process of their own: no file can hang, fill or crash the one that asks."""
+"""Another process decodes pictures, so that no file can hang, fill or crash this one."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ main()
 
 
 def children() -> set[int]:
-    """The processes that this one has started and that are not gone."""
+    """The running processes that this one started."""
     found = set()
     for task in Path("/proc/self/task").iterdir():
         found |= {int(pid) for pid in (task / "children").read_text().split()}
@@ -114,7 +114,7 @@ def test_subjects_and_masks_are_read_in_the_same_way(patched: str, tmp_path: Pat
 
 
 def test_no_process_can_be_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Said once, as an error that ends a run; nothing is decoded without the guard."""
+    """Reported once, as an error that ends a run. Nothing is decoded without the guard."""
     image("RGB").save(tmp_path / "a.png")
     guard.close()
     monkeypatch.setattr(sys, "executable", str(tmp_path / "nothing"))
@@ -129,7 +129,7 @@ def test_no_process_can_be_started(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert open_picture(tmp_path / "a.png").size == image("RGB").size
 
 
-def test_a_process_that_is_gone_is_replaced_and_ctrl_c_is_not_its_affair(tmp_path: Path) -> None:
+def test_a_process_that_is_gone_is_replaced_and_ignores_ctrl_c(tmp_path: Path) -> None:
     image("RGB").save(tmp_path / "a.png")
     guard.close()
     before = children()
@@ -147,7 +147,7 @@ def test_a_process_that_is_gone_is_replaced_and_ctrl_c_is_not_its_affair(tmp_pat
 
 
 @pytest.mark.parametrize("end", ["kill", "exit", "interrupt"])
-def test_the_process_ends_with_the_one_that_asks(end: str, tmp_path: Path) -> None:
+def test_the_process_ends_with_its_parent(end: str, tmp_path: Path) -> None:
     """Also in the middle of a file."""
     image("RGB").save(tmp_path / "a.bmp")
     code = f"""

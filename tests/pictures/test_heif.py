@@ -1,4 +1,4 @@
-"""What a HEIC or AVIF file says of its picture is kept wherever it stands, and what is dropped is said."""
+"""Metadata of a HEIC or AVIF file is kept wherever it stands, and the note names what is dropped."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ def test_a_turn_of_the_container_is_kept_and_exif_with_it(kind: str, turn: bytes
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_thumbnail_in_exif_goes_and_nothing_else(kind: str, tmp_path: Path) -> None:
+def test_only_a_thumbnail_in_exif_is_removed(kind: str, tmp_path: Path) -> None:
     item = struct.pack(">I", 0) + camera_exif(3, thumbnail=True)
     source = written(kind, tmp_path, Part(b"Exif", item, references=[(b"cdsc", 1)]))
     picture, target = saved(source)
@@ -202,7 +202,7 @@ def test_colours_are_read_from_headers_of_any_length() -> None:
 
 @pytest.mark.parametrize("colours", [(9, 16), (12, 13), (1, 13)])
 def test_container_and_coded_heic_agree_on_its_colours(colours: tuple[int, int], tmp_path: Path) -> None:
-    """The coded picture says so behind its video format (H.265, E.2.1)."""
+    """The coded picture has its colours behind its video format (H.265, E.2.1)."""
     first = picture_part(encoded("heic"))
     kept = [p for p in first.properties if p[4:8] != b"colr"]
     source = tmp_path / "source.heic"
@@ -268,7 +268,7 @@ def test_the_shape_of_a_pixel_and_light_levels_are_kept(kind: str, tmp_path: Pat
         assert sorted(after.size) == [128, 192]
 
 
-def test_the_crop_of_an_avif_is_kept_before_its_turn_and_said(tmp_path: Path) -> None:
+def test_the_crop_of_an_avif_is_kept_before_its_turn_and_noted(tmp_path: Path) -> None:
     crop = clap(100, 80, 20, -8)
     source = written("avif", tmp_path, properties=(pasp(2, 1), crop, box(b"irot", b"\1")))
     picture, target = saved(source)
@@ -280,7 +280,7 @@ def test_the_crop_of_an_avif_is_kept_before_its_turn_and_said(tmp_path: Path) ->
     assert property_of(target, b"irot") == box(b"irot", b"\1")
 
 
-def test_the_crop_of_a_heic_is_applied_and_said(tmp_path: Path) -> None:
+def test_the_crop_of_a_heic_is_applied_and_noted(tmp_path: Path) -> None:
     source = written("heic", tmp_path, properties=(clap(100, 80, 20, -8),))
     picture, target = saved(source)
     assert picture.size == (100, 80)
@@ -288,7 +288,7 @@ def test_the_crop_of_a_heic_is_applied_and_said(tmp_path: Path) -> None:
     assert open_picture(target).note is None
 
 
-def test_what_an_encoder_fills_a_heic_up_with_is_not_said(tmp_path: Path) -> None:
+def test_padding_of_a_heic_encoder_is_not_noted(tmp_path: Path) -> None:
     for width, height in ((191, 127), (50, 40), (1, 1)):
         (tmp_path / "a.heic").write_bytes(encoded("heic", width, height))
         picture = open_picture(tmp_path / "a.heic")
@@ -326,7 +326,7 @@ def test_thumbnails_further_pictures_and_other_metadata_are_left_out_by_name(
     assert open_picture(target).note is None
 
 
-def test_the_gain_map_of_a_tone_mapped_avif_is_told_from_a_further_picture(tmp_path: Path) -> None:
+def test_the_gain_map_of_a_tone_mapped_avif_is_no_further_picture(tmp_path: Path) -> None:
     other = picture_part(encoded("avif", 64, 64))
     tone_map = Part(b"tmap", bytes(30), references=[(b"dimg", 1), (b"dimg", 3)])
     picture, target = saved(written("avif", tmp_path, tone_map, other))
@@ -404,7 +404,7 @@ def test_a_container_of_any_bytes_is_read_or_refused(kind: str) -> None:
     assert refused > 20
 
 
-def test_more_bits_of_an_avif_than_are_written_are_said(tmp_path: Path) -> None:
+def test_more_bits_of_an_avif_than_are_written_are_noted(tmp_path: Path) -> None:
     array = (samples(3, np.uint16) >> 6).astype(np.uint16)
     (tmp_path / "a.avif").write_bytes(bytes(imagecodecs.avif_encode(array, level=95, bitspersample=10)))
     assert "10-bit AVIF written with 8 bits" in str(open_picture(tmp_path / "a.avif").note)

@@ -1,4 +1,4 @@
-"""What pictures need in memory, and that very large ones, whose pixels lie in a file, come out the same."""
+"""Memory of pictures; and very large ones, whose pixels lie in a file, give the same result."""
 
 from __future__ import annotations
 

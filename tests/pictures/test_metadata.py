@@ -83,7 +83,7 @@ def test_cmyk_without_adobe_s_segment_stays_without_and_shows_the_same(tmp_path:
     assert 0 < float(moved.mean()) < 16 / 255
 
 
-def test_jpeg_keeps_segments_nobody_knows_and_three_tables(tmp_path: Path) -> None:
+def test_jpeg_keeps_unknown_segments_and_three_tables(tmp_path: Path) -> None:
     source = tmp_path / "source.jpg"
     tables = [[1 + i] * 64 for i in range(3)]
     extra = b"".join(
@@ -97,7 +97,7 @@ def test_jpeg_keeps_segments_nobody_knows_and_three_tables(tmp_path: Path) -> No
         assert after.quantization == dict(enumerate(tables))  # type: ignore[attr-defined]
 
 
-def test_jpeg_pictures_behind_the_picture_are_left_out_and_said(tmp_path: Path) -> None:
+def test_jpeg_pictures_behind_the_picture_are_left_out_and_noted(tmp_path: Path) -> None:
     source = tmp_path / "source.jpg"
     image("RGB").save(source, "MPO", save_all=True, append_images=[image("RGB", 5)])
     assert "behind the picture" in str(open_picture(source).note)
@@ -108,7 +108,7 @@ def test_jpeg_pictures_behind_the_picture_are_left_out_and_said(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("subsampling", ["440", "411"])
-def test_unusual_subsampling_is_written_finer_and_said(subsampling: str, tmp_path: Path) -> None:
+def test_unusual_subsampling_is_written_finer_and_noted(subsampling: str, tmp_path: Path) -> None:
     source = tmp_path / "source.jpg"
     source.write_bytes(imagecodecs.jpeg8_encode(samples(3), level=90, subsampling=subsampling))
     picture = open_picture(source)
@@ -190,7 +190,7 @@ def test_tiff_keeps_exif_and_gps(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", [4, 13, 16, 18])
-def test_bigtiff_keeps_exif_whatever_its_pointers_type_and_says_what_it_drops(
+def test_bigtiff_keeps_exif_whatever_its_pointers_type_and_notes_what_it_drops(
     kind: int, tmp_path: Path
 ) -> None:
     def directory(*entries: tuple[int, int, int, bytes]) -> bytes:
@@ -219,7 +219,7 @@ def test_bigtiff_keeps_exif_whatever_its_pointers_type_and_says_what_it_drops(
 
 
 def test_bmp_keeps_all_but_the_pixels(tmp_path: Path) -> None:
-    """Thirty-two bits with a byte that means nothing, top down, and something behind the pixels."""
+    """32 bits with an unused byte, top down, and data behind the pixels."""
     source = tmp_path / "source.bmp"
     array = np.random.default_rng(0).integers(0, 256, (5, 7, 4), dtype=np.uint8)
     head = struct.pack("<2sIHHI", b"BM", 54 + 140 + 3, 0, 0, 54) + struct.pack(

@@ -88,7 +88,7 @@ def test_the_icc_profile_of_a_bmp_of_any_depth_is_kept(bits: int, down: bool, tm
         assert np.abs(difference).max() <= 8
 
 
-def test_the_colours_of_a_bmp_without_a_profile_are_kept_and_a_short_profile_is_said(tmp_path: Path) -> None:
+def test_the_colours_of_a_bmp_without_a_profile_are_kept_and_a_short_profile_is_noted(tmp_path: Path) -> None:
     source = tmp_path / "source.bmp"
     source.write_bytes(bmp(108, 8, space=bytes(4)))
     note, target = saved(source)
@@ -147,7 +147,7 @@ def tags(path: Path) -> dict[int, Any]:
 
 
 @pytest.mark.parametrize("photometric", ["minisblack", "rgb"])
-def test_what_a_tiff_says_of_its_samples_is_kept_while_they_stay(photometric: str, tmp_path: Path) -> None:
+def test_tags_on_the_samples_of_a_tiff_are_kept_while_they_stay(photometric: str, tmp_path: Path) -> None:
     count = 3 if photometric == "rgb" else 1
     more: list[tuple[int, int, int, Any, bool]] = [
         (280, 3, count, (1,) * count, False),
@@ -207,7 +207,7 @@ def test_the_chunks_of_a_png_are_kept_or_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["png-rgb", "webp-rgb", "webp-lossy", "jpeg-420"])
-def test_data_behind_a_picture_is_said_and_padding_is_not(name: str, tmp_path: Path) -> None:
+def test_data_behind_a_picture_is_noted_and_padding_is_not(name: str, tmp_path: Path) -> None:
     source = tmp_path / "source"
     ALL[name](source)
     data = source.read_bytes()
@@ -221,7 +221,7 @@ def test_data_behind_a_picture_is_said_and_padding_is_not(name: str, tmp_path: P
     assert open_picture(source).note is None
 
 
-def test_segments_between_scans_are_said(tmp_path: Path) -> None:
+def test_segments_between_scans_are_noted(tmp_path: Path) -> None:
     source = tmp_path / "source.jpg"
     photograph(60, 40).save(source, progressive=True)
     data = source.read_bytes()
@@ -233,7 +233,7 @@ def test_segments_between_scans_are_said(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", sorted(ALL))
 def test_a_copy_of_a_copy_loses_nothing_more(name: str, tmp_path: Path) -> None:
-    """What is written is of a kind that is kept whole, but for alpha that a lossy format codes anew."""
+    """A copy is of a kind that is kept completely, except alpha, which a lossy format codes again."""
     source = tmp_path / "source"
     ALL[name](source)
     picture = open_picture(source)

@@ -105,7 +105,7 @@ MAKERS: dict[str, Callable[[Path], None]] = {
 
 
 @pytest.mark.parametrize("suffix", MAKERS)
-def test_every_format_drops_it_and_says_so(suffix: str, tmp_path: Path) -> None:
+def test_every_format_drops_it_with_a_note(suffix: str, tmp_path: Path) -> None:
     source = tmp_path / f"source{suffix}"
     MAKERS[suffix](source)
     assert small() in source.read_bytes()

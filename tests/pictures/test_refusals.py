@@ -24,7 +24,7 @@ from unlikeness.pictures.worker import decode_file
 
 
 def refusal(path: Path, **options: Any) -> str:
-    """The line that `path` is refused with; also checks that it is one line, names the file, and is alone."""
+    """The line with which `path` is refused; checks that it is one line, names the file, and is alone."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         with pytest.raises(PictureError) as caught:
@@ -130,7 +130,7 @@ def test_pages(tmp_path: Path) -> None:
 
 
 def test_a_raw_file_is_not_taken_for_its_preview(tmp_path: Path) -> None:
-    """As in DNG and NEF: a small first page that says so, the photograph behind it."""
+    """As in DNG and NEF: a first page marked as small, the photograph behind it."""
     tifffile.imwrite(tmp_path / "a.dng", samples(3), photometric="rgb", subfiletype=1, metadata=None)
     assert "only a preview" in refusal(tmp_path / "a.dng")
 

@@ -1,4 +1,4 @@
-"""What comes back from a protected picture's file is what went in, in everything but the protected pixels."""
+"""A protected picture's file keeps everything but the protected pixels."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def protected(name: str, folder: Path) -> tuple[Picture, Edit, Picture]:
 
 
 def metadata(path: Path) -> dict[str, object]:
-    """All that Pillow tells of a file besides its pixels."""
+    """All that Pillow reads from a file besides its pixels."""
     with Image.open(path) as image:
         keys = (
             "exif",
@@ -79,7 +79,7 @@ def test_alpha_and_further_channels_keep_their_bits(name: str, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("name", [*LOSSLESS, *REWRITTEN])
-def test_pixels_that_nobody_touched_keep_their_bits(name: str, tmp_path: Path) -> None:
+def test_unchanged_pixels_keep_their_bits(name: str, tmp_path: Path) -> None:
     ALL[name](tmp_path / "source")
     picture = open_picture(tmp_path / "source")
     edit = Edit(picture)
@@ -152,8 +152,8 @@ def test_an_avif_keeps_what_its_values_mean(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("compression", ["raw", "packbits", "tiff_lzw"])
-def test_prediction_is_only_what_other_programs_take_for_it(compression: str, tmp_path: Path) -> None:
-    """Tag 317 counts where libtiff minds it; elsewhere it is a leftover."""
+def test_prediction_counts_only_where_other_programs_use_it(compression: str, tmp_path: Path) -> None:
+    """Tag 317 counts where libtiff uses it; elsewhere it is a leftover."""
     source = image("RGB")
     source.save(tmp_path / "a.tif", compression=compression, tiffinfo={317: 2})
     picture = open_picture(tmp_path / "a.tif")

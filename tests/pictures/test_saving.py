@@ -1,4 +1,4 @@
-"""Where files end up, and what never happens to the source."""
+"""Where files are saved; and the source never changes."""
 
 from __future__ import annotations
 

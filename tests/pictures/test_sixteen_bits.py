@@ -1,4 +1,4 @@
-"""Sixteen bits are sixteen bits, judged by libpng and tifffile, which share no code with the package."""
+"""16 bits stay 16 bits, checked by libpng and tifffile, which share no code with the package."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_png_filters_invert_on_noise_and_slopes(
 
 
 def test_a_slope_is_packed_as_well_as_pillow_does(tmp_path: Path) -> None:
-    """The filters earn their keep: not much larger than Pillow's own file."""
+    """The file is not much larger than Pillow's own."""
     y, x = np.mgrid[:256, :256]
     array = np.stack([x, y, (x + y) // 2], axis=2).astype(np.uint8)
     Image.fromarray(array).save(tmp_path / "source.png")

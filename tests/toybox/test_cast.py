@@ -1,4 +1,4 @@
-"""The subjects of tests and benchmarks: reproducible, and met in no training."""
+"""The subjects of tests and benchmarks: reproducible, and part of no training."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_unseen_subjects_take_the_classes_in_turn() -> None:
     assert len({repr(who.who) for who in cast}) == 12
 
 
-def test_no_training_has_met_them() -> None:
+def test_they_are_part_of_no_training() -> None:
     met = {repr(who) for _, who in named_subjects()}
     met |= {repr(viewed(seed, VIEWS * i)[0].who) for seed in range(5) for i in range(60)}
     assert not met & {repr(who.who) for who in [*unseen(60), *unseen(60, seed=1000)]}

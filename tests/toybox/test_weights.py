@@ -1,4 +1,4 @@
-"""What the shipped weights promise, on renders that no recipe has drawn."""
+"""The quality of the shipped weights, on renders that no recipe draws."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_the_classifier_reads_class_and_context() -> None:
 
 
 @pytest.mark.parametrize("noun", CLASS_NOUNS)
-def test_the_identity_encoder_tells_members_of_a_class_apart(noun: str) -> None:
+def test_the_identity_encoder_distinguishes_members_of_a_class(noun: str) -> None:
     encode = load_identity()
     pictures = torch.stack([encode(member(70 + i, noun).held_out(4)) for i in range(12)])
     cosines = torch.einsum("ivd,jwd->ijvw", pictures, pictures)
