@@ -194,7 +194,11 @@ def api() -> dict[str, str]:
         for package in packages:
             module = import_module(f"unlikeness.{package}")
             parts += [f"## `unlikeness.{package}`", _intro(module)]
-            parts += [f"::: {home}\n    options:\n      heading_level: 3" for home in _homes(module)]
+            parts += [
+                f"::: {home}\n    options:\n      heading_level: 3\n      heading: {package}.{name}\n"
+                f"      toc_label: {name}"
+                for name, home in _homes(module).items()
+            ]
         texts[title.lower().replace(" ", "-")] = "\n\n".join(parts) + "\n"
     return texts
 
@@ -203,16 +207,16 @@ def _intro(module: Any) -> str:
     return inspect.cleandoc(module.__doc__ or "")
 
 
-def _homes(module: Any) -> list[str]:
-    """Where the public names of a module are defined, as dotted paths."""
-    homes = []
+def _homes(module: Any) -> dict[str, str]:
+    """Where the public names of a module are defined, as dotted paths, by name."""
+    homes = {}
     for name in getattr(module, "__all__", []):
         value = getattr(module, name)
         if inspect.ismethod(value):  # `names = METHODS.names`
             owner = type(value.__self__)
-            homes.append(f"{owner.__module__}.{owner.__qualname__}.{value.__name__}")
+            homes[name] = f"{owner.__module__}.{owner.__qualname__}.{value.__name__}"
         elif inspect.isclass(value) or inspect.isfunction(value):
-            homes.append(f"{value.__module__}.{value.__qualname__}")
+            homes[name] = f"{value.__module__}.{value.__qualname__}"
         else:
-            homes.append(f"{module.__name__}.{name}")
+            homes[name] = f"{module.__name__}.{name}"
     return homes
