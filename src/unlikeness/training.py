@@ -8,6 +8,7 @@ a CPU.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -26,6 +27,9 @@ from unlikeness.tensors import all_finite
 __all__ = [
     "Ema", "Step", "Trained", "adamw", "constant", "cosine", "linear", "train", "trapezoid",
 ]  # fmt: skip
+
+PAUSE = 30.0
+"""Seconds from one checkpoint to the next where steps are slow; at least 50 times what saving took."""
 
 Step = Callable[[int, torch.Generator], Tensor]
 """(index, generator) -> the scalar loss of that step, with its graph."""
@@ -148,8 +152,8 @@ def train(
         clip: largest L2 norm of the gradient over all parameters (None: unbounded).
         schedule: factor of the learning rate per step, such as `cosine(steps, warmup=100)`.
         ema: updated after every step.
-        checkpoint: file for parameters, optimizer state and averages, replaced every `every` steps and at
-            the end. An interrupted run costs the steps since.
+        checkpoint: file for parameters, optimizer state and averages, replaced every `every` steps, after
+            half a minute of slow steps, and at the end. An interrupted run costs the steps since.
         settings: JSON-able; a checkpoint made with others is refused.
         after: called with (steps done, loss) after each step.
 
@@ -170,7 +174,7 @@ def train(
     progress = progress or Silent()
     progress.start(steps, description, "step", initial=min(start, steps))
     losses: list[float] = []
-    saved = start
+    saved, pause = start, time.monotonic() + PAUSE
     for index in range(start, steps):
         for group in optimizer.param_groups:
             group["lr"] = group["initial_lr"] * (1.0 if schedule is None else schedule(index))
@@ -190,10 +194,13 @@ def train(
         if ema is not None:
             ema.update()
         losses.append(value)
-        if checkpoint is not None and (index + 1) % every == 0:
+        due = (index + 1) % every == 0 or time.monotonic() >= pause
+        if checkpoint is not None and due:
             _check_weights(parameters, description, index + 1)
+            began = time.monotonic()
             save_checkpoint(checkpoint, index + 1, parameters, optimizer, ema, identity)
-            saved = index + 1
+            saved, ended = index + 1, time.monotonic()
+            pause = ended + max(PAUSE, 50 * (ended - began))
         progress.advance(loss=value)
         if after is not None:
             after(index + 1, value)

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from tests.tiny import tiny_model
 from torch import Tensor
 
-from unlikeness.demo import Judge
+from unlikeness.demo.story import Evaluator
 from unlikeness.diffusion import TextToImage
 
 
@@ -25,8 +25,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> TextToImage:
 
 
 @pytest.fixture
-def judge() -> Judge:
-    return Judge(colours, held_out=3, of_class=4)
+def evaluator() -> Evaluator:
+    return Evaluator(colours, held_out=3, of_class=4)
 
 
 @pytest.fixture

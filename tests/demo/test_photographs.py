@@ -13,8 +13,8 @@ from tests.tiny import write_tiny
 
 import unlikeness.demo.photographs as photographs
 from unlikeness.cli import main
-from unlikeness.demo import protect_photographs
-from unlikeness.demo.closer import CLOSE, WHOLE, compared
+from unlikeness.demo.page import CLOSE, WHOLE, compared
+from unlikeness.demo.photographs import protect_photographs
 from unlikeness.demo.settings import chosen_method
 from unlikeness.diffusion import TextToImage
 from unlikeness.errors import UsageError

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -80,13 +81,12 @@ def demo(
     )
     failed = False
     with locks.inside(output):
-        from unlikeness.demo import Judge, photographs, protect_photographs, run
-        from unlikeness.demo.story import PAGE
+        from unlikeness.demo import photographs, story
         from unlikeness.diffusion import TextToImage
 
         with on_stderr(quiet=quiet) as progress:
             if photos is not None:
-                outcome = protect_photographs(
+                outcome = photographs.protect_photographs(
                     photos,
                     output,
                     TextToImage.from_pretrained(model, device=device, dtype=dtype),
@@ -103,16 +103,21 @@ def demo(
                     typer.echo(one_line(f"unchanged {entry.path}: {entry.note}"), err=True)
                 failed = not outcome.complete
             else:
+                import torch
+
                 from unlikeness.toybox.evaluators import load_identity
 
-                run(
+                if "OMP_NUM_THREADS" not in os.environ:  # small networks, and other programs on the machine
+                    torch.set_num_threads(1)
+
+                story.run(
                     TextToImage.from_pretrained(model, device=device, dtype="float32"),
-                    Judge(load_identity()),
+                    story.Evaluator(load_identity()),
                     output,
                     settings,
                     progress=progress,
                     say=None if quiet else lambda text: typer.echo(text, err=True),
                 )
-    typer.echo(f"the report is {(output / (PAGE if photos is None else photographs.PAGE)).resolve()}")
+    typer.echo(f"the report is {(output / (story.PAGE if photos is None else photographs.PAGE)).resolve()}")
     if failed:
         raise typer.Exit(1)

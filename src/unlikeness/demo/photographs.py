@@ -1,4 +1,4 @@
-"""The visitor's own photographs: protected as a folder, and shown before and after."""
+"""A user's own photographs: protected as a folder, and shown before and after."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from unlikeness import __version__
-from unlikeness.demo.closer import compared
-from unlikeness.demo.page import GAIN, check_own
+from unlikeness.demo.page import GAIN, check_own, compared
 from unlikeness.demo.settings import chosen_method
 from unlikeness.demo.words import Verdict
 from unlikeness.diffusion import TextToImage
@@ -28,9 +27,9 @@ __all__ = ["PAGE", "protect_photographs"]
 PAGE = "photographs.html"
 HEAD = ("largest change, of 255", "PSNR [dB]", "SSIM")
 SHOWN = 12
-"""Pictures on the page; the manifest lists all."""
+"""Pictures on the page. The manifest lists all."""
 LISTED = 200
-"""Lines of the page's tables."""
+"""Lines of a table on the page."""
 
 
 def protect_photographs(
@@ -45,12 +44,11 @@ def protect_photographs(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Outcome:
-    """Protect `photos` (a folder or a picture) into `output`/protected; write photographs.html and
-    photographs.json.
+    """Protect `photos` (a folder or a picture) into OUTPUT/protected, and show the first ones on a page.
 
-    The page shows the first pictures and is of bounded size however many there are. What lies in `output` is
-    none of them. method: see `chosen_method`. Raises what that and `protect_folder` do, and UsageError for a
-    page of other origin.
+    Writes photographs.html and photographs.json. Files in `output` do not count as photographs. method: see
+    `chosen_method`. Raises what that and `protect_folder` raise, and UsageError if photographs.html is not an
+    earlier demo's.
     """
     method = chosen_method(method, model_name)
     page = output / PAGE
@@ -118,7 +116,7 @@ def _tell(
     shown = []
     for entry in entries[:SHOWN]:
         views = compared(root / entry["path"], output / "protected" / entry["path"], gain=GAIN)
-        shown.append((entry["path"], show(views, [*words, *(f"close: {word}" for word in words)])))
+        shown.append((entry["path"], show(views[:3], words), show(views[3:], words)))
     kinds = {"lossless": "formats that keep every value", "lossy": "formats that compress"}
     text = fill(
         "photographs.html",
@@ -145,33 +143,33 @@ def _tell(
 
 
 def _warning(against: Against, entries: Sequence[dict[str, Any]]) -> Verdict:
-    """What has to be said first: whether anything was protected at all, and against what."""
+    """The note at the top: whether anything was protected, and against what."""
     if not entries:
         return Verdict(
-            "bad", "Nothing was protected", "No picture was changed; the lists below say why of each."
+            "bad", "Nothing was protected", "No picture was changed. The lists below give the reasons."
         )
     if against.kind == "control":
         return Verdict(
             "bad",
             "This is plain noise, and no protection",
-            "It is there for comparison: random changes of the same size. Take another method to protect.",
+            "It is for comparison: random changes of the same size. Choose another method to protect.",
         )
     if against.toy:
         return Verdict(
             "bad",
             "This was a trial: it protects nobody against Stable Diffusion",
-            "The change was made to work against the small embedded toy model, and does nothing against "
-            "Stable Diffusion or any model that people use. The work, the files and how they look are real. "
-            "To protect pictures in earnest, name the model that a copier would use: “With Stable Diffusion” "
-            f"in the README says how. It was computed with: {against.source}.",
+            "The change was computed against the small embedded toy model. It does nothing against Stable "
+            "Diffusion or any model that people use. To protect pictures, name the model that an attacker "
+            "would use: unlikeness protect --help says how. "
+            f"This change was computed with: {against.source}.",
         )
     if not against.models:
-        return Verdict("bad", "Nobody knows what this protects against", f"{against.sentence}.")
+        return Verdict("bad", "It is unknown what this protects against", f"{against.sentence}.")
     return Verdict(
         "open",
         f"Computed against {' and '.join(against.models)}",
-        "It is not known to do anything against other models, or once a picture was compressed, resized or "
-        f"cleaned: measure before you trust it. It was computed with: {against.source}.",
+        "It may do nothing against other models, or once a picture was compressed, resized or cleaned: "
+        f"measure before you trust it. It was computed with: {against.source}.",
     )
 
 

@@ -1,4 +1,4 @@
-"""The toybox story: a subject is copied from its pictures; they are protected, and it is copied again."""
+"""The story on the toybox: an attacker copies a subject, from untouched and from protected pictures."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from torch import Tensor
 
 from unlikeness import __version__, pictures
 from unlikeness.autoencoders import Posterior
-from unlikeness.cache import Cache, Part
+from unlikeness.cache import Cache
 from unlikeness.demo.page import check_own
+from unlikeness.demo.report import Report, write_report
 from unlikeness.demo.settings import DemoSettings
-from unlikeness.demo.telling import Telling, write_story
 from unlikeness.diffusion import TextToImage
 from unlikeness.diffusion.fingerprint import fingerprint
 from unlikeness.diffusion.loss import mean_loss_over_levels
@@ -38,23 +38,23 @@ from unlikeness.seeds import STORY
 from unlikeness.subjects import Subject
 from unlikeness.toybox.cast import Member, class_pictures, member
 
-__all__ = ["PAGE", "Judge", "run"]
+__all__ = ["PAGE", "Evaluator", "run"]
 
 PAGE = "report.html"
 
 _TRAINED_ON = {
-    "clean": "the untouched pictures",
-    "protected": "the protected ones",
-    "noise": "the noisy ones",
+    "clean": "untouched pictures",
+    "protected": "protected pictures",
+    "noise": "pictures with plain noise",
 }
 
 _LEVELS = 50
-"""Noise levels over which the frozen model's loss is averaged."""
+"""Noise levels over which the loss of the untrained model is averaged."""
 
 
 @dataclass(frozen=True)
-class Judge:
-    """What tells a subject from its class: an encoder, and how many renders it compares with."""
+class Evaluator:
+    """The similarity metric: an image encoder, and the numbers of renders that it compares with."""
 
     embedder: Embedder
     held_out: int = 10
@@ -63,10 +63,10 @@ class Judge:
 
 @dataclass(frozen=True)
 class _Stage:
-    """What all acts share. common: what every part in the cache depends on."""
+    """What all acts share. common: the key that all cached parts have in common."""
 
     model: TextToImage
-    judge: Judge
+    evaluator: Evaluator
     settings: DemoSettings
     who: Member
     cache: Cache
@@ -75,7 +75,7 @@ class _Stage:
 
     @property
     def contexts(self) -> list[str]:
-        """The contexts that no picture of the copier's shows, or all if every one is taken."""
+        """The contexts that the attacker's pictures do not show, or all contexts if they show every one."""
         known = self.who.contexts()
         return known[self.settings.pictures :] or known
 
@@ -86,7 +86,7 @@ class _Stage:
 
 def run(
     model: TextToImage,
-    judge: Judge,
+    evaluator: Evaluator,
     output: Path,
     settings: DemoSettings,
     *,
@@ -94,14 +94,15 @@ def run(
     progress: Progress | None = None,
     say: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
-    """Play the story in `output` and write report.html and report.json there; returns the latter's content.
+    """Run the story in `output` and write report.html and report.json; returns the content of the latter.
 
-    A run that was stopped goes on: trainings, drawings and protected files that are there are used again
-    where everything that they depend on is the same, the model's weights included.
+    A stopped run goes on, also in the middle of a training. Finished trainings, generated pictures and
+    protected files are used again where everything that they depend on is the same, such as the weights of
+    the model.
 
     Args:
-        model_name: what manifest and report call the model.
-        say: told the name of each stage as it begins.
+        model_name: name of the model in manifest and report.
+        say: called with the name of each stage as it begins.
     """
     page = output / PAGE
     check_own(page, {"acts", "versions"})
@@ -113,14 +114,14 @@ def run(
     }
     who = member(settings.seed, settings.class_noun)
     common = {"model": fingerprint(model), "version": __version__, "class_noun": settings.class_noun}
-    stage = _Stage(model, judge, settings, who, Cache(output / "work"), common, progress or Silent())
+    stage = _Stage(model, evaluator, settings, who, Cache(output / "work"), common, progress or Silent())
     steps = count(1)
 
     def tell(text: str) -> None:
         if say is not None:
             say(f"{next(steps)}/{2 * len(ways)} {text}")
 
-    tell("the subject's pictures, and what the model draws before it has seen them")
+    tell("pictures of the subject, and of the model before any training")
     folder = output / "story"  # away from what protecting a visitor's photographs puts in `output`
     files = _write_pictures(who, settings, folder / "pictures")
     originals = _read(files)
@@ -128,19 +129,17 @@ def run(
     key = {**common, "seed": settings.seed, "n": settings.generated}
     before = stage.cache.part("before", key, lambda _: _draw(model, subject, stage, 0)).tensors
     prior = _prior(stage, subject)
-    acts: dict[str, dict[str, Any]] = {"before": {"s": _likeness(stage, before["plain"])}}
+    acts: dict[str, dict[str, Any]] = {"before": {"s": _similarity(stage, before["plain"])}}
     drawn, learnt_from = {"before": before}, {"clean": originals}
     for name, method in ways.items():
         if method is not None:
-            tell(f"{method} changes the pictures")
+            tell(f"protect the pictures with {method}")
             learnt_from[name] = _protect(stage, files, folder / name, method, perturbers[method], model_name)
-        tell("the copier trains on " + _TRAINED_ON[name])
-        copied = _copy(stage, name, Subject(learnt_from[name], settings.class_noun), prior)
-        drawn[name] = copied.tensors
+        tell(f"the attacker trains on {_TRAINED_ON[name]}")
+        drawn[name] = _copy(stage, name, Subject(learnt_from[name], settings.class_noun), prior)
         acts[name] = {
-            "s": _likeness(stage, copied.tensors["plain"]),
+            "s": _similarity(stage, drawn[name]["plain"]),
             **_looks(stage, originals, learnt_from[name]),
-            "seconds": round(copied.seconds, 1),
         }
 
     record = {
@@ -157,13 +156,12 @@ def run(
         "acts": acts,
     }
     write_text(page.with_suffix(".json"), json.dumps(record, indent=2, ensure_ascii=False) + "\n")
-    telling = Telling(settings, record, learnt_from, drawn, who.held_out(6), stage.places)
-    write_story(page, telling)
+    write_report(page, Report(settings, record, learnt_from, drawn, who.held_out(6), stage.places))
     return record
 
 
 def _write_pictures(who: Member, settings: DemoSettings, folder: Path) -> list[Path]:
-    """The copier's pictures as PNG files, named by class noun, seed and number."""
+    """The attacker's pictures as PNG files, named by class noun, seed and number."""
     folder.mkdir(parents=True, exist_ok=True)
     files = []
     for i, image in enumerate(who.subject(settings.pictures).images):
@@ -175,16 +173,16 @@ def _write_pictures(who: Member, settings: DemoSettings, folder: Path) -> list[P
 
 
 def _read(files: list[Path]) -> Tensor:
-    """[N, 3, H, W] in [0, 1], as the copier reads them."""
+    """[N, 3, H, W] in [0, 1], as the attacker reads them."""
     return torch.stack([torch.from_numpy(pictures.open_picture(file).rgb).permute(2, 0, 1) for file in files])
 
 
 def _protect(
     stage: _Stage, files: list[Path], folder: Path, method: str, perturber: Perturber, model_name: str
 ) -> Tensor:
-    """Protect the files into `folder` through the folder job, and read them back.
+    """Protect the files as `unlikeness protect` does, into `folder`, and read them back.
 
-    UnlikenessError if one of them was not protected: the story would compare a picture with itself.
+    UnlikenessError if one of them was not protected.
     """
     outcome = protect_folder(
         files,
@@ -202,7 +200,7 @@ def _protect(
 
 
 def _prior(stage: _Stage, subject: Subject) -> Posterior | None:
-    """Class pictures, drawn once by the model itself and shared by all acts."""
+    """Class pictures of the model for prior preservation, the same for all acts."""
     settings = create("dreambooth", stage.settings.attack).settings
     if not settings.class_images:
         return None
@@ -216,8 +214,8 @@ def _prior(stage: _Stage, subject: Subject) -> Posterior | None:
     return Posterior(found["mean"].to(stage.model.device), found["std"].to(stage.model.device))
 
 
-def _copy(stage: _Stage, name: str, subject: Subject, prior: Posterior | None) -> Part:
-    """DreamBooth on `subject`, and what it draws; settings, class pictures and seeds as in all acts."""
+def _copy(stage: _Stage, name: str, subject: Subject, prior: Posterior | None) -> dict[str, Tensor]:
+    """Pictures of a DreamBooth on `subject`. Settings, class pictures and seeds are the same in all acts."""
 
     def make(checkpoint: Path) -> dict[str, Tensor]:
         tuned = personalize(
@@ -237,11 +235,11 @@ def _copy(stage: _Stage, name: str, subject: Subject, prior: Posterior | None) -
         "n": [stage.settings.generated, stage.settings.elsewhere],
         "pictures": subject.digest,
     }
-    return stage.cache.part(name, key, make)
+    return stage.cache.part(name, key, make).tensors
 
 
 def _draw(model: TextToImage, subject: Subject, stage: _Stage, elsewhere: int) -> dict[str, Tensor]:
-    """Pictures at the instance prompt, and `elsewhere` of them in new contexts."""
+    """Pictures at the training prompt, and `elsewhere` of them in new contexts."""
     n = stage.settings.generated
     prompts = [subject.instance_prompt] * n
     prompts += [f"{subject.instance_prompt} {place}" for place in stage.places[:elsewhere]]
@@ -250,21 +248,21 @@ def _draw(model: TextToImage, subject: Subject, stage: _Stage, elsewhere: int) -
     return {"plain": images[:n]} | ({"elsewhere": images[n:]} if elsewhere else {})
 
 
-def _likeness(stage: _Stage, images: Tensor) -> dict[str, float]:
-    """s of pictures that a model drew, with its interval, against pictures that no training had."""
+def _similarity(stage: _Stage, images: Tensor) -> dict[str, float]:
+    """Similarity s of generated pictures, with its interval, to held-out pictures of the subject."""
     seed = stage.settings.seed
     s = subject_similarity(
-        stage.judge.embedder,
+        stage.evaluator.embedder,
         generated=images,
-        subject=stage.who.held_out(stage.judge.held_out),
-        of_class=class_pictures(stage.settings.class_noun, stage.judge.of_class, seed=1 + seed),
+        subject=stage.who.held_out(stage.evaluator.held_out),
+        of_class=class_pictures(stage.settings.class_noun, stage.evaluator.of_class, seed=1 + seed),
         seed=seed,
     )
     return {"value": s.value, "low": s.low, "high": s.high}
 
 
 def _looks(stage: _Stage, originals: Tensor, seen: Tensor) -> dict[str, Any]:
-    """The frozen model's loss on the pictures, and how far they are from the originals."""
+    """The untrained model's loss on the pictures, and how far they are from the originals."""
     class_prompt = Subject(originals, stage.settings.class_noun).class_prompt
     loss = mean_loss_over_levels(stage.model, seen, class_prompt, seed=stage.settings.seed, levels=_LEVELS)
     if torch.equal(originals, seen):
