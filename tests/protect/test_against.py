@@ -15,7 +15,7 @@ from tests.tiny import tiny_model, write_tiny
 
 from unlikeness import protect
 from unlikeness.cli import main
-from unlikeness.demo import protect_photographs
+from unlikeness.demo.photographs import protect_photographs
 from unlikeness.diffusion import TextToImage
 from unlikeness.diffusion.fingerprint import fingerprint
 from unlikeness.protect.against import Against, against_of, is_toy

@@ -86,7 +86,8 @@ def protect_photographs(
         "toybox": against.toy,
         "against": against.record(),
     }
-    write_text(page.with_suffix(".json"), json.dumps(about, indent=2, ensure_ascii=False) + "\n")
+    written = json.dumps(about, indent=2, ensure_ascii=False) + "\n"
+    write_text(page.with_suffix(".json"), written, errors="replace")
     _tell(photos, output, outcome, entries, about, budget, _warning(against, entries))
     return outcome
 
@@ -139,7 +140,7 @@ def _tell(
         skipped=[entry.reason for entry in outcome.skipped[:LISTED]],
         skipped_count=len(outcome.skipped),
     )
-    write_text(output / PAGE, text)
+    write_text(output / PAGE, text, errors="replace")
 
 
 def _warning(against: Against, entries: Sequence[dict[str, Any]]) -> Verdict:

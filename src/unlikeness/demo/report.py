@@ -99,7 +99,7 @@ def write_report(path: Path, t: Report) -> None:
         head=["", *[_ACTS[name] for name in t.learnt_from]],
         figures=_figures([acts[name] for name in t.learnt_from]),
     )
-    write_text(path, text)
+    write_text(path, text, errors="replace")
 
 
 def _drawn(t: Report, name: str, n: int) -> list[Any]:
