@@ -27,13 +27,10 @@ class ProtectSettings(Checked):
     """What every protection has."""
 
     budget: float = setting(
-        8.0,
-        "Largest change of a colour value.",
-        unit="n/255 of the range [0, 1]",
-        source="ours: published values run from 6.4 to 16, and methods are compared at one value",
-        above=0.0,
+        8.0, "Largest change of a colour value.", unit="n/255 of the range [0, 1]",
+        source="ours: published values run from 6.4 to 16, and methods are compared at one value", above=0.0,
         at_most=255.0,
-    )
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,13 +39,9 @@ class PgdSettings(ProtectSettings):
 
     steps: int = setting(100, "Gradient steps.", unit="steps", source="AdvDM, Mist, SDS: 100", at_least=1)
     step_size: float = setting(
-        1.0,
-        "Change of every colour value in one step.",
-        unit="n/255 of the range [0, 1]",
-        source="AdvDM, Mist, SDS: 1",
-        above=0.0,
-        at_most=255.0,
-    )
+        1.0, "Change of every colour value in one step.", unit="n/255 of the range [0, 1]",
+        source="AdvDM, Mist, SDS: 1", above=0.0, at_most=255.0,
+    )  # fmt: skip
     random_start: bool = setting(
         True, "Start from a uniform point of the budget's ball rather than from the picture.", source="PGD"
     )
@@ -65,11 +58,9 @@ class RidSettings(ProtectSettings):
         source="ours: trained against the toybox",
     )
     way: str = setting(
-        "resize",
-        "How an official checkpoint, which knows one size, meets other pictures.",
-        source="ours",
+        "resize", "How an official checkpoint, which knows one size, meets other pictures.", source="ours",
         choices=WAYS,
-    )
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,49 +83,33 @@ class AsplSettings(ProtectSettings):
     identifier: str = setting("sks", "Identifier token of the subject.", source="Anti-DreamBooth: sks")
     rounds: int = setting(50, "Rounds.", unit="rounds", source="Anti-DreamBooth: 50", at_least=1)
     clean_steps: int = setting(
-        3,
-        "Training steps on the clean pictures in each round; their result is discarded after it.",
-        unit="steps",
-        source="Anti-DreamBooth: 3",
-        at_least=0,
-    )
+        3, "Training steps on the clean pictures in each round; their result is discarded after it.",
+        unit="steps", source="Anti-DreamBooth: 3", at_least=0,
+    )  # fmt: skip
     perturbed_steps: int = setting(
-        3,
-        "Training steps on the perturbed pictures in each round; their result is kept.",
-        unit="steps",
-        source="Anti-DreamBooth: 3",
-        at_least=0,
-    )
+        3, "Training steps on the perturbed pictures in each round; their result is kept.", unit="steps",
+        source="Anti-DreamBooth: 3", at_least=0,
+    )  # fmt: skip
     pgd_steps: int = setting(
         6, "Gradient steps on the pictures in each round.", unit="steps", source="Anti-DreamBooth: 6",
         at_least=1,
     )  # fmt: skip
     step_size: float = setting(
-        0.64,
-        "Change of every colour value in one gradient step.",
-        unit="n/255 of the range [0, 1]",
-        source="Anti-DreamBooth: 0.005 of [-1, 1]",
-        above=0.0,
-        at_most=255.0,
-    )
+        0.64, "Change of every colour value in one gradient step.", unit="n/255 of the range [0, 1]",
+        source="Anti-DreamBooth: 0.005 of [-1, 1]", above=0.0, at_most=255.0,
+    )  # fmt: skip
     learning_rate: float = setting(
-        5e-7,
-        "AdamW's step size; only the denoiser is trained.",
-        source="Anti-DreamBooth: 5e-7, with the text encoder",
-        at_least=0.0,
-    )
+        5e-7, "AdamW's step size; only the denoiser is trained.",
+        source="Anti-DreamBooth: 5e-7, with the text encoder", at_least=0.0,
+    )  # fmt: skip
     batch_size: int = setting(
-        1,
-        "Pictures of the subject in a training step, and as many of its class.",
-        source="ours: the least",
+        1, "Pictures of the subject in a training step, and as many of its class.", source="ours: the least",
         at_least=1,
-    )
+    )  # fmt: skip
     prior_weight: float = setting(
-        1.0,
-        "Weight w of the prior-preservation loss; 0 leaves it out.",
-        source="Ruiz et al. 2023, Eq. 2: 1",
+        1.0, "Weight w of the prior-preservation loss; 0 leaves it out.", source="Ruiz et al. 2023, Eq. 2: 1",
         at_least=0.0,
-    )
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,11 +129,9 @@ class NoiseSettings(ProtectSettings):
     """Which noise. Signs have the energy that a gradient protection ends with; uniform noise has a third."""
 
     kind: str = setting(
-        "sign",
-        "Every value moved by the whole budget up or down (sign), or by a uniform part of it.",
-        source="ours: gradient protections end at the budget nearly everywhere",
-        choices=("sign", "uniform"),
-    )
+        "sign", "Every value moved by the whole budget up or down (sign), or by a uniform part of it.",
+        source="ours: gradient protections end at the budget nearly everywhere", choices=("sign", "uniform"),
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,17 +141,12 @@ class ResolutionMode(Checked):
     mode: str = setting(
         "fit",
         "fit: as a trainer will see the picture; tiles: at its own size; both: half of the budget for each.",
-        source="ours, measured in protect/tiling/tiles.py",
-        choices=("fit", "tiles", "both"),
-    )
+        source="ours, measured in protect/tiling/tiles.py", choices=("fit", "tiles", "both"),
+    )  # fmt: skip
     detail: float = setting(
-        2.0,
-        "Short side of the copy that fit works on.",
-        unit="times the model's resolution",
-        source="ours, measured in protect/tiling/tiles.py",
-        at_least=1.0,
-        at_most=8.0,
-    )
+        2.0, "Short side of the copy that fit works on.", unit="times the model's resolution",
+        source="ours, measured in protect/tiling/tiles.py", at_least=1.0, at_most=8.0,
+    )  # fmt: skip
     overlap: float = setting(
         0.125, "Where two tiles are cross-faded.", unit="of a tile", source="ours", at_least=0.0, at_most=0.5
     )

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from tests.protect.rid.official import State, checkpoint, images, written
 
 from unlikeness.errors import UnlikenessError, UsageError
-from unlikeness.protect.rid.official import OfficialRid, budget_of_name, load_official
+from unlikeness.protect.rid.official import OfficialRid, load_official
 
 
 @pytest.mark.parametrize(
@@ -175,20 +175,3 @@ def test_a_harmless_object_beside_the_tensors_is_refused_by_its_name(tmp_path: P
     path = written(tmp_path, {"model": checkpoint(), "args": argparse.Namespace(lr=1e-4)})
     with pytest.raises(UnlikenessError, match=r"asks for argparse\.Namespace, which is refused"):
         load_official(path)
-
-
-@pytest.mark.parametrize(
-    ("name", "budget"),
-    [
-        ("ASDS-eps-12_255.bin", 6.0),
-        ("/eps-4_255/x/ASDS-EPS-16_255-v2.safetensors", 8.0),
-        ("eps-7.5_255.bin", 3.75),
-        ("eps-12_2550.bin", None),
-        ("steps-12_255.bin", None),
-        ("eps-600_255.bin", None),
-        ("/eps-4_255/model.bin", None),
-    ],
-)
-def test_a_files_name_claims_a_budget(name: str, budget: float | None) -> None:
-    assert budget_of_name(name) == budget
-    assert budget_of_name(Path(name)) == budget

@@ -121,16 +121,10 @@ class Worker:
             mask = None if file is None else open_mask(file, picture.size, max_pixels=self.max_pixels)
             budget = self.perturber.settings.budget
             work.tiled = PictureTiles(
-                picture,
-                Edit(picture, budget=budget),
-                resolution=self.perturber.resolution,
-                budget=budget,
-                at=self.at,
-                seed=derive(self.seed, work.input_digest),
-                tile=getattr(self.perturber, "tile", None),
-                psnr=self.psnr,
-                mask=mask,
-            )
+                picture, Edit(picture, budget=budget), resolution=self.perturber.resolution, budget=budget,
+                at=self.at, seed=derive(self.seed, work.input_digest),
+                tile=getattr(self.perturber, "tile", None), psnr=self.psnr, mask=mask,
+            )  # fmt: skip
         except PictureError as error:
             work.entry = self._skipped(work, str(error))
         except OSError as error:
@@ -248,25 +242,15 @@ class Worker:
             picture, tiled.edit, saved, seen, budget=budget, psnr=self.psnr, masked=masked
         )  # fmt: skip
         return Entry(
-            path=target.name,
-            status="unchanged" if why else "protected",
-            input_digest=work.input_digest,
-            output_digest=digest(path),
-            width=picture.size[0],
-            height=picture.size[1],
-            bytes_in=work.bytes_in,
-            bytes_out=path.stat().st_size,
-            linf=seen.linf,
+            path=target.name, status="unchanged" if why else "protected", input_digest=work.input_digest,
+            output_digest=digest(path), width=picture.size[0], height=picture.size[1], bytes_in=work.bytes_in,
+            bytes_out=path.stat().st_size, linf=seen.linf,
             psnr=None if seen.psnr is None else round(seen.psnr, 3),
-            ssim=None if seen.ssim is None else round(seen.ssim, 5),
-            lossless=picture.lossless,
+            ssim=None if seen.ssim is None else round(seen.ssim, 5), lossless=picture.lossless,
             note="; ".join(filter(None, [why, picture.note])) or None,
-            seconds=round(time.perf_counter() - work.began, 3),
-            recipe=self._recipe(work),
-            computed=self.computed,
-            against=self.against,
-            version=__version__,
-        )
+            seconds=round(time.perf_counter() - work.began, 3), recipe=self._recipe(work),
+            computed=self.computed, against=self.against, version=__version__,
+        )  # fmt: skip
 
     def _again(self, path: Path, picture: Picture) -> Picture:
         """The saved picture. PictureError if it does not have its original's size."""
@@ -283,14 +267,9 @@ class Worker:
         for path in (work.target.path, work.target.source):
             reason = _renamed(reason, path, work.target.name)
         return Entry(
-            path=work.target.name,
-            status="skipped",
-            reason=reason,
-            input_digest=work.input_digest,
-            bytes_in=work.bytes_in,
-            recipe=self._recipe(work),
-            version=__version__,
-        )
+            path=work.target.name, status="skipped", reason=reason, input_digest=work.input_digest,
+            bytes_in=work.bytes_in, recipe=self._recipe(work), version=__version__,
+        )  # fmt: skip
 
 
 def _refused(target: Target) -> str | None:

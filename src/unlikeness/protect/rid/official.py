@@ -1,16 +1,12 @@
 """The official RID network (arXiv 2412.09844), loaded from its own checkpoints.
 
-    network = load_official("ASDS-eps-12_255.bin")
-    delta = network.delta(images, budget_of_name("ASDS-eps-12_255.bin"))
-
-A vision transformer (DiT, Peebles & Xie 2022) that sees 512 × 512 px and nothing else; `delta` makes it serve
-pictures of any size. Inference only: no parameter has a gradient.
+A vision transformer (DiT, Peebles & Xie 2022) for squares of 512 px. `OfficialRid.delta` handles pictures of
+any size. For inference only: no parameter has a gradient.
 """
 
 from __future__ import annotations
 
 import math
-import re
 from itertools import product
 from os import PathLike
 from pathlib import Path
@@ -20,15 +16,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unlikeness.errors import UsageError
+from unlikeness.protect.rid.network import mirrored
 from unlikeness.protect.rid.official_weights import OfficialShape, fold, read, shape_of
 from unlikeness.protect.settings import WAYS
 from unlikeness.protect.tiling.layout import Axis
 
-__all__ = ["OfficialRid", "OfficialShape", "budget_of_name", "load_official", "official_like"]
+__all__ = ["OfficialRid", "OfficialShape", "load_official", "official_like"]
 
 
 class OfficialRid(nn.Module):
-    """The network with its constant adaLN terms folded in (see `official_weights`)."""
+    """The network, with its constant adaLN terms folded into the weights (see `official_weights`)."""
 
     def __init__(self, shape: OfficialShape) -> None:
         super().__init__()
@@ -47,16 +44,10 @@ class OfficialRid(nn.Module):
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
-        """The perturbation of squares, in units of the budget.
+        """The perturbation of squares [B, 3, side, side] in [0, 1], in units of the budget.
 
-        Args:
-            images: [B, 3, side, side] in [0, 1]; moved to the network's device and dtype.
-
-        Returns:
-            [B, 3, side, side] in [-1, 1], on the network's device; float32, or float64 for a float64 network.
-
-        Raises:
-            UsageError: images of another shape.
+        Returns: [B, 3, side, side] in [-1, 1], on the network's device; float32 at least. UsageError for
+        images of another shape.
         """
         if images.ndim != 4 or images.shape[1:] != (3, self.side, self.side):
             raise UsageError(f"images must be [B, 3, {self.side}, {self.side}], not {list(images.shape)}")
@@ -72,32 +63,23 @@ class OfficialRid(nn.Module):
 
     @torch.no_grad()
     def delta(
-        self,
-        images: Tensor,
-        budget: float,
-        *,
-        way: str = "resize",
-        overlap: float = 0.125,
+        self, images: Tensor, budget: float, *, way: str = "resize", overlap: float = 0.125,
         batch_size: int = 4,
-    ) -> Tensor:
-        """The perturbation of pictures of any size, to be added to them (and clamped to [0, 1]).
+    ) -> Tensor:  # fmt: skip
+        """The perturbation of pictures of any size, like `images`, within the budget.
 
         Args:
             images: [B, 3, H, W] in [0, 1].
-            budget: n/255. A checkpoint is trained for the one in its name; others scale what it found.
-            way: "resize": the whole picture is resized, antialiased, to the network's square, whatever its
-                aspect, and the perturbation is resized back, bilinearly: one pass a picture. "tiles": squares
-                at the picture's own size, one of them in the centre, overlapped and cross-faded
-                (`layout.Axis`); a smaller picture is mirrored at its lower and right border: one pass for
-                each 448 × 448 px.
-            overlap: of two tiles, at least, as a share of the side; 0 to 0.5.
-            batch_size: squares that the network sees at once, which bounds memory.
-
-        Returns:
-            Like `images` (dtype, device), everywhere within the budget.
+            budget: n/255. A checkpoint is trained for one budget; its result is scaled to others.
+            way: "resize": the picture is resized to the network's square, antialiased, and the perturbation
+                back, bilinearly: one pass a picture. "tiles": squares at the picture's own size, one in the
+                centre, cross-faded (`layout.Axis`); a smaller picture is mirrored at its lower and right
+                border: one pass for each 448 × 448 px.
+            overlap: smallest overlap of two tiles, as a share of the side; 0 to 0.5.
+            batch_size: squares that the network computes at once.
 
         Raises:
-            UsageError: images of another shape, an unknown way, a budget or number out of range.
+            UsageError: images of another shape, an unknown way, a number out of range.
         """
         if images.ndim != 4 or images.shape[1] != 3 or 0 in images.shape or not images.is_floating_point():
             raise UsageError(
@@ -136,30 +118,16 @@ class OfficialRid(nn.Module):
         for first in range(0, len(squares), batch_size):
             group = squares[first : first + batch_size]
             places = [
-                (
-                    b,
-                    slice(None),
-                    slice(rows.starts[i], rows.stop(i)),
-                    slice(columns.starts[j], columns.stop(j)),
-                )
+                (slice(b, b + 1), slice(None), slice(rows.starts[i], rows.stop(i)),
+                 slice(columns.starts[j], columns.stop(j)))
                 for b, i, j in group
-            ]
-            units = self(torch.stack([_mirrored(images[place], self.side) for place in places])).float()
+            ]  # fmt: skip
+            units = self(torch.cat([mirrored(images[p], self.side, self.side) for p in places])).float()
             for place, (_, i, j), unit in zip(places, group, units.to(images.device), strict=True):
                 down = torch.from_numpy(rows.window(i)).to(images.device)
                 across = torch.from_numpy(columns.window(j)).to(images.device)
                 total[place] += unit[:, : len(down), : len(across)] * (down[:, None] * across)
         return total
-
-
-def _mirrored(image: Tensor, side: int) -> Tensor:
-    """`image` [3, h, w] mirrored at its lower and right border until it is `side` px square."""
-    for axis in (1, 2):
-        length = image.shape[axis]
-        if length < side:
-            there = torch.arange(side, device=image.device) % (2 * length)
-            image = image.index_select(axis, torch.minimum(there, 2 * length - 1 - there))
-    return image
 
 
 class _Block(nn.Module):
@@ -186,20 +154,15 @@ class _Block(nn.Module):
 
 
 def load_official(
-    path: str | PathLike[str],
-    *,
-    heads: int = 8,
-    device: torch.device | str | None = None,
+    path: str | PathLike[str], *, heads: int = 8, device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
-) -> OfficialRid:
-    """The network of a checkpoint, ready to use.
+) -> OfficialRid:  # fmt: skip
+    """The network of a checkpoint, by default in float32 on the CPU.
 
     Args:
         path: a state dict with the public DiT's names, by torch.save or .safetensors, bare or under "ema",
-            "state_dict" or "model". All sizes are taken from its shapes.
-        heads: of the attention, which no shape tells.
-        device: where to; default: the CPU.
-        dtype: to compute in; default: float32.
+            "state_dict" or "model". Its shapes give all sizes.
+        heads: of the attention; the shapes do not give them.
 
     Raises:
         UsageError: no such file, or not the official network (the message names the tensor).
@@ -215,14 +178,10 @@ def load_official(
 
 
 def official_like(
-    width: int = 1152,
-    depth: int = 14,
-    heads: int = 8,
-    patch: int = 16,
-    side: int = 512,
+    width: int = 1152, depth: int = 14, heads: int = 8, patch: int = 16, side: int = 512,
     generator: torch.Generator | None = None,
-) -> OfficialRid:
-    """The same architecture with random weights, float32 on the CPU: what it costs does not depend on them.
+) -> OfficialRid:  # fmt: skip
+    """The same architecture with random weights, float32 on the CPU, to measure its cost.
 
     `side` and `patch` are in px; the default generator has seed 0.
     """
@@ -235,12 +194,3 @@ def official_like(
         fan_in = math.prod(parameter.shape[1:]) if parameter.ndim in (2, 4) else parameter.shape[-1]
         parameter.normal_(std=fan_in**-0.5, generator=generator)
     return network.eval()
-
-
-def budget_of_name(path: str | PathLike[str]) -> float | None:
-    """The budget that a file's name claims, in n/255 of [0, 1]: `ASDS-eps-12_255.bin` has 6.0; else None.
-
-    The name counts in [-1, 1], where a change is twice as large.
-    """
-    claimed = re.search(r"(?<![a-z])eps-(\d+(?:\.\d+)?)_255(?!\d)", Path(path).name, re.IGNORECASE)
-    return None if claimed is None or float(claimed[1]) > 510 else float(claimed[1]) / 2

@@ -1,10 +1,10 @@
-"""A checkpoint of the official RID network: read without running its code, checked, and folded.
+"""Checkpoints of the official RID network: read without running their code, checked, and folded.
 
-The official network is the public DiT (Peebles & Xie 2022, arXiv 2212.09748), its condition the zero vector.
-What adaLN gives every token is then constant, the biases of its linear layers, and goes into the neighbouring
-weights: with shift s, scale c and gate g, W (LN(x) (1 + c) + s) + b = (W diag(1 + c)) LN(x) +
-(W s + b), and g (W x + b) = (diag(g) W) x + g b. A third of the parameters is dead and never leaves the file:
-`t_embedder`, `y_embedder` and the weights of every adaLN layer.
+The official network is the public DiT (Peebles & Xie 2022, arXiv 2212.09748) with a zero condition. Its adaLN
+terms are then constant, the biases of linear layers, and are folded into the neighbouring weights: with shift
+s, scale c and gate g, W (LN(x) (1 + c) + s) + b = (W diag(1 + c)) LN(x) + (W s + b), and g (W x + b) =
+(diag(g) W) x + g b. A third of the parameters is unused and never read: `t_embedder`, `y_embedder` and the
+weights of all adaLN layers.
 """
 
 from __future__ import annotations
@@ -60,11 +60,11 @@ class OfficialShape:
 def read(path: Path) -> dict[str, Tensor]:
     """The tensors of a .safetensors file or of a state dict saved by `torch.save`, by their DiT names.
 
-    A state dict may lie under "ema" (which is preferred), "state_dict" or "model", and its names may begin
-    with "module." and the like. Nothing is read into memory yet: the tensors lie on the mapped file.
+    A state dict may be under "ema" (preferred), "state_dict" or "model", and its names may begin with
+    "module." and the like. The tensors are mapped, not read into memory.
 
-    Raises: UsageError, if there is no such file or no state dict in it; UnlikenessError, if it is damaged or
-    a pickle that asks for more than tensors (none of it is run).
+    UsageError if there is no such file or no state dict in it; UnlikenessError if it is damaged, or a pickle
+    that asks for more than tensors (none of it is run).
     """
     if not path.is_file():
         raise UsageError(
@@ -97,7 +97,7 @@ def read(path: Path) -> dict[str, Tensor]:
 
 
 def shape_of(tensors: Mapping[str, Tensor], path: Path, heads: int) -> OfficialShape:
-    """The sizes, from the tensors' shapes; UsageError if a tensor is missing, unknown or of another shape."""
+    """The sizes from the shapes. UsageError if a tensor is missing, unknown or of another shape."""
     no = f"the weights {path} are no official RID network"
     indices = {match[1] for match in map(re.compile(r"blocks\.(\d+)\.").match, tensors) if match}
     if _FIRST not in tensors or not indices:
@@ -116,14 +116,11 @@ def shape_of(tensors: Mapping[str, Tensor], path: Path, heads: int) -> OfficialS
         raise UsageError(
             f"{no}: pos_embed is {list(position)}, not [1, a square number, width]; give another file"
         )
+    hidden = tensors["blocks.0.mlp.fc1.weight"]
     shape = OfficialShape(
-        width=first[0],
-        depth=len(indices),
-        heads=heads,
-        patch=first[2],
-        side=math.isqrt(position[1]) * first[2],
-        hidden=tensors["blocks.0.mlp.fc1.weight"].shape[0] if tensors["blocks.0.mlp.fc1.weight"].ndim else 1,
-    )
+        width=first[0], depth=len(indices), heads=heads, patch=first[2],
+        side=math.isqrt(position[1]) * first[2], hidden=hidden.shape[0] if hidden.ndim else 1,
+    )  # fmt: skip
     for name, size in _sizes(shape).items():
         if name in tensors and tuple(tensors[name].shape) != size:
             raise UsageError(
@@ -181,7 +178,7 @@ def fold(
 
 
 def _sizes(shape: OfficialShape) -> dict[str, tuple[int, ...]]:
-    """Every tensor of the literal network, without the embedders of time and class, and its size."""
+    """The size of every tensor, but for the embedders of time and class."""
     w, hidden, patch = shape.width, shape.hidden, shape.patch
     layers = {"final_layer.adaLN_modulation.1": (2 * w, w), "final_layer.linear": (3 * patch**2, w)}
     for i in range(shape.depth):
@@ -208,8 +205,7 @@ def _listed(verb: str, names: list[str]) -> str:
 
 
 def _loaded(path: Path) -> Any:
-    """Tensors on the mapped file. A pickle is read in torch's zip format only: the safe mode of its older
-    ones has had holes."""
+    """Mapped tensors. Pickles are read in torch's zip format only: the safe mode of older ones had holes."""
     try:
         return read_tensors(path) if path.suffix.lower() == ".safetensors" else open_pickle(path)
     except UnreadableError as error:

@@ -178,24 +178,16 @@ class AugmentSettings(Checked):
         0.05, "How often Gaussian noise.", unit="probability", source="ours", at_least=0, at_most=1
     )
     quality_low: int = setting(
-        50,
-        "Least quality of a JPEG.",
-        unit="1 to 100",
-        source="ours: results are given at 75",
-        at_least=1,
+        50, "Least quality of a JPEG.", unit="1 to 100", source="ours: results are given at 75", at_least=1,
         at_most=100,
-    )
+    )  # fmt: skip
     quality_high: int = setting(
         95, "Highest quality of a JPEG.", unit="1 to 100", source="ours", at_least=1, at_most=100
     )
     factor_low: float = setting(
-        0.5,
-        "Least size.",
-        unit="share of the side",
-        source="ours: results are given at a half",
-        at_least=0.01,
-        at_most=1,
-    )
+        0.5, "Least size.", unit="share of the side", source="ours: results are given at a half",
+        at_least=0.01, at_most=1,
+    )  # fmt: skip
     factor_high: float = setting(
         0.9, "Largest size.", unit="share of the side", source="ours", at_least=0.01, at_most=1
     )

@@ -29,11 +29,9 @@ class ProtectorRecipe(Checked):
         0.1, "Weight of the latent's displacement.", source="ours", at_least=0
     )
     pull_weight: float = setting(
-        0.0,
-        "Weight of the pull to the latent of a grey picture.",
-        source="PhotoGuard's objective",
+        0.0, "Weight of the pull to the latent of a grey picture.", source="PhotoGuard's objective",
         at_least=0,
-    )
+    )  # fmt: skip
     visibility_weight: float = setting(
         1.0, "Weight of what an eye would see of the perturbation.", source="ours", at_least=0
     )
@@ -41,13 +39,9 @@ class ProtectorRecipe(Checked):
         10.0, "Weight of the energy beyond energy_share.", source="ours", at_least=0
     )
     energy_share: float = setting(
-        0.48,
-        "Root mean square of the perturbation that is free.",
-        unit="of the budget",
-        source="ours: 36.4 dB of PSNR at 8/255",
-        at_least=0,
-        at_most=1,
-    )
+        0.48, "Root mean square of the perturbation that is free.", unit="of the budget",
+        source="ours: 36.4 dB of PSNR at 8/255", at_least=0, at_most=1,
+    )  # fmt: skip
     steps: int = setting(4_000, "Optimizer steps.", at_least=1)
     batch_size: int = setting(16, "Pictures a step.", at_least=1)
     learning_rate: float = setting(1e-3, "Peak of AdamW's; linear to zero.", source="RID: 3e-4", above=0)
@@ -60,12 +54,9 @@ class ProtectorRecipe(Checked):
     most_budget: float = setting(16.0, "... to here.", unit="n/255", at_least=0.1, at_most=LARGEST_BUDGET)
     masked: float = setting(0.15, "Share of batches with a mask.", source="ours", at_least=0, at_most=1)
     largest_detail: float = setting(
-        2.0,
-        "Half of the batches are at the models' resolution, the others up to this much larger.",
-        unit="times the resolution",
-        at_least=1,
-        at_most=8,
-    )
+        2.0, "Half of the batches are at the models' resolution, the others up to this much larger.",
+        unit="times the resolution", at_least=1, at_most=8,
+    )  # fmt: skip
     prompt: str = setting("a photo", "The prompt under which the loss is raised.", source="AdvDM")
     renders: int = setting(3_000, "Scenes of the toybox's world to learn from.", at_least=0)
     leaves: int = setting(3_000, "Dead-leaves pictures to learn from.", at_least=0)
