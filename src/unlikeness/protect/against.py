@@ -60,13 +60,10 @@ class Against:
         models, known = _texts(about.get("models")), about.get("toybox")
         toys = known if isinstance(known, list) and known else [name == "toybox" for name in models]
         return cls(
-            kind="network",
-            models=models,
-            fingerprints=_texts(about.get("fingerprints")),
-            network=own_name(network),
-            network_fingerprint=fingerprint,
+            kind="network", models=models, fingerprints=_texts(about.get("fingerprints")),
+            network=own_name(network), network_fingerprint=fingerprint,
             toy=bool(toys) and all(toy is True for toy in toys),
-        )
+        )  # fmt: skip
 
     @property
     def sentence(self) -> str:

@@ -197,12 +197,9 @@ def check_batch(images: Tensor, seeds: Sequence[int]) -> None:
 
 @torch.no_grad()
 def perturb_within(
-    perturber: Perturber,
-    images: Tensor,
-    strength: Tensor,
-    seeds: Sequence[int],
+    perturber: Perturber, images: Tensor, strength: Tensor, seeds: Sequence[int],
     on_step: OnStep | None = None,
-) -> Tensor:
+) -> Tensor:  # fmt: skip
     """`Perturber.perturb` with the budget times `strength`, [B, 1, H, W] in [0, 1], at each pixel.
 
     A method that has no `perturb_within` of its own has its perturbation scaled afterwards.

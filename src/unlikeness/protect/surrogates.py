@@ -143,11 +143,9 @@ class Surrogates(tuple[Surrogate, ...]):
     @property
     def against(self) -> Against:
         return Against(
-            kind="model",
-            models=tuple(one.name for one in self),
-            fingerprints=tuple(one.fingerprint for one in self),
-            toy=all(one.toy for one in self),
-        )
+            kind="model", models=tuple(one.name for one in self),
+            fingerprints=tuple(one.fingerprint for one in self), toy=all(one.toy for one in self),
+        )  # fmt: skip
 
     def conditions(self, prompt: str) -> dict[Surrogate, Condition]:
         """The prompt as each whole model reads it. UsageError: see `check_prompt`."""

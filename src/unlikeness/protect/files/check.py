@@ -85,10 +85,9 @@ def compare(original: Picture, saved: Picture) -> Visibility:
     original.let_go()
     saved.let_go()
     return Visibility(
-        linf=round(largest * 255, 4),
-        psnr=-10 * math.log10(mean) if mean > 0 else None,
+        linf=round(largest * 255, 4), psnr=-10 * math.log10(mean) if mean > 0 else None,
         ssim=_ssim(original, saved),
-    )
+    )  # fmt: skip
 
 
 def kept(original: Picture, edit: Edit, saved: Picture, *, enough: float) -> float:

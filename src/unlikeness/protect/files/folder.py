@@ -57,22 +57,11 @@ class Outcome:
 
 
 def protect_folder(
-    paths: Sequence[Path],
-    output: Path,
-    perturber: Perturber,
-    *,
-    method: str,
-    model: str | None = None,
-    seed: int = 0,
-    at: ResolutionMode | None = None,
-    psnr: float | None = None,
-    mask: Path | None = None,
-    max_pixels: int = MAX_PIXELS,
-    batch_size: int = 4,
-    limit: int | None = None,
-    exclude: Sequence[Path] = (),
+    paths: Sequence[Path], output: Path, perturber: Perturber, *, method: str, model: str | None = None,
+    seed: int = 0, at: ResolutionMode | None = None, psnr: float | None = None, mask: Path | None = None,
+    max_pixels: int = MAX_PIXELS, batch_size: int = 4, limit: int | None = None, exclude: Sequence[Path] = (),
     progress: Progress | None = None,
-) -> Outcome:
+) -> Outcome:  # fmt: skip
     """Protect all pictures below `paths` into `output`, under the same names, in the same formats.
 
     Args:

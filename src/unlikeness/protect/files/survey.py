@@ -58,17 +58,10 @@ class Survey:
 
 
 def survey(
-    paths: Sequence[Path],
-    output: Path,
-    make: Callable[[ProtectSettings], Perturber],
-    settings: ProtectSettings,
-    *,
-    at: ResolutionMode | None = None,
-    masks: Mapping[str, Path] | None = None,
-    max_pixels: int = MAX_PIXELS,
-    batch_size: int = 4,
-    progress: Progress | None = None,
-) -> Survey:
+    paths: Sequence[Path], output: Path, make: Callable[[ProtectSettings], Perturber],
+    settings: ProtectSettings, *, at: ResolutionMode | None = None, masks: Mapping[str, Path] | None = None,
+    max_pixels: int = MAX_PIXELS, batch_size: int = 4, progress: Progress | None = None,
+) -> Survey:  # fmt: skip
     """Open every file as a run would, and time a few steps on one batch.
 
     make: gives the protection for settings; the timed one gets fewer steps.

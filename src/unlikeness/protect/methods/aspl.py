@@ -102,12 +102,9 @@ class Aspl:
         return (images + delta.to(images)).clamp(0, 1)
 
     def perturb_subject(
-        self,
-        subject: Subject,
-        seed: int,
-        prior: Posterior | None = None,
+        self, subject: Subject, seed: int, prior: Posterior | None = None,
         on_step: Callable[[int], None] | None = None,
-    ) -> Tensor:
+    ) -> Tensor:  # fmt: skip
         """The subject's pictures, protected.
 
         Args:
@@ -127,13 +124,9 @@ class Aspl:
 
     @torch.enable_grad()
     def _perturbed(
-        self,
-        subject: Subject,
-        seeds: Sequence[int],
-        seed: int,
-        prior: Posterior | None,
+        self, subject: Subject, seeds: Sequence[int], seed: int, prior: Posterior | None,
         on_step: Callable[[int], None] | None,
-    ) -> Tensor:
+    ) -> Tensor:  # fmt: skip
         """Algorithm 1. seeds: of the pictures' own draws; seed: of the trainings."""
         s = self.settings
         self.surrogates.check_prompt(subject.instance_prompt)
@@ -190,10 +183,9 @@ class _Learner:
     def __init__(self, model: TextToImage, subject: Subject, settings: AsplSettings) -> None:
         self.subject = subject
         self.settings = PersonalizeSettings(
-            learning_rate=settings.learning_rate,
-            batch_size=settings.batch_size,
+            learning_rate=settings.learning_rate, batch_size=settings.batch_size,
             prior_weight=settings.prior_weight,
-        )
+        )  # fmt: skip
         self.model = merged_copy(model).widen()
         self.parameters: list[Tensor] = list(self.model.denoiser.requires_grad_(True).parameters())
         self._kept = [torch.empty_like(p) for p in self.parameters]
@@ -203,14 +195,10 @@ class _Learner:
         s = self.settings
         step = PersonalizationStep(self.model, self.subject, material, s)
         train(
-            lambda index, generator: step(round_ * steps + index, generator),
-            steps=steps,
+            lambda index, generator: step(round_ * steps + index, generator), steps=steps,
             optimizer=adamw(self.parameters, lr=s.learning_rate, weight_decay=s.weight_decay),
-            parameters=self.parameters,
-            seed=seed,
-            clip=s.clip,
-            description="ASPL's surrogate",
-        )
+            parameters=self.parameters, seed=seed, clip=s.clip, description="ASPL's surrogate",
+        )  # fmt: skip
 
     @contextmanager
     def thrown_away(self) -> Iterator[None]:

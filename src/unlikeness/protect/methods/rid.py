@@ -73,12 +73,9 @@ class Rid:
 
     @torch.no_grad()
     def perturb_within(
-        self,
-        images: Tensor,
-        strength: Tensor,
-        seeds: Sequence[int],
+        self, images: Tensor, strength: Tensor, seeds: Sequence[int],
         on_step: Callable[[int], None] | None = None,
-    ) -> Tensor:
+    ) -> Tensor:  # fmt: skip
         """`perturb` with the budget times `strength` at each pixel: the network takes it as a plane."""
         check_batch(images, seeds)
         delta = self.delta(images, self.settings.budget * strength)

@@ -75,13 +75,9 @@ def export_onnx(loaded: Loaded, path: Path) -> None:
     ]
     made = helper.make_graph(graph.nodes, "protector", values[:2], values[2:], graph.tensors)
     model = helper.make_model(
-        made,
-        opset_imports=[helper.make_opsetid("", _OPSET)],
-        ir_version=_IR,
-        producer_name="unlikeness",
-        producer_version=__version__,
-        doc_string=f"{ONNX_FORMAT}: {_WHAT}",
-    )
+        made, opset_imports=[helper.make_opsetid("", _OPSET)], ir_version=_IR, producer_name="unlikeness",
+        producer_version=__version__, doc_string=f"{ONNX_FORMAT}: {_WHAT}",
+    )  # fmt: skip
     about = json.dumps({**loaded.about, "resolution": loaded.resolution})
     helper.set_model_props(model, {"about": about, "sha256": "0" * DIGEST})
     data = model.SerializeToString(deterministic=True)[:-DIGEST]

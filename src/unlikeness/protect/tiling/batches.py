@@ -107,11 +107,9 @@ def _kind(tile: Tile) -> tuple[tuple[int, ...], bool]:
 
 
 def _flush(
-    batch: list[tuple[_Open[W], Tile]],
-    perturber: Perturber,
-    batch_size: int,
+    batch: list[tuple[_Open[W], Tile]], perturber: Perturber, batch_size: int,
     on_step: Callable[[int], None] | None,
-) -> None:
+) -> None:  # fmt: skip
     """Perturb the collected tiles, hand the results back, and empty the list."""
     if not batch:
         return

@@ -99,18 +99,9 @@ class PictureTiles:
     """
 
     def __init__(
-        self,
-        picture: Picture,
-        edit: Edit,
-        *,
-        resolution: int,
-        budget: float,
-        at: ResolutionMode,
-        seed: int,
-        tile: int | None = None,
-        psnr: float | None = None,
-        mask: Mask | None = None,
-    ) -> None:
+        self, picture: Picture, edit: Edit, *, resolution: int, budget: float, at: ResolutionMode, seed: int,
+        tile: int | None = None, psnr: float | None = None, mask: Mask | None = None,
+    ) -> None:  # fmt: skip
         self.picture = picture
         self.edit = edit
         self._mask = mask

@@ -29,18 +29,11 @@ __all__ = ["train_protector"]
 
 
 def train_protector(
-    recipe: ProtectorRecipe,
-    models: Models,
-    output: Path,
-    *,
-    work: Path,
-    network: NetworkSettings | None = None,
-    images: Sequence[Path] = (),
-    names: Sequence[str] = (),
-    processes: Processes | None = None,
-    progress: Progress | None = None,
+    recipe: ProtectorRecipe, models: Models, output: Path, *, work: Path,
+    network: NetworkSettings | None = None, images: Sequence[Path] = (), names: Sequence[str] = (),
+    processes: Processes | None = None, progress: Progress | None = None,
     report: Callable[[str], None] | None = None,
-) -> Protector:
+) -> Protector:  # fmt: skip
     """Train, and write `output` (safetensors, half precision).
 
     Args:
@@ -122,32 +115,19 @@ def train_protector(
 
 
 def _minimise(
-    step: Step,
-    recipe: ProtectorRecipe,
-    parameters: Sequence[Tensor],
-    checkpoint: Path,
-    settings: dict[str, Any],
-    processes: Processes,
-    progress: Progress | None,
-) -> Ema:
+    step: Step, recipe: ProtectorRecipe, parameters: Sequence[Tensor], checkpoint: Path,
+    settings: dict[str, Any], processes: Processes, progress: Progress | None,
+) -> Ema:  # fmt: skip
     """Train the parameters and return their average. The first process writes the checkpoint; all read it."""
     optimizer = adamw(parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
     schedule = linear(recipe.steps, warmup=recipe.warmup)
     ema = Ema(parameters, recipe.average)
     if processes.main:
         train(
-            step,
-            steps=recipe.steps,
-            optimizer=optimizer,
-            parameters=parameters,
-            seed=recipe.seed,
-            schedule=schedule,
-            ema=ema,
-            checkpoint=checkpoint,
-            settings=settings,
-            progress=progress,
+            step, steps=recipe.steps, optimizer=optimizer, parameters=parameters, seed=recipe.seed,
+            schedule=schedule, ema=ema, checkpoint=checkpoint, settings=settings, progress=progress,
             description="protector",
-        )
+        )  # fmt: skip
         return ema
     start = 0
     if checkpoint.exists():
@@ -155,12 +135,7 @@ def _minimise(
         start = load_checkpoint(checkpoint, parameters, optimizer, ema, identity)
     train(
         lambda index, _: step(start + index, step_generator(recipe.seed, start + index)),
-        steps=max(recipe.steps - start, 0),
-        optimizer=optimizer,
-        parameters=parameters,
-        seed=recipe.seed,
-        schedule=lambda index: schedule(start + index),
-        ema=ema,
-        description="protector",
-    )
+        steps=max(recipe.steps - start, 0), optimizer=optimizer, parameters=parameters, seed=recipe.seed,
+        schedule=lambda index: schedule(start + index), ema=ema, description="protector",
+    )  # fmt: skip
     return ema

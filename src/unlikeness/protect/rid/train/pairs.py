@@ -39,14 +39,9 @@ class Pairs:
 
 
 def pairs_of(
-    recipe: ProtectorRecipe,
-    surrogates: Surrogates,
-    draw: Callable[[int, int, torch.Generator], Tensor],
-    *,
-    source: str,
-    folder: Path,
-    progress: Progress | None = None,
-) -> Pairs:
+    recipe: ProtectorRecipe, surrogates: Surrogates, draw: Callable[[int, int, torch.Generator], Tensor], *,
+    source: str, folder: Path, progress: Progress | None = None,
+) -> Pairs:  # fmt: skip
     """AdvDM against each surrogate in turn. Stored in `folder` batch by batch: a stopped run continues.
 
     RID follows the mean gradient of an ensemble with momentum. Here each surrogate has its own pictures, so

@@ -136,13 +136,9 @@ def _photo_name(files: Sequence[Path], size: int) -> str:
 
 
 def photo_bank(
-    paths: Sequence[Path],
-    size: int,
-    *,
-    folder: Path,
-    progress: Progress | None = None,
+    paths: Sequence[Path], size: int, *, folder: Path, progress: Progress | None = None,
     report: Callable[[str], None] | None = None,
-) -> Bank:
+) -> Bank:  # fmt: skip
     """The centre squares, at `size` px, of the pictures below `paths`.
 
     Unreadable pictures are left out, and `report` receives a line on them. A picture that has changed is read
@@ -256,14 +252,9 @@ def _render(seed: int, size: int, index: int) -> Pixels:
 
 
 def _bank(
-    name: str,
-    draw: Callable[[int, int, int], Pixels],
-    count: int,
-    size: int,
-    seed: int,
-    folder: Path,
+    name: str, draw: Callable[[int, int, int], Pixels], count: int, size: int, seed: int, folder: Path,
     progress: Progress | None,
-) -> Bank:
+) -> Bank:  # fmt: skip
     """The bank `name` in `folder`, drawn if it is not there; many pictures are drawn by all cores."""
     if not (folder / f"{name}.npy").exists():
         progress = progress or Silent()

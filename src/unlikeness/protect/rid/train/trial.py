@@ -37,14 +37,9 @@ class Trial:
     """
 
     def __init__(
-        self,
-        network: Protector,
-        models: Models,
-        recipe: ProtectorRecipe,
-        *,
-        augment: Augment | None = None,
+        self, network: Protector, models: Models, recipe: ProtectorRecipe, *, augment: Augment | None = None,
         pairs: Pairs | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         self.surrogates = Surrogates.of(models)
         if not self.surrogates:
             raise UsageError(NO_MODEL)
