@@ -1,6 +1,6 @@
-"""A training's state in one safetensors file, its numbers as JSON in that file's header.
+"""A training's state in one safetensors file, with its numbers as JSON in that file's header.
 
-One file, written beside its name and renamed, is either the old state or the new one.
+The file is written beside its name and renamed, so it holds either the old state or the new one.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def save_checkpoint(
         "numbers": numbers,
     }
     save_tensors(
-        # Laid out anew beside the GPU's memory, which a training may fill.
+        # Copied to the CPU first: a training may fill the GPU's memory.
         {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()},
         path,
         {"training": json.dumps(header)},
@@ -64,9 +64,9 @@ def save_checkpoint(
 
 
 def steps_done(path: Path, identity: Mapping[str, Any]) -> int:
-    """How far the run has come whose state `path` holds, from the file's header alone; 0 if there is no file.
+    """The steps that the run in the checkpoint `path` has done, from the header alone; 0 without a file.
 
-    UsageError if it is another run's, or no checkpoint; UnlikenessError if it is damaged.
+    UsageError for another run or another kind of file; UnlikenessError for a damaged file.
     """
     from safetensors import safe_open
 
@@ -79,10 +79,10 @@ def steps_done(path: Path, identity: Mapping[str, Any]) -> int:
 
 @contextmanager
 def _damage(path: Path) -> Iterator[None]:
-    """UnlikenessError for what a damaged file raises inside."""
+    """Turn errors of a damaged file into an UnlikenessError."""
     try:
         yield
-    except UsageError:  # a ValueError that says itself what is wrong
+    except UsageError:  # a ValueError with its own message
         raise
     except (SafetensorError, *_DAMAGE) as error:
         raise UnlikenessError(
@@ -91,8 +91,8 @@ def _damage(path: Path) -> Iterator[None]:
 
 
 def _check_file(path: Path) -> None:
-    """UsageError for what cannot be a checkpoint, and must not be taken for a damaged one: a folder, a
-    picture."""
+    """UsageError for what is no checkpoint at all, such as a folder or a picture, and so not a damaged one.
+    """
     if not path.is_file():
         raise UsageError(f"{path} is no file, and a checkpoint is one; give another name")
     with path.open("rb") as file:
@@ -102,7 +102,7 @@ def _check_file(path: Path) -> None:
 
 
 def _header(path: Path, metadata: Mapping[str, str] | None, identity: Mapping[str, Any]) -> dict[str, Any]:
-    """What `save_checkpoint` wrote beside the tensors, if it is of this run."""
+    """The numbers that `save_checkpoint` wrote beside the tensors. UsageError for another run."""
     if "training" not in (metadata or {}):
         raise UsageError(f"{path} is no checkpoint of a training; give another name")
     header: dict[str, Any] = parse_json((metadata or {})["training"], infinite=True)
@@ -122,10 +122,10 @@ def load_checkpoint(
     ema: Ema | None,
     identity: Mapping[str, Any],
 ) -> int:
-    """Restore everything from `path` in place; returns the number of steps done.
+    """Restore everything from `path` in place. Returns the number of steps done.
 
-    UsageError if it is another run's (seed, settings or shapes differ), or no checkpoint; UnlikenessError if
-    it is damaged.
+    UsageError for another run (seed, settings or shapes differ) or another kind of file; UnlikenessError for
+    a damaged file.
     """
     from safetensors import safe_open
 
@@ -167,7 +167,7 @@ def _restore(
         if kind == "optimizer":
             number, _, entry = rest.partition(".")
             p = trained[int(number)]
-            # Fused optimizers walk through memory: moments must lie there as their parameter does.
+            # Moments must have the memory layout of their parameter, for fused optimizers.
             like = (
                 torch.empty_like(p, dtype=tensor.dtype)
                 if tensor.shape == p.shape

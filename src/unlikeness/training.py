@@ -1,8 +1,7 @@
 """One loop for everything that trains: steps, clipping, learning rates, averages, checkpoints, resume.
 
-A step gets its index and a generator that is derived from (seed, index) alone. So nothing about randomness
-needs to be stored, and a run that was killed and resumed ends where the uninterrupted one does: bit by bit on
-a CPU.
+A step gets its index and a generator that is derived from (seed, index) alone. So no state of randomness is
+stored, and a run that was killed and resumed ends like an uninterrupted one: bit by bit on a CPU.
 """
 
 from __future__ import annotations
@@ -34,23 +33,23 @@ PAUSE = 30.0
 Step = Callable[[int, torch.Generator], Tensor]
 """(index, generator) -> the scalar loss of that step, with its graph."""
 
-Schedule = Callable[[int], float]
+Rates = Callable[[int], float]
 """index of a step -> factor of the optimizer's learning rates."""
 
 
-def constant(*, warmup: int = 0) -> Schedule:
-    """Rising linearly over `warmup` steps, then 1."""
+def constant(*, warmup: int = 0) -> Rates:
+    """Rises linearly over `warmup` steps, then stays 1."""
     return lambda index: min((index + 1) / warmup, 1.0) if warmup else 1.0
 
 
-def linear(steps: int, *, warmup: int = 0) -> Schedule:
-    """Rising over `warmup` steps, then falling linearly to 0 at `steps`."""
+def linear(steps: int, *, warmup: int = 0) -> Rates:
+    """Rises over `warmup` steps, then falls linearly to 0 at `steps`."""
     rise = constant(warmup=warmup)
     return lambda index: rise(index) * min(max((steps - index) / max(steps - warmup, 1), 0.0), 1.0)
 
 
-def cosine(steps: int, *, warmup: int = 0, floor: float = 0.0) -> Schedule:
-    """Rising over `warmup` steps, then half a cosine from 1 to `floor` at `steps`."""
+def cosine(steps: int, *, warmup: int = 0, floor: float = 0.0) -> Rates:
+    """Rises over `warmup` steps, then falls by half a cosine from 1 to `floor` at `steps`."""
     rise = constant(warmup=warmup)
 
     def factor(index: int) -> float:
@@ -60,8 +59,9 @@ def cosine(steps: int, *, warmup: int = 0, floor: float = 0.0) -> Schedule:
     return factor
 
 
-def trapezoid(steps: int, *, warmup: int = 0, fall: float = 0.25) -> Schedule:
-    """Rising over `warmup` steps, then 1, then falling linearly to 0 over the last share `fall` of them."""
+def trapezoid(steps: int, *, warmup: int = 0, fall: float = 0.25) -> Rates:
+    """Rises over `warmup` steps, stays 1, then falls linearly to 0 over the last share `fall` of the steps.
+    """
     rise = constant(warmup=warmup)
     return lambda index: rise(index) * min(max(steps - index, 0) / max(fall * steps, 1), 1.0)
 
@@ -72,10 +72,10 @@ def adamw(parameters: Sequence[Tensor], *, lr: float, weight_decay: float = 0.01
 
 
 class Ema:
-    """The exponential moving average of parameters (Polyak & Juditsky 1992), for sampling from.
+    """The exponential moving average of parameters (Polyak & Juditsky 1992), to sample from.
 
-    decay: share of the old average kept at each step, in [0, 1); the first steps use (1 + n) / (10 + n) where
-    that is less, so that the start is soon forgotten.
+    decay: share of the old average that each step keeps, in [0, 1). The first steps use (1 + n) / (10 + n)
+    where that is less, so that the start soon has no weight.
     """
 
     def __init__(self, parameters: Sequence[Tensor], decay: float = 0.999) -> None:
@@ -88,7 +88,7 @@ class Ema:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Take in the parameters as they are now."""
+        """Add the present parameters to the average."""
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         for average, p in zip(self.averages, self.parameters, strict=True):
             average.lerp_(p.detach(), 1 - decay)
@@ -115,7 +115,7 @@ class Ema:
 
 @dataclass(frozen=True)
 class Trained:
-    """What a run did. `losses`: one per step of this run, which began at step `resumed_at`."""
+    """The result of a run. losses: one a step of this run, which began at step `resumed_at`."""
 
     steps: int
     resumed_at: int
@@ -123,7 +123,7 @@ class Trained:
 
 
 def identity_of(seed: int, settings: Mapping[str, Any] | None) -> dict[str, Any]:
-    """What a checkpoint must agree in, JSON-able, for a training with this seed and these settings."""
+    """The identity of a training, JSON-able, which its checkpoint must share."""
     return {"seed": seed, "settings": dict(settings or {})}
 
 
@@ -135,7 +135,7 @@ def train(
     parameters: Sequence[Tensor],
     seed: int,
     clip: float | None = 1.0,
-    schedule: Schedule | None = None,
+    schedule: Rates | None = None,
     ema: Ema | None = None,
     checkpoint: Path | None = None,
     every: int = 500,
@@ -144,17 +144,17 @@ def train(
     description: str = "training",
     after: Callable[[int, float], None] | None = None,
 ) -> Trained:
-    """Minimise `step`'s loss for `steps` steps in all, going on from `checkpoint` if that file exists.
+    """Minimise `step`'s loss over `steps` steps in all, and resume from `checkpoint` if that file exists.
 
     Args:
-        step: its randomness must come from the generator that it is given.
-        parameters: what the optimizer trains, in a fixed order.
+        step: must draw all random numbers from its generator.
+        parameters: those of the optimizer, in a fixed order.
         clip: largest L2 norm of the gradient over all parameters (None: unbounded).
         schedule: factor of the learning rate per step, such as `cosine(steps, warmup=100)`.
         ema: updated after every step.
         checkpoint: file for parameters, optimizer state and averages, replaced every `every` steps, after
-            half a minute of slow steps, and at the end. An interrupted run costs the steps since.
-        settings: JSON-able; a checkpoint made with others is refused.
+            half a minute of slow steps, and at the end. An interruption loses only the steps since.
+        settings: JSON-able; a checkpoint with other settings is refused.
         after: called with (steps done, loss) after each step.
 
     Raises:
@@ -187,7 +187,7 @@ def train(
             raise NotFiniteError(
                 f"{description} diverged at step {index} (loss {value:g}, gradient norm {float(norm):g}); "
                 "lower the learning rate"
-                # Nothing has been learnt yet.
+                # At step 0 the training itself has not changed anything.
                 + ("" if index else ", or give another model: this one's weights may be damaged")
             )
         optimizer.step()
@@ -214,7 +214,7 @@ def train(
 
 
 def _check_weights(parameters: Sequence[Tensor], description: str, steps: int) -> None:
-    """NotFiniteError if a weight is NaN or infinite: what is kept must be worth going on from."""
+    """NotFiniteError if a weight is NaN or infinite, so that no such checkpoint is kept."""
     if not all_finite(parameters):
         raise NotFiniteError(
             f"{description} diverged by step {steps} (its weights are not finite); lower the learning rate"
