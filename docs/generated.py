@@ -35,7 +35,7 @@ FAMILIES = {
     "protect": "unlikeness protect",
     "immunize": "unlikeness immunize",
     "personalize": "unlikeness personalize",
-    "purify": "purification, from Python",
+    "purify": "Purification, from Python",
 }
 """The tables of methods, and the command that their settings belong to."""
 
@@ -121,7 +121,7 @@ def settings_classes() -> dict[str, dict[str, type[Checked]]]:
 
 
 def settings() -> str:
-    """Every setting of every method: default, unit, bounds, source."""
+    """Every setting of every method: default with unit, allowed values, source."""
     parts = [
         "# Settings",
         "This page is generated from the settings classes. A setting that has no flag of its own is given as "
@@ -129,7 +129,7 @@ def settings() -> str:
         "not have. Defaults are for Stable Diffusion; `--preset toybox` has others.",
     ]
     for command, classes in settings_classes().items():
-        parts.append(f"## {command}" if command.startswith("unlikeness") else f"## {command.capitalize()}")
+        parts.append(f"## {command}")
         shown: dict[type[Checked], str] = {}
         for name, kind in classes.items():
             if kind in shown:
@@ -150,15 +150,15 @@ def _preset(command: str, name: str) -> dict[str, object]:
 
 def _table(kind: type[Checked], preset: dict[str, object]) -> str:
     hints = get_type_hints(kind)
-    titles = ["setting", "meaning", "default", *["toybox"] * bool(preset), "unit", "bounds", "source"]
+    titles = ["setting", "meaning", "default", *["toybox"] * bool(preset), "allowed", "source"]
     rows = ["| " + " | ".join(titles) + " |", "|---" * len(titles) + "|"]
     for field in dataclasses.fields(kind):
         what = field.metadata
         default = field.default_factory() if callable(field.default_factory) else field.default
-        cells = [f"`{field.name}`", _cell(what["doc"]), _value(default)]
+        cells = [f"`{field.name}`", _cell(what["doc"]), f"{_value(default)} {_cell(what['unit'])}".strip()]
         if preset:
             cells.append(_value(preset[field.name]) if field.name in preset else "")
-        cells += [_cell(what["unit"]), _bounds(what, hints[field.name]), _cell(what["source"])]
+        cells += [_bounds(what, hints[field.name]), _cell(what["source"])]
         rows.append("| " + " | ".join(cells) + " |")
     return "\n".join(rows)
 
