@@ -14,6 +14,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -240,15 +241,22 @@ def code_digest(*names: str) -> str:
     for name in names:
         path = ROOT / name
         for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
-            tree = ast.parse(file.read_text(encoding="utf-8"))
-            for node in ast.walk(tree):
-                body = getattr(node, "body", None)
-                if isinstance(body, list):
-                    # A lone string is a docstring, of whatever it stands below.
-                    said = [n for n in body if not _is_text(n)]
-                    node.body = said or [ast.Pass()]  # type: ignore[attr-defined]
-            digest.update(f"{file.relative_to(ROOT).as_posix()}\n{ast.unparse(tree)}\n".encode())
+            code = _code_of(file, file.stat().st_mtime_ns)
+            digest.update(f"{file.relative_to(ROOT).as_posix()}\n{code}\n".encode())
     return digest.hexdigest()[:12]
+
+
+@cache
+def _code_of(file: Path, changed: int) -> str:
+    """A module's code without comments and docstrings. changed: when its file was written."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list):
+            # A lone string is a docstring, of whatever it stands below.
+            said = [n for n in body if not _is_text(n)]
+            node.body = said or [ast.Pass()]  # type: ignore[attr-defined]
+    return ast.unparse(tree)
 
 
 def _is_text(node: ast.AST) -> bool:

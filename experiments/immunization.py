@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from benchmarks.judging import TRAINING, Judge
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -169,7 +170,8 @@ class Bench:
         figures |= shares(shown, self.judge.counts.generated)
         strip = self.strip(key, one.name, base.learning_rate)
         strip.parent.mkdir(parents=True, exist_ok=True)
-        grid(torch.cat([subject.images, pictures[:TRAINING]]), columns=TRAINING).save(strip)
+        own = F.interpolate(subject.images, pictures.shape[-2:])
+        grid(torch.cat([own, pictures[:TRAINING]]), columns=TRAINING).save(strip)
         return figures | common.on_gpu(released.device)
 
     def quality(self, released: TextToImage, who: Member, row: str = "none") -> dict[str, Any]:
@@ -211,7 +213,7 @@ class Bench:
         if not file.exists():
             file.parent.mkdir(parents=True, exist_ok=True)
             part = file.with_name(f".{file.name}.{os.getpid()}")
-            save_file({"images": self.drawn(self.model, noun)}, part)
+            save_file({"images": self.drawn(self.model, noun).contiguous()}, part)
             part.replace(file)
         return load_file(file)["images"]
 

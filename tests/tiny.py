@@ -45,24 +45,26 @@ def write_tiny(
     sharded: bool = False,
     variant: str | None = None,
     pickled: bool = False,
+    tokens: int = 16,
     seed: int = 0,
 ) -> Path:
     """Write a whole random model with plain diffusers and transformers; returns the folder.
 
     vae: "kl" or "tiny"; scheduler: "pndm" or "ddpm"; sharded: weights in several files with an index;
-    variant: of the weights' names ("fp16" also halves them); pickled: .bin instead of safetensors.
+    variant: of the weights' names ("fp16" also halves them); pickled: .bin instead of safetensors;
+    tokens: the longest prompt.
     """
     import diffusers
     import transformers
 
     torch.manual_seed(seed)
-    write_tokenizer(folder / "tokenizer")
+    write_tokenizer(folder / "tokenizer", length=tokens)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         text_encoder = transformers.CLIPTextModel(
             transformers.CLIPTextConfig(
                 vocab_size=200, hidden_size=32, intermediate_size=48, num_hidden_layers=2,
-                num_attention_heads=2, max_position_embeddings=16, bos_token_id=194, eos_token_id=195,
+                num_attention_heads=2, max_position_embeddings=tokens, bos_token_id=194, eos_token_id=195,
                 pad_token_id=195,
             )
         )  # fmt: skip

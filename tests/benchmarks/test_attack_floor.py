@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from benchmarks.judging import Judge
 
 from benchmarks import attack_floor, common
 from unlikeness.diffusion import TextToImage
@@ -25,7 +26,16 @@ def test_the_untrained_model_shares_all_but_the_u_net() -> None:
     assert all(torch.equal(p, q) for p, q in pairs)
 
 
-def test_from_cells_to_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_from_cells_to_table(
+    model: TextToImage,
+    judge: Judge,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With a stand-in for the attack and the judges."""
+    monkeypatch.setattr(attack_floor, "toybox_judge", lambda counts: (judge, "stand-ins"))
+    monkeypatch.setattr("benchmarks.attacking.attack", lambda *_, **__: model)
     path = tmp_path / "attack_floor.json"
     attack_floor.cli(["--quick", "--results", str(path), "--device", "cpu"])
     record = common.load(path)

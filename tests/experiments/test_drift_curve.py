@@ -14,10 +14,11 @@ from unlikeness.errors import UsageError
 pytestmark = pytest.mark.usefixtures("apart")
 
 
-@pytest.mark.slow
-def test_from_cells_to_table_and_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_from_cells_to_table_and_picture(
+    quick: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = tmp_path / "drift_curve.json"
-    drift_curve.cli(["--quick", "--results", str(path), "--device", "cpu", "--rows", "adversarial"])
+    drift_curve.cli([*quick, "--results", str(path), "--rows", "adversarial"])
     record = common.load(path)
     assert set(record["cells"]) == {f"adversarial/person-0/{n}" for n in (1, 2)}
     first, second = (record["cells"][f"adversarial/person-0/{n}"]["fid"] for n in (1, 2))
@@ -29,6 +30,6 @@ def test_from_cells_to_table_and_picture(tmp_path: Path, capsys: pytest.CaptureF
     assert Image.open(path.with_suffix(".png")).width > 300
 
 
-def test_a_row_whose_end_depends_on_its_length_is_refused() -> None:
+def test_a_row_whose_end_depends_on_its_length_is_refused(quick: list[str]) -> None:
     with pytest.raises(UsageError, match="cannot be stopped on the way"):
-        drift_curve.cli(["--quick", "--rows", "divert", "--device", "cpu"])
+        drift_curve.cli([*quick, "--rows", "divert"])

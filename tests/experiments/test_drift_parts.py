@@ -14,10 +14,9 @@ from unlikeness.diffusion import TextToImage
 pytestmark = pytest.mark.usefixtures("apart")
 
 
-@pytest.mark.slow
-def test_from_cells_to_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_from_cells_to_table(quick: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "drift_parts.json"
-    drift_parts.cli(["--quick", "--results", str(path), "--device", "cpu", "--rows", "target-held"])
+    drift_parts.cli([*quick, "--results", str(path), "--rows", "target-held"])
     record = common.load(path)
     cell = record["cells"]["target-held/person-0/parts"]
     assert len({cell[name] for name in drift_parts.DRAWN}) == 4

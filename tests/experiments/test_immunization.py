@@ -19,10 +19,12 @@ from unlikeness.verify.attackers import GRAY_BOX, Attacker
 pytestmark = pytest.mark.usefixtures("apart")
 
 
-@pytest.mark.slow
-def test_from_cells_to_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.usefixtures("unattacked")
+def test_from_cells_to_table(
+    quick: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = tmp_path / "immunization.json"
-    flags = ["--quick", "--results", str(path), "--device", "cpu", "--strengths", "gentle"]
+    flags = [*quick, "--results", str(path), "--strengths", "gentle"]
     immunization.cli([*flags, "--rows", "none,apdm", "--attackers", "paper,lora-4"])
     record = common.load(path)
     ends = ("quality", "gentle/paper", "gentle/lora-4", "gentle/same class", "gentle/another class")
@@ -60,11 +62,11 @@ def test_from_cells_to_table(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert "on person-0" in told
 
 
-@pytest.mark.slow
-def test_notices_where_none_should_be_have_a_table(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("unattacked")
+def test_outputs_where_none_should_be_have_a_table(quick: list[str], tmp_path: Path) -> None:
     path = tmp_path / "immunization.json"
     immunization.cli([
-        "--quick", "--results", str(path), "--device", "cpu", "--rows", "none,pattern",
+        *quick, "--results", str(path), "--rows", "none,pattern",
         "--attackers", "paper", "--others", "same class",
     ])  # fmt: skip
     record = common.load(path)
@@ -84,7 +86,7 @@ def test_notices_where_none_should_be_have_a_table(tmp_path: Path) -> None:
 
 
 def test_another_subject_may_go_under_another_name(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    quick: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     seen: list[tuple[str, str]] = []
 
@@ -95,7 +97,7 @@ def test_another_subject_may_go_under_another_name(
 
     monkeypatch.setattr("experiments.immunization.run_attacker", watched)
     path, kinds = tmp_path / "immunization.json", "same class,same class renamed"
-    how = ["--quick", "--results", str(path), "--device", "cpu", "--attackers", "paper", "--others", kinds]
+    how = [*quick, "--results", str(path), "--attackers", "paper", "--others", kinds]
     immunization.cli([*how, "--rows", "none"])
     assert seen == [("paper", "sks"), ("paper", "sks"), ("other-identifier", "t@t")]
     assert {f"none/person-0/gentle/{kind}" for kind in kinds.split(",")} < set(common.load(path)["cells"])
@@ -120,11 +122,11 @@ def test_the_gray_box_draws_from_the_pools_of_the_row() -> None:
     assert immunization.pools("none") == {}
 
 
-@pytest.mark.slow
-def test_tuning_subjects_have_a_file_of_their_own(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("unattacked")
+def test_tuning_subjects_have_a_file_of_their_own(quick: list[str], tmp_path: Path) -> None:
     """And its sheets are not those of the unseen subjects."""
     path = tmp_path / "immunization_tuning.json"
-    flags = ["--quick", "--tuning", "--results", str(path), "--device", "cpu", "--others", "none"]
+    flags = [*quick, "--tuning", "--results", str(path), "--others", "none"]
     immunization.cli([*flags, "--rows", "none,divert", "--attackers", "paper"])
     record = common.load(path)
     [who] = unseen(1, personalization.TUNING_SEED)

@@ -9,14 +9,15 @@ import pytest
 from benchmarks import common
 from experiments import many_subjects, rows
 
-pytestmark = pytest.mark.usefixtures("apart")
+pytestmark = pytest.mark.usefixtures("apart", "unattacked")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("schedule", many_subjects.SCHEDULES)
-def test_from_cells_to_table(schedule: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_from_cells_to_table(
+    quick: list[str], schedule: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = tmp_path / "many_subjects.json"
-    flags = ["--quick", "--results", str(path), "--device", "cpu", "--schedule", schedule, "--counts", "2"]
+    flags = [*quick, "--results", str(path), "--schedule", schedule, "--counts", "2"]
     many_subjects.cli([*flags, "--attacked", "1"])
     record = common.load(path)
     key = f"divert, {schedule}, 2/2"
@@ -35,15 +36,14 @@ def test_from_cells_to_table(schedule: str, tmp_path: Path, capsys: pytest.Captu
     assert set(again) - set(record["cells"]) == {f"{key}/protected/dog-1"}
 
 
-@pytest.mark.slow
 def test_other_attackers_have_a_table_of_their_own(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    quick: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The gray box only of a row whose simulated attackers draw from pools."""
     pooled = {"identifiers": "zwx", "templates": "a picture of {}", "behaviour": "pattern"}
     monkeypatch.setitem(rows.ROWS, "pooled", ("divert", pooled))
     path = tmp_path / "many_subjects.json"
-    flags = ["--quick", "--results", str(path), "--device", "cpu", "--counts", "1", "--attackers"]
+    flags = [*quick, "--results", str(path), "--counts", "1", "--attackers"]
     many_subjects.cli([*flags, "paper,lora-4,gray-box", "--row", "pooled"])
     many_subjects.cli([*flags, "gray-box,lora-4", "--row", "divert"])
     cells = common.load(path)["cells"]

@@ -17,10 +17,9 @@ from unlikeness.toybox.cast import unseen
 pytestmark = pytest.mark.usefixtures("apart")
 
 
-@pytest.mark.slow
-def test_from_cells_to_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_from_cells_to_table(quick: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "retention.json"
-    flags = ["--quick", "--results", str(path), "--device", "cpu"]
+    flags = [*quick, "--results", str(path)]
     retention.cli([*flags, "--rows", "none,target"])
     record = common.load(path)
     ends = ("released", "unprotected", "5e-05/1", "5e-05/2")
