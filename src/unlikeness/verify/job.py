@@ -158,26 +158,12 @@ class Verification:
         if self.unrelated is not None and self.unrelated_noun is not None:
             unrelated = Subject(folder(self.unrelated), self.unrelated_noun)
         verdict = verify_subject(
-            model,
-            subject,
-            folder(self.held_out),
-            embedder=embedder,
-            attackers=attackers,
-            base=base,
-            overrides=overrides,
-            contexts=self.contexts,
-            of_class=folder(self.class_pictures),
-            original=original,
-            unseen=folder(self.unseen),
-            unrelated=unrelated,
-            unprotected=unprotected,
-            control=control,
-            output=output,
-            measure_quality=self.quality and self.original is not None,
-            work=self.output / WORK,
-            report=report,
-            progress=progress,
-        )
+            model, subject, folder(self.held_out), embedder=embedder, attackers=attackers, base=base,
+            overrides=overrides, contexts=self.contexts, of_class=folder(self.class_pictures),
+            original=original, unseen=folder(self.unseen), unrelated=unrelated, unprotected=unprotected,
+            control=control, output=output, measure_quality=self.quality and self.original is not None,
+            work=self.output / WORK, report=report, progress=progress,
+        )  # fmt: skip
         made = write_certificate(verdict, self.output)
         if model.source is not None:
             sign(model.source, self.output, summary(made), in_place=self.sign)

@@ -56,7 +56,6 @@ def write_page(verdict: Verdict, made: Mapping[str, Any], path: Path) -> None:
     """The page, whole or not at all. made: the certificate's JSON."""
     worst = verdict.worst
     name = f"{made['about']['identifier']} {made['about']['class_noun']}"
-    watched = verdict.output is not None
     amount = "inconclusive" if verdict.kind == "inconclusive" else f"s {worst.s.value:.2f}"
     text = fill(
         "certificate.html",
@@ -67,29 +66,10 @@ def write_page(verdict: Verdict, made: Mapping[str, Any], path: Path) -> None:
         control=called(verdict.control_of),
         works=WORKS,
         bars=[(title, one.worst) for title, one in verdict.titled],
-        head=[
-            "attacker",
-            "s",
-            "95 % interval",
-            "in new contexts",
-            *["protective output"] * watched,
-            "unprotected",
-            "outcome",
-            "pictures",
-            "time",
-        ],
         rows=[_row(title, one, verdict) for title, one in [*verdict.titled, *_before(verdict)]],
         references=show(verdict.references[:SHOWN]),
         galleries=[(title, one, _gallery(one, verdict)) for title, one in verdict.titled],
-        unprotected_head=[
-            "subject",
-            "s",
-            "95 % interval",
-            "original",
-            "kept",
-            *["protective output"] * watched,
-        ],
-        unprotected=[_unprotected(one, watched) for one in verdict.unprotected],
+        unprotected=[_unprotected(one, verdict) for one in verdict.unprotected],
         quality=None if verdict.quality is None else _quality(verdict.quality),
         about=made["about"],
         made=made,
@@ -112,7 +92,7 @@ def _row(title: str, one: Outcome, verdict: Verdict) -> list[str]:
         f"{one.s.value:.2f}",
         f"{one.s.low:.2f} to {one.s.high:.2f}",
         "–" if one.elsewhere is None else f"{one.elsewhere.value:.2f}",
-        *([] if one.detected is None else [f"{one.detected}"]),
+        *([] if verdict.output is None else [f"{one.detected or '–'}"]),
         "–" if control is None else _beside_s(control),
         "–" if found is None else found.kind,
         f"{one.s.n_generated}" + ("" if one.elsewhere is None else f" + {one.elsewhere.n_generated}"),
@@ -134,10 +114,9 @@ def _beside(one: Outcome, verdict: Verdict) -> tuple[Outcome | None, Finding | N
 
 
 def _beside_s(control: Outcome) -> str:
-    s, detected = control.worst, control.detected
-    return f"{s.value:.2f} ({s.low:.2f} to {s.high:.2f})" + (
-        "" if detected is None else f", output {detected}"
-    )
+    s = control.worst
+    shares = "" if control.detected is None else f", output {control.detected}"
+    return f"{s.value:.2f} ({s.low:.2f} to {s.high:.2f}){shares}"
 
 
 def _gallery(one: Outcome, verdict: Verdict) -> list[list[Shown]]:
@@ -155,7 +134,7 @@ def _gallery(one: Outcome, verdict: Verdict) -> list[list[Shown]]:
     return rows
 
 
-def _unprotected(one: Fidelity, watched: bool) -> list[str]:
+def _unprotected(one: Fidelity, verdict: Verdict) -> list[str]:
     before, kept, s, detected = one.original, one.kept, one.outcome.s, one.outcome.detected
     return [
         f"{one.name} ({one.class_noun})" + ("" if one.held_out else ", not held out"),
@@ -163,7 +142,7 @@ def _unprotected(one: Fidelity, watched: bool) -> list[str]:
         f"{s.low:.2f} to {s.high:.2f}",
         "–" if before is None else f"{before.s.value:.2f}",
         "–" if kept is None else f"{kept:.0%}",
-        *([f"{detected or '–'}"] if watched else []),
+        *([] if verdict.output is None else [f"{detected or '–'}"]),
     ]
 
 

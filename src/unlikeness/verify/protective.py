@@ -103,67 +103,48 @@ class ProtectiveOutput:
 
 @dataclass(frozen=True)
 class Recorded:
-    """One subject in a model's record. run: the immunization; index: of the subject in it."""
+    """What a model's record says of one subject; texts are empty where it says nothing.
+
+    Attributes:
+        run: the record of the immunization that protected the subject.
+        kind, target_noun: of its protective output.
+        identifier, class_noun: the protected words.
+        pattern: name of the watermark's file; empty for the default watermark.
+        pattern_digest: of its pixels (`provenance.pixel_digest`).
+    """
 
     run: Mapping[str, Any]
-    index: int
-
-    @property
-    def kind(self) -> str:
-        """Kind of its protective output; empty if it has none."""
-        kind = self._in_turn("behaviour")
-        return kind if kind in BEHAVIOURS else ""
-
-    @property
-    def target_noun(self) -> str:
-        """Of a target."""
-        return self._in_turn("target_noun")
-
-    @property
-    def identifier(self) -> str:
-        """Its protected identifier; empty if the record does not say."""
-        return self._of_subject("identifier")
-
-    @property
-    def class_noun(self) -> str:
-        """Empty if the record does not say."""
-        return self._of_subject("class_noun")
-
-    @property
-    def pattern(self) -> str:
-        """Name of the watermark's file; empty for the default watermark."""
-        settings = self.run.get("settings")
-        value = settings.get("pattern") if isinstance(settings, Mapping) else None
-        return value if isinstance(value, str) else ""
-
-    @property
-    def pattern_digest(self) -> str:
-        """Of the watermark's pixels (`provenance.pixel_digest`); empty if the record does not say."""
-        value = self.run.get("pattern_sha256")
-        return value if isinstance(value, str) else ""
-
-    def _in_turn(self, name: str) -> str:
-        """A setting that names one or more words, which go to the subjects round-robin."""
-        every = _texts(self.run, name) or [""]
-        return every[self.index % len(every)]
-
-    def _of_subject(self, name: str) -> str:
-        value = self.run["subjects"][self.index].get(name)
-        return value.strip() if isinstance(value, str) else ""
+    kind: str
+    target_noun: str
+    identifier: str
+    class_noun: str
+    pattern: str
+    pattern_digest: str
 
 
 def recorded(record: Mapping[str, Any], subject: Subject) -> Recorded | None:
     """The last immunization in a record (`immunize.record.read`) that protected this subject.
 
     A subject is recognized by its pictures: one in common is enough. Pictures are compared by their digests,
-    at the model's resolution.
+    at the model's resolution. Settings with several words go to the subjects round-robin.
     """
     given = {pixel_digest(image) for image in subject.images}
     for run in _runs(record):
         for index, one in enumerate(run.get("subjects", [])):
             pictures = {str(pair.get("picture_sha256")) for pair in one.get("pairs", [])}
-            if one.get("pictures_sha256") == subject.digest or given & pictures:
-                return Recorded(run, index)
+            if one.get("pictures_sha256") != subject.digest and not given & pictures:
+                continue
+            kinds, nouns = (_texts(run, name) or [""] for name in ("behaviour", "target_noun"))
+            kind = kinds[index % len(kinds)]
+            return Recorded(
+                run,
+                kind if kind in BEHAVIOURS else "",
+                nouns[index % len(nouns)],
+                _text(one.get("identifier")),
+                _text(one.get("class_noun")),
+                _text(_settings(run).get("pattern")),
+                _text(run.get("pattern_sha256")),
+            )
     return None
 
 
@@ -296,12 +277,17 @@ def _runs(record: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     yield from reversed(record.get("earlier", []))
 
 
+def _settings(run: Mapping[str, Any]) -> Mapping[str, Any]:
+    settings = run.get("settings")
+    return settings if isinstance(settings, Mapping) else {}
+
+
+def _text(value: Any) -> str:
+    return value.strip() if isinstance(value, str) else ""
+
+
 def _texts(run: Mapping[str, Any], name: str, separator: str = ",") -> list[str]:
     """A setting of a run that is a list of texts, or a text with separators as older versions wrote it."""
-    settings = run.get("settings")
-    value = settings.get(name) if isinstance(settings, Mapping) else None
-    if isinstance(value, str):
-        value = value.split(separator)
-    if not isinstance(value, list):
-        return []
-    return [one.strip() for one in value if isinstance(one, str)]
+    value = _settings(run).get(name)
+    every = value.split(separator) if isinstance(value, str) else value
+    return [_text(one) for one in every] if isinstance(every, list) else []
