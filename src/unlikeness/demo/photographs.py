@@ -10,10 +10,9 @@ from typing import Any
 from unlikeness import __version__
 from unlikeness.demo.page import GAIN, check_own, compared
 from unlikeness.demo.settings import chosen_method
-from unlikeness.demo.words import Verdict
 from unlikeness.diffusion import TextToImage
 from unlikeness.files import write_text
-from unlikeness.html import fill, show
+from unlikeness.html import Note, fill, show
 from unlikeness.progress import Progress
 from unlikeness.protect import registry
 from unlikeness.protect.against import Against, against_of
@@ -110,7 +109,7 @@ def _tell(
     entries: Sequence[dict[str, Any]],
     about: dict[str, Any],
     budget: float,
-    warning: Verdict,
+    warning: Note,
 ) -> None:
     root = photos if photos.is_dir() else photos.parent
     words = ["before", "protected", f"difference × {GAIN}"]
@@ -143,20 +142,20 @@ def _tell(
     write_text(output / PAGE, text, errors="replace")
 
 
-def _warning(against: Against, entries: Sequence[dict[str, Any]]) -> Verdict:
+def _warning(against: Against, entries: Sequence[dict[str, Any]]) -> Note:
     """The note at the top: whether anything was protected, and against what."""
     if not entries:
-        return Verdict(
+        return Note(
             "bad", "Nothing was protected", "No picture was changed. The lists below give the reasons."
         )
     if against.kind == "control":
-        return Verdict(
+        return Note(
             "bad",
             "This is plain noise, and no protection",
             "It is for comparison: random changes of the same size. Choose another method to protect.",
         )
     if against.toy:
-        return Verdict(
+        return Note(
             "bad",
             "This was a trial: it protects nobody against Stable Diffusion",
             "The change was computed against the small embedded toy model. It does nothing against Stable "
@@ -165,8 +164,8 @@ def _warning(against: Against, entries: Sequence[dict[str, Any]]) -> Verdict:
             f"This change was computed with: {against.source}.",
         )
     if not against.models:
-        return Verdict("bad", "It is unknown what this protects against", f"{against.sentence}.")
-    return Verdict(
+        return Note("bad", "It is unknown what this protects against", f"{against.sentence}.")
+    return Note(
         "open",
         f"Computed against {' and '.join(against.models)}",
         "It may do nothing against other models, or once a picture was compressed, resized or cleaned: "

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
 
-__all__ = ["Verdict", "count_word", "how", "learnt", "verdict"]
+from unlikeness.html import Note
+
+__all__ = ["count_word", "how", "learnt", "verdict"]
 
 S = Mapping[str, float]
 """The similarity s of one training: its value, and low and high of its interval."""
@@ -18,15 +18,6 @@ MOST, PART = 0.5, 0.85
 """Shares of the clean s up to which a copy has lost most, or part, of the similarity."""
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """A note on a page. kind: its colour. title: a few words. text: whole sentences."""
-
-    kind: Literal["good", "mixed", "bad", "open"]
-    title: str
-    text: str
-
-
 def learnt(clean: S, before: S | None = None) -> bool:
     """Whether the attacker learnt the subject from untouched pictures.
 
@@ -35,18 +26,18 @@ def learnt(clean: S, before: S | None = None) -> bool:
     return clean["value"] >= LEARNT and clean["low"] > max(0.0, before["high"] if before else 0.0)
 
 
-def verdict(clean: S, protected: S, noise: S | None = None, before: S | None = None) -> Verdict:
+def verdict(clean: S, protected: S, noise: S | None = None, before: S | None = None) -> Note:
     """What this run shows about the protection. Overlapping intervals count as no difference."""
     acts = [act for act in (clean, protected, noise, before) if act is not None]
     if not all(math.isfinite(act[name]) for act in acts for name in ("value", "low", "high")):
-        return Verdict(
+        return Note(
             "open",
             "This run shows nothing about the protection",
             "A similarity is no finite number, so a training or a generation has failed "
             f"({', '.join(_s(act) for act in acts)}).",
         )
     if not learnt(clean, before):
-        return Verdict(
+        return Note(
             "open",
             "This run shows nothing about the protection",
             f"The attacker did not get far even with the untouched pictures ({_s(clean)}), so there is "
@@ -54,19 +45,19 @@ def verdict(clean: S, protected: S, noise: S | None = None, before: S | None = N
         )
     both = f"The similarity of the copies went from {_s(clean)} to {_s(protected)}."
     if protected["low"] > clean["high"]:
-        return Verdict(
+        return Note(
             "bad", "Here it made things worse", f"{both} The attacker got more out of the protected pictures."
         )
     share = max(protected["value"], 0.0) / clean["value"]
     if protected["high"] >= clean["low"]:
-        return Verdict(
+        return Note(
             "bad",
             "The protection did not hold here",
             f"{both} The attacker got about as much out of the protected pictures: a difference, if there is "
             "one, is within the chance of so few pictures.",
         )
     if share > PART:
-        return Verdict(
+        return Note(
             "bad",
             "The protection did not hold here",
             f"{both} The attacker got a little less out of the protected pictures. Chance does not explain "
@@ -80,8 +71,8 @@ def verdict(clean: S, protected: S, noise: S | None = None, before: S | None = N
             if beaten
             else "The copy lost similarity, but to plain noise as well"
         )
-        return Verdict("good" if beaten else "mixed", title, both + against)
-    return Verdict(
+        return Note("good" if beaten else "mixed", title, both + against)
+    return Note(
         "mixed",
         "The copy lost part of the similarity",
         f"{both} Viewers will still recognise the subject in some pictures.{against}",
