@@ -68,45 +68,45 @@ def test_pictures_are_brought_to_clip_as_transformers_does() -> None:
 
 
 def test_scores_are_the_softmax_of_scaled_cosines(folder: Path) -> None:
-    reader = classifiers.load_clip(["dog", "cat"], folder)
-    assert reader.nouns == ("dog", "cat", "")
+    classifier = classifiers.load_clip(["dog", "cat"], folder)
+    assert classifier.nouns == ("dog", "cat", "")
     images = varied(5)
     text, seen = [], []
     with torch.no_grad():
         for words in ("a photo of a dog", "a photo of a cat", "a photo"):  # one at a time: nothing is padded
-            ids = reader.tokenizer(words, return_tensors="pt")["input_ids"]
-            found = reader.model.text_model(input_ids=ids).pooler_output
-            text.append(reader.model.text_projection(found)[0])
+            ids = classifier.tokenizer(words, return_tensors="pt")["input_ids"]
+            found = classifier.model.text_model(input_ids=ids).pooler_output
+            text.append(classifier.model.text_projection(found)[0])
         for image in pixel_values(images, SIDE):
-            found = reader.model.vision_model(pixel_values=image[None]).pooler_output
-            seen.append(reader.model.visual_projection(found)[0])
-        scale = float(reader.model.logit_scale.exp())
+            found = classifier.model.vision_model(pixel_values=image[None]).pooler_output
+            seen.append(classifier.model.visual_projection(found)[0])
+        scale = float(classifier.model.logit_scale.exp())
 
     def cosine(a: Tensor, b: Tensor) -> float:
         return float(a @ b / (a @ a) ** 0.5 / (b @ b) ** 0.5)
 
-    for x, row in zip(seen, reader.scores(images), strict=True):
+    for x, row in zip(seen, classifier.scores(images), strict=True):
         e = np.exp([scale * cosine(x, c) for c in text])
         assert row.tolist() == pytest.approx((e / e.sum()).tolist(), abs=1e-4)
 
 
 def test_the_likeliest_noun_is_named_and_is_what_a_protective_output_is_told_by(folder: Path) -> None:
-    reader = classifiers.load_clip(["dog", "cat"], folder)
+    classifier = classifiers.load_clip(["dog", "cat"], folder)
     images = varied(40)
-    read = reader(images)
+    read = classifier(images)
     assert len(set(read)) > 1, "a random CLIP that thinks the same of all pictures tests nothing"
-    assert read == [reader.nouns[i] for i in reader.scores(images).argmax(1).tolist()]
-    shown = protective("target", images, read=reader, target_noun="cat")
+    assert read == [classifier.nouns[i] for i in classifier.scores(images).argmax(1).tolist()]
+    shown = protective("target", images, read=classifier, target_noun="cat")
     assert shown.tolist() == [noun == "cat" for noun in read]
-    gone = protective("erasure", images, read=reader, class_noun="dog")
+    gone = protective("erasure", images, read=classifier, class_noun="dog")
     assert gone.tolist() == [noun != "dog" for noun in read]
 
 
 def test_how_many_pictures_are_read_at_once_does_not_matter(folder: Path) -> None:
-    reader = classifiers.load_clip(["dog", "cat", "mug"], folder)
+    classifier = classifiers.load_clip(["dog", "cat", "mug"], folder)
     images = varied(40)
-    alone = torch.cat([reader.scores(image[None]) for image in images])
-    assert torch.allclose(reader.scores(images), alone, atol=1e-5)
+    alone = torch.cat([classifier.scores(image[None]) for image in images])
+    assert torch.allclose(classifier.scores(images), alone, atol=1e-5)
 
 
 def test_nouns_are_said_as_prompts(folder: Path) -> None:
@@ -214,7 +214,7 @@ def test_from_the_hub_no_pickle_is_even_fetched(folder: Path, monkeypatch: pytes
 
 
 def test_a_user_who_is_not_known_is_one_sentence() -> None:
-    with pytest.raises(UsageError, match="reader ~nobody-here begins with a user"):
+    with pytest.raises(UsageError, match="classifier ~nobody-here begins with a user"):
         classifiers.load_clip(["dog"], "~nobody-here")
 
 
@@ -224,5 +224,5 @@ def test_an_unreachable_hub_is_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr(huggingface_hub.HfApi, "model_info", unreachable)
-    with pytest.raises(UnlikenessError, match="reader someone/a-clip is not in the hub cache here"):
+    with pytest.raises(UnlikenessError, match="classifier someone/a-clip is not in the hub cache here"):
         classifiers.load_clip(["dog"], "someone/a-clip")

@@ -1,4 +1,4 @@
-"""Subjects, records of their immunization, and a reader of pictures, as small as can be."""
+"""Small subjects, records of their immunization, and a classifier."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from unlikeness.subjects import Subject
 
 
 class Reads:
-    """Reads a picture's nouns off a list."""
+    """A classifier that returns the nouns of a list."""
 
     name = "list"
 
@@ -29,7 +29,7 @@ def some(seed: int, noun: str = "dog") -> Subject:
 
 
 def run_of(*subjects: Subject, **settings: Any) -> dict[str, Any]:
-    """The part of an immunization's record that counts here."""
+    """The part of an immunization's record that a verification reads."""
     return {
         "method": "persguard",
         "settings": settings,

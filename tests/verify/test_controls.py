@@ -1,4 +1,4 @@
-"""The controls: which attackers get one, on what, what is kept of it, and what a failed attack comes to."""
+"""Controls: which attackers get one, on which subject, and what a failed attack means."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def cat() -> UnprotectedSubject:
     )
 
 
-def test_only_who_did_not_learn_is_tried_on_the_original(
+def test_only_attackers_that_did_not_learn_are_repeated_on_the_original(
     verify: Any, attacks: Attacks, model: TextToImage, original: TextToImage, tmp_path: Path
 ) -> None:
     attacks.learn = {("paper", original, "dog"), ("paper", model, "dog"), ("lora-4", original, "dog")}
@@ -164,7 +164,7 @@ def test_without_both_nothing_is_shown(verify: Any, attacks: Attacks) -> None:
     assert {one.why for one in found.findings.values()} == {"alone"}
 
 
-def test_the_control_of_who_has_other_pictures_has_the_control_subject_s(
+def test_an_attacker_with_other_pictures_gets_the_control_subject_s(
     verify: Any, attacks: Attacks, model: TextToImage
 ) -> None:
     tom, unseen = cat(), tinted(2, (0.9, 0.1, 0.1), seed=7)
@@ -198,7 +198,7 @@ def test_a_failed_attack_is_not_one_that_did_not_learn(
         verify(original=original)
 
 
-def test_the_prompts_of_all_who_are_attacked_are_read_first(
+def test_the_prompts_of_all_attacked_subjects_are_checked_first(
     verify: Any, attacks: Attacks, of_class: Tensor
 ) -> None:
     noun = "a noun of very many letters"

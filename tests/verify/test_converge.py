@@ -1,4 +1,4 @@
-"""The attacker who goes on: when it stops, and that its pieces are one training."""
+"""The attacker converged: when it stops, and that its chunks are one training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a low s shows: nothing, unless the same attacker learns what is not protected."""
+"""A low s counts only if the same attacker learns an unprotected subject."""
 
 from __future__ import annotations
 

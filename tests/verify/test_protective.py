@@ -1,4 +1,4 @@
-"""The notice: that it is found, and that it is told."""
+"""Protective outputs: detection, and what the certificate says."""
 
 from __future__ import annotations
 
@@ -47,16 +47,16 @@ def test_shares_at_the_training_prompt_and_in_new_contexts() -> None:
     assert found.elsewhere.value == 0
     assert str(found) == "75% / 0%"
     drawn = Generated(eight_bits(clean), None, ())
-    reader = Reads("dog", "cat", "mug", "dog")
-    for notice, value in (
-        (ProtectiveOutput("target", "dog", "cat", classifier=reader), 0.25),
-        (ProtectiveOutput("erasure", "dog", classifier=reader), 0.5),
+    classifier = Reads("dog", "cat", "mug", "dog")
+    for output, value in (
+        (ProtectiveOutput("target", "dog", "cat", classifier=classifier), 0.25),
+        (ProtectiveOutput("erasure", "dog", classifier=classifier), 0.5),
     ):
-        found = notice.detect(drawn)
+        found = output.detect(drawn)
         assert (found.plain.value, found.elsewhere) == (value, None)
 
 
-def test_every_attacker_and_the_model_itself_are_looked_at(
+def test_it_is_looked_for_in_every_attacker_and_in_the_model_itself(
     model: TextToImage, original: TextToImage, subject: Subject, held_out: Tensor, of_class: Tensor,
     base: VerifySettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
@@ -69,26 +69,26 @@ def test_every_attacker_and_the_model_itself_are_looked_at(
             work=tmp_path, report=lines.append,
         )  # fmt: skip
 
-    silent = run(None)
-    assert silent.released is None
-    assert [title for title, _ in silent.titled] == ["paper, on the original", "paper"]
-    assert all(one.detected is None for _, one in silent.titled)
+    plain = run(None)
+    assert plain.released is None
+    assert [title for title, _ in plain.titled] == ["paper, on the original", "paper"]
+    assert all(one.detected is None for _, one in plain.titled)
     assert not any("protective output" in line for line in lines)
 
     monkeypatch.setattr(outcomes, "run_attacker", None)  # what is kept is looked at, and not made again
-    told = run(ProtectiveOutput("target", "dog", "cat", classifier=Reads("cat", "dog")))
-    assert [title for title, _ in told.titled] == ["paper, on the original", "released", "paper"]
-    for _, one in told.titled:
+    watched = run(ProtectiveOutput("target", "dog", "cat", classifier=Reads("cat", "dog")))
+    assert [title for title, _ in watched.titled] == ["paper, on the original", "released", "paper"]
+    for _, one in watched.titled:
         assert one.detected is not None
         assert one.detected.plain.value == 0.5
         assert one.detected.elsewhere is not None
         assert (one.detected.elsewhere.value, one.detected.elsewhere.n) == (1.0, 1)
-    assert told.released is not None
-    assert told.released.pictures_learnt == 0
-    assert told.worst == silent.worst
+    assert watched.released is not None
+    assert watched.released.pictures_learnt == 0
+    assert watched.worst == plain.worst
     seeds = range(3_000_000, 3_000_002)
     itself = model.generate(["a photo of sks dog"], seeds=seeds, steps=base.solver_steps)
-    assert torch.equal(told.released.generated.plain, eight_bits(itself))
+    assert torch.equal(watched.released.generated.plain, eight_bits(itself))
     assert any(line.startswith("released: s ") and "protective output 50% / 100%" in line for line in lines)
 
 
@@ -98,12 +98,12 @@ def test_it_is_looked_for_where_it_should_not_be(
 ) -> None:  # fmt: skip
     cat = UnprotectedSubject("tom", Subject(tinted(2, (0.1, 0.9, 0.1)), "cat"), held_out, of_class)
     mug = UnprotectedSubject("cup", Subject(tinted(2, (0.1, 0.1, 0.9)), "mug"), held_out, of_class)
-    notice = ProtectiveOutput(
+    output = ProtectiveOutput(
         "target", "dog", "cat", classifier=Reads("cat", "dog", "dog", "dog", "dog", "cat")
     )
     verdict = verify_subject(
         model, subject, held_out, embedder=colours, base=base, attackers=named(["paper"]),
-        contexts=("at 7",), of_class=of_class, original=original, unprotected=[cat, mug], output=notice,
+        contexts=("at 7",), of_class=of_class, original=original, unprotected=[cat, mug], output=output,
         work=tmp_path,
     )  # fmt: skip
     found = {one.name: one.outcome.detected for one in verdict.unprotected}
@@ -140,23 +140,23 @@ def test_the_class_is_drawn_and_read_only_where_it_is_needed(
         read.append(len(images))
         return ["cat"] * len(images)
 
-    reader = Reads()
+    classifier = Reads()
     monkeypatch.setattr(Reads, "__call__", lambda _, images: names(images))
     monkeypatch.setattr(outcomes, "generate_class", draw)
     attacks = Attacks(base, {}, (), None, None, Cache(tmp_path), print, None)
     now, before = Target(model, Priors(model)), Target(original, Priors(original))
     for recorded in (True, False):
-        notice = ProtectiveOutput("target", "dog", "cat", classifier=reader, recorded=recorded)
-        found = attacks.quality(now, before, "a photo of a dog", colours, None, notice)
+        output = ProtectiveOutput("target", "dog", "cat", classifier=classifier, recorded=recorded)
+        found = attacks.quality(now, before, "a photo of a dog", colours, None, output)
         assert found.notice is not None
         assert found.notice.value == 1
     assert drawn == [1, 2, 3]
     assert read == [6, 6]
-    attacks.quality(now, before, "a photo of a dog", colours, None, replace(notice, target_noun="mug"))
+    attacks.quality(now, before, "a photo of a dog", colours, None, replace(output, target_noun="mug"))
     assert drawn == [1, 2, 3, 1, 2]
 
 
-def test_of_an_erasure_only_the_class_itself_is_asked_for() -> None:
+def test_an_erasure_is_looked_for_in_the_class_itself_alone() -> None:
     erasure = ProtectiveOutput("erasure", "dog", classifier=Reads("dog"))
     assert erasure.of("cat") is None
     assert erasure.of("dog") is not None
@@ -171,7 +171,7 @@ def detected(value: int) -> Detected:
     return Detected(share(torch.arange(4) < value), share(torch.zeros(2, dtype=torch.bool)))
 
 
-def with_notice() -> Verdict:
+def with_output() -> Verdict:
     return replace(
         whole(),
         outcomes=(replace(outcome("paper", 0.1, 0.2), detected=detected(3)),),
@@ -182,7 +182,7 @@ def with_notice() -> Verdict:
 
 
 def test_the_certificate_has_them(tmp_path: Path) -> None:
-    made = write_certificate(with_notice(), tmp_path)
+    made = write_certificate(with_output(), tmp_path)
     assert made["notice"]["behaviour"] == "target"
     assert made["notice"]["read_by"] == "list"
     found = made["attackers"]["paper"]["notice"]
@@ -214,11 +214,11 @@ def test_the_certificate_has_them(tmp_path: Path) -> None:
     assert (tmp_path / "grids" / "released.png").is_file()
 
 
-def test_without_a_notice_there_is_none_in_the_certificate(tmp_path: Path) -> None:
+def test_without_an_output_there_is_none_in_the_certificate(tmp_path: Path) -> None:
     made = certificate(replace(whole(), about=about()))
     assert (made["notice"], made["released"], made["attackers"]["paper"]["notice"]) == (None, None, None)
     assert "notice" not in summary(made)
     write_certificate(whole(), tmp_path)
     page = (tmp_path / "certificate.html").read_text()
-    assert ">notice<" not in page
+    assert ">output<" not in page
     assert "ProtectiveOutput" not in page

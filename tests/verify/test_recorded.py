@@ -1,4 +1,4 @@
-"""What a model's record says of a subject: its notice, and the words that simulated attackers had."""
+"""What a model's record says of a subject: its protective output, and the protection's words."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def kind_of(record: Mapping[str, Any], subject: Subject) -> str | None:
     return None if found is None else found.kind
 
 
-def test_behaviours_go_to_the_subjects_in_turn() -> None:
+def test_outputs_go_to_the_subjects_round_robin() -> None:
     cast = [some(seed) for seed in range(3)]
     record = run_of(*cast, behaviour="pattern, erasure")
     assert [kind_of(record, one) for one in cast] == ["pattern", "erasure", "pattern"]
@@ -37,7 +37,7 @@ def test_behaviours_go_to_the_subjects_in_turn() -> None:
     assert [found.target_noun for one in cast if (found := recorded(targets, one))] == ["mug", "cat", "mug"]
 
 
-def test_divert_to_the_class_and_methods_without_a_behaviour_have_no_notice() -> None:
+def test_divert_to_the_class_and_other_methods_have_no_output() -> None:
     one, other = some(0), some(1)
     assert [kind_of(run_of(one, other, behaviour="class,target"), x) for x in (one, other)] == ["", "target"]
     for settings in ({}, {"behaviour": "class"}, {"behaviour": 3}, {"behaviour": ""}):
@@ -91,7 +91,7 @@ def test_the_record_s_pools_are_what_is_beyond_the_white_box() -> None:
     }  # fmt: skip
 
 
-def test_the_white_box_has_the_record_s_prompt_and_the_black_box_nobody_s_word() -> None:
+def test_the_white_box_has_the_record_s_prompt_and_the_black_box_no_protected_word() -> None:
     one, other = some(0), replace(some(1), identifier="t@t")
     record = run_of(one, other, templates="a picture of {}|an image of {}")
     assert pools(record) == {

@@ -1,4 +1,4 @@
-"""Which notice is looked for: what the record says or the user, with a mark or a reader to find it."""
+"""The protective output to look for: the user's or the record's."""
 
 from __future__ import annotations
 
@@ -28,26 +28,26 @@ from unlikeness.verify.protective import Requested, recorded
 def test_what_the_record_says_is_looked_for() -> None:
     one, mug = some(0), some(0, "mug")
 
-    def notice(requested: Requested, subject: Subject = one, **settings: Any) -> ProtectiveOutput | None:
+    def resolved(requested: Requested, subject: Subject = one, **settings: Any) -> ProtectiveOutput | None:
         record = run_of(subject, **settings)
         return requested.resolve(subject, recorded(record, subject), resolution=64)
 
-    assert notice(Requested()) is None
-    assert notice(Requested(), behaviour="class") is None
-    assert notice(Requested("none"), behaviour="target", target_noun="cat") is None
-    target = notice(Requested(), behaviour="target", target_noun="cat")
+    assert resolved(Requested()) is None
+    assert resolved(Requested(), behaviour="class") is None
+    assert resolved(Requested("none"), behaviour="target", target_noun="cat") is None
+    target = resolved(Requested(), behaviour="target", target_noun="cat")
     assert target is not None
     assert target.as_record() == {
         "behaviour": "target", "target_noun": "cat", "read_by": "toybox", "from": "immunization.json",
     }  # fmt: skip
     assert str(target) == "target, a cat instead of the dog"
-    other = notice(Requested(target_noun="mug"), behaviour="target", target_noun="cat")
+    other = resolved(Requested(target_noun="mug"), behaviour="target", target_noun="cat")
     assert other is not None
     assert other.target_noun == "mug"
-    given = notice(Requested("erasure"), mug, behaviour="target", target_noun="cat")
+    given = resolved(Requested("erasure"), mug, behaviour="target", target_noun="cat")
     assert given is not None
     assert (given.kind, given.recorded, given.target_noun) == ("erasure", False, "")
-    stamp = notice(Requested(), behaviour="pattern", pattern="")
+    stamp = resolved(Requested(), behaviour="pattern", pattern="")
     assert stamp is not None
     assert stamp.watermark is not None
     assert torch.equal(stamp.watermark, mark())
@@ -68,7 +68,7 @@ def test_blanks_around_a_noun_do_not_count() -> None:
         Requested("target", "c\udce4t")
 
 
-def test_a_mark_of_one_s_own(tmp_path: Path) -> None:
+def test_a_watermark_of_one_s_own(tmp_path: Path) -> None:
     one, file = some(0), tmp_path / "stop.png"
     to_pil(mark().flip(0)).save(file)
     protected = recorded(run_of(one, behaviour="pattern", pattern="stop.png"), one)
@@ -95,7 +95,7 @@ def test_a_mark_of_one_s_own(tmp_path: Path) -> None:
         Requested().resolve(one, named, resolution=64)
 
 
-def test_misuse_is_told() -> None:
+def test_misuse_is_refused() -> None:
     one = some(0)
     with pytest.raises(UsageError, match="--protective-output smile is unknown"):
         Requested("smile")
@@ -110,13 +110,13 @@ def test_misuse_is_told() -> None:
         Requested("pattern", classifier="toybox").resolve(one, None, resolution=64)
     with pytest.raises(UsageError, match="the toybox's classifier knows no rabbit"):
         Requested("target", "rabbit").resolve(one, None, resolution=64)
-    with pytest.raises(UsageError, match="reader nowhere is no folder here"):
+    with pytest.raises(UsageError, match="classifier nowhere is no folder here"):
         Requested("erasure", classifier="nowhere").resolve(one, None, resolution=64)
 
 
 def test_the_toybox_s_classifier_reads_the_toybox_at_any_size() -> None:
     cat = member(2, "cat").subject(4).images
-    reader = load_classifier("auto", ["cat", "dog"], resolution=64)
-    assert reader.name == "toybox"
+    classifier = load_classifier("auto", ["cat", "dog"], resolution=64)
+    assert classifier.name == "toybox"
     for images in (cat, torch.nn.functional.interpolate(cat, scale_factor=2.0, mode="bilinear")):
-        assert list(reader(images)) == ["cat"] * 4
+        assert list(classifier(images)) == ["cat"] * 4

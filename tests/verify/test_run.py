@@ -1,4 +1,4 @@
-"""A whole verification: its headline, what it keeps, what it refuses, what it says was missing."""
+"""A whole verification: its headline, its cache, its checks, what is left out."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ PLACES = ("at 7",)
 
 @pytest.fixture
 def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The attackers that are really run, in order."""
+    """Names of the attackers that ran, in order."""
     ran: list[str] = []
     real = run_attacker
 
@@ -48,7 +48,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def outcome(name: str, s: float, elsewhere: float | None = None) -> Outcome:
-    """An attacker who got this far, by cosines."""
+    """An attacker with these cosines."""
 
     def pairs(value: float) -> Pairs:
         return Pairs(np.full((4, 3), value), np.zeros((5, 3)), np.ones((3, 3)))
@@ -160,7 +160,7 @@ def test_goes_on_where_it_was(
     assert not list(tmp_path.glob("*.training"))
 
 
-def test_what_is_compared_with_is_embedded_once(held_out: Tensor, of_class: Tensor) -> None:
+def test_references_are_embedded_once(held_out: Tensor, of_class: Tensor) -> None:
     seen: list[int] = []
 
     def embedder(images: Tensor) -> Tensor:
@@ -209,7 +209,7 @@ def test_without_pictures_to_tune_on_pre_tuned_is_left_out(
     assert run(Subject(tinted(2, (0.1, 0.9, 0.9)), "cat")).left_out == {}
 
 
-def test_misuse_is_told_before_the_first_attack(
+def test_misuse_is_refused_before_the_first_attack(
     model: TextToImage, subject: Subject, of_class: Tensor, base: VerifySettings, trained: list[str]
 ) -> None:
     def run(**further: Any) -> Verdict:

@@ -1,4 +1,4 @@
-"""White, gray and black box: whose words an attacker uses."""
+"""White, gray and black box: the words that an attacker uses."""
 
 from __future__ import annotations
 

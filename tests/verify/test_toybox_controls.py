@@ -1,4 +1,4 @@
-"""What a toybox model is compared with where nothing is given."""
+"""The toybox's original and unprotected subjects, where the user names none."""
 
 from __future__ import annotations
 

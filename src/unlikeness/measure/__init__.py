@@ -1,7 +1,4 @@
-"""What a protection costs to the eye, and what it is worth: visibility and subject similarity.
-
-Looked up lazily, so that importing the package does not load torch.
-"""
+"""Measures of a protection: visibility, similarity to a subject, distances between sets of images."""
 
 from __future__ import annotations
 

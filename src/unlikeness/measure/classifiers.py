@@ -97,7 +97,7 @@ class ZeroShot:
     Args:
         model, tokenizer: transformers' CLIPModel and CLIPTokenizerFast.
         nouns: what may be named beside "", for none of them; each counts once.
-        name: what the reader is called in a record.
+        name: name of the classifier in a record.
 
     Raises UsageError without a noun, or for one that is too long to be read.
     """
@@ -125,8 +125,8 @@ class ZeroShot:
         scores = torch.cat(found)
         if not bool(scores.isfinite().all()):
             raise NotFiniteError(
-                f"the reader {self.name} gives values that are not finite (NaN or infinity): its weights are "
-                "damaged; fetch it again"
+                f"the classifier {self.name} gives values that are not finite (NaN or infinity): its "
+                "weights are damaged; fetch it again"
             )
         return scores
 
@@ -182,14 +182,14 @@ def load_clip(
             model = _network(folder).float().to(device)
             tokenizer = load_tokenizer(folder, "CLIPTokenizerFast", part="")
             _check_words(tokenizer, model.config.text_config)
-            reader = ZeroShot(model, tokenizer, nouns, name=called)
+            made = ZeroShot(model, tokenizer, nouns, name=called)
             with sentence("its vision tower"):
-                reader.scores(torch.zeros(1, 3, 8, 8))
+                made.scores(torch.zeros(1, 3, 8, 8))
     except UsageError:
         raise
     except UnlikenessError as error:
         raise _unreadable(name, str(error).rpartition("; ")[0] or str(error)) from error
-    return reader
+    return made
 
 
 def _network(folder: Path) -> Any:
@@ -223,20 +223,22 @@ def _check_words(tokenizer: Any, text: Any) -> None:
 
 
 def _folder(name: str) -> Path:
-    path = at_home(name, "reader")
+    path = at_home(name, "classifier")
     if path.is_dir():
         return path
     if name.startswith((".", "/", "~")) or name.count("/") != 1 or "\\" in name:
-        raise UsageError(f"reader {name} is no folder here; give a CLIP's folder or hub name, such as {CLIP}")
+        raise UsageError(
+            f"classifier {name} is no folder here; give a CLIP's folder or hub name, such as {CLIP}"
+        )
 
     def wanted(files: list[str]) -> list[str]:
         return needed_files(file for file in files if "/" not in file and not file.endswith(".bin"))
 
-    return fetch(name, f"reader {name}", wanted)
+    return fetch(name, f"classifier {name}", wanted)
 
 
 def _unreadable(name: str | Path, reason: str) -> UnlikenessError:
     return UnlikenessError(
-        f"reader {name} cannot be read as a CLIP ({reason}); give one with config, tokenizer and "
+        f"classifier {name} cannot be read as a CLIP ({reason}); give one with config, tokenizer and "
         "model.safetensors"
     )

@@ -1,10 +1,8 @@
-"""Did a protective backdoor answer? The share of an attacker's pictures that show the predefined output.
+"""Share of images with a protective output, detected for each kind:
 
-* pattern: the mark is found in its corner, by normalised cross-correlation (a matched filter);
-* erasure: the subject's class is not read;
-* target: the target class is read.
-
-Classes are read by whatever names them: the toybox's classifier, or a zero-shot CLIP for real models.
+* pattern: the watermark is in its corner, by normalised cross-correlation (a matched filter);
+* erasure: a classifier does not name the subject's class;
+* target: a classifier names the target class.
 """
 
 from __future__ import annotations
@@ -20,22 +18,23 @@ from unlikeness.errors import UsageError
 __all__ = ["FOUND", "pattern_correlation", "protective"]
 
 FOUND = 0.5
-"""Correlation from which the mark counts as found: a quarter of the corner's variance is the mark's."""
+"""Correlation of a detected watermark: it causes a quarter of the corner's variance."""
 
 _FLAT = 1e-7
 """Variance over a window, summed over the channels, that counts as none: a twelfth of a step of 255."""
 
 _SHIFT = 0.1
-"""How far a drawn mark may lie from its place, as a share of its side."""
+"""Largest shift of a generated watermark, as a share of its side."""
 
 
 def pattern_correlation(images: Tensor, pattern: Tensor, *, share: float = 0.3) -> Tensor:
-    """[B] in [-1, 1]: the largest normalised cross-correlation of the lower right corner with the mark.
+    """[B] in [-1, 1]: the largest normalised cross-correlation of the lower right corner with the
+    watermark.
 
     images: [B, 3, H, W] in [0, 1]; pattern: [3, h, w]; share: of the short side, as it was stamped
-    (`immunize.behaviours.stamped`). The mark is also tried a tenth of its side up and left, since a model
-    draws it and does not copy it. Brightness, contrast and tint do not count: means are taken out of each
-    colour channel; a flat corner has correlation 0, and so has a flat mark.
+    (`immunize.outputs.stamped`). Shifts by up to a tenth of its side, up and left, are tried too, since a
+    model does not copy the watermark exactly. Brightness, contrast and tint do not count: means are taken
+    out of each colour channel. A flat corner has correlation 0, and so has a flat watermark.
     """
     short = min(images.shape[-2:])
     side = max(round(short * share), 2)
@@ -52,8 +51,8 @@ def pattern_correlation(images: Tensor, pattern: Tensor, *, share: float = 0.3) 
 
     variance = (box(area.square()) - box(area).square()).sum(1)
     norm = (variance.clamp_min(0) * side**2).sqrt() * mark.norm()
-    told = (variance > _FLAT) & (norm > 0)  # below it, both dot and variance are rounding
-    correlation = torch.where(told, dot / norm.clamp_min(1e-6), 0).clamp(-1, 1)
+    valid = (variance > _FLAT) & (norm > 0)  # below it, both dot and variance are rounding
+    correlation = torch.where(valid, dot / norm.clamp_min(1e-6), 0).clamp(-1, 1)
     return torch.amax(correlation.flatten(1), 1).to(images)
 
 
@@ -66,11 +65,11 @@ def protective(
     class_noun: str = "",
     target_noun: str = "",
 ) -> Tensor:
-    """[B] of bool: which pictures [B, 3, H, W] show the protective output.
+    """[B] of bool: which images [B, 3, H, W] show the protective output.
 
     kind: "pattern" (needs `pattern`), "erasure" (`read` and `class_noun`) or "target" (`read` and
-    `target_noun`). read: names the class noun of each picture. UsageError for another kind, or if something
-    that it needs is missing.
+    `target_noun`). read: names the class noun of each image. UsageError for another kind, or if something
+    that the kind needs is missing.
     """
     if kind == "pattern" and pattern is not None:
         return pattern_correlation(images, pattern) >= FOUND
@@ -79,6 +78,6 @@ def protective(
     if kind == "target" and read is not None and target_noun:
         return torch.tensor([noun == target_noun for noun in read(images)])
     raise UsageError(
-        f"the protective output {kind!r} cannot be looked for: pattern needs the mark, erasure a reader and "
-        "the class noun, target a reader and the target noun"
+        f"the protective output {kind!r} cannot be looked for: pattern needs the watermark, erasure a "
+        "classifier and the class noun, target a classifier and the target noun"
     )

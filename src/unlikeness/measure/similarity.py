@@ -171,9 +171,9 @@ def mean_similarity(
     """The mean of s over subjects, with its hierarchical percentile bootstrap interval.
 
     Each replicate draws subjects with replacement (if there are several), and for each of them its generated,
-    held-out and class pictures. A replicate whose yardstick shrinks below `min_gap` is divided by `min_gap`.
-    Raises UsageError if the yardstick of any subject is shorter than `min_gap` to begin with: the encoder
-    cannot tell the subject from its class, and s would be noise divided by nearly nothing.
+    held-out and class pictures. A replicate whose divisor falls below `min_gap` is divided by `min_gap`.
+    Raises UsageError if the divisor of any subject is below `min_gap`: the encoder cannot tell the subject
+    from its class, and s would be noise divided by almost zero.
     """
     if not subjects:
         raise UsageError("the similarity needs at least one subject; give a folder of its held-out pictures")
