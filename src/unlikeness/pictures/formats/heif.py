@@ -77,6 +77,10 @@ class Container:
     trailing: bool
     """Whether something that is no box follows the last one."""
 
+    def raw(self, box: Box) -> bytes:
+        """A whole box."""
+        return self.data[box.start : box.end]
+
     def properties_of(self, item: int) -> list[Box]:
         """An item's property boxes in the order of their association."""
         numbers = self.items[item].properties if item in self.items else ()

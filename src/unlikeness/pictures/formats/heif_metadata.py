@@ -26,12 +26,12 @@ _DESCRIPTIONS = frozenset({
     b"pasp", b"clli", b"mdcv", b"cclv", b"amve", b"ndwt", b"reve", b"cmin", b"cmex", b"udes", b"altt",
     b"aebr", b"wbbr", b"fobr", b"afbr", b"dobr", b"crtt", b"mdft", b"pano",
 })  # fmt: skip
-"""Properties that say something of the picture and do not refer to how it is coded: copied."""
+"""Properties that describe the picture, not its coding: copied."""
 _ENCODED = frozenset({
     b"ispe", b"pixi", b"colr", b"irot", b"imir", b"clap", b"auxC", b"av1C", b"hvcC", b"lhvC", b"oinf",
     b"tols", b"a1op", b"a1lx", b"lsel", b"free", b"skip",
 })  # fmt: skip
-"""Properties that the encoder writes anew, or that describe how the old data was coded."""
+"""Properties that the encoder writes, or that describe the coding of the old data."""
 _PICTURES = frozenset({
     b"av01", b"hvc1", b"hev1", b"lhv1", b"avc1", b"vvc1", b"evc1", b"jpeg", b"j2k1", b"unci", b"mski",
     b"grid", b"iovl", b"iden",
@@ -70,24 +70,18 @@ def metadata_of(container: Container, *, alpha: bool) -> Metadata:
     """A primary picture's metadata, without pictures and announcements. alpha: whether alpha is kept."""
     exif_items = container.about_primary(b"Exif")[:1]
     xmp_items = container.about_primary(b"mime", _XMP)[:1]
-    exif = container.content(exif_items[0]) if exif_items else b""
-    head, block = _divided(exif)
-    cleaned = metadata.exif_without(block)
-    xmp, announced = metadata.blanked(container.content(xmp_items[0]) if xmp_items else b"")
-    described = container.properties_of(container.primary)
-    crops = [container.data[box.start : box.end] for box in described if box.kind == b"clap"]
-    colours = [container.data[box.start : box.end] for box in described if box.kind == b"colr"]
-    taken_out = announced | ({metadata.NOTE} if cleaned != block else set())
+    head, block = _divided(b"".join(map(container.content, exif_items)))
+    exif, thumbnail = metadata.without_thumbnail(block)
+    xmp, announced = metadata.blanked(b"".join(map(container.content, xmp_items)))
+    described = [(box.kind, container.raw(box)) for box in container.properties_of(container.primary)]
+    colours = (box for kind, box in described if kind == b"colr" and box[8:12] == b"nclx")
     return Metadata(
-        exif=head + cleaned,
+        exif=head + exif,
         xmp=xmp,
-        properties=tuple(container.data[b.start : b.end] for b in described if b.kind in _DESCRIPTIONS),
-        crop=crops[0] if crops else None,
-        colours=next((box for box in colours if box[8:12] == b"nclx" and len(box) >= 16), None),
-        notes=(
-            _left_out(container, {*exif_items, *xmp_items}, set(_DESCRIPTIONS), alpha=alpha),
-            *sorted(taken_out),
-        ),
+        properties=tuple(box for kind, box in described if kind in _DESCRIPTIONS),
+        crop=next((box for kind, box in described if kind == b"clap"), None),
+        colours=next((box for box in colours if len(box) >= 16), None),
+        notes=(_left_out(container, {*exif_items, *xmp_items}, alpha), *sorted(thumbnail | announced)),
     )
 
 
@@ -154,15 +148,12 @@ def _divided(exif: bytes) -> tuple[bytes, bytes]:
     return (exif[:start], exif[start:]) if start < len(exif) else (exif[:4], exif[4:])
 
 
-def _left_out(container: Container, kept: set[int], properties: set[bytes], *, alpha: bool) -> str | None:
+def _left_out(container: Container, kept: set[int], alpha: bool) -> str | None:
     """The note of all that is not written again; None if there is nothing.
 
-    kept: items that are, beside the primary picture. properties: those of the primary picture that are,
-    beside those of the encoder. alpha: whether alpha is.
+    kept: items that are, beside the primary picture. alpha: whether alpha is.
     """
-    things = sorted(
-        {*_items(container, kept, alpha), *_boxes(container), *_properties(container, properties)}
-    )
+    things = sorted({*_items(container, kept, alpha), *_boxes(container)})
     return base.joined(
         f"{', '.join(things)} in the file left out" if things else None,
         metadata.CREDENTIALS if any(_is_credential(container, box) for box in container.top) else None,
@@ -214,16 +205,11 @@ def _boxes(container: Container) -> Iterator[str]:
             yield "video"
         elif box.kind not in _STRUCTURE and not _is_credential(container, box):
             yield f"box {_printable(box.kind)}"
-    for box in container.meta:
-        if box.kind not in _META:
-            yield f"box {_printable(box.kind)}"
+    yield from (f"box {_printable(box.kind)}" for box in container.meta if box.kind not in _META)
     if container.trailing:
         yield "data behind the picture"
-
-
-def _properties(container: Container, kept: set[bytes]) -> Iterator[str]:
     for box in container.properties_of(container.primary):
-        if box.kind not in _ENCODED | kept:
+        if box.kind not in _ENCODED | _DESCRIPTIONS:
             yield f"property {_printable(box.kind)}"
 
 

@@ -26,7 +26,7 @@ from unlikeness.pictures.limits import Unusable, spend
 
 __all__ = [
     "ANNOUNCED", "BEHIND", "CREDENTIALS", "NOTE", "NUMBER_BYTES", "ORDERS", "blanked", "check_exif",
-    "directory", "exif_without", "is_behind", "resources_without",
+    "directory", "exif_without", "is_behind", "resources_without", "without_thumbnail",
 ]  # fmt: skip
 
 NOTE = "embedded thumbnail left out, it shows the picture unprotected"
@@ -129,6 +129,12 @@ def exif_without(data: bytes) -> bytes:
     except struct.error:  # it leads out of the block, where nothing is
         return data
     return bytes(cleaned)
+
+
+def without_thumbnail(exif: bytes) -> tuple[bytes, set[str]]:
+    """`exif_without`, and the note of the thumbnail if there was one."""
+    cleaned = exif_without(exif)
+    return cleaned, set() if cleaned == exif else {NOTE}
 
 
 def _extents(data: bytes, base: int, link: int, order: str) -> list[tuple[int, int]]:

@@ -121,17 +121,21 @@ def read(data: bytes, max_pixels: int) -> base.Raster:
             written = colour_type + 4
             note = base.joined(note, "transparent colour written as an alpha channel")
     changed = written != colour_type or depth < 8
-    cleaned = [_cleaned(kind, body) for kind, body in chunks]
-    kept = [
-        (i, (kind, body))
-        for i, ((kind, _), (body, _)) in enumerate(zip(chunks, cleaned, strict=True))
-        if body is not None and _copied(kind) and not (changed and kind in _TYPED)
-    ]
-    note = base.joined(note, *sorted({taken_out for _, notes in cleaned for taken_out in notes}))
-    lost = {kind for kind, _ in chunks} - {kind for _, (kind, _) in kept} - _METADATA - _UNTOLD
-    note = base.joined(note, _dropped(lost), _trailing(data, chunks))
-    if any(kind == b"caBX" for kind, _ in chunks):
-        note = base.joined(note, metadata.CREDENTIALS)
+    kept: list[tuple[int, Chunk]] = []
+    taken_out = set[str]()
+    for i, (kind, body) in enumerate(chunks):
+        cleaned, notes = _cleaned(kind, body)
+        taken_out |= notes
+        if cleaned is not None and _copied(kind) and not (changed and kind in _TYPED):
+            kept.append((i, (kind, cleaned)))
+    kinds = {kind for kind, _ in chunks}
+    note = base.joined(
+        note,
+        *sorted(taken_out),
+        _dropped(kinds - {kind for _, (kind, _) in kept} - _METADATA - _UNTOLD),
+        _trailing(data, chunks),
+        metadata.CREDENTIALS if b"caBX" in kinds else None,
+    )
     before, behind = (tuple(c for i, c in kept if i < first), tuple(c for i, c in kept if i > first))
     model = ColourModel(
         "grey" if written in (GREY, GREY_ALPHA) else "rgb",
@@ -160,8 +164,7 @@ def _orientation(chunks: list[Chunk]) -> int:
 def _cleaned(kind: bytes, body: bytes) -> tuple[bytes | None, set[str]]:
     """A chunk's body without pictures and announcements, and notes of them; None to leave out the chunk."""
     if kind == b"eXIf":
-        without = metadata.exif_without(body)
-        return without, set() if without == body else {metadata.NOTE}
+        return metadata.without_thumbnail(body)
     return _text_without(kind, body) if kind in _METADATA else (body, set())
 
 

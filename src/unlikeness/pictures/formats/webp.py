@@ -30,7 +30,7 @@ from unlikeness.pictures.formats.base import (
     to_array,
     to_pillow,
 )
-from unlikeness.pictures.formats.metadata import BEHIND, CREDENTIALS, NOTE, blanked, exif_without, is_behind
+from unlikeness.pictures.formats.metadata import BEHIND, CREDENTIALS, blanked, is_behind, without_thumbnail
 from unlikeness.pictures.limits import Unusable, spend
 
 __all__ = ["quality_of", "read"]
@@ -39,6 +39,7 @@ _ICC, _ALPHA, _EXIF, _XMP, _ANIMATION = 0x20, 0x10, 0x08, 0x04, 0x02
 _PICTURE = frozenset({b"VP8 ", b"VP8L", b"ALPH"})
 _C2PA = b"C2PA"
 """Content credentials, as the C2PA specification embeds them."""
+_CLEAN = {b"XMP ": blanked, b"EXIF": without_thumbnail}
 _FALLBACK_QUALITY = 90
 
 Chunk = tuple[bytes, bytes]
@@ -91,23 +92,18 @@ def read(data: bytes, max_pixels: int) -> Raster:
     pixels = to_array(image)
     lossless = b"VP8L" in found
     quality = None if lossless else quality_of(found[b"VP8 "]) or _FALLBACK_QUALITY
-    found_metadata = [part for part in chunks if part[0] not in _PICTURE | {b"VP8X", _C2PA}]
-    cleaned = [_cleaned(kind, body) for kind, body in found_metadata]
-    metadata = tuple(part for part, _ in cleaned)
-    notes = sorted({taken_out for _, found_notes in cleaned for taken_out in found_notes})
+    metadata: list[Chunk] = []
+    notes = set[str]()
+    for kind, body in chunks:
+        if kind not in _PICTURE | {b"VP8X", _C2PA}:
+            clean = _CLEAN.get(kind)
+            cleaned, found_notes = clean(body) if clean else (body, set[str]())
+            metadata.append((kind, cleaned))
+            notes |= found_notes
     behind = is_behind(data[8 + int.from_bytes(data[4:8], "little") :])
-    note = joined(*notes, CREDENTIALS if _C2PA in found else None, BEHIND if behind else None)
+    note = joined(*sorted(notes), CREDENTIALS if _C2PA in found else None, BEHIND if behind else None)
     model = ColourModel("rgb", "straight" if pixels.shape[2] == 4 else "none")
-    return Raster(pixels, model, _WebP(quality, metadata), lossless, exif_orientation(image), note)
-
-
-def _cleaned(kind: bytes, body: bytes) -> tuple[Chunk, set[str]]:
-    """A chunk without small copies of the picture and announcements of others, and notes of them."""
-    if kind == b"XMP ":
-        xmp, notes = blanked(body)
-        return (kind, xmp), notes
-    without = exif_without(body) if kind == b"EXIF" else body
-    return (kind, without), set() if without == body else {NOTE}
+    return Raster(pixels, model, _WebP(quality, tuple(metadata)), lossless, exif_orientation(image), note)
 
 
 def _chunks(data: bytes) -> list[Chunk]:
