@@ -89,10 +89,11 @@ class _Tiff:
         starts, sizes = [], []
         for top in range(0, height, step):
             part = pixels[top : top + step]
-            if self.photometric == _WHITE_IS_ZERO:
-                part = self._inverted(part)
-            if self.prediction:
+            if self.photometric == _WHITE_IS_ZERO or self.prediction:
                 part = part.copy()
+            if self.photometric == _WHITE_IS_ZERO:
+                part[..., 0] = np.iinfo(part.dtype).max - part[..., 0]
+            if self.prediction:
                 part[:, 1:] -= part[:, :-1].copy()
             ordered = np.ascontiguousarray(part).astype(part.dtype.newbyteorder(order))
             strip = pack(ordered.reshape(len(part), -1).view(np.uint8), self.compression)
@@ -116,12 +117,6 @@ class _Tiff:
         at = write_directory(Directory(order, {**self.kept.tags, **layout}), target)
         target.seek(4)
         target.write(struct.pack(order + "I", at))
-
-    @staticmethod
-    def _inverted(part: Pixels) -> Pixels:
-        part = part.copy()
-        part[..., 0] = np.iinfo(part.dtype).max - part[..., 0]
-        return part
 
 
 def read(data: bytes, max_pixels: int) -> base.Raster:
