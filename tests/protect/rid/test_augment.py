@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import io
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,17 +16,15 @@ from torch import Tensor
 from unlikeness.errors import UsageError
 from unlikeness.protect.rid.train.augment import (
     Augment,
-    AugmentSettings,
     blur,
     jpeg,
     noise,
     quantisation,
     rescale,
 )
-from unlikeness.settings import build
 
 KINDS = ("jpeg", "rescale", "blur", "noise")
-ONLY = {kind: {other: float(other == kind) for other in KINDS} for kind in KINDS}
+ONLY: dict[str, dict[str, Any]] = {kind: {other: float(other == kind) for other in KINDS} for kind in KINDS}
 
 
 def source(seed: int = 0) -> torch.Generator:
@@ -152,7 +150,7 @@ def test_rescaling_loses_what_a_smaller_picture_cannot_hold() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_everything_has_a_gradient_and_stays_in_the_range(kind: str) -> None:
     images = (0.2 + 0.6 * pictures(3)).requires_grad_(True)
-    result = Augment(build(AugmentSettings, ONLY[kind]))(images, source(1))
+    result = Augment(**ONLY[kind])(images, source(1))
     assert result.shape == images.shape
     assert 0 <= result.min() <= result.max() <= 1
     assert not torch.equal(result, images)
@@ -163,12 +161,12 @@ def test_everything_has_a_gradient_and_stays_in_the_range(kind: str) -> None:
 
 def test_each_kind_is_drawn_as_often_and_as_strongly_as_it_says() -> None:
     images = pictures(2, size=16)
-    settings = AugmentSettings(
-        jpeg=0.1, rescale=0.2, blur=0.25, noise=0.15, quality_low=60, quality_high=60, factor_low=0.5,
-        factor_high=0.5, blur_low=0.8, blur_high=0.8, noise_low=4.0, noise_high=4.0,
+    augment = Augment(
+        jpeg=0.1, rescale=0.2, blur=0.25, noise=0.15, quality=(60, 60), factor=(0.5, 0.5),
+        blur_sigma=(0.8, 0.8), noise_sigma=(4.0, 4.0),
     )  # fmt: skip
     known = {"jpeg": jpeg(images, 60), "rescale": rescale(images, 0.5), "blur": blur(images, 0.8)}
-    augment, generator = Augment(settings), source(3)
+    generator = source(3)
     counts = dict.fromkeys((*KINDS, "nothing"), 0)
     for _ in range(600):
         result = augment(images, generator)
@@ -192,16 +190,3 @@ def test_half_of_the_batches_are_left_alone_by_default_and_the_generator_decides
     first = [augment(images, g) for g in [source(5)] for _ in range(8)]
     again = [augment(images, g) for g in [source(5)] for _ in range(8)]
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
-
-
-def test_settings_are_documented_and_checked() -> None:
-    for field in dataclasses.fields(AugmentSettings):
-        assert field.metadata["doc"].endswith(".")
-        assert field.metadata["unit"]
-        assert field.metadata["source"]
-    with pytest.raises(UsageError, match="may not add up to over 1"):
-        AugmentSettings(jpeg=0.9)
-    with pytest.raises(UsageError, match=r"quality_low \(90\) must be at most quality_high \(80\)"):
-        AugmentSettings(quality_low=90, quality_high=80)
-    with pytest.raises(UsageError, match="did you mean quality_low"):
-        build(AugmentSettings, {"quality_lo": 3})

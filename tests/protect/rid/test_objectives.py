@@ -16,7 +16,7 @@ from unlikeness.diffusion.loss import mean_loss_over_levels
 from unlikeness.measure.visibility import psnr
 from unlikeness.protect.rid.network import NetworkSettings, Protector
 from unlikeness.protect.rid.train import objectives
-from unlikeness.protect.rid.train.augment import Augment, AugmentSettings
+from unlikeness.protect.rid.train.augment import Augment
 from unlikeness.protect.rid.train.recipe import ProtectorRecipe
 from unlikeness.protect.rid.train.trial import Trial
 
@@ -154,7 +154,7 @@ def test_one_training_step_raises_the_frozen_models_loss(model: TextToImage) -> 
     def loss_after(direction: float) -> float:
         torch.manual_seed(0)
         network = Protector(NetworkSettings(fine=8, middle=8, coarse=8))
-        trial = Trial(network, [model], recipe, augment=Augment(AugmentSettings(jpeg=0, rescale=0, blur=0)))
+        trial = Trial(network, [model], recipe, augment=Augment(jpeg=0, rescale=0, blur=0))
         optimizer = torch.optim.AdamW(network.parameters(), lr=0.01)
         (direction * trial(images, budget, torch.Generator().manual_seed(1))).backward()  # type: ignore[no-untyped-call]
         optimizer.step()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,10 @@ from PIL import Image
 from unlikeness.errors import UnlikenessError, UsageError
 from unlikeness.progress import Silent
 from unlikeness.protect.rid.train import pictures
-from unlikeness.protect.rid.train.pictures import Bank, dead_leaves, leaves_bank, photo_bank, render_bank
+from unlikeness.protect.rid.train.pictures import Bank, dead_leaves, drawn_bank, photo_bank
 
-MAKERS = [render_bank, leaves_bank]
+leaves_bank = partial(drawn_bank, "leaves")
+MAKERS = [partial(drawn_bank, "renders"), leaves_bank]
 Maker = Callable[..., Bank]
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from unlikeness.diffusion import Condition, TextToImage
 from unlikeness.errors import UsageError
 from unlikeness.protect.rid.network import MULTIPLE, Protector
-from unlikeness.protect.rid.train.augment import Augment, AugmentSettings
+from unlikeness.protect.rid.train.augment import Augment
 from unlikeness.protect.rid.train.pairs import Pairs
 from unlikeness.protect.rid.train.recipe import ProtectorRecipe
 from unlikeness.protect.rid.train.trial import Trial, draw_budgets, draw_side
@@ -61,7 +61,7 @@ def test_the_loss_of_an_ensemble_is_the_mean_of_its_members(model: TextToImage) 
     torch.manual_seed(0)
     network = Protector(SMALL)
     torch.nn.init.normal_(network.leave.weight, std=0.1)
-    still = Augment(AugmentSettings(jpeg=0, rescale=0, blur=0, noise=0))
+    still = Augment(jpeg=0, rescale=0, blur=0, noise=0)
     images, budget = pictures(2), torch.tensor([8.0, 8.0])
     losses = [
         Trial(network, models, plain, augment=still)(images, budget, torch.Generator().manual_seed(0))

@@ -1,6 +1,6 @@
-"""What happens to a published picture, differentiably: a perturbation trained through it outlives it.
+"""Differentiable augmentations (JPEG, blur, noise, rescaling) for robust perturbations.
 
-Four things, each done to images [B, 3, H, W] in [0, 1], and `Augment`, which draws one or none for a batch.
+Each takes images [B, 3, H, W] in [0, 1]. `Augment` draws one or none for a batch.
 """
 
 from __future__ import annotations
@@ -14,9 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from unlikeness.errors import UsageError
-from unlikeness.settings import Checked, setting
 
-__all__ = ["Augment", "AugmentSettings", "blur", "jpeg", "noise", "quantisation", "rescale"]
+__all__ = ["Augment", "blur", "jpeg", "noise", "quantisation", "rescale"]
 
 # ITU-T T.81, tables K.1 and K.2, in rows of eight horizontal frequencies.
 _LUMINANCE = (
@@ -40,8 +39,8 @@ _FROM_CHROMA = ((0.0, 1.402), (-0.114 * 1.772 / 0.587, -0.299 * 1.402 / 0.587), 
 def jpeg(images: Tensor, quality: Tensor | float, subsample: bool = True) -> Tensor:
     """Through JPEG and back (ITU-T T.81, JFIF 1.02) in libjpeg's whole-number arithmetic.
 
-    The gradient of rounding is taken for 1 everywhere. Colours and cosines are then their own inverse, and
-    what is left is the gradient of halving the chroma, and of the clamp.
+    The gradient of rounding counts as 1 everywhere. Colours and cosines are then their own inverse, and only
+    the gradients of halving the chroma and of the clamp remain.
 
     Args:
         images: [B, 3, H, W] in [0, 1], of any size; the edge is repeated to whole blocks, as libjpeg does.
@@ -68,7 +67,7 @@ def jpeg(images: Tensor, quality: Tensor | float, subsample: bool = True) -> Ten
 
 
 def _coded(x: Tensor, tables: Tensor, subsample: bool) -> Tensor:
-    """x [B, 3, H, W] in [0, 255] as the decoder shows it, before values are cut to 0 and 255."""
+    """x [B, 3, H, W] in [0, 255] as the decoder returns it, before clamping."""
     height, width = x.shape[-2:]
     block = 16 if subsample else 8
     x = F.pad(x.round(), (0, -width % block, 0, -height % block), mode="replicate")
@@ -164,77 +163,44 @@ def rescale(images: Tensor, factor: float) -> Tensor:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AugmentSettings(Checked):
-    """How often each thing happens to a batch, and how strongly. What is left of 1 leaves it as it is."""
-
-    jpeg: float = setting(0.2, "How often JPEG.", unit="probability", source="ours", at_least=0, at_most=1)
-    rescale: float = setting(
-        0.15, "How often down and up again.", unit="probability", source="ours", at_least=0, at_most=1
-    )
-    blur: float = setting(
-        0.1, "How often Gaussian blur.", unit="probability", source="ours", at_least=0, at_most=1
-    )
-    noise: float = setting(
-        0.05, "How often Gaussian noise.", unit="probability", source="ours", at_least=0, at_most=1
-    )
-    quality_low: int = setting(
-        50, "Least quality of a JPEG.", unit="1 to 100", source="ours: results are given at 75", at_least=1,
-        at_most=100,
-    )  # fmt: skip
-    quality_high: int = setting(
-        95, "Highest quality of a JPEG.", unit="1 to 100", source="ours", at_least=1, at_most=100
-    )
-    factor_low: float = setting(
-        0.5, "Least size.", unit="share of the side", source="ours: results are given at a half",
-        at_least=0.01, at_most=1,
-    )  # fmt: skip
-    factor_high: float = setting(
-        0.9, "Largest size.", unit="share of the side", source="ours", at_least=0.01, at_most=1
-    )
-    blur_low: float = setting(0.3, "Least blur, a standard deviation.", unit="px", source="ours", at_least=0)
-    blur_high: float = setting(
-        1.0, "Strongest blur, a standard deviation.", unit="px", source="ours", at_least=0
-    )
-    noise_low: float = setting(
-        1.0, "Least noise, a standard deviation.", unit="n/255", source="ours", at_least=0, at_most=255
-    )
-    noise_high: float = setting(
-        8.0, "Strongest noise, a standard deviation.", unit="n/255", source="ours", at_least=0, at_most=255
-    )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.jpeg + self.rescale + self.blur + self.noise > 1 + 1e-9:
-            raise UsageError("jpeg, rescale, blur and noise are probabilities that may not add up to over 1")
-        for name in ("quality", "factor", "blur", "noise"):
-            low, high = getattr(self, f"{name}_low"), getattr(self, f"{name}_high")
-            if low > high:
-                raise UsageError(f"{name}_low ({low:g}) must be at most {name}_high ({high:g})")
-
-
 class Augment:
-    """Applies to each batch one thing that may happen to it, or nothing, drawn from a generator."""
+    """Degrades each batch in one way, or in none, drawn from a generator.
 
-    def __init__(self, settings: AugmentSettings | None = None) -> None:
-        self.settings = settings or AugmentSettings()
+    jpeg, rescale, blur, noise: probabilities; the rest of 1 leaves the batch as it is.
+    quality [1 to 100], factor [of the side], blur_sigma [px], noise_sigma [n/255]: ranges of the strength.
+    All values are ours; results are given at JPEG 75 and at half the size.
+    """
+
+    jpeg: float = 0.2
+    rescale: float = 0.15
+    blur: float = 0.1
+    noise: float = 0.05
+    quality: tuple[int, int] = (50, 95)
+    factor: tuple[float, float] = (0.5, 0.9)
+    blur_sigma: tuple[float, float] = (0.3, 1.0)
+    noise_sigma: tuple[float, float] = (1.0, 8.0)
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """images [B, 3, H, W] in [0, 1] -> the same shape and range, differentiable.
 
-        One kind a batch. Each picture gets its own quality of JPEG or strength of noise; blur and rescaling
-        are the same for all. `generator` is a CPU one, so that the draws are the same on every device.
+        Each picture gets its own quality of JPEG or strength of noise; blur and rescaling are the same for
+        all. `generator` is a CPU one, so that the draws are the same on every device.
         """
-        s = self.settings
-        bounds = list(accumulate((s.jpeg, s.rescale, s.blur, s.noise)))
+        bounds = list(accumulate((self.jpeg, self.rescale, self.blur, self.noise)))
         kind, strength = torch.rand(2, generator=generator, dtype=torch.float64).tolist()
         if kind < bounds[0]:
-            quality = torch.randint(s.quality_low, s.quality_high + 1, (len(images),), generator=generator)
-            return jpeg(images, quality)
+            low, high = self.quality
+            return jpeg(images, torch.randint(low, high + 1, (len(images),), generator=generator))
         if kind < bounds[1]:
-            return rescale(images, s.factor_low + (s.factor_high - s.factor_low) * strength)
+            return rescale(images, _between(self.factor, strength))
         if kind < bounds[2]:
-            return blur(images, s.blur_low + (s.blur_high - s.blur_low) * strength)
+            return blur(images, _between(self.blur_sigma, strength))
         if kind < bounds[3]:
             sigma = torch.rand(len(images), generator=generator)
-            return noise(images, s.noise_low + (s.noise_high - s.noise_low) * sigma, generator)
+            least, most = self.noise_sigma
+            return noise(images, least + (most - least) * sigma, generator)
         return images
+
+
+def _between(bounds: tuple[float, float], share: float) -> float:
+    return bounds[0] + (bounds[1] - bounds[0]) * share

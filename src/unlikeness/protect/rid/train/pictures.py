@@ -32,11 +32,11 @@ from unlikeness.pictures.finding import find_pictures
 from unlikeness.progress import Progress, Silent
 from unlikeness.protect.rid.train.recipe import ProtectorRecipe, check_sources
 
-__all__ = ["Bank", "Pictures", "dead_leaves", "leaves_bank", "photo_bank", "render_bank"]
+__all__ = ["Bank", "Pictures", "dead_leaves", "drawn_bank", "photo_bank"]
 
 Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
-_LEAVES, _RENDER = 8_000_001, 8_000_002
+_SEEDS = {"leaves": 8_000_001, "renders": 8_000_002}
 
 _FEW = 64
 """Most pictures that one process draws: starting more processes would take longer."""
@@ -82,25 +82,26 @@ class Pictures:
         check_sources(recipe, images)
         self.recipe, self.images, self.side = recipe, images, side
         self.banks: list[Bank] = []
-        drawn = [(kind, n) for kind, n in (("renders", recipe.renders), ("leaves", recipe.leaves)) if n]
+        named = (("renders", recipe.renders), ("leaves", recipe.leaves))
+        self._drawn = [(kind, count) for kind, count in named if count]
         share = recipe.photos_share if images else 0.0
-        named = [(_drawn_name(*one, side, recipe.seed), (1 - share) / len(drawn)) for one in drawn]
+        parts = [
+            (_drawn_name(*one, side, recipe.seed), (1 - share) / len(self._drawn)) for one in self._drawn
+        ]
         if images:
             name = _photo_name([file for _, file in find_pictures(images)], side)
-            named.append((name, share if drawn else 1.0))
-        self._shares = torch.tensor([share for _, share in named])
-        self.source = ", ".join(f"{name} {share:g}" for name, share in named)
+            parts.append((name, share if self._drawn else 1.0))
+        self._shares = torch.tensor([share for _, share in parts])
+        self.source = ", ".join(f"{name} {share:g}" for name, share in parts)
         """Distinguishes these pictures from others, also before they are gathered."""
 
     def gather(
         self, folder: Path, progress: Progress | None = None, report: Callable[[str], None] | None = None
     ) -> Pictures:
         """Draw or read all banks into `folder`. report: receives a line on unreadable pictures."""
-        r = self.recipe
         self.banks = [
-            make(count, self.side, seed=r.seed, folder=folder, progress=progress)
-            for make, count in ((render_bank, r.renders), (leaves_bank, r.leaves))
-            if count
+            drawn_bank(*one, self.side, seed=self.recipe.seed, folder=folder, progress=progress)
+            for one in self._drawn
         ]
         if self.images:
             found = photo_bank(self.images, self.side, folder=folder, progress=progress, report=report)
@@ -115,14 +116,30 @@ class Pictures:
         )
 
 
-def render_bank(count: int, size: int, *, seed: int, folder: Path, progress: Progress | None = None) -> Bank:
-    """Scenes of the toybox's world, drawn at `size` px."""
-    return _bank(_drawn_name("renders", count, size, seed), _render, count, size, seed, folder, progress)
+def drawn_bank(
+    kind: str, count: int, size: int, *, seed: int, folder: Path, progress: Progress | None = None
+) -> Bank:
+    """Scenes of the toybox's world ("renders") or `dead_leaves` ("leaves"); many are drawn by all cores."""
+    name = _drawn_name(kind, count, size, seed)
+    if not (folder / f"{name}.npy").exists():
+        progress = progress or Silent()
+        progress.start(count, "drawing pictures", "picture")
+        one = partial(_draw, kind, seed, size)
+        if count <= _FEW:
+            _write(folder, name, size, map(one, range(count)), progress)
+        else:
+            with ProcessPoolExecutor(os.cpu_count(), get_context("spawn"), follow_parent) as pool:
+                _write(folder, name, size, pool.map(one, range(count), chunksize=16), progress)
+    return _open(folder, name)
 
 
-def leaves_bank(count: int, size: int, *, seed: int, folder: Path, progress: Progress | None = None) -> Bank:
-    """Pictures of `dead_leaves`."""
-    return _bank(_drawn_name("leaves", count, size, seed), _leaves, count, size, seed, folder, progress)
+def _draw(kind: str, seed: int, size: int, index: int) -> Pixels:
+    rng = np.random.default_rng((_SEEDS[kind], seed, index))
+    if kind == "leaves":
+        return dead_leaves(rng, size)
+    from unlikeness.toybox.world import sample_picture
+
+    return sample_picture(rng)[0].render(size)
 
 
 def _drawn_name(kind: str, count: int, size: int, seed: int) -> str:
@@ -238,34 +255,6 @@ def _pink(rng: np.random.Generator, size: int) -> Floats:
     noise = np.fft.irfft2(spectrum, (size, size))
     unit: Floats = (noise / noise.std()).astype(np.float32)
     return unit
-
-
-def _leaves(seed: int, size: int, index: int) -> Pixels:
-    return dead_leaves(np.random.default_rng((_LEAVES, seed, index)), size)
-
-
-def _render(seed: int, size: int, index: int) -> Pixels:
-    from unlikeness.toybox.world import sample_picture
-
-    scene, _ = sample_picture(np.random.default_rng((_RENDER, seed, index)))
-    return scene.render(size)
-
-
-def _bank(
-    name: str, draw: Callable[[int, int, int], Pixels], count: int, size: int, seed: int, folder: Path,
-    progress: Progress | None,
-) -> Bank:  # fmt: skip
-    """The bank `name` in `folder`, drawn if it is not there; many pictures are drawn by all cores."""
-    if not (folder / f"{name}.npy").exists():
-        progress = progress or Silent()
-        progress.start(count, "drawing pictures", "picture")
-        one = partial(draw, seed, size)
-        if count <= _FEW:
-            _write(folder, name, size, map(one, range(count)), progress)
-        else:
-            with ProcessPoolExecutor(os.cpu_count(), get_context("spawn"), follow_parent) as pool:
-                _write(folder, name, size, pool.map(one, range(count), chunksize=16), progress)
-    return _open(folder, name)
 
 
 def _write(folder: Path, name: str, size: int, pictures: Iterable[Pixels | None], progress: Progress) -> int:

@@ -16,7 +16,7 @@ from unlikeness.diffusion.devices import computes_bfloat16
 from unlikeness.errors import UsageError
 from unlikeness.protect.rid.network import MULTIPLE, Protector
 from unlikeness.protect.rid.train import objectives
-from unlikeness.protect.rid.train.augment import Augment, AugmentSettings
+from unlikeness.protect.rid.train.augment import Augment
 from unlikeness.protect.rid.train.pairs import Pairs
 from unlikeness.protect.rid.train.recipe import ProtectorRecipe
 from unlikeness.protect.surrogates import Models, Surrogate, Surrogates
@@ -46,7 +46,7 @@ class Trial:
         if recipe.regression_weight and pairs is None:
             raise UsageError("regression_weight needs pictures with gradient perturbations")
         self.network, self.recipe, self.pairs = network, recipe, pairs
-        self.augment = augment or Augment(AugmentSettings())
+        self.augment = augment or Augment()
         self._c = self.surrogates.conditions(recipe.prompt)
         self._grey: dict[Surrogate, Tensor] = {}
         if recipe.pull_weight:
