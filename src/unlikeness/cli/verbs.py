@@ -28,6 +28,7 @@ VERBS = {
     "verify": ("Models", "verify:verify", "Attack a model in every known way; certify the worst result."),
     "generate": ("Models", "generate:generate", "Generate pictures with a model."),
     "personalize": ("Research", "personalize:personalize", "Fine-tune a model as an attacker does."),
+    "purify": ("Research", "purify:purify", "Clean pictures of a perturbation, as an attacker does."),
     "measure": ("Research", "measure:app", "Measure visibility, or similarity to a subject."),
     "toybox": ("Toybox", "toybox:app", "Render the embedded toy world, or train its models."),
     "demo": ("Toybox", "demo:demo", "Show attack and protection on the toybox, as one page."),
