@@ -58,7 +58,7 @@ def outcome(name: str, s: float, elsewhere: float | None = None) -> Outcome:
     return Outcome(
         named([name])[0], {"steps": 1}, "a photo of sks dog", 2, mean_similarity([pairs(s)], seed=0),
         None if there is None else mean_similarity([there], seed=0), (), 1.0,
-        Generated(blank, None if there is None else blank, ("at 7",) * 4), pairs(s), there,
+        Generated(blank, None if there is None else blank, ("at 7",) * 4), pairs(s),
     )  # fmt: skip
 
 

@@ -7,11 +7,7 @@ from typing import TYPE_CHECKING
 from unlikeness import looked_up
 
 if TYPE_CHECKING:
-    from unlikeness.measure.distribution import (
-        frechet_distance,
-        kernel_distance,
-        kernel_distance_subsets,
-    )
+    from unlikeness.measure.distribution import frechet_distance, kernel_distance, kernel_distance_subsets
     from unlikeness.measure.intervals import Interval, bootstrap_mean
     from unlikeness.measure.report import PictureVisibility, VisibilityReport, compare, compare_pictures
     from unlikeness.measure.similarity import (
@@ -21,44 +17,26 @@ if TYPE_CHECKING:
         mean_similarity,
         pair_similarities,
         subject_similarity,
-    )
+    )  # fmt: skip
     from unlikeness.measure.visibility import linf, psnr, ssim
 
 __all__ = [
-    "Embedder",
-    "Interval",
-    "Pairs",
-    "PictureVisibility",
-    "SubjectSimilarity",
-    "VisibilityReport",
-    "bootstrap_mean",
-    "compare",
-    "compare_pictures",
-    "frechet_distance",
-    "kernel_distance",
-    "kernel_distance_subsets",
-    "linf",
-    "mean_similarity",
-    "pair_similarities",
-    "psnr",
-    "ssim",
+    "Embedder", "Interval", "Pairs", "PictureVisibility", "SubjectSimilarity", "VisibilityReport",
+    "bootstrap_mean", "compare", "compare_pictures", "frechet_distance", "kernel_distance",
+    "kernel_distance_subsets", "linf", "mean_similarity", "pair_similarities", "psnr", "ssim",
     "subject_similarity",
-]
+]  # fmt: skip
 
-_HOME = {
-    "intervals": ("Interval", "bootstrap_mean"),
-    "distribution": ("frechet_distance", "kernel_distance", "kernel_distance_subsets"),
-    "report": ("PictureVisibility", "VisibilityReport", "compare", "compare_pictures"),
-    "similarity": (
-        "Embedder",
-        "Pairs",
-        "SubjectSimilarity",
-        "mean_similarity",
-        "pair_similarities",
-        "subject_similarity",
-    ),
-    "visibility": ("linf", "psnr", "ssim"),
-}
-
-
-__getattr__ = looked_up(__name__, _HOME)
+__getattr__ = looked_up(
+    __name__,
+    {
+        "distribution": ("frechet_distance", "kernel_distance", "kernel_distance_subsets"),
+        "intervals": ("Interval", "bootstrap_mean"),
+        "report": ("PictureVisibility", "VisibilityReport", "compare", "compare_pictures"),
+        "similarity": (
+            "Embedder", "Pairs", "SubjectSimilarity", "mean_similarity", "pair_similarities",
+            "subject_similarity",
+        ),
+        "visibility": ("linf", "psnr", "ssim"),
+    },
+)  # fmt: skip

@@ -152,7 +152,7 @@ class Attacks:
         return Outcome(
             attacker, settings, learnt.instance_prompt, 0 if attacker is RELEASED else len(learnt.images),
             s["plain"], s.get("elsewhere"), tuple(found["losses"].tolist()), part.seconds, generated,
-            pairs["plain"], pairs.get("elsewhere"), detected,
+            pairs["plain"], detected,
         )  # fmt: skip
 
     def _key(

@@ -50,8 +50,6 @@ def verify_subject(
     control: UnprotectedSubject | None = None,
     output: ProtectiveOutput | None = None,
     measure_quality: bool = True,
-    priors: Priors | None = None,
-    original_priors: Priors | None = None,
     work: Path | None = None,
     report: Callable[[str], None] | None = None,
     progress: Progress | None = None,
@@ -77,7 +75,6 @@ def verify_subject(
         output: to look for in each attacker's images of the subject and in the model's own; and where it
             should not be, in images of unprotected subjects and of the class.
         measure_quality: with `original`: generate images of the class and measure the drift.
-        priors, original_priors: class images to share between subjects.
         work: folder in which every finished part is kept, so that an interrupted run continues.
         report: called with a line after each attacker.
 
@@ -107,8 +104,8 @@ def verify_subject(
     attacks = Attacks(
         base, overrides or {}, tuple(contexts), unseen, unrelated, Cache(work), report or _silent, progress
     )
-    target = Target(model, priors or Priors(model))
-    before = None if original is None else Target(original, original_priors or Priors(original))
+    target = Target(model, Priors(model))
+    before = None if original is None else Target(original, Priors(original))
 
     def evaluator_of(about: Subject, references: Tensor | None, given: Tensor | None) -> Evaluator:
         if given is None:

@@ -62,7 +62,6 @@ class Outcome:
     seconds: float
     generated: Generated = field(repr=False)
     pairs: Pairs = field(repr=False)
-    pairs_elsewhere: Pairs | None = field(repr=False)
     detected: Detected | None = None
 
     @property
