@@ -1,8 +1,7 @@
 """The errors that a user may see.
 
-Each message is one clear sentence that names the file or the setting, the reason and the remedy. The command
-line prints it on one line of stderr and exits with the class's `exit_code`; nothing else of the library's
-own making is meant to reach a user.
+Each message is one sentence that names the file or the setting, the reason and the remedy. The command line
+prints it as one line on stderr and exits with the class's `exit_code`.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ __all__ = ["NotFiniteError", "PictureError", "UnlikenessError", "UsageError", "o
 
 
 def one_line(text: str) -> str:
-    """`text` as one line that any terminal can show: what is not printable becomes a space."""
+    """`text` as one line for any terminal. Characters that cannot be printed become spaces."""
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
@@ -22,14 +21,14 @@ class UnlikenessError(Exception):
 
 
 class UsageError(UnlikenessError, ValueError):
-    """A setting or an argument is wrong, and asking differently would help. Exit status 2."""
+    """A setting or an argument is wrong. Exit status 2."""
 
     exit_code: int = 2
 
 
 class PictureError(UnlikenessError):
-    """One file cannot be used as a picture; the rest of a folder can go on without it."""
+    """A file cannot be used as a picture. The other files of a folder can."""
 
 
 class NotFiniteError(UnlikenessError):
-    """A training diverged, or a model's output is infinite or no number. Other work may go on without it."""
+    """A training diverged, or a model's output is infinite or not a number. Other work can go on."""

@@ -1,7 +1,7 @@
-"""How long work tells how far it is.
+"""Progress of long work.
 
-Library code takes a `Progress` and never asks where it goes: `Silent()` is the default, the command line
-passes what `on_stderr()` yields, a notebook or a server brings its own.
+Library code takes a `Progress`. `Silent()` is the default. The command line passes what `on_stderr()` yields.
+A notebook or a server can pass its own.
 
     def train(..., progress: Progress | None = None) -> ...:
         progress = progress or Silent()
@@ -31,20 +31,20 @@ __all__ = ["Bar", "Lines", "Meter", "Progress", "Silent", "format_seconds", "on_
 
 
 class Progress(Protocol):
-    """One job after another: `start`, any number of `advance`, `close`. `start` closes what was open."""
+    """One task after another: `start`, any number of `advance`, `close`. `start` closes the task before."""
 
     def start(self, total: int | None, description: str, unit: str = "it", *, initial: int = 0) -> None:
-        """Begin a job of `total` units (None: unknown), of which `initial` were done by an earlier run."""
+        """Begin a task of `total` units (None: unknown), of which an earlier run did `initial`."""
 
     def advance(self, n: int = 1, **figures: float) -> None:
-        """`n` more units are done; `figures` (a loss, a count) are shown beside the rate."""
+        """Count `n` more units. `figures` (a loss, a count) are shown beside the rate."""
 
     def close(self) -> None:
-        """The job has ended, completed or not. Closing twice, or what was never started, does nothing."""
+        """End the task, completed or not. Without an open task this does nothing."""
 
 
 class Silent:
-    """Says nothing."""
+    """Shows nothing."""
 
     def start(self, total: int | None, description: str, unit: str = "it", *, initial: int = 0) -> None:
         return
@@ -76,7 +76,7 @@ class Meter:
         self._marks: deque[tuple[float, int]] = deque([(self._began, initial)])
 
     def advance(self, n: int) -> None:
-        if not n:  # only figures were told: a mark would push the last unit out of the window
+        if not n:  # only figures: a mark would push the last unit out of the window
             return
         now = self._clock()
         self.done += n
@@ -101,7 +101,7 @@ class Meter:
         return self._clock() - self._began
 
     def summary(self, unit: str, figures: Mapping[str, float]) -> str:
-        """'3.1 step/s, 2 min 05 s left, loss 0.123'; slower than one a second is given in s/unit."""
+        """'3.1 step/s, 2 min 05 s left, loss 0.123'; rates below one a second are given in s/unit."""
         parts = []
         rate = self.rate
         if rate is not None:
@@ -124,7 +124,7 @@ def format_seconds(seconds: float) -> str:
 
 
 class Lines:
-    """Plain lines, at most one every `every` seconds and one at the end: for logs and pipes."""
+    """Plain lines for logs and pipes: at most one in `every` seconds, and one at the end."""
 
     def __init__(
         self, stream: TextIO, *, every: float = 10.0, clock: Callable[[], float] = time.monotonic
@@ -216,7 +216,7 @@ class Bar:
         self._bars = self._task = self._shown = None
 
     def _show_cursor(self) -> None:
-        """What stopping the bar would do, where it cannot be stopped."""
+        """Show the cursor again if the process ends while the bar is open."""
         os.write(self._stream.fileno(), b"\x1b[?25h\n")
 
 

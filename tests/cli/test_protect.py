@@ -96,7 +96,7 @@ def test_a_dry_run_writes_nothing(tiny: str, tmp_path: Path, capsys: pytest.Capt
         (["--weights", "rid-nowhere"], "no shipped protector (there are: rid-toybox"),
         (["--method", "rid", "--model", "toybox"], "--model is for methods that follow a gradient"),
         (["--psnr", "nan"], "psnr"),
-        (["--dtype", "float32"], "--dtype is a model's, and rid needs none"),
+        (["--dtype", "float32"], "--dtype is the precision of a model, and rid uses none"),
         (["--method", "advdm", "--steps", "3", "--set", "steps=4"], "steps is given twice"),
         (["--budget", "-1"], "budget must be more than 0"),
         (["--budget", "0"], "budget must be more than 0"),

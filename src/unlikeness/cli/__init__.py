@@ -1,6 +1,6 @@
-"""The command line: `unlikeness VERB ...`. One file per verb, no logic in any of them; `verbs` lists them.
+"""The command line: `unlikeness COMMAND ...`. One file a command; `verbs` lists them.
 
-Only the standard library is imported here: an interrupt that comes early is told like any other.
+This module imports only the standard library, so that an early interrupt is reported like any other.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from unlikeness.errors import UnlikenessError, one_line
 __all__ = ["main"]
 
 INTERRUPTED = 130  # 128 + SIGINT, what a shell reports
-_NO_MEMORY = "out of memory: close other programs, or ask for less at a time (--batch-size)"
+_NO_MEMORY = "out of memory: close other programs, or give a smaller --batch-size"
 
 
 def _fail(text: str, status: int) -> int:
-    """One line on stderr, whatever the message looks like."""
+    """Print the message as one line on stderr."""
     if os.environ.get("UNLIKENESS_TRACEBACK", "0") not in ("", "0"):
         import traceback
 
@@ -33,24 +33,23 @@ def _fail(text: str, status: int) -> int:
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether torch found too little memory, on an accelerator or for the CPU; torch is not imported here."""
+    """Whether this is torch's error for too little memory, on an accelerator or the CPU."""
     return type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line on `argv` (without the program's name; default `sys.argv`).
 
-    Returns the exit status. 0: done. 1: it could not be done. 2: it was asked wrongly. 130: interrupted; 143
-    and 129: terminated.
-    A fault in the program itself is the one thing that shows a traceback.
+    Returns the exit status. 0: done. 1: it could not be done. 2: wrong arguments. 130: interrupted. 143 and
+    129: terminated. Only a fault in the program itself shows a traceback.
     """
     arguments = list(sys.argv[1:] if argv is None else argv) or ["--help"]
-    own = argv is None  # the process is ours, and not a test's or somebody else's program
+    own = argv is None  # not called from a test or another program
     try:
         if own:
             signals.install()
             streams.prepare()
-        if isinstance(sys.stdout, TextIOWrapper):  # a file name or a sign that the terminal cannot show
+        if isinstance(sys.stdout, TextIOWrapper):  # for names and signs that the terminal cannot show
             sys.stdout.reconfigure(errors="backslashreplace")
         status = _status(arguments)
     except KeyboardInterrupt:
@@ -70,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _status(arguments: list[str]) -> int:
-    """Do it; what goes wrong is said."""
+    """Run the command, and report errors."""
     try:
         status = _run(arguments)
         sys.stdout.flush()
@@ -88,7 +87,7 @@ def _status(arguments: list[str]) -> int:
 
 
 def _run(arguments: list[str]) -> int:
-    """Parse and do it; what the parser objects to is a line of its own."""
+    """Parse the arguments and run the command; the parser's errors are one line as well."""
     import typer
 
     from unlikeness.cli import verbs

@@ -53,7 +53,7 @@ def demo(
     if photos is not None and (class_noun is not None or noise is not None):
         raise UsageError("--class-noun and --noise belong to the story; leave them out with --photos")
     if photos is None and model != "toybox":
-        raise UsageError("the story plays on the toybox; give --photos to use another model")
+        raise UsageError("the story runs on the toybox; give --photos to use another --model")
 
     from unlikeness import locks
     from unlikeness.demo.settings import DemoSettings, chosen_method

@@ -125,7 +125,7 @@ def protect(
             "another --method"
         )
     if dtype != "auto" and not needs_model:
-        raise UsageError(f"--dtype is a model's, and {method} needs none and chooses its own; leave it out")
+        raise UsageError(f"--dtype is the precision of a model, and {method} uses none; leave it out")
     check_device(device)
     check_dtype(dtype)
     settings = build(registry.settings_type(method), values)

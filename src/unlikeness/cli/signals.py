@@ -1,9 +1,8 @@
-"""Ctrl-C, and the signals that ask a process to end: at once where that is possible, else within a second.
+"""Ctrl-C and the signals that end a process: at once where that is possible, else within a second.
 
-The ordinary way is a KeyboardInterrupt in the main thread, whose `finally` blocks remove what is half done.
-It does not come while the main thread is in a long call of a library, and it waits for threads that decode
-or save. So a second thread, which the signal reaches in any case, ends the process a little later:
-see `endings`.
+Normally the main thread gets a KeyboardInterrupt, and its `finally` blocks remove unfinished files. But a
+long call of a library delays the KeyboardInterrupt, and threads that decode or save delay the end. So a
+second thread, which always gets the signal, ends the process a little later: see `endings`.
 """
 
 from __future__ import annotations
@@ -19,26 +18,26 @@ if TYPE_CHECKING:  # as `typing` has it, which is not imported: an interrupt may
 __all__ = ["WORDS", "install", "outcome", "uninstall"]
 
 GRACE = 0.5
-"""Seconds that the ordinary way has."""
+"""Seconds until the second thread ends the process."""
 
 WORDS = {
     getattr(signal, name): word
     for name, word in (("SIGINT", "interrupted"), ("SIGTERM", "terminated"), ("SIGHUP", "terminated"))
     if hasattr(signal, name)
 }
-"""The signals, and what is said of them. SIGHUP: the terminal was closed."""
+"""The signals and their messages. SIGHUP: the terminal was closed."""
 
 _received: list[int] = []
 _told: list[bool] = []
 
 
 def install() -> None:
-    """From now on these signals end the process; one that is ignored already (nohup) stays so."""
+    """Let these signals end the process from now on. A signal that is ignored already (nohup) stays so."""
     try:
         for number in WORDS:
             if signal.getsignal(number) not in (signal.SIG_IGN, None):
                 signal.signal(number, _interrupt)
-    except ValueError:  # called in another thread than the main one: signals are somebody else's
+    except ValueError:  # not in the main thread, which alone may handle signals
         return
 
     import threading
@@ -51,7 +50,7 @@ def install() -> None:
 
 
 def uninstall() -> None:
-    """The work is done: from now on these signals end the process without a word."""
+    """After the work: these signals end the process without a message."""
     ours = [number for number in WORDS if signal.getsignal(number) is _interrupt]
     for number in ours:
         signal.signal(number, signal.SIG_DFL)
@@ -60,21 +59,21 @@ def uninstall() -> None:
 
 
 def outcome() -> tuple[str, int]:
-    """What to say of the end, and the status that a shell reports: 128 and the signal's number."""
+    """The message for the signal, and the exit status: 128 plus its number."""
     number = _received[0] if _received else int(signal.SIGINT)
     _told.append(True)
     return WORDS[signal.Signals(number)], 128 + number
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    """Only the first one counts: a second one would interrupt the clearing up after the first."""
+    """Raise at the first signal only: a second one would interrupt the clean-up after the first."""
     if not _received:
         _received.append(number)
         raise KeyboardInterrupt
 
 
 def _watch(ours: socket, theirs: socket) -> None:
-    """The second thread. theirs: kept open as long as it runs."""
+    """The second thread. theirs: stays open while it runs."""
     import contextlib
     import time
 

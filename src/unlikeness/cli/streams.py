@@ -1,4 +1,4 @@
-"""Standard input, output and error, wherever they lead to: nothing, a pipe without a reader, a full disk."""
+"""Standard input, output and error, which may be closed, a pipe without a reader, or on a full disk."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ __all__ = ["prepare"]
 
 
 def prepare() -> None:
-    """Make the streams fit to write to.
+    """Make the streams safe to write to.
 
-    One that is closed (daemons, `2>&-`, pythonw) leads to nothing: the next file to be opened would get its
-    number, and what is said would be written into it. A reader that has gone away (`| head`) ends no work.
-    What cannot be said on stderr is not said; what cannot be written to stdout is an error.
+    A closed stream (daemons, `2>&-`, pythonw) becomes the null device. Otherwise the next file to be opened
+    would get its number, and messages would be written into that file. A reader that has gone (`| head`) does
+    not stop the work. Errors of writing to stderr are ignored; to stdout they are errors.
     """
     for number in (0, 1, 2):
         try:
@@ -32,13 +32,13 @@ def prepare() -> None:
                     os.close(opened)
     sys.stdout = _of(sys.stdout, all_errors=False)
     sys.stderr = _of(sys.stderr, all_errors=True)
-    vars(sys).update(__stdout__=sys.stdout, __stderr__=sys.stderr)  # the former ones cannot be written to now
+    vars(sys).update(__stdout__=sys.stdout, __stderr__=sys.stderr)  # the former streams are closed now
 
 
 def _of(stream: TextIO | None, *, all_errors: bool) -> TextIO:
     if stream is None:
         return open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123 - as long as the process
-    if type(stream) is not TextIOWrapper:  # a test's, or a notebook's
+    if type(stream) is not TextIOWrapper:  # of a test or a notebook
         return stream
     name, errors, by_line, at_once = (
         stream.encoding, stream.errors, stream.line_buffering, stream.write_through,
@@ -51,7 +51,7 @@ def _of(stream: TextIO | None, *, all_errors: bool) -> TextIO:
 
 
 class _Patient(TextIOWrapper):
-    """Text that may have no reader. all_errors: a full disk, too, is no error."""
+    """A text stream that ignores a missing reader. all_errors: it ignores a full disk as well."""
 
     all_errors = False
 
@@ -69,7 +69,7 @@ class _Patient(TextIOWrapper):
             self._give_up(error)
 
     def _give_up(self, error: OSError) -> None:
-        """What is still to be written leads to nothing, at the end of the process too."""
+        """Send the rest of the output to the null device, also at the end of the process."""
         nothing = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nothing, self.fileno())
         os.close(nothing)
