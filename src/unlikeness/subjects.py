@@ -91,6 +91,15 @@ class Subject:
         """SHA-256 of the shape and the 8-bit pixels: identifies the pictures without showing them."""
         return pixel_digest(self.images)
 
+    def as_record(self) -> dict[str, Any]:
+        """The subject in a record: its words, and which pictures, without showing them."""
+        return {
+            "class_noun": self.class_noun,
+            "identifier": self.identifier,
+            "pictures": len(self.images),
+            "pictures_sha256": self.digest,
+        }
+
 
 def load_folder(path: Path, *, size: int | None, report: Callable[[str], None] | None = None) -> Tensor:
     """Images [N, 3, size, size] float32 in [0, 1] of all pictures below `path`, sorted by name.

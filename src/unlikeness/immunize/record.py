@@ -75,16 +75,7 @@ def record(
         "model_fingerprint": fingerprint(model),
         "original_fingerprint": fingerprint(original or model),
         "pattern_sha256": marked,
-        "subjects": [
-            {
-                "class_noun": one.class_noun,
-                "identifier": one.identifier,
-                "pictures": len(one.images),
-                "pictures_sha256": one.digest,
-                "pairs": manifest(one, s),
-            }
-            for one in subjects
-        ],
+        "subjects": [{**one.as_record(), "pairs": manifest(one, s)} for one in subjects],
         "prompts": len(prompts),
         "prompts_sha256": hashlib.sha256("\n".join(prompts).encode()).hexdigest() if prompts else None,
         "cost": {

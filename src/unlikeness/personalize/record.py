@@ -29,10 +29,7 @@ def record(name: str, method: Personalizer, subject: Subject, model: str) -> dic
         "method": name,
         "settings": asdict(method.settings),
         "model": model,
-        "class_noun": subject.class_noun,
-        "identifier": subject.identifier,
-        "pictures": len(subject.images),
-        "pictures_sha256": subject.digest,
+        **subject.as_record(),
         "versions": versions(),
     }
 

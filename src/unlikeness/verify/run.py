@@ -164,10 +164,7 @@ def verify_subject(
     if before is not None and measure_quality:
         quality = attacks.quality(target, before, subject.class_prompt, embedder, of_class, output)
     about: dict[str, Any] = {
-        "class_noun": subject.class_noun,
-        "identifier": subject.identifier,
-        "pictures": len(subject.images),
-        "pictures_sha256": subject.digest,
+        **subject.as_record(),
         "references": len(evaluator.references),
         "references_sha256": pixel_digest(evaluator.references),
         "held_out": evaluator.held_out,
