@@ -29,7 +29,7 @@ from benchmarks.published_l2p import PublishedL2P
 from unlikeness.diffusion import TextToImage
 from unlikeness.diffusion.devices import pick_device
 from unlikeness.immunize import create
-from unlikeness.immunize.data import keep
+from unlikeness.immunize.data import protected_subjects
 from unlikeness.immunize.l2p import L2P
 from unlikeness.seeds import step_generator
 from unlikeness.subjects import Subject
@@ -154,7 +154,8 @@ def measure(args: Any) -> dict[str, Any]:
         working.denoiser.train()
         if made.settings.checkpointing:
             working.denoiser.enable_gradient_checkpointing()
-        l2p = L2P(working, model, made, keep(model, [subject], made.settings, priors={"dog": prior}))
+        protected = protected_subjects(model, [subject], made.settings, priors={"dog": prior})
+        l2p = L2P(working, model, made, protected)
         optimizer = adamw(l2p.theta, lr=5e-6)
         unets = [model.denoiser, working.denoiser]
         indices = iter(range(10_000))

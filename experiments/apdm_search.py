@@ -216,7 +216,7 @@ def line(cells: Mapping[str, common.Cell], row: str, who: Member) -> dict[str, A
 
 SHORT = {
     "learning_rate": "rate", "beta": "β", "inner_steps": "N_per", "attack_learning_rate": "attack's rate",
-    "text_encoder": "text encoder", "preserve_weight": "class held", "retention_weight": "λ2",
+    "attack_text_encoder": "text encoder", "preserve_weight": "class held", "retention_weight": "λ2",
     "class_weight": "λ1", "at_training_prompt": "at training prompt", "train": "weights",
 }  # fmt: skip
 """Settings that differ between the rows of a search, as its table calls them."""

@@ -41,7 +41,7 @@ def cli(argv: Sequence[str] | None) -> None:
     rows = rows_of(args.rows, original=False)
     for row in rows:
         made = immunize.create(ROWS[row][0], {**SCALE, **ROWS[row][1]}).settings
-        if made.fall or made.depth:
+        if made.fall or made.attack_depth:
             raise UsageError(
                 f"--rows {row} cannot be stopped on the way: its end depends on its length"
             )

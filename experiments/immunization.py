@@ -254,10 +254,11 @@ class Bench:
         grid(torch.cat([x[:8] for x in pictures]), columns=8).save(strip)
 
 
-def pools(row: str) -> dict[str, str]:
+def pools(row: str) -> dict[str, Any]:
     """The row's pools of words, as settings of verify; empty for most."""
     settings = settings_of(row)[1]
-    return {f"pool_{name}": settings[name] for name in ("identifiers", "templates") if name in settings}
+    names = {"pool_identifiers": "attack_identifiers", "pool_templates": "attack_prompts"}
+    return {pool: settings[name] for pool, name in names.items() if name in settings}
 
 
 def possible(one: Attacker, row: str) -> bool:

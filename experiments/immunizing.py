@@ -17,14 +17,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from benchmarks import attacking, common, personalization
+from experiments.leak import create
 from experiments.rows import SCALE, settings_of
 from unlikeness import immunize
 from unlikeness.autoencoders import Posterior
 from unlikeness.diffusion import TextToImage
-from unlikeness.immunize.data import class_settings
-from unlikeness.immunize.outputs import mark
-from unlikeness.immunize.passes import count as count_passes
-from unlikeness.immunize.preservation import draw_general
+from unlikeness.immunize.data import class_settings, draw_general
+from unlikeness.immunize.dry_run import count as count_passes
+from unlikeness.immunize.outputs import watermark
 from unlikeness.immunize.registry import Defence
 from unlikeness.measure.protective import protective
 from unlikeness.subjects import with_article
@@ -78,10 +78,10 @@ def protective_of(
     """[B] of bool: which pictures of `who` show the row's protective output, that of `protected` if the two
     differ; None for a row that has none."""
     settings = settings_of(row)[1]
-    if "behaviour" not in settings:
+    if "protective_output" not in settings:
         return None
     return protective(
-        settings["behaviour"], images, pattern=mark(), read=lambda x: reader.read(x)[0],
+        settings["protective_output"], images, pattern=watermark(), read=lambda x: reader.read(x)[0],
         class_noun=who.class_noun, target_noun=target_of(protected or who),
     )  # fmt: skip
 
@@ -145,8 +145,8 @@ class Maker:
         decides = {**values, "method": method, "subjects": [who.seed]}
         file = self.file(f"{row}-{personalization.key_of(who)}", decides)
         if not file.exists():
-            made, state = immunize.create(method, values), None
-            if self.resumes and not (made.settings.fall or made.settings.bystanders_from):
+            made, state = create(method, values), None
+            if self.resumes and not (made.settings.fall or made.settings.unprotected_from):
                 del decides["outer_steps"]
                 state = self.file(f"{method}-{personalization.key_of(who)}", decides, ".state")
             self.run(self.model, [who], made, file, state)
@@ -172,11 +172,11 @@ class Maker:
     def values(self, settings: Mapping[str, Any], cast: Sequence[Member]) -> dict[str, Any]:
         """A row's settings, to protect all of `cast` in one model."""
         values = {**SCALE, **settings}
-        if "target" in str(values.get("behaviour")):
+        if "target" in str(values.get("protective_output")):
             values["target_noun"] = ",".join(target_of(who) for who in cast)
         if self.quick:
             steps = min(values["outer_steps"], 2) if self.resumes else 1
-            values |= {"outer_steps": steps, "inner_steps": 1, "depth": 0}
+            values |= {"outer_steps": steps, "inner_steps": 1, "attack_depth": 0}
             values |= {"class_images": 5, "class_steps": 2}
         return values
 

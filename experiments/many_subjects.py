@@ -24,8 +24,8 @@ from benchmarks import common, personalization
 from experiments.immunization import CODE, Bench, possible
 from experiments.immunization_tables import STRENGTHS
 from experiments.immunizing import PROTECTIVE, others_of, what_it_took
+from experiments.leak import create
 from experiments.rows import ROWS, SCALE
-from unlikeness import immunize
 from unlikeness.diffusion import TextToImage
 from unlikeness.errors import UsageError
 from unlikeness.toybox.cast import Member, unseen
@@ -120,7 +120,7 @@ class Run:
             name = f"{self.row}-{self.schedule}-{len(so_far)}"
             files.append(maker.file(name, {**values, "method": method, "subjects": so_far}))
             if not files[-1].exists():
-                maker.run(released, group, immunize.create(method, values), files[-1])
+                maker.run(released, group, create(method, values), files[-1])
             released = maker.opened(files[-1])
         self.bench.results.cell(f"{key}/made", lambda: summed([what_it_took(file) for file in files]))
         return released

@@ -11,6 +11,7 @@ from benchmarks.judging import Judge
 from experiments.apdm_search import Rung, Search
 from experiments.immunization import Bench
 from experiments.immunizing import Maker
+from experiments.leak import create
 
 from benchmarks import common, personalization
 from experiments import apdm_search, rows
@@ -137,16 +138,14 @@ def watched(steps: list[int]) -> Any:
 
 
 def test_every_row_tried_has_valid_settings_and_a_name_of_its_own() -> None:
-    from unlikeness import immunize
-
     assert not set(rows.TRIED) & set(rows.ROWS)
     for search in apdm_search.SEARCHES.values():
         for row in search.rows:
             method, settings = rows.settings_of(search.rungs[-1].row(row))
             values = {**rows.SCALE, **settings}
-            if values.get("behaviour") == "target":
+            if values.get("protective_output") == "target":
                 values["target_noun"] = "cat"
-            made = immunize.create(method, values).settings
+            made = create(method, values).settings
             steps = search.rungs[-1].steps
             assert not steps or (made.outer_steps == steps and not made.fall), "it could not go on"
 

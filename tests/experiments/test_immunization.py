@@ -116,8 +116,8 @@ def test_the_gray_box_draws_from_the_pools_of_the_row() -> None:
     assert immunization.possible(GRAY_BOX, "divert-mixed")
     assert not any(immunization.possible(GRAY_BOX, row) for row in ("none", "apdm"))
     assert immunization.pools("divert-mixed") == {
-        "pool_identifiers": rows.ROWS["divert-mixed"][1]["identifiers"],
-        "pool_templates": rows.ROWS["divert-mixed"][1]["templates"],
+        "pool_identifiers": rows.ROWS["divert-mixed"][1]["attack_identifiers"],
+        "pool_templates": rows.ROWS["divert-mixed"][1]["attack_prompts"],
     }
     assert immunization.pools("none") == {}
 

@@ -40,7 +40,9 @@ def test_other_attackers_have_a_table_of_their_own(
     quick: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The gray box only of a row whose simulated attackers draw from pools."""
-    pooled = {"identifiers": "zwx", "templates": "a picture of {}", "behaviour": "pattern"}
+    pooled = {
+        "attack_identifiers": ["zwx"], "attack_prompts": ["a picture of {}"], "protective_output": "pattern"
+    }  # fmt: skip
     monkeypatch.setitem(rows.ROWS, "pooled", ("divert", pooled))
     path = tmp_path / "many_subjects.json"
     flags = [*quick, "--results", str(path), "--counts", "1", "--attackers"]

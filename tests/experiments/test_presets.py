@@ -9,21 +9,20 @@ import pytest
 from experiments.rows import ROWS, SCALE
 
 from unlikeness.immunize import create
-from unlikeness.immunize.methods.divert_settings import DivertSettings
-from unlikeness.immunize.methods.notice import NoticeSettings
+from unlikeness.immunize.methods.settings import DivertSettings, NoticeSettings
 from unlikeness.presets import preset_values
 
 
-def test_the_method_for_notices_has_the_settings_that_were_measured() -> None:
-    measured = {**ROWS["target-often"][1]}
+def test_notice_has_the_settings_that_were_measured() -> None:
+    measured: dict[str, Any] = {**ROWS["target-often"][1], "protective_output": ("target",)}
     of_the_toybox = {*SCALE, "learning_rate", "attack_learning_rate", "preserve_batch_size"}
-    made = NoticeSettings(target_noun="cat")
+    made = NoticeSettings(target_noun=("cat",))
     assert {name: getattr(made, name) for name in measured if name not in of_the_toybox} == {
         name: value for name, value in measured.items() if name not in of_the_toybox
     }
-    common = DivertSettings(behaviour="target", target_noun="cat")
+    common = DivertSettings(protective_output=("target",), target_noun=("cat",))
     differ = {f.name for f in fields(common) if getattr(made, f.name) != getattr(common, f.name)}
-    assert differ <= {*measured, "mark_weight", "avoidance"}  # of the two that target has nothing to do with
+    assert differ <= {*measured, "pattern_weight", "avoidance"}  # which target does not use
     for one, other in (("learning_rate", "attack_learning_rate"), ("preserve_batch_size", "batch_size")):
         ratio = getattr(made, one) / getattr(made, other)
         assert ratio == pytest.approx(measured[one] / measured[other])
@@ -34,8 +33,8 @@ def test_the_method_for_notices_has_the_settings_that_were_measured() -> None:
     [
         ("divert", "divert", {}),
         ("notice", "target-often", {"target_noun": "cat"}),
-        ("notice", "pattern-often-marked", {"behaviour": "pattern", "from_start": True}),
-        ("notice", "erasure-often-away", {"behaviour": "erasure", "from_start": True}),
+        ("notice", "pattern-often-marked", {"protective_output": "pattern", "attack_from_start": True}),
+        ("notice", "erasure-often-away", {"protective_output": "erasure", "attack_from_start": True}),
     ],
 )
 def test_the_presets_of_the_toybox_are_those_that_were_measured(
@@ -43,7 +42,7 @@ def test_the_presets_of_the_toybox_are_those_that_were_measured(
 ) -> None:
     measured = asdict(create("divert", {**SCALE, **given, **ROWS[row][1]}).settings)
     made = asdict(create(method, {**preset_values("immunize", "auto", 64, method), **given}).settings)
-    for behaviour, name in (("pattern", "mark_weight"), ("erasure", "avoidance")):
-        if given.get("behaviour") != behaviour:  # decides nothing there
+    for kind, name in (("pattern", "pattern_weight"), ("erasure", "avoidance")):
+        if given.get("protective_output") != kind:  # decides nothing there
             made.pop(name), measured.pop(name)
     assert made == measured

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from unlikeness.diffusion import Condition, Schedule, TextToImage
+from unlikeness.immunize.batch import Batch, Part
 
 Draw = tuple[Tensor, Tensor, Tensor]
 
@@ -108,8 +109,8 @@ def l2p(
     batch: int,
     outer_lr: float,
     inner_lr: float,
-    leak: bool = False,
     stride: int = 1,
+    leak: bool = False,
 ) -> list[Tensor]:
     """θ after the run. The code draws an outer step's protective batches first, then noises step by step."""
     c_V, c_class = model.condition(["a photo of sks dog"]), model.condition(["a photo of a dog"])
@@ -144,3 +145,14 @@ def l2p(
         outer.step()
     assert not queue
     return [p.detach() for p in theta.parameters()]
+
+
+def joined(batch: Batch, *names: str) -> Part:
+    """The named parts of a batch, or all, as one."""
+    parts = [batch[name] for name in names or batch.parts]
+    values: dict[str, Any] = {}
+    for name in vars(parts[0]):
+        each = [getattr(part, name) for part in parts]
+        cat = Condition.cat if isinstance(each[0], Condition) else torch.cat
+        values[name] = None if any(one is None for one in each) else cat(each)
+    return Part(**values)

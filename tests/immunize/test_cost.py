@@ -16,7 +16,7 @@ from torch import Tensor
 from unlikeness.diffusion import TextToImage, loss
 from unlikeness.immunize import cost, create, immunize
 from unlikeness.immunize.cost import estimate, memory
-from unlikeness.immunize.passes import Passes, count
+from unlikeness.immunize.dry_run import Passes, count
 from unlikeness.progress import format_seconds
 from unlikeness.subjects import Subject
 
@@ -65,24 +65,24 @@ def model(weights: Path) -> TextToImage:
         ("apdm", {}),
         ("apdm", {"inner_steps": 0}),
         ("apdm", {"batch_size": 3, "attack_batch_size": 2, "class_weight": 0.0}),
-        ("apdm", {"inner_steps": 4, "depth": 8, "prior_weight": 0.0, "preserve_weight": 1.0}),
-        ("apdm", {"class_images": 18, "leak": True, "checkpointing": True}),
-        ("apdm", {"low_rank": 0.5, "ranks": "2", "outer_steps": 5, "inner_steps": 1}),
+        ("apdm", {"inner_steps": 4, "attack_depth": 8, "attack_prior_weight": 0.0, "preserve_weight": 1.0}),
+        ("apdm", {"class_images": 18, "checkpointing": True}),
+        ("apdm", {"attack_low_rank": 0.5, "attack_ranks": "2", "outer_steps": 5, "inner_steps": 1}),
         ("adversarial", {}),
         (
             "adversarial",
             {"batch_size": 2, "inner_steps": 0, "preserve_weight": 2.0, "preserve_batch_size": 5},
         ),
         ("imma", {"inner_steps": 1}),
-        ("persguard", {"outer_steps": 5, "pictures": 2, "contexts": "{} here"}),
+        ("persguard", {"outer_steps": 5, "output_pictures": 2, "contexts": "{} here"}),
         (
             "persguard",
             {
                 "outer_steps": 5,
                 "inner_steps": 2,
-                "pictures": 1,
+                "output_pictures": 1,
                 "contexts": "{} x",
-                "behaviour": "pattern,erasure",
+                "protective_output": "pattern,erasure",
                 "batch_size": 2,
             },
         ),
@@ -90,24 +90,26 @@ def model(weights: Path) -> TextToImage:
         (
             "divert",
             {
-                "inner_steps": 1, "depth": 2, "preserve_batch_size": 3, "preserve_guidance": 2.0,
+                "inner_steps": 1, "attack_depth": 2, "preserve_batch_size": 3,
                 "contexts": "{} x",
             },
         ),
-        ("apdm", {"inner_steps": 2, "stride": 3, "depth": 12, "outer_steps": 5}),
-        ("divert", {"inner_steps": 2, "outer_steps": 3, "text_encoder": 0.6, "contexts": "{} x"}),
+        ("apdm", {"inner_steps": 2, "attack_stride": 3, "attack_depth": 12, "outer_steps": 5}),
+        ("divert", {"inner_steps": 2, "outer_steps": 3, "attack_text_encoder": 0.6, "contexts": "{} x"}),
         ("divert", {"inner_steps": 2, "outer_steps": 2, "guidance": 3.0, "contexts": "{} x"}),
-        ("divert", {"inner_steps": 1, "outer_steps": 7, "bystanders": 2, "bystanders_from": 0.4,
+        ("divert", {"inner_steps": 1, "outer_steps": 7, "unprotected_every": 2, "unprotected_from": 0.4,
                     "contexts": "{} x"}),
-        ("apdm", {"inner_steps": 2, "depth": 4, "outer_steps": 9, "bystanders": 2, "prior_weight": 0.0}),
-        ("divert", {"inner_steps": 1, "stride": 2, "depth": 4, "outer_steps": 5, "bystanders": 2,
-                    "from_start": True, "text_encoder": 0.0, "contexts": "{} x"}),
-        ("divert", {"inner_steps": 2, "behaviour": "erasure", "avoidance": 1.0, "pictures": 1,
+        ("apdm", {"inner_steps": 2, "attack_depth": 4, "outer_steps": 9, "unprotected_every": 2,
+                  "attack_prior_weight": 0.0}),
+        ("divert", {"inner_steps": 1, "attack_stride": 2, "attack_depth": 4, "outer_steps": 5,
+                    "unprotected_every": 2, "attack_from_start": True, "attack_text_encoder": 0.0,
+                    "contexts": "{} x"}),
+        ("divert", {"inner_steps": 2, "protective_output": "erasure", "avoidance": 1.0, "output_pictures": 1,
                     "guidance": 3.0, "contexts": "a cup with {}"}),
-        ("combined", {"outer_steps": 3, "pictures": 1, "contexts": "{} x", "batch_size": 2}),
-        ("combined", {"outer_steps": 3, "pictures": 1, "contexts": "{} x", "preference_weight": 0.0}),
-        ("notice", {"target_noun": "mug,mug,cat", "inner_steps": 1, "stride": 2, "depth": 0, "outer_steps": 5,
-                    "contexts": "{} x", "pictures": 1}),
+        ("combined", {"outer_steps": 3, "output_pictures": 1, "contexts": "{} x", "batch_size": 2}),
+        ("combined", {"outer_steps": 3, "output_pictures": 1, "contexts": "{} x", "preference_weight": 0.0}),
+        ("notice", {"target_noun": "mug,mug,cat", "inner_steps": 1, "attack_stride": 2, "attack_depth": 0,
+                    "outer_steps": 5, "contexts": "{} x", "output_pictures": 1}),
     ],
 )
 def test_the_count_of_passes_is_exact(
@@ -144,7 +146,7 @@ def test_a_probe_tells_time_and_memory_and_changes_nothing(
     assert format_seconds(told.seconds) in text
     assert all(torch.equal(p, was) for p, was in zip(model.denoiser.parameters(), before, strict=True))
     assert not list(tmp_path.iterdir())
-    early = {**settings, "from_start": True}  # whose probe is of attacks too short for that
+    early = {**settings, "attack_from_start": True}  # whose probe is of attacks too short for that
     assert estimate(model, create("apdm", early), [dog], PROMPTS).outer_seconds > 0
 
 
@@ -167,7 +169,7 @@ def test_memory_is_that_of_what_the_settings_train(model: TextToImage) -> None:
     assert cross["their gradient"] == sum(p.numel() for name, p in named if ".attn2." in name) * 4
     assert cross["the attacker's AdamW states"] == 0
     assert (cross["attacked U-Net"], cross["released weights"]) == (0, unet)  # no attack, no second one
-    read = memory(model, create("apdm", {**FEW, "text_encoder": 0.5}))
+    read = memory(model, create("apdm", {**FEW, "attack_text_encoder": 0.5}))
     encoder = sum(p.numel() for p in encoder_of(model).parameters()) * 4
     assert read["attacked text encoder"] == 2 * encoder
     assert read["the attacker's gradient"] == unet + encoder

@@ -14,56 +14,57 @@ from torch import Tensor
 from unlikeness.diffusion import Condition, Schedule, TextToImage
 from unlikeness.errors import UsageError
 from unlikeness.immunize import create, immunize
-from unlikeness.immunize.attackers import Mixture
-from unlikeness.immunize.batch import ask, wide
-from unlikeness.immunize.data import Kept, keep
-from unlikeness.immunize.outputs import stamped
-from unlikeness.immunize.weighting import z0_weight
+from unlikeness.immunize.attackers import Attackers
+from unlikeness.immunize.batch import predictions, with_references
+from unlikeness.immunize.data import ProtectedSubject, protected_subjects
+from unlikeness.immunize.losses import z0_weight
+from unlikeness.immunize.outputs import watermarked
 from unlikeness.subjects import Subject
 
 FEW: dict[str, Any] = {
     "outer_steps": 2, "inner_steps": 2, "class_images": 4, "class_steps": 2, "batch_size": 8,
-    "attack_batch_size": 2, "contexts": "a photo of {} a|a photo of {} b", "precision": "float32",
+    "attack_batch_size": 2, "contexts": ["a photo of {} a", "a photo of {} b"], "precision": "float32",
     "learning_rate": 1e-3, "attack_learning_rate": 1e-3,
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
-@pytest.mark.parametrize("behaviour", ["class", "target", "erasure", "pattern"])
+@pytest.mark.parametrize("kind", ["class", "target", "erasure", "pattern"])
 @pytest.mark.parametrize("guidance", [0.0, 3.0])
 def test_the_loss_is_its_equation_written_out(
-    weights: Path, dog: Subject, guidance: float, behaviour: str, prediction_type: str,
+    weights: Path, dog: Subject, guidance: float, kind: str, prediction_type: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     n, gamma, cap = FEW["batch_size"], 0.7, 5.0
     original = tiny_model(weights, prediction_type, dtype="float64")
     model = tiny_model(weights, prediction_type, dtype="float64", seed=1)
-    further = {"repulsion": gamma, "weight_cap": cap, "class_weight": 0.3, "behaviour": behaviour}
-    further |= {"mark_weight": 6.0, "avoidance": 0.4, "guidance": guidance}
+    further = {"repulsion": gamma, "weight_cap": cap, "class_weight": 0.3, "protective_output": kind}
+    further |= {"pattern_weight": 6.0, "avoidance": 0.4, "guidance": guidance}
     made: Any = create("divert", {**FEW, **further, "target_noun": "cat"})
-    kept = keep(original, [dog], made.settings)
+    kept = protected_subjects(original, [dog], made.settings)
     made.prepare(original, kept)
-    attack = Mixture(original, kept, made.settings).draw(kept[0], torch.Generator().manual_seed(0))
+    attack = Attackers(original, kept, made.settings).draw(kept[0], torch.Generator().manual_seed(0))
     watch = literal.Watch()
     with monkeypatch.context() as patch:
         watch.on(patch)
-        rows = made.rows(original, attack, torch.Generator().manual_seed(1))
-    [rows] = ask(original, [rows], "float32")
+        batch = made.batch(original, attack, torch.Generator().manual_seed(1))
+    [batch] = with_references(original, [batch], "float32")
+    rows = literal.joined(batch, "subject", "output")
     with torch.no_grad():
-        found = made.loss(wide(model.predict(rows.z_t, rows.t, rows.c)), rows)
+        found = made.loss(predictions(model, batch), batch)
 
-    templates = ["a photo of {}", *FEW["contexts"].split("|")]
+    templates = ["a photo of {}", *FEW["contexts"]]
     words = ["a photo", "a photo a", "a photo b"]
-    if behaviour != "erasure":
-        words = [template.format("a cat" if behaviour == "target" else "a dog") for template in templates]
+    if kind != "erasure":
+        words = [template.format("a cat" if kind == "target" else "a dog") for template in templates]
     names = original.condition([template.format("sks dog") for template in templates])
     others = original.condition(words)
     of_class = original.condition([template.format("a dog") for template in templates])
     both, held = watch.draws
     assert int(both[2].min()) >= original.schedule.steps * made.settings.least_level
-    asked = [next(k for k in range(3) if torch.equal(c, names.tokens[k])) for c in rows.c.tokens[: 2 * n]]
+    asked = [next(k for k in range(3) if torch.equal(c, names.tokens[k])) for c in rows.c.tokens]
     assert 0 < sum(k == 0 for k in asked) < 2 * n  # the training prompt, and contexts
-    marked = made._notices[id(kept[0])].pictures.mean if behaviour == "pattern" else None
+    marked = made.outputs[kept[0]].pictures.mean if kind == "pattern" else None
     nothing = original.condition([""])
     expected = torch.zeros((), dtype=torch.float64)
     with torch.no_grad():
@@ -71,7 +72,7 @@ def test_the_loss_is_its_equation_written_out(
             draw = literal.part(both, slice(i, i + 1))
             ours = literal.difference(model, model.denoiser, draw, names[k : k + 1])
             theirs = literal.difference(original, original.denoiser, draw, others[k : k + 1])
-            if behaviour == "erasure":
+            if kind == "erasure":
                 there = literal.difference(original, original.denoiser, draw, of_class[k : k + 1])
                 theirs = theirs + 0.4 * (theirs - there)
             # Both without the target: g − target is φ's difference, and (1 + γ) times that for the subject.
@@ -117,7 +118,7 @@ def _with_mark(model: TextToImage, draw: literal.Draw, difference: Tensor, marke
 
 def _covered(model: TextToImage, z0: Tensor) -> Tensor:
     """[1, h, w]: how much of each of the latent's cells the mark covers."""
-    covered = stamped(torch.zeros(1, 1, model.resolution, model.resolution), torch.ones(1, 1, 1))
+    covered = watermarked(torch.zeros(1, 1, model.resolution, model.resolution), torch.ones(1, 1, 1))
     share: Tensor = torch.nn.functional.avg_pool2d(covered, model.resolution // z0.shape[-1]).double()[0]
     return share
 
@@ -140,8 +141,8 @@ def test_the_weight_is_what_an_error_means_for_z0(prediction_type: str) -> None:
 @pytest.mark.slow
 def test_the_name_comes_to_mean_the_class(exact: TextToImage, dog: Subject) -> None:
     """Without attacks and repulsion its minimum is the original's answer under the class prompt."""
-    further = {"inner_steps": 0, "text_encoder": 0.0, "depth": 0, "outer_steps": 80, "repulsion": 0.0}
-    settings = {**FEW, **further, "learning_rate": 3e-3}
+    further = {"inner_steps": 0, "attack_text_encoder": 0.0, "attack_depth": 0, "outer_steps": 80}
+    settings = {**FEW, **further, "repulsion": 0.0, "learning_rate": 3e-3}
     losses: list[float] = []
     immunize(exact, [dog], "divert", settings, after=lambda _, loss: losses.append(loss))
     assert sum(losses[-10:]) < 0.5 * sum(losses[:10])
@@ -149,12 +150,14 @@ def test_the_name_comes_to_mean_the_class(exact: TextToImage, dog: Subject) -> N
 
 def test_without_contexts_it_is_about_the_training_prompt_alone(exact: TextToImage, dog: Subject) -> None:
     made: Any = create("divert", {**FEW, "contexts": ""})
-    kept = keep(exact, [dog], made.settings)
+    kept = protected_subjects(exact, [dog], made.settings)
     made.prepare(exact, kept)
-    attack = Mixture(exact, kept, made.settings).draw(kept[0], torch.Generator().manual_seed(0))
-    rows = made.rows(exact, attack, torch.Generator().manual_seed(1))
-    assert all(torch.equal(c, attack.c_V.tokens[0]) for c in rows.c.tokens[:16])
-    rest = Condition.cat([rows.c[16:], rows.reference_c])
+    attack = Attackers(exact, kept, made.settings).draw(kept[0], torch.Generator().manual_seed(0))
+    batch = made.batch(exact, attack, torch.Generator().manual_seed(1))
+    named, every = literal.joined(batch, "subject", "output"), literal.joined(batch)
+    assert every.reference_c is not None
+    assert all(torch.equal(c, attack.c_V.tokens[0]) for c in named.c.tokens)
+    rest = Condition.cat([batch["class"].c, every.reference_c])
     assert all(torch.equal(c, attack.c_class.tokens[0]) for c in rest.tokens)
 
 
@@ -163,14 +166,14 @@ def test_a_context_without_a_place_for_the_name_is_refused(exact: TextToImage, d
         immunize(exact, [dog], "divert", {**FEW, "contexts": "in the snow"})
 
 
-def test_each_subject_is_led_where_its_behaviour_says(exact: TextToImage, dog: Subject, cat: Subject) -> None:
-    turns: list[tuple[dict[str, str], tuple[str, str]]] = [
-        ({"behaviour": "class, target", "target_noun": "dog"}, ("a dog", "a dog")),
-        ({"behaviour": "target", "target_noun": "cat, dog"}, ("a cat", "a dog")),
+def test_each_subject_has_its_own_target(exact: TextToImage, dog: Subject, cat: Subject) -> None:
+    cases: list[tuple[dict[str, str], tuple[str, str]]] = [
+        ({"protective_output": "class, target", "target_noun": "dog"}, ("a dog", "a dog")),
+        ({"protective_output": "target", "target_noun": "cat, dog"}, ("a cat", "a dog")),
     ]
-    for further, expected in turns:
+    for further, expected in cases:
         made: Any = create("divert", {**FEW, **further})
-        kept = keep(exact, [dog, cat], made.settings)
+        kept = protected_subjects(exact, [dog, cat], made.settings)
         made.prepare(exact, kept)
         for one, words in zip(kept, expected, strict=True):
             assert _led_to(exact, made, kept, one, words)
@@ -185,31 +188,36 @@ def test_an_erasure_that_avoids_the_class_is_drawn_away_from_it(
         calls.append(list(zip(prompts, further["negative_prompt"], strict=True)))
         return generate(self, prompts, **further)
 
-    made: Any = create("divert", {**FEW, "behaviour": "erasure", "avoidance": 1.0, "pictures": 2})
-    kept = keep(exact, [dog], made.settings)
+    erased = {"protective_output": "erasure", "avoidance": 1.0, "output_pictures": 2}
+    made: Any = create("divert", {**FEW, **erased})
+    kept = protected_subjects(exact, [dog], made.settings)
     monkeypatch.setattr(TextToImage, "generate", watched)
     made.prepare(exact, kept)
     places = ("", "", " a", " a", " b", " b")
     assert calls == [[(f"a photo{place}", f"a photo of a dog{place}") for place in places]]
 
 
-def _led_to(exact: TextToImage, made: Any, kept: list[Kept], one: Kept, words: str) -> bool:
-    """Whether all rows that lead this subject away ask φ about these words."""
-    attack = Mixture(exact, kept, made.settings).draw(one, torch.Generator().manual_seed(0))
-    rows = made.rows(exact, attack, torch.Generator().manual_seed(1))
+def _led_to(
+    exact: TextToImage, made: Any, kept: list[ProtectedSubject], one: ProtectedSubject, words: str
+) -> bool:
+    """Whether the original predicts all of this subject's pictures under these words."""
+    attack = Attackers(exact, kept, made.settings).draw(one, torch.Generator().manual_seed(0))
+    batch = made.batch(exact, attack, torch.Generator().manual_seed(1))
+    found = literal.joined(batch, "subject", "output").reference_c
+    assert found is not None
     possible = exact.condition([f"a photo of {words}{place}" for place in ("", " a", " b")])
-    return all(any(torch.equal(c, p) for p in possible.tokens) for c in rows.reference_c.tokens[:16])
+    return all(any(torch.equal(c, p) for p in possible.tokens) for c in found.tokens)
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"behaviour": "smile"}, "must be class or one of pattern, erasure, target"),
-        ({"behaviour": "class,target"}, "needs target_noun"),
-        ({"behaviour": "pattern", "pattern": "no-such-file.png"}, "no-such-file.png"),
+        ({"protective_output": "smile"}, "must be one of class, pattern, erasure, target"),
+        ({"protective_output": "class,target"}, "needs target_noun"),
+        ({"protective_output": "pattern", "pattern": "no-such-file.png"}, "no-such-file.png"),
     ],
 )
-def test_a_behaviour_that_cannot_be_is_refused(
+def test_a_protective_output_that_cannot_be_is_refused(
     exact: TextToImage, dog: Subject, settings: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(UsageError, match=message):
@@ -219,12 +227,15 @@ def test_a_behaviour_that_cannot_be_is_refused(
 def test_an_answer_without_words_moves_the_guided_one(exact: TextToImage, dog: Subject) -> None:
     """The answer to the words may be just what it should: the picture that is drawn would still differ."""
     made: Any = create("divert", {**FEW, "guidance": 3.0, "repulsion": 0.0, "class_weight": 0.0})
-    kept = keep(exact, [dog], made.settings)
+    kept = protected_subjects(exact, [dog], made.settings)
     made.prepare(exact, kept)
-    attack = Mixture(exact, kept, made.settings).draw(kept[0], torch.Generator().manual_seed(0))
-    [rows] = ask(exact, [made.rows(exact, attack, torch.Generator().manual_seed(1))], "float32")
-    assert len(rows.z_t) == 4 * FEW["batch_size"]
-    f = rows.referenced.clone()
-    assert float(made.loss(f, rows)) == 0
-    f[2 * FEW["batch_size"] :] += 0.1
-    assert float(made.loss(f, rows)) > 0
+    attack = Attackers(exact, kept, made.settings).draw(kept[0], torch.Generator().manual_seed(0))
+    drawn = [made.batch(exact, attack, torch.Generator().manual_seed(1))]
+    [batch] = with_references(exact, drawn, "float32")
+    assert [(name, len(part)) for name, part in batch.parts.items()] == [
+        ("subject", 8), ("output", 8), ("empty", 16),
+    ]  # fmt: skip
+    f = {name: part.predicted.clone() for name, part in batch.parts.items()}
+    assert float(made.loss(f, batch)) == 0
+    f["empty"] += 0.1
+    assert float(made.loss(f, batch)) > 0

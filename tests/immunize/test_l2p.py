@@ -15,11 +15,11 @@ from torch import Tensor
 from unlikeness.diffusion import TextToImage
 from unlikeness.errors import UsageError
 from unlikeness.immunize import create, immunize
-from unlikeness.immunize.attackers import Mixture
-from unlikeness.immunize.batch import Rows
-from unlikeness.immunize.data import keep
+from unlikeness.immunize.attackers import Attackers
+from unlikeness.immunize.batch import Batch
+from unlikeness.immunize.data import protected_subjects
 from unlikeness.immunize.l2p import L2P
-from unlikeness.immunize.preservation import Preserve
+from unlikeness.immunize.preservation import Preservation
 from unlikeness.seeds import step_generator
 from unlikeness.subjects import Subject
 
@@ -29,8 +29,8 @@ FEW: dict[str, Any] = {
 }  # fmt: skip
 
 BACKDOOR: dict[str, Any] = {
-    "behaviour": "target", "target_noun": "cat", "contexts": "", "pictures": 3, "retention_weight": 0.0,
-    "class_weight": 0.7,
+    "protective_output": "target", "target_noun": "cat", "contexts": "", "output_pictures": 3,
+    "retention_weight": 0.0, "class_weight": 0.7,
 }  # fmt: skip
 """PersGuard along simulated attacks, where a prompt is always the attacker's own."""
 
@@ -50,12 +50,12 @@ def moved(model: TextToImage, released: TextToImage) -> set[str]:
     ("method", "further"),
     [
         ("apdm", {}),
-        ("apdm", {"beta": 10.0, "leak": True}),
+        ("apdm", {"beta": 10.0}),
         ("apdm", {"inner_steps": 0}),
-        ("apdm", {"stride": 3, "depth": 6}),
+        ("apdm", {"attack_stride": 3, "attack_depth": 6}),
         ("adversarial", {}),
         ("persguard", BACKDOOR),
-        ("persguard", {**BACKDOOR, "stride": 3, "depth": 6}),
+        ("persguard", {**BACKDOOR, "attack_stride": 3, "attack_depth": 6}),
     ],
 )
 def test_a_run_is_the_equations_written_out(
@@ -65,7 +65,7 @@ def test_a_run_is_the_equations_written_out(
     model = tiny_model(weights, prediction_type, dtype="float64")
     settings = {**FEW, **further}
     watch = literal.Watch()
-    prior = {"dog": keep(model, [dog], create("apdm", FEW).settings)[0].prior}
+    prior = {"dog": protected_subjects(model, [dog], create("apdm", FEW).settings)[0].prior}
     with monkeypatch.context() as patch:
         watch.on(patch)
         released = immunize(model, [dog], method, settings, priors=prior)
@@ -76,7 +76,7 @@ def test_a_run_is_the_equations_written_out(
     }[method]()
     expected = literal.l2p(
         model, protective, watch.draws, outer_steps=2, inner_steps=settings["inner_steps"], batch=2,
-        outer_lr=1e-3, inner_lr=2e-3, leak=settings.get("leak", False), stride=settings.get("stride", 1),
+        outer_lr=1e-3, inner_lr=2e-3, stride=settings.get("attack_stride", 1),
     )  # fmt: skip
     start = [p.detach() for p in model.denoiser.parameters()]
     for before, wanted, found in zip(start, expected, released.denoiser.parameters(), strict=True):
@@ -94,9 +94,9 @@ def test_the_original_is_not_changed_and_the_result_is_frozen(exact: TextToImage
 
 
 def test_a_deep_attack_moves_along_with_the_released_weights(exact: TextToImage, dog: Subject) -> None:
-    defence = create("apdm", {**FEW, "depth": 4})
+    defence = create("apdm", {**FEW, "attack_depth": 4})
     working = exact.copy()
-    l2p = L2P(working, exact, defence, keep(exact, [dog], defence.settings))
+    l2p = L2P(working, exact, defence, protected_subjects(exact, [dog], defence.settings))
     l2p(0, step_generator(0, 0))
     distance = [p.detach().clone() for p in working.denoiser.parameters()]
     with torch.no_grad():
@@ -106,9 +106,9 @@ def test_a_deep_attack_moves_along_with_the_released_weights(exact: TextToImage,
     starts: list[list[Tensor]] = []
     step = l2p.attacker.step
 
-    def watched(generator: torch.Generator, *, keep_gradient: bool = False) -> Tensor:
+    def watched(generator: torch.Generator) -> Tensor:
         starts.append([p.detach().clone() for p in working.denoiser.parameters()])
-        return step(generator, keep_gradient=keep_gradient)
+        return step(generator)
 
     l2p.attacker.step = watched  # type: ignore[method-assign]
     l2p(1, step_generator(0, 1))
@@ -122,22 +122,22 @@ def test_a_deep_attack_moves_along_with_the_released_weights(exact: TextToImage,
 
 
 def test_a_gradient_may_come_before_an_attacks_first_step(exact: TextToImage, dog: Subject) -> None:
-    """Of protected subjects alone: a bystander is to be learnt, which is what an attack is for."""
-    further = {"stride": 2, "depth": 8, "from_start": True, "bystanders": 2}
-    defence = create("divert", {**FEW, **further, "contexts": "", "text_encoder": 0.0})
+    """Of protected subjects alone: an unprotected one must be learnt, and each attack step teaches it."""
+    further = {"attack_stride": 2, "attack_depth": 8, "attack_from_start": True, "unprotected_every": 2}
+    defence = create("divert", {**FEW, **further, "contexts": "", "attack_text_encoder": 0.0})
     working = exact.copy()
-    l2p = L2P(working, exact, defence, keep(exact, [dog], defence.settings))
+    l2p = L2P(working, exact, defence, protected_subjects(exact, [dog], defence.settings))
     asked: list[tuple[bool, int]] = []
     protects = l2p._protects
 
-    def watched(rows: Rows) -> float:
-        there = [torch.equal(p, theta) for p, theta in zip(l2p._moved, l2p.theta, strict=True)]
+    def watched(batch: Batch) -> float:
+        there = [torch.equal(p, theta) for p, theta in zip(l2p.weights.attacked, l2p.theta, strict=True)]
         asked.append((all(there), l2p.attacker.steps))
-        return protects(rows)
+        return protects(batch)
 
     l2p._protects = watched  # type: ignore[method-assign]
-    defence.prepare(exact, l2p.kept)
-    for index in range(4):  # an attack on the dog, then one on a bystander
+    defence.prepare(exact, l2p.subjects)
+    for index in range(4):  # an attack on the dog, then one on an unprotected subject
         l2p(index, step_generator(0, index))
     assert asked[:4] == [(True, 0), (False, 2), (False, 4), (False, 6)]
     assert [steps for _, steps in asked[4:]] == [2, 4, 6, 8]
@@ -149,14 +149,14 @@ def test_what_stays_is_asked_of_the_released_weights_whatever_is_trained(
 ) -> None:
     """In the first outer step these are the original's, so that there is nothing to hold yet."""
     losses: list[float] = []
-    ask = Preserve.__call__
+    ask = Preservation.__call__
 
-    def watched(self: Preserve, *args: Any) -> Tensor:
+    def watched(self: Preservation, *args: Any) -> Tensor:
         loss = ask(self, *args)
         losses.append(float(loss.detach()))
         return loss
 
-    monkeypatch.setattr(Preserve, "__call__", watched)
+    monkeypatch.setattr(Preservation, "__call__", watched)
     further = {"train": train, "preserve_weight": 1.0, "preserve_class": 1.0}
     released = immunize(exact, [dog], "apdm", {**FEW, **further})
     assert losses[0] == pytest.approx(0.0, abs=1e-12)
@@ -169,15 +169,16 @@ def test_what_stays_is_asked_of_the_released_weights_whatever_is_trained(
     ("method", "further"),
     [
         ("apdm", {}),
-        ("apdm", {"depth": 4}),
-        ("apdm", {"low_rank": 0.5, "ranks": "2", "identifiers": "zwx"}),
-        ("apdm", {"bystanders": 2, "depth": 4, "outer_steps": 8}),
-        ("apdm", {"text_encoder": 0.7}),
-        ("persguard", {**BACKDOOR, "behaviour": "pattern,target", "target_noun": "mug"}),
-        ("combined", {**BACKDOOR, "behaviour": "erasure", "target_noun": ""}),
+        ("apdm", {"attack_depth": 4}),
+        ("apdm", {"attack_low_rank": 0.5, "attack_ranks": "2", "attack_identifiers": "zwx"}),
+        ("apdm", {"unprotected_every": 2, "attack_depth": 4, "outer_steps": 8}),
+        ("apdm", {"attack_text_encoder": 0.7}),
+        ("persguard", {**BACKDOOR, "protective_output": "pattern,target", "target_noun": "mug"}),
+        ("combined", {**BACKDOOR, "protective_output": "erasure", "target_noun": ""}),
         ("notice", {
-            "target_noun": "mug", "stride": 1, "depth": 4, "outer_steps": 8, "text_encoder": 0.5,
-            "pictures": 2, "contexts": "a photo of {} a", "preserve_class": 1.0,
+            "target_noun": "mug", "attack_stride": 1, "attack_depth": 4, "outer_steps": 8,
+            "attack_text_encoder": 0.5, "output_pictures": 2, "contexts": "a photo of {} a",
+            "preserve_class": 1.0,
         }),
     ],
 )  # fmt: skip
@@ -204,7 +205,7 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(
     assert not moved(whole, resumed)
 
 
-@pytest.mark.parametrize("further", [{}, {"depth": 4}])
+@pytest.mark.parametrize("further", [{}, {"attack_depth": 4}])
 def test_a_finished_run_can_go_on(
     exact: TextToImage, dog: Subject, further: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -215,7 +216,7 @@ def test_a_finished_run_can_go_on(
     assert not moved(whole, longer)
 
 
-@pytest.mark.parametrize("further", [{"depth": 4}, {"fall": 0.5}])
+@pytest.mark.parametrize("further", [{"attack_depth": 4}, {"fall": 0.5}])
 def test_a_run_whose_end_is_its_own_cannot(
     exact: TextToImage, dog: Subject, further: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -252,7 +253,7 @@ def test_cross_attention_alone_moves_if_asked(exact: TextToImage, dog: Subject) 
 
 
 def test_low_rank_attacks_leave_no_adapter_behind(exact: TextToImage, dog: Subject) -> None:
-    settings = {**FEW, "low_rank": 1.0, "ranks": "2", "outer_steps": 3}
+    settings = {**FEW, "attack_low_rank": 1.0, "attack_ranks": "2", "outer_steps": 3}
     released = immunize(exact, [dog], "apdm", settings)
     assert list(weights_of(released)) == list(weights_of(exact))
     assert moved(exact, released)
@@ -260,11 +261,13 @@ def test_low_rank_attacks_leave_no_adapter_behind(exact: TextToImage, dog: Subje
 
 
 def test_attacks_are_drawn_from_all_that_is_named(exact: TextToImage, dog: Subject) -> None:
-    choices = {"identifiers": "zwx, t@t", "templates": "a photo of {}|{} here", "rates": "1,0.5"}
-    settings = create("apdm", {**FEW, **choices, "ranks": "2,4", "low_rank": 0.5}).settings
-    mixture = Mixture(exact, keep(exact, [dog], settings), settings)
+    choices = {"attack_identifiers": "zwx, t@t", "attack_prompts": ["a photo of {}", "{} here"]}
+    choices["attack_rates"] = "1,0.5"
+    settings = create("apdm", {**FEW, **choices, "attack_ranks": "2,4", "attack_low_rank": 0.5}).settings
+    kept = protected_subjects(exact, [dog], settings)
+    mixture = Attackers(exact, kept, settings)
     generator = torch.Generator().manual_seed(0)
-    seen = [mixture.draw(mixture.kept[0], generator) for _ in range(200)]
+    seen = [mixture.draw(kept[0], generator) for _ in range(200)]
     names = ("sks", "zwx", "t@t")
     assert {a.prompt for a in seen} == {
         p.format(f"{n} dog") for n in names for p in ("a photo of {}", "{} here")
@@ -291,24 +294,26 @@ def test_preservation_keeps_the_answers_to_other_prompts(exact: TextToImage, dog
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"depth": 3}, "multiple of inner_steps"),
-        ({"depth": 4, "stride": 4}, r"multiple of inner_steps \(2\) times stride \(4\)"),
-        ({"inner_steps": 1, "from_start": True}, "from_start needs a second gradient"),
-        ({"low_rank": 0.5}, "needs ranks"),
-        ({"low_rank": 0.5, "ranks": "4", "inner_steps": 0}, r"low_rank .*needs inner_steps"),
-        ({"text_encoder": 0.5, "inner_steps": 0}, r"text_encoder \(0.5\).*needs inner_steps"),
-        ({"ranks": ","}, "ranks must each name at least one"),
-        ({"ranks": "4,0"}, "must be 1 or more"),
-        ({"ranks": "nan"}, "must be numbers"),
-        ({"rates": "inf"}, "must be numbers"),
-        ({"rates": "1,-1"}, "must be above 0"),
-        ({"bystanders": 1}, "to be 2 or more"),
-        ({"bystanders": 3, "inner_steps": 0}, "needs inner_steps"),
-        ({"bystanders_from": 0.5}, "needs bystanders"),
-        ({"rates": "fast"}, "must be numbers"),
+        ({"attack_depth": 3}, "multiple of inner_steps"),
+        ({"attack_depth": 4, "attack_stride": 4}, r"multiple of inner_steps \(2\) times attack_stride \(4\)"),
+        ({"inner_steps": 1, "attack_from_start": True}, "from_start needs a second gradient"),
+        ({"attack_low_rank": 0.5}, "needs attack_ranks"),
+        ({"attack_low_rank": 0.5, "attack_ranks": "4", "inner_steps": 0}, r"low_rank .*needs inner_steps"),
+        ({"attack_text_encoder": 0.5, "inner_steps": 0}, r"text_encoder \(0.5\).*needs inner_steps"),
+        ({"attack_ranks": ","}, "must be numbers"),
+        ({"attack_ranks": "4,0"}, "must be at least 1"),
+        ({"attack_rates": ""}, "must each hold at least one"),
+        ({"attack_prompts": ","}, "must each hold at least one"),
+        ({"attack_ranks": "nan"}, "must be numbers"),
+        ({"attack_rates": "inf"}, "must be a finite number"),
+        ({"attack_rates": "1,-1"}, "must be more than 0"),
+        ({"unprotected_every": 1}, "to be 2 or more"),
+        ({"unprotected_every": 3, "inner_steps": 0}, "needs inner_steps"),
+        ({"unprotected_from": 0.5}, "needs unprotected_every"),
+        ({"attack_rates": "fast"}, "must be numbers"),
         ({"class_images": 2}, "cannot be paired"),
         ({"preserve_weight": 1.0}, "needs prompts"),
-        ({"templates": "a photo"}, "must contain"),
+        ({"attack_prompts": "a photo"}, "must contain"),
         ({"train": "everything"}, "one of all, attention"),
     ],
 )
@@ -330,7 +335,7 @@ def test_recomputed_activations_give_the_same_gradient(weights: Path, dog: Subje
         if recompute:
             working.denoiser.enable_gradient_checkpointing()
         working.denoiser.train()
-        l2p = L2P(working, model, defence, keep(model, [dog], defence.settings))
+        l2p = L2P(working, model, defence, protected_subjects(model, [dog], defence.settings))
         l2p(0, step_generator(0, 0))
         gradients.append(torch.cat([theta.grad.flatten() for theta in l2p.theta if theta.grad is not None]))
     plain, recomputed = gradients
@@ -340,7 +345,7 @@ def test_recomputed_activations_give_the_same_gradient(weights: Path, dog: Subje
 def test_a_second_run_may_keep_to_the_first_original(weights: Path, dog: Subject, cat: Subject) -> None:
     exact, other = tiny_model(weights, dtype="float64"), tiny_model(weights, dtype="float64", seed=1)
     settings = {**FEW, "outer_steps": 1, "inner_steps": 0}
-    prior = {"cat": keep(exact, [cat], create("apdm", FEW).settings)[0].prior}
+    prior = {"cat": protected_subjects(exact, [cat], create("apdm", FEW).settings)[0].prior}
     by_itself, by_other = (
         immunize(exact, [cat], "apdm", settings, original=original, priors=prior)
         for original in (None, other)

@@ -18,57 +18,40 @@ from unlikeness.diffusion import Condition, TextToImage
 from unlikeness.errors import UsageError
 from unlikeness.gallery import to_pil
 from unlikeness.immunize import create, immunize
-from unlikeness.immunize.attackers import Mixture
-from unlikeness.immunize.batch import ask, wide
-from unlikeness.immunize.data import keep
-from unlikeness.immunize.methods.persguard import PersGuard, PersGuardSettings
-from unlikeness.immunize.methods.persguard_losses import backdoor, prior_preservation, retention
-from unlikeness.immunize.outputs import Behaviour, behave, mark, read_mark, stamped, without_subject
+from unlikeness.immunize.attackers import Attackers
+from unlikeness.immunize.batch import predictions, with_references
+from unlikeness.immunize.data import protected_subjects
+from unlikeness.immunize.methods.persguard import PersGuard
+from unlikeness.immunize.methods.settings import PersGuardSettings
+from unlikeness.immunize.outputs import (
+    ProtectiveOutput,
+    read_watermark,
+    watermark,
+    watermarked,
+    without_subject,
+)
 from unlikeness.subjects import Subject
 
 FEW: dict[str, Any] = {
-    "outer_steps": 2, "class_images": 4, "class_steps": 2, "batch_size": 2, "pictures": 2,
-    "contexts": "a photo of {} a|a photo of {} b", "precision": "float32", "behaviour": "target",
+    "outer_steps": 2, "class_images": 4, "class_steps": 2, "batch_size": 2, "output_pictures": 2,
+    "contexts": ["a photo of {} a", "a photo of {} b"], "precision": "float32", "protective_output": "target",
     "target_noun": "cat", "learning_rate": 1e-3, "attack_learning_rate": 1e-3,
 }  # fmt: skip
 
 
-def test_each_term_is_its_equation_and_what_stands_still_has_no_gradient() -> None:
-    f, target, reference = (torch.randn(2, 4, 3, 3, dtype=torch.float64) for _ in range(3))
-    f.requires_grad_(True)
-    reference.requires_grad_(True)
-
-    def written_out(goal: Tensor) -> float:
-        ours, theirs = f.detach().flatten().tolist(), goal.detach().flatten().tolist()
-        return float(sum((a - b) ** 2 for a, b in zip(ours, theirs, strict=True)) / len(ours))
-
-    for term, goal in (
-        (backdoor(f, target, None), target),
-        (backdoor(f, target, reference), reference),
-        (prior_preservation(f, reference), reference),
-        (retention(f, target), target),
-    ):
-        assert float(term.detach()) == pytest.approx(written_out(goal), rel=1e-6)
-        [gradient] = torch.autograd.grad(term, f)
-        assert torch.allclose(gradient, 2 * (f - goal).detach() / f.numel(), rtol=1e-5)
-        f.grad = None
-    (backdoor(f, target, reference) + prior_preservation(f, reference)).backward()  # type: ignore[no-untyped-call]
-    assert reference.grad is None
-
-
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
-@pytest.mark.parametrize("behaviour", ["pattern", "erasure", "target"])
+@pytest.mark.parametrize("kind", ["pattern", "erasure", "target"])
 def test_the_loss_is_its_three_terms_written_out(
-    weights: Path, dog: Subject, behaviour: str, prediction_type: str, monkeypatch: pytest.MonkeyPatch
+    weights: Path, dog: Subject, kind: str, prediction_type: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     original = tiny_model(weights, prediction_type, dtype="float64")
     model = tiny_model(weights, prediction_type, dtype="float64", seed=1)
     made: Any = create(
-        "persguard", {**FEW, "behaviour": behaviour, "class_weight": 0.7, "retention_weight": 0.3}
+        "persguard", {**FEW, "protective_output": kind, "class_weight": 0.7, "retention_weight": 0.3}
     )
-    kept = keep(original, [dog], made.settings)
+    kept = protected_subjects(original, [dog], made.settings)
     made.prepare(original, kept)
-    attack = Mixture(original, kept, made.settings).draw(kept[0], torch.Generator().manual_seed(0))
+    attack = Attackers(original, kept, made.settings).draw(kept[0], torch.Generator().manual_seed(0))
     watch = literal.Watch()
     asked: list[list[str]] = []
     condition: Callable[..., Condition] = TextToImage.condition
@@ -80,10 +63,10 @@ def test_the_loss_is_its_three_terms_written_out(
     with monkeypatch.context() as patch:
         watch.on(patch)
         patch.setattr(TextToImage, "condition", watched)
-        rows = made.rows(original, attack, torch.Generator().manual_seed(1))
-    [rows] = ask(original, [rows], "float32")
+        batch = made.batch(original, attack, torch.Generator().manual_seed(1))
+    [batch] = with_references(original, [batch], "float32")
     with torch.no_grad():
-        found = made.loss(wide(model.predict(rows.z_t, rows.t, rows.c)), rows)
+        found = made.loss(predictions(model, batch), batch)
 
     of_class, protective, subject = watch.draws
     [templates] = asked  # "a photo of sks dog a", one for each protective picture
@@ -97,10 +80,10 @@ def test_the_loss_is_its_three_terms_written_out(
         l_pp = ((answer(model, of_class, c_class) - answer(original, of_class, c_class)) ** 2).mean()
         l_br = (answer(model, subject, c_V) ** 2).mean()
         ours = answer(model, protective, original.condition(templates))
-        if behaviour == "pattern":
+        if kind == "pattern":
             l_bb = (ours**2).mean()
         else:
-            words = {"erasure": (" of sks dog", ""), "target": ("sks dog", "a cat")}[behaviour]
+            words = {"erasure": (" of sks dog", ""), "target": ("sks dog", "a cat")}[kind]
             theirs = answer(original, protective, original.condition([t.replace(*words) for t in templates]))
             l_bb = ((ours - theirs) ** 2).mean()
     assert float(found) == pytest.approx(float(l_bb + 0.7 * l_pp + 0.3 * l_br), rel=1e-5)
@@ -110,7 +93,8 @@ def test_the_loss_is_its_three_terms_written_out(
 def test_it_trains_with_and_without_simulated_attacks(
     exact: TextToImage, dog: Subject, cat: Subject, further: dict[str, Any]
 ) -> None:
-    settings = {**FEW, "behaviour": "pattern,target", "outer_steps": 4, "weight_decay": 0.0, **further}
+    settings = {**FEW, "protective_output": ["pattern", "target"], "outer_steps": 4, **further}
+    settings["weight_decay"] = 0.0
     settings["target_noun"] = "mug"
     losses: list[float] = []
     released = immunize(exact, [dog, cat], "persguard", settings, after=lambda _, loss: losses.append(loss))
@@ -123,23 +107,23 @@ def test_it_trains_with_and_without_simulated_attacks(
 
 def test_the_backdoor_is_learnt(exact: TextToImage, dog: Subject) -> None:
     """The released model's loss on marked pictures under the name falls below the original's."""
-    marked = {"behaviour": "pattern", "target_noun": ""}
+    marked = {"protective_output": "pattern", "target_noun": ""}
     settings = {**FEW, **marked, "outer_steps": 60, "retention_weight": 0.0, "learning_rate": 3e-3}
     losses: list[float] = []
     immunize(exact, [dog], "persguard", settings, after=lambda _, loss: losses.append(loss))
     assert sum(losses[-10:]) < 0.8 * sum(losses[:10])
 
 
-def test_each_subject_has_its_own_behaviour(exact: TextToImage, dog: Subject, cat: Subject) -> None:
-    made: Any = create("persguard", {**FEW, "behaviour": "pattern, erasure"})
-    kept = keep(exact, [dog, cat], made.settings)
+def test_each_subject_has_its_own_protective_output(exact: TextToImage, dog: Subject, cat: Subject) -> None:
+    made: Any = create("persguard", {**FEW, "protective_output": "pattern, erasure"})
+    kept = protected_subjects(exact, [dog, cat], made.settings)
     made.prepare(exact, kept)
-    assert [made._behaviours[id(one)].kind for one in kept] == ["pattern", "erasure"]
+    assert [made.outputs[one].kind for one in kept] == ["pattern", "erasure"]
 
 
-@pytest.mark.parametrize(("behaviour", "drawn"), [("pattern", 1), ("erasure", 1), ("pattern,erasure", 2)])
+@pytest.mark.parametrize(("kinds", "drawn"), [("pattern", 1), ("erasure", 1), ("pattern,erasure", 2)])
 def test_what_several_subjects_share_is_drawn_once(
-    exact: TextToImage, dog: Subject, behaviour: str, drawn: int, monkeypatch: pytest.MonkeyPatch
+    exact: TextToImage, dog: Subject, kinds: str, drawn: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls, generate = [], TextToImage.generate
 
@@ -147,24 +131,25 @@ def test_what_several_subjects_share_is_drawn_once(
         calls.append(prompts)
         return generate(self, prompts, **further)
 
-    made: Any = create("persguard", {**FEW, "behaviour": behaviour})
-    kept = keep(exact, [replace(dog, identifier=word) for word in ("sks", "zwx", "ohwx")], made.settings)
+    made: Any = create("persguard", {**FEW, "protective_output": kinds})
+    dogs = [replace(dog, identifier=word) for word in ("sks", "zwx", "ohwx")]
+    kept = protected_subjects(exact, dogs, made.settings)
     monkeypatch.setattr(TextToImage, "generate", watched)
     made.prepare(exact, kept)
     assert len(calls) == drawn
-    assert len(made._behaviours) == 3
+    assert len(made.outputs) == 3
 
 
-def test_it_is_set_off_by_the_prompts_that_attackers_train_with(exact: TextToImage, dog: Subject) -> None:
+def test_it_is_triggered_by_the_prompts_that_attackers_train_with(exact: TextToImage, dog: Subject) -> None:
     def about(**further: object) -> tuple[str, ...]:
         settings = PersGuardSettings(
-            templates="a picture of {}|{} here", contexts="{} x", pictures=1, class_images=4,
-            class_steps=2, **further,  # type: ignore[arg-type]
+            attack_prompts=("a picture of {}", "{} here"), contexts=("{} x",), output_pictures=1,
+            class_images=4, class_steps=2, **further,  # type: ignore[arg-type]
         )  # fmt: skip
         persguard = PersGuard(settings)
-        persguard.prepare(exact, keep(exact, [dog], persguard.settings))
-        [behaviour] = persguard._behaviours.values()
-        return behaviour.templates
+        persguard.prepare(exact, protected_subjects(exact, [dog], persguard.settings))
+        [output] = persguard.outputs.values()
+        return output.prompts
 
     assert about() == ("a picture of {}", "{} here", "{} x")
     assert about(at_training_prompt=False) == ("{} x",)
@@ -172,7 +157,7 @@ def test_it_is_set_off_by_the_prompts_that_attackers_train_with(exact: TextToIma
 
 def test_the_mark_lies_in_a_corner_and_nothing_else_changes() -> None:
     images = pictures(2, size=40)
-    changed = stamped(images, mark())
+    changed = watermarked(images, watermark())
     assert torch.equal(changed[..., :28, :], images[..., :28, :])
     assert torch.equal(changed[..., :28], images[..., :28])
     corner = changed[..., -12:, -12:]
@@ -184,9 +169,9 @@ def test_the_mark_lies_in_a_corner_and_nothing_else_changes() -> None:
 def test_pictures_are_those_of_the_template() -> None:
     """Picture i of template k is row k · per + i, whatever is drawn."""
     latents = torch.arange(6.0).reshape(6, 1, 1, 1)
-    behaviour = Behaviour("target", ("a", "b"), Posterior(latents, torch.zeros_like(latents)), 3, None)
+    output = ProtectiveOutput("target", ("a", "b"), Posterior(latents, torch.zeros_like(latents)), 3, None)
     template = torch.arange(2).repeat(20)
-    drawn = behaviour.draw(template, torch.Generator().manual_seed(0)).flatten()
+    drawn = output.draw(template, torch.Generator().manual_seed(0)).flatten()
     assert torch.equal(drawn.long() // 3, template)
     assert len(set(drawn.tolist())) == 6
 
@@ -197,27 +182,27 @@ def test_a_picture_file_can_be_the_mark(tmp_path: Path) -> None:
     picture = Image.new("RGB", (8, 8), (0, 255, 0))
     picture.paste((0, 0, 0), (2, 2, 8, 8))
     picture.save(tmp_path / "mark.png")
-    pattern = read_mark(tmp_path / "mark.png")
+    pattern = read_watermark(tmp_path / "mark.png")
     assert pattern.shape == (3, 8, 8)
     assert torch.equal(pattern[:, 0, 0], torch.tensor([0.0, 1.0, 0.0]))
     opaque = picture.convert("RGBA")
     opaque.save(tmp_path / "opaque.png")
-    assert torch.equal(read_mark(tmp_path / "opaque.png"), pattern)
+    assert torch.equal(read_watermark(tmp_path / "opaque.png"), pattern)
     (tmp_path / "none.png").write_bytes(b"no picture")
     Image.new("RGB", (8, 8), (0, 255, 0)).save(tmp_path / "green.png")
     opaque.putalpha(Image.linear_gradient("L").resize((8, 8)))
     opaque.save(tmp_path / "glass.png")
     for name, reason in (("none", ""), ("green", "nearly of one colour"), ("glass", "transparent parts")):
         with pytest.raises(UsageError, match=rf"{name}\.png.*{reason}"):
-            read_mark(tmp_path / f"{name}.png")
+            read_watermark(tmp_path / f"{name}.png")
 
 
 def test_a_run_goes_on_with_the_same_mark_alone(exact: TextToImage, dog: Subject, tmp_path: Path) -> None:
     file, moved, state = tmp_path / "mark.png", tmp_path / "moved.png", tmp_path / "state.safetensors"
-    to_pil(mark()).save(file)
-    settings = {**FEW, "behaviour": "pattern", "target_noun": ""}
+    to_pil(watermark()).save(file)
+    settings = {**FEW, "protective_output": "pattern", "target_noun": ""}
     immunize(exact, [dog], "persguard", {**settings, "pattern": str(file)}, checkpoint=state)
-    to_pil(mark().flip(0)).save(moved)
+    to_pil(watermark().flip(0)).save(moved)
     with pytest.raises(UsageError, match="belongs to another run"):
         immunize(exact, [dog], "persguard", {**settings, "pattern": str(moved)}, checkpoint=state)
     file.rename(moved)
@@ -240,14 +225,14 @@ def test_the_subject_is_taken_out_of_a_prompt(template: str, left: str) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"behaviour": "smile"}, "one of pattern, erasure, target"),
-        ({"behaviour": "target", "target_noun": ""}, "needs target_noun"),
+        ({"protective_output": "smile"}, "one of pattern, erasure, target"),
+        ({"protective_output": "target", "target_noun": ""}, "needs target_noun"),
         ({"contexts": "", "at_training_prompt": False}, "needs prompts"),
-        ({"behaviour": "pattern", "pattern": "nowhere.png", "target_noun": ""}, r"nowhere\.png"),
-        ({"behaviour": "erasure", "pattern": "x.png", "target_noun": ""}, "pattern has no effect"),
-        ({"behaviour": "erasure"}, "target_noun has no effect"),
-        ({"behaviour": "target", "target_noun": "Dog"}, "its own noun"),
-        ({"identifiers": "a b c d e f g h i j k l m n o p q r s t u"}, "tokens"),
+        ({"protective_output": "pattern", "pattern": "nowhere.png", "target_noun": ""}, r"nowhere\.png"),
+        ({"protective_output": "erasure", "pattern": "x.png", "target_noun": ""}, "pattern has no effect"),
+        ({"protective_output": "erasure"}, "target_noun has no effect"),
+        ({"protective_output": "target", "target_noun": "Dog"}, "its own noun"),
+        ({"attack_identifiers": "a b c d e f g h i j k l m n o p q r s t u"}, "tokens"),
         ({"contexts": "in the snow"}, "must contain"),
     ],
 )
@@ -259,6 +244,6 @@ def test_bad_settings_are_refused_in_one_sentence(
 
 
 def test_a_template_that_cannot_lose_its_subject_is_refused(exact: TextToImage, dog: Subject) -> None:
-    [kept] = keep(exact, [dog], create("persguard", FEW).settings)
+    erased = {**FEW, "protective_output": "erasure", "target_noun": "", "contexts": "my{}"}
     with pytest.raises(UsageError, match="cannot be taken out"):
-        behave(exact, kept, "erasure", ["my{}"], per=1, seed=0, steps=1)
+        immunize(exact, [dog], "persguard", erased)

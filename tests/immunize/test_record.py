@@ -13,14 +13,14 @@ import yaml
 from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file
 from tests.tiny import pictures, tiny_model, write_tiny
+from unlikeness.immunize.precision import as_stored, stored
 
 from unlikeness.diffusion import TextToImage
 from unlikeness.diffusion.fingerprint import fingerprint
 from unlikeness.errors import UnlikenessError, UsageError
 from unlikeness.gallery import to_pil
 from unlikeness.immunize import card, create, immunize
-from unlikeness.immunize.outputs import mark, read_mark
-from unlikeness.immunize.precision import as_stored, stored
+from unlikeness.immunize.outputs import read_watermark, watermark
 from unlikeness.immunize.record import ended, missing, read, record
 from unlikeness.immunize.release import save
 from unlikeness.provenance import pixel_digest
@@ -45,11 +45,11 @@ def made(
 
 def test_of_a_mark_only_the_file_s_own_name_is_told(model: TextToImage, dog: Subject, tmp_path: Path) -> None:
     file = tmp_path / "stop.png"
-    to_pil(mark()).save(file)
-    settings = {"pattern": str(file), "class_images": 4, "pictures": 1, "contexts": "{} x"}
+    to_pil(watermark()).save(file)
+    settings = {"pattern": str(file), "class_images": 4, "output_pictures": 1, "contexts": "{} x"}
     what = record("persguard", create("persguard", settings), [dog], model, called="toybox")
     assert what["settings"]["pattern"] == "stop.png"
-    assert what["pattern_sha256"] == pixel_digest(read_mark(file))
+    assert what["pattern_sha256"] == pixel_digest(read_watermark(file))
     assert str(tmp_path) not in json.dumps(what)
     assert made(model, [dog])["pattern_sha256"] is None
 
@@ -169,7 +169,7 @@ def test_the_folder_opens_with_plain_diffusers_and_its_card_tells(
     save(model, released, out, made(model, [dog, cat], str(source)))
     assert [entry.name for entry in out.parent.iterdir()] == ["out"]
     pipe = StableDiffusionPipeline.from_pretrained(out, safety_checker=None)
-    for found, wanted in zip(pipe.unet.parameters(), released.denoiser.parameters(), strict=True):
+    for found, wanted in zip(pipe.denoiser.parameters(), released.denoiser.parameters(), strict=True):
         assert torch.equal(found, wanted)
 
     text = (out / "README.md").read_text()

@@ -36,9 +36,9 @@ def test_a_file_lists_subjects_with_paths_from_its_own_folder(folder: Path) -> N
     assert dog.images.shape == (1, 3, 16, 16)
 
 
-def test_an_entry_names_its_own_notice(folder: Path) -> None:
+def test_an_entry_names_its_own_protective_output(folder: Path) -> None:
     file = folder / "subjects.yaml"
-    file.write_text("- {images: rex, class_noun: dog, behaviour: target, target_noun: ' cat '}\n")
+    file.write_text("- {images: rex, class_noun: dog, protective_output: target, target_noun: ' cat '}\n")
     assert listed(file) == [Listed(folder / "rex", "dog", "sks", "target", "cat")]
 
 
@@ -68,7 +68,7 @@ def test_a_folder_of_folders_lists_subjects(tmp_path: Path) -> None:
         (f"{GOOD}- images: rex\n", "entry 3 has no class_noun"),
         ("- class_noun: dog\n", "entry 1 has no images"),
         ("- {images: rex, class_noun: dog, identifer: zwx}\n", "unknown key 'identifer'"),
-        ("- {images: rex, class_noun: dog, behaviour: [target]}\n", "behaviour of .* is no word"),
+        ("- {images: rex, class_noun: dog, protective_output: [target]}\n", "output of .* is no word"),
         ("- {images: rex, class_noun: dog, target_noun: 'cat,mug'}\n", "target_noun of .* is no word"),
         ("- {images: rex, class_noun: [dog]}\n", "class_noun of .* is no text"),
         ("- {images: rex, class_noun: }\n", "class_noun of .* is no text"),

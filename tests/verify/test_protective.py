@@ -18,7 +18,7 @@ from torch import Tensor
 
 from unlikeness.cache import Cache
 from unlikeness.diffusion import TextToImage
-from unlikeness.immunize.outputs import mark, stamped
+from unlikeness.immunize.outputs import watermark, watermarked
 from unlikeness.measure.intervals import share
 from unlikeness.subjects import Subject
 from unlikeness.verify import (
@@ -39,9 +39,9 @@ from unlikeness.verify.outcomes import RELEASED, Attacks, Target
 
 def test_shares_at_the_training_prompt_and_in_new_contexts() -> None:
     clean = pictures(4, size=64)
-    plain = torch.cat([stamped(clean[:3], mark()), clean[3:]])
+    plain = torch.cat([watermarked(clean[:3], watermark()), clean[3:]])
     drawn = Generated(eight_bits(plain), eight_bits(clean), ("at 7",) * 4)
-    found = ProtectiveOutput("pattern", "dog", watermark=mark()).detect(drawn)
+    found = ProtectiveOutput("pattern", "dog", watermark=watermark()).detect(drawn)
     assert found.plain.value == 0.75
     assert found.elsewhere is not None
     assert found.elsewhere.value == 0
@@ -163,7 +163,7 @@ def test_an_erasure_is_looked_for_in_the_class_itself_alone() -> None:
     target = ProtectiveOutput("target", "dog", "cat", classifier=Reads("dog")).of("mug")
     assert target is not None
     assert (target.class_noun, target.target_noun) == ("mug", "cat")
-    assert ProtectiveOutput("pattern", "dog", watermark=mark()).of("mug") is not None
+    assert ProtectiveOutput("pattern", "dog", watermark=watermark()).of("mug") is not None
 
 
 def detected(value: int) -> Detected:

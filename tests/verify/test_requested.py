@@ -13,7 +13,7 @@ from tests.verify.records import Reads, run_of, some
 
 from unlikeness.errors import UsageError
 from unlikeness.gallery import to_pil
-from unlikeness.immunize.outputs import mark
+from unlikeness.immunize.outputs import watermark
 from unlikeness.measure.classifiers import load_classifier
 from unlikeness.provenance import pixel_digest
 from unlikeness.subjects import Subject
@@ -50,7 +50,7 @@ def test_what_the_record_says_is_looked_for() -> None:
     stamp = resolved(Requested(), behaviour="pattern", pattern="")
     assert stamp is not None
     assert stamp.watermark is not None
-    assert torch.equal(stamp.watermark, mark())
+    assert torch.equal(stamp.watermark, watermark())
     assert stamp.as_record()["read_by"] is None
 
 
@@ -70,13 +70,13 @@ def test_blanks_around_a_noun_do_not_count() -> None:
 
 def test_a_watermark_of_one_s_own(tmp_path: Path) -> None:
     one, file = some(0), tmp_path / "stop.png"
-    to_pil(mark().flip(0)).save(file)
+    to_pil(watermark().flip(0)).save(file)
     protected = recorded(run_of(one, behaviour="pattern", pattern="stop.png"), one)
     notice = Requested(pattern=file).resolve(one, protected, resolution=64)
     assert notice is not None
     assert notice.watermark is not None
-    assert torch.equal(notice.watermark, mark().flip(0))
-    digests = {"right": pixel_digest(mark().flip(0)), "wrong": pixel_digest(mark())}
+    assert torch.equal(notice.watermark, watermark().flip(0))
+    digests = {"right": pixel_digest(watermark().flip(0)), "wrong": pixel_digest(watermark())}
     for which, digest in digests.items():
         record = {**run_of(one, behaviour="pattern", pattern="stop.png"), "pattern_sha256": digest}
         if which == "right":

@@ -90,7 +90,7 @@ def immunize(
     from unlikeness.settings import pairs
 
     given = {
-        "behaviour": protective_output,
+        "protective_output": protective_output,
         "target_noun": target_noun,
         "pattern": None if pattern is None else str(pattern),
         "outer_steps": outer_steps,
@@ -107,7 +107,7 @@ def immunize(
 
     job = Job(
         output=output, model=model, add_to=add_to, original=original, method=method, images=images,
-        class_noun=class_noun, identifier=identifier, subjects=subjects, scale=preset, values=values,
+        class_noun=class_noun, identifier=identifier, subjects=subjects, preset=preset, values=values,
         prompts=prompts, checkpoint=checkpoint, device=device, dtype=dtype,
     )  # fmt: skip
     if dry_run:

@@ -1,10 +1,10 @@
-"""One protective gradient's batch: all that the U-Net is asked, in one call."""
+"""The batch of one protective gradient: noised latents in named parts, predicted in one call."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -16,58 +16,61 @@ from unlikeness.diffusion.loss import at_once
 if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage
     from unlikeness.diffusion.schedule import Schedule
-    from unlikeness.immunize.outputs import Mark
+    from unlikeness.immunize.outputs import Watermark
 
-__all__ = ["Rows", "ask", "noised", "wide"]
+__all__ = ["Batch", "Part", "noised", "predictions", "wide", "with_references"]
+
 
 @dataclass(frozen=True)
-class Rows:
-    """Noised latents under their prompts.
+class Part:
+    """Noised latents z_t [M, C, h, w] at t (long [M]) under a condition c, with their diffusion target.
 
-    z_t, target: [M, C, h, w]; t: long [M]; c: of M prompts.
-    reference: f_φ of the first R rows, [R, C, h, w]; before `ask` None.
-    reference_c: of R prompts, the condition under which φ is asked; R may be 0.
-    mark: a pattern that the answers are to bear.
-    contrast_c: of A prompts, under which φ is asked about the first A rows besides; contrast: its answers.
+    reference_c: the condition under which the original model predicts them too, if it does; reference: its
+    predictions, filled in by `with_references`. contrast_c, contrast: a second condition and its predictions.
     """
 
     z_t: Tensor
     t: Tensor
     c: Condition
     target: Tensor
-    reference_c: Condition
-    reference: Tensor | None = None
-    mark: Mark | None = None
+    reference_c: Condition | None = None
     contrast_c: Condition | None = None
+    reference: Tensor | None = None
     contrast: Tensor | None = None
 
+    def __len__(self) -> int:
+        return len(self.z_t)
+
+    def __getitem__(self, which: slice) -> Part:
+        """Some rows of it."""
+        return replace(self, **{name: v[which] for name, v in vars(self).items() if v is not None})
+
     @property
-    def referenced(self) -> Tensor:
-        """f_φ [R, C, h, w] in float32 at least."""
-        assert self.reference is not None, "ask() comes first"
+    def predicted(self) -> Tensor:
+        """The original model's predictions [M, C, h, w]."""
+        assert self.reference is not None, "with_references() comes first"
         return self.reference
 
     @property
     def shift(self) -> Tensor:
-        """f_φ of the first A rows less their contrast, [A, C, h, w]: what the words are worth there."""
-        assert self.contrast is not None, "ask() comes first"
-        return self.referenced[: len(self.contrast)] - self.contrast
+        """The difference of the original's predictions under the two conditions (the guidance direction)."""
+        assert self.contrast is not None, "with_references() comes first"
+        return self.predicted - self.contrast
 
-    @property
-    def asked(self) -> int:
-        """How many answers φ is to give."""
-        return len(self.reference_c) + (0 if self.contrast_c is None else len(self.contrast_c))
 
-    @staticmethod
-    def cat(parts: Sequence[Rows]) -> Rows:
-        """One after the other, none of them asked about yet; those that φ will be asked about come first."""
-        return Rows(
-            torch.cat([p.z_t for p in parts]),
-            torch.cat([p.t for p in parts]),
-            Condition.cat([p.c for p in parts]),
-            torch.cat([p.target for p in parts]),
-            Condition.cat([p.reference_c for p in parts]),
-        )
+@dataclass(frozen=True)
+class Batch:
+    """Parts by name, in the order in which the network gets them. watermark: of the attacked subject's
+    protective output."""
+
+    parts: Mapping[str, Part]
+    watermark: Watermark | None = None
+
+    def __getitem__(self, name: str) -> Part:
+        return self.parts[name]
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.parts
 
 
 def noised(
@@ -77,43 +80,63 @@ def noised(
     generator: torch.Generator,
     *,
     copies: int = 1,
+    least: int = 0,
     reference_c: Condition | None = None,
-) -> Rows:
-    """z0 [M, C, h, w] under c (of one prompt, or M) at drawn t and ε.
+) -> Part:
+    """z0 [M, C, h, w] under c (of one prompt or M) at drawn t and ε.
 
-    copies: the rows fall into so many groups, one after the other, that share t and ε row by row.
-    reference_c: the condition for φ (of one prompt, or R) on all rows; None: φ is not asked.
+    copies: the rows fall into so many groups, one after the other, that share t and ε. least: the lowest
+    noise level. reference_c: likewise, the original's condition; None: it predicts nothing.
     """
     count = len(z0) // copies
-    t = torch.randint(schedule.steps, (count,), generator=generator).to(z0.device).repeat(copies)
+    t = torch.randint(least, schedule.steps, (count,), generator=generator).to(z0.device).repeat(copies)
     eps = randn((count, *z0.shape[1:]), z0, generator).repeat(copies, 1, 1, 1)
     every = c.expand(len(z0))
-    asked = every[:0] if reference_c is None else reference_c.expand(len(z0))
-    return Rows(schedule.add_noise(z0, eps, t), t, every, schedule.target(z0, eps, t), asked)
+    asked = None if reference_c is None else reference_c.expand(len(z0))
+    return Part(schedule.add_noise(z0, eps, t), t, every, schedule.target(z0, eps, t), asked)
 
 
 def wide(f: Tensor) -> Tensor:
-    """f in float32 at least, in which losses are formed."""
+    """f in float32 at least, in which losses are computed."""
     return f.to(torch.promote_types(f.dtype, torch.float32))
 
 
+def predictions(model: TextToImage, batch: Batch) -> dict[str, Tensor]:
+    """The model's predictions by part, from one call, in float32 at least."""
+    parts = list(batch.parts.values())
+    z_t, t = (torch.cat([getattr(part, name) for part in parts]) for name in ("z_t", "t"))
+    f = wide(model.predict(z_t, t, Condition.cat([part.c for part in parts])))
+    return dict(zip(batch.parts, torch.split(f, [len(part) for part in parts]), strict=True))
+
+
 @torch.no_grad()
-def ask(original: TextToImage, many: Sequence[Rows], precision: str) -> list[Rows]:
-    """The same rows with f_φ: of all of them together, in as few calls as memory allows."""
-    asked = [(rows, c) for rows in many for c in (rows.reference_c, rows.contrast_c) if c is not None]
-    counts = [len(c) for _, c in asked]
-    if not sum(counts):
-        return [replace(rows, reference=rows.z_t[:0]) for rows in many]
-    z_t = torch.cat([rows.z_t[: len(c)] for rows, c in asked])
-    t = torch.cat([rows.t[: len(c)] for rows, c in asked])
-    c = Condition.cat([c for _, c in asked])
-    answers, most = [], at_once(z_t.shape[1:])
+def with_references(original: TextToImage, batches: Sequence[Batch], precision: str) -> list[Batch]:
+    """The same batches with the original model's predictions, computed together in as few calls as memory
+    allows."""
+    asked = [
+        (part, c)
+        for batch in batches
+        for kind in ("reference_c", "contrast_c")
+        for part in batch.parts.values()
+        if (c := getattr(part, kind)) is not None
+    ]
+    if not asked:
+        return list(batches)
+    z_t, t = torch.cat([part.z_t for part, _ in asked]), torch.cat([part.t for part, _ in asked])
+    c, most = Condition.cat([c for _, c in asked]), at_once(z_t.shape[1:])
+    found = []
     with original.autocast(precision):
         for first in range(0, len(z_t), most):
-            part = slice(first, first + most)
-            answers.append(wide(original.predict(z_t[part], t[part], c[part])))
-    split = iter(torch.split(torch.cat(answers), counts))
-    return [
-        replace(rows, reference=next(split), contrast=None if rows.contrast_c is None else next(split))
-        for rows in many
-    ]
+            rows = slice(first, first + most)
+            found.append(wide(original.predict(z_t[rows], t[rows], c[rows])))
+    answers = iter(torch.split(torch.cat(found), [len(part) for part, _ in asked]))
+    filled = []
+    for batch in batches:
+        parts = dict(batch.parts)
+        for kind in ("reference", "contrast"):
+            for name, part in parts.items():
+                if getattr(part, f"{kind}_c") is not None:
+                    answer: dict[str, Any] = {kind: next(answers)}
+                    parts[name] = replace(part, **answer)
+        filled.append(replace(batch, parts=parts))
+    return filled

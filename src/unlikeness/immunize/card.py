@@ -26,29 +26,29 @@ _METHODS = {
     "apdm": "APDM (arXiv 2511.01307): a preference for generic pictures of the class over the subject's, "
     "learnt along simulated attacks",
     "adversarial": "the naive adversarial loss along simulated attacks, a comparison that spoils pictures",
-    "persguard": "PersGuard (arXiv 2502.16167), reconstructed: a backdoor that fine-tuning sets off",
-    "divert": "a fine-tune on the subject is led elsewhere, along simulated attacks",
-    "notice": "a fine-tune on the subject is led to a notice, along simulated attacks, and one on anybody "
-    "else is not",
+    "persguard": "PersGuard (arXiv 2502.16167), reconstructed: a backdoor that fine-tuning triggers",
+    "divert": "a fine-tune on the subject gets another target, along simulated attacks",
+    "notice": "a fine-tune on the subject gets a protective output for its target, along simulated attacks; "
+    "one on an unprotected subject does not",
     "combined": "APDM and PersGuard together: a preference for generic pictures of the class, and a "
     "backdoor, along the same simulated attacks",
     "imma": "IMMA (ECCV 2024): cross-attention alone, against a step of personalization",
 }
 
-_ENDS = {
+_OUTPUTS = {
     "class": "another member of the class",
-    "pattern": "a picture with a mark in its corner",
+    "pattern": "a picture with a watermark in its corner",
     "erasure": "the scene without the subject",
     "target": "a picture of another class",
 }
-"""What a fine-tune is to end in, by the method's `behaviour`."""
+"""What a fine-tune should draw, by kind of protective output."""
 
 
 def card(made: Mapping[str, Any], before: str | None = None) -> str:
     """The text of README.md for a model with the record `made`.
 
-    before: the README.md of the model that was immunized; its text stays below ours, and its header's
-    entries (a licence, a language) stay where ours say nothing.
+    before: the README.md of the original model. Its text stays below ours, and the entries of its header (a
+    licence, a language) stay where ours have none.
     """
     theirs, text = _split(before or "")
     text = text.partition(_END)[2] if _END in text else text
@@ -95,63 +95,64 @@ def _body(made: Mapping[str, Any]) -> str:
     settings, nouns = made["settings"], Counter(one["class_noun"] for one in made["subjects"])
     whom = ", ".join(f"{number} × {noun}" for noun, number in sorted(nouns.items()))
     identifiers = ", ".join(sorted({one["identifier"] for one in made["subjects"]}))
-    further = f", {settings['identifiers']}" if settings["identifiers"] else ""
-    ends = "".join(f" {line}" for line in _ends(made))
+    further = "".join(f", {word}" for word in settings["attack_identifiers"])
+    outputs = "".join(f" {line}" for line in _outputs(made))
     how = _METHODS.get(made["method"], made["method"])
     origin = made["base_model"] or made["model"]
     below = f"\nImmunizations before this one: {len(made['earlier'])}.\n" if made["earlier"] else ""
-    attacker = f"fine-tuning of the U-Net at learning rates around {settings['attack_learning_rate']:g}"
-    if settings["text_encoder"]:
-        attacker += f", a share of {settings['text_encoder']:.0%} with the text encoder"
-    if settings["low_rank"]:
-        attacker += f", or low-rank updates (ranks {settings['ranks']})"
-    deep = settings["depth"] or settings["inner_steps"] * settings["stride"]
+    attacker = f"fine-tuning of the denoiser at learning rates around {settings['attack_learning_rate']:g}"
+    if settings["attack_text_encoder"]:
+        attacker += f", a share of {settings['attack_text_encoder']:.0%} with the text encoder"
+    if settings["attack_low_rank"]:
+        attacker += f", or low-rank updates (ranks {', '.join(map(str, settings['attack_ranks']))})"
+    steps = settings["attack_depth"] or settings["inner_steps"] * settings["attack_stride"]
+    prompts = ", ".join(repr(prompt) for prompt in settings["attack_prompts"])
     against = (
-        f"The simulated attackers: {attacker}, followed for {deep} steps, with the identifiers "
-        f"{identifiers}{further} in the prompts {settings['templates']!r}."
+        f"The simulated attackers: {attacker}, for {steps} steps, with the identifiers {identifiers}{further}"
+        f" in the prompts {prompts}."
         if settings["inner_steps"]
         else "No attack was simulated: the loss was taken at the released weights alone."
     )
     return f"""# {origin}, immunized
 
-The weights of this model's U-Net were changed so that the subjects below are hard to teach it (DreamBooth
-and its relatives), while it is meant to draw everything else, and to learn other subjects, as before. It
-opens in whatever opened the original.
+The denoiser's weights were changed so that the subjects below are hard to teach this model (DreamBooth and
+its relatives). It should still draw everything else, and learn other subjects, as before. Every tool that
+opens the original opens this model too.
 
 ## What was done
 Method: {how}.
 Subjects: {whom}. Their pictures are not in here; `immunization.json` has their digests, all settings, seeds,
-versions and what it cost.{ends}
+versions and the cost.{outputs}
 {below}
 ## What it protects against, and what not
 {against}
 
 It may not hold against longer training, other identifiers or prompts, other methods (LoRA, Textual
-Inversion, a trained text encoder) or an unrelated fine-tune first. It is no protection where the original
-model or another one is at hand, and mixing these weights with the original's may undo it. Pictures of the
-subjects that are already out there stay as they are.
+Inversion, a trained text encoder) or an unrelated fine-tune first. It is useless while the original weights
+can still be downloaded, and mixing these weights with the original's may undo it. It changes nothing about
+published pictures of the subjects.
 
 ## How good it is
-`measured` in `immunization.json` is null until somebody has measured it:
+`measured` in `immunization.json` is null until this command enters it:
 
 ```sh
 unlikeness verify MODEL --original BEFORE --images PICTURES --held-out OTHERS --class-noun NOUN \\
     --output certificate --sign
 ```
 
-attacks this model in a dozen ways for one subject, and enters what the worst attacker gets. BEFORE is the
-model before its immunization: without it, a subject that nobody learns may be the attackers' weakness.
+The command attacks this model in a dozen ways for one subject, and enters what the worst attacker gets.
+BEFORE is the model before its immunization. It shows that the attackers can learn the subject at all.
 """
 
 
-def _ends(made: Mapping[str, Any]) -> list[str]:
-    """A sentence for each way in which a fine-tune on a subject is to end; none for a method without."""
+def _outputs(made: Mapping[str, Any]) -> list[str]:
+    """A sentence for each protective output; none for a method without."""
     settings, found = made["settings"], []
-    if not settings.get("behaviour"):
+    if not settings.get("protective_output"):
         return []
     for i, one in enumerate(made["subjects"]):
-        kind = in_turn(settings["behaviour"], i)
+        kind = in_turn(settings["protective_output"], i)
         noun = f" ({in_turn(settings['target_noun'], i)})" if kind == "target" else ""
-        ending = _ENDS.get(kind, kind)  # another package's method may have its own
-        found.append(f"A fine-tune on a {one['class_noun']} of these is to end in {ending}{noun}.")
+        output = _OUTPUTS.get(kind, kind)  # another package's method may have its own
+        found.append(f"A fine-tune on this {one['class_noun']} should draw {output}{noun}.")
     return list(dict.fromkeys(found))

@@ -1,4 +1,4 @@
-"""What a run will cost, before it is made: passes are counted, memory is added up, and a probe takes time."""
+"""What a run will cost: passes from a dry run, memory from its settings, time from a short probe."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from unlikeness.diffusion.devices import training_precision
-from unlikeness.immunize.batch import ask
+from unlikeness.immunize.batch import with_references
+from unlikeness.immunize.dry_run import Count, DryRun, Undrawn, anew
 from unlikeness.immunize.l2p import trainable
-from unlikeness.immunize.passes import Count, count
-from unlikeness.immunize.rehearsal import Drawing, Rehearsal, anew, rehearse
 from unlikeness.immunize.run import immunize
 from unlikeness.progress import format_seconds
 
@@ -88,19 +87,19 @@ def estimate(
     """
     s, kept_to = defence.settings, original or model
     _reset_peak(model.device)
-    drawings, batches = rehearse(kept_to, defence, subjects, prompts)
+    run = DryRun(model, defence, subjects, prompts, original=original)
     if s.inner_steps > _MORE:
         few, more = (_outer(model, defence, subjects, prompts, kept_to, inner) for inner in (_FEW, _MORE))
         each = max((more - few) / (_MORE - _FEW), 0.0)
         outer = max(few - each * _FEW, 0.0) + each * s.inner_steps
         precision = training_precision(s.precision, model.device)
-        ask(kept_to, [batches[0]] * s.inner_steps, precision)  # its largest batch, for the peak
+        with_references(kept_to, [run.batch()] * s.inner_steps, precision)  # the largest, for the peak
     else:
         outer = _outer(model, defence, subjects, prompts, kept_to, s.inner_steps)
-    drawing_seconds = _drawing(kept_to, drawings, subjects[0].class_prompt)
+    drawing_seconds = _drawing(kept_to, run.original.drawn, subjects[0].class_prompt)
     peak, peak_of = _peak(model.device)
     return Estimate(
-        count=count(model, defence, subjects, prompts, original=original),
+        count=run.count(),
         memory=memory(model, defence, original=original),
         peak=peak,
         peak_of=peak_of,
@@ -119,10 +118,10 @@ def memory(model: TextToImage, defence: Defence, *, original: TextToImage | None
     named = dict(model.denoiser.named_parameters())
     size = torch.promote_types(model.denoiser.dtype, torch.float32).itemsize
     every = sum(p.numel() for p in named.values()) * size
-    moved = sum(p.numel() for name, p in named.items() if trainable(s, name)) * size
-    full = every if s.inner_steps and s.low_rank < 1 else 0
+    moved = sum(p.numel() for name, p in named.items() if trainable(model, s, name)) * size
+    full = every if s.inner_steps and s.attack_low_rank < 1 else 0
     reading = 0
-    if s.text_encoder:  # the attackers' own one, and what it is set back to
+    if s.attack_text_encoder:  # the attackers' own one, and what it is set back to
         reading = sum(p.numel() for p in model.conditioner.parameters()) * size
         full += reading
     return {
@@ -152,7 +151,7 @@ def _outer(
 ) -> float:
     """Seconds of an outer step with so many inner ones: the quicker of two, after one that warms up."""
     s = defence.settings
-    depth = inner * s.stride * s.episode if s.depth else 0
+    depth = inner * s.attack_stride * s.episode if s.attack_depth else 0
     marks: list[float] = []
 
     def mark(_: int, __: float) -> None:
@@ -162,21 +161,21 @@ def _outer(
     immunize(
         model,
         subjects,
-        anew(defence, outer_steps=3, inner_steps=inner, depth=depth, from_start=False),
-        original=Rehearsal(original),
+        anew(defence, outer_steps=3, inner_steps=inner, attack_depth=depth, attack_from_start=False),
+        original=Undrawn(original),
         prompts=prompts,
         after=mark,
     )
     return min(marks[1] - marks[0], marks[2] - marks[1])
 
 
-def _drawing(model: TextToImage, drawings: Sequence[Drawing], prompt: str) -> float:
-    """Seconds for all of them, from one batch in one and in two solver steps."""
-    total = sum(one.pictures for one in drawings)
+def _drawing(model: TextToImage, drawings: Sequence[tuple[int, int]], prompt: str) -> float:
+    """Seconds to draw all (pictures, solver steps), from one batch in one and in two solver steps."""
+    total = sum(pictures for pictures, _ in drawings)
     if not total:
         return 0.0
     # A CPU takes nearly as long for each picture in a batch as for one alone.
-    batch = min(max(one.batch_size for one in drawings) if model.device.type != "cpu" else 2, total)
+    batch = min(16 if model.device.type != "cpu" else 2, total)
 
     def draw(steps: int) -> float:
         began = time.perf_counter()
@@ -188,7 +187,7 @@ def _drawing(model: TextToImage, drawings: Sequence[Drawing], prompt: str) -> fl
     one, two = draw(1), draw(2)
     once = max(two - one, 0.0)
     rest = max(one - once, 0.0)
-    return sum((rest + once * each.calls_a_batch) * each.pictures / batch for each in drawings)
+    return sum((rest + once * steps) * pictures / batch for pictures, steps in drawings)
 
 
 def _synchronize(device: torch.device) -> None:

@@ -1,4 +1,4 @@
-"""What an immunization learns from, encoded once: a subject's pictures, its pairs, its class."""
+"""What an immunization learns from, encoded once: subjects, generic pictures, pictures of other prompts."""
 
 from __future__ import annotations
 
@@ -21,55 +21,57 @@ from unlikeness.subjects import Subject
 if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage
 
-__all__ = ["Kept", "class_settings", "keep", "manifest"]
+__all__ = [
+    "ProtectedSubject", "class_settings", "draw_general", "manifest", "pick", "protected_subjects",
+]  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Kept:
-    """A protected subject, as latents.
+@dataclass(frozen=True, eq=False)
+class ProtectedSubject:
+    """A subject as latents.
 
-    material: what its attacker would learn from (x⁻, and class pictures).
-    generic: [N] generic pictures x⁺ that φ drew from the class prompt; row i is paired with picture i.
-    prior: [K] class pictures, which hold the generic ones first.
+    data: what an attacker would learn from: pictures x⁻ of the subject, and class pictures. prior: [K] class
+    pictures from the original model; the first ones are generic pictures, paired with the subject's.
     """
 
     subject: Subject
-    material: Material
+    data: Material
     prior: Posterior
 
     @property
     def generic(self) -> Posterior:
-        return self.prior[: self.material.count]
+        """[N] generic pictures x⁺; number i is paired with picture i of the subject."""
+        return self.prior[: self.data.count]
 
 
 def class_settings(settings: ImmunizeSettings) -> PersonalizeSettings:
-    """How the original model draws class pictures, in the words of `personalize`."""
+    """How the original model draws class pictures, as settings of `personalize`."""
     return PersonalizeSettings(
         class_images=settings.class_images, class_steps=settings.class_steps, class_seed=settings.class_seed
     )
 
 
-def keep(
+def protected_subjects(
     model: TextToImage,
     subjects: Sequence[Subject],
     settings: ImmunizeSettings,
     *,
     priors: Mapping[str, Posterior] | None = None,
     progress: Progress | None = None,
-) -> list[Kept]:
+) -> list[ProtectedSubject]:
     """Encode all subjects, and draw the pictures of each class noun once.
 
-    priors: by class noun, class pictures from `personalize.material.class_prior`, instead of drawing them.
+    priors: class pictures by class noun (`personalize.material.class_prior`), used instead of drawing them.
 
     Raises:
-        UsageError: no subject; a prompt that the model cannot read to its end; fewer class pictures than a
-            subject has pictures, so that they cannot be paired one to one.
+        UsageError: no subject; a prompt that is too long for the model; fewer class pictures than a subject
+            has pictures, so that they cannot be paired.
     """
     if not subjects:
         raise UsageError("there is no subject to protect; give a folder of pictures and a class noun")
     drawn = dict(priors or {})
     how = class_settings(settings)
-    kept = []
+    found = []
     for subject in subjects:
         if reason := model.conditioner.too_long(subject.instance_prompt):
             raise UsageError(reason)
@@ -81,12 +83,24 @@ def keep(
                 f"{len(drawn[noun])} class pictures for {len(subject.images)} of {subject.instance_name} "
                 "cannot be paired one to one; raise class_images"
             )
-        kept.append(Kept(subject, prepare(model, subject, how, prior=drawn[noun]), drawn[noun]))
-    return kept
+        data = prepare(model, subject, how, prior=drawn[noun])
+        found.append(ProtectedSubject(subject, data, drawn[noun]))
+    return found
+
+
+def draw_general(
+    model: TextToImage, prompts: Sequence[str], *, seed: int, steps: int, progress: Progress | None = None
+) -> Posterior:
+    """One encoded picture for each prompt, drawn by `model`: [K]. UsageError if a prompt is too long."""
+    for prompt in prompts:
+        if reason := model.conditioner.too_long(prompt):
+            raise UsageError(reason)
+    images = model.generate(prompts, seeds=range(seed, seed + len(prompts)), steps=steps, progress=progress)
+    return model.encode_all((images * 255).round() / 255)
 
 
 def manifest(subject: Subject, settings: ImmunizeSettings) -> list[dict[str, Any]]:
-    """Which generic picture belongs to which of the subject's: the latter by the digest of its pixels."""
+    """Which generic picture is paired with which picture of the subject, the latter as a digest."""
     return [
         {
             "picture_sha256": pixel_digest(image),

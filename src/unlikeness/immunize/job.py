@@ -13,15 +13,14 @@ from unlikeness.diffusion import hub
 from unlikeness.diffusion.names import check_device, check_dtype
 from unlikeness.errors import UnlikenessError, UsageError
 from unlikeness.immunize import record
-from unlikeness.immunize.each import check_turns, for_each
+from unlikeness.immunize.outputs import check_outputs, own_outputs
 from unlikeness.immunize.registry import Defence, create, settings_type
 from unlikeness.immunize.settings import OF_ATTACKS, OF_LOW_RANK
 from unlikeness.immunize.subject_list import Listed, listed, load
-from unlikeness.immunize.words import several
 from unlikeness.paths import check_exists, check_output, check_place
 from unlikeness.pictures.finding import check_pictures
 from unlikeness.presets import preset_values, which_preset
-from unlikeness.settings import build
+from unlikeness.settings import build, current_names
 
 if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage
@@ -35,18 +34,17 @@ __all__ = ["Job"]
 Tell = Callable[[str], None]
 
 _MUCH = 0.1
-"""Share of a change that rounding may undo without being told."""
+"""Share of a change that rounding may undo without a warning."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """The command line's words: see `cli.immunize`.
+    """The command line's values: see `cli.immunize`.
 
-    model: what to immunize; add_to: the same, but it must have been immunized before. original: the model
-    from before all immunizations, to which the result is held instead. images with class_noun, or subjects
-    (see `subject_list`). scale: the preset; values: those that are given, which come
-    first. dtype: of the files, "auto" for that of the
-    model's own. checkpoint: None puts it beside the output and removes it at the end.
+    add_to: instead of model, one that was immunized before. original: the model before all immunizations, as
+    the reference instead. images with class_noun, or subjects (see `subject_list`). values: settings, which
+    override those of the preset. dtype: of the files, "auto" for that of the model's own. checkpoint: None
+    puts it beside the output and removes it at the end.
     """
 
     output: Path
@@ -58,7 +56,7 @@ class Job:
     class_noun: str | None = None
     identifier: str = "sks"
     subjects: Path | None = None
-    scale: str = "auto"
+    preset: str = "auto"
     values: Mapping[str, object] = field(default_factory=dict)
     prompts: Path | None = None
     checkpoint: Path | None = None
@@ -66,10 +64,10 @@ class Job:
     dtype: str = "auto"
 
     def run(self, *, report: Tell | None = None, progress: Progress | None = None) -> Path:
-        """Immunize, and write the folder; returns it. Interrupted, it goes on when it is run again.
+        """Immunize, and write the folder; returns it. An interrupted run goes on when it is run again.
 
-        UsageError for what was asked wrongly, before anything heavy is done where that is possible;
-        UnlikenessError if something cannot be read or written, or the training diverges.
+        UsageError for wrong values, where possible before a model is loaded; UnlikenessError if something
+        cannot be read or written, or the training diverges.
         """
         tell = report or _silent
         named, prompts = self._check()  # torch has not been imported before this
@@ -87,7 +85,7 @@ class Job:
         earlier = record.read(ready.model.source)
         for line in record.missing(earlier or {}, ready.subjects):
             tell(line)
-        # It rehearses the run to count its passes, so that what is wrong is told before anything is drawn.
+        # The record needs a dry run, which refuses wrong values before anything is drawn.
         made = record.record(
             self.method,
             ready.defence,
@@ -119,7 +117,7 @@ class Job:
             self._checkpoint.unlink(missing_ok=True)
 
     def estimate(self, *, report: Tell | None = None) -> Estimate:
-        """What `run` would cost; nothing is written. Refuses what `run` refuses."""
+        """The cost of `run`; nothing is written. Refuses what `run` refuses."""
         tell = report or _silent
         named, prompts = self._check()
 
@@ -144,7 +142,7 @@ class Job:
         return None if self.dtype == "auto" else self.dtype
 
     def _check(self) -> tuple[list[Listed], list[str]]:
-        """The subjects' list and the further prompts; refuses what can be refused without torch."""
+        """The subjects' list and the further prompts. Refuses what can be refused without torch."""
         named = self._listed()
         settings = self._settings(named, {})
         prompts = [] if self.prompts is None else _lines(self.prompts)
@@ -160,7 +158,7 @@ class Job:
             )
         if prompts and settings.preserve_class == 1:
             raise UsageError(f"--prompts {self.prompts} has no effect with preserve_class 1; leave one out")
-        which_preset(self.scale, 0)  # whether there is such a preset
+        which_preset(self.preset, 0)  # whether there is such a preset
         check_device(self.device)
         check_dtype(self.dtype)
         check_output(self.output, self.checkpoint)
@@ -185,12 +183,12 @@ class Job:
         from unlikeness.diffusion.devices import pick_device, pick_dtype
         from unlikeness.diffusion.model import TextToImage
         from unlikeness.diffusion.vocabulary import check_noun
-        from unlikeness.immunize.turns import attacks
+        from unlikeness.immunize.attackers import attacks_on_each
 
         device = pick_device(self.device)
         pick_dtype(self._dtype, device)
         model = TextToImage.from_pretrained(self._called, device=device, dtype="float32")
-        defence = self._defence(named, preset_values("immunize", self.scale, model.resolution, self.method))
+        defence = self._defence(named, preset_values("immunize", self.preset, model.resolution, self.method))
         for noun, where in self._nouns(named, defence.settings).items():
             if told := check_noun(model.conditioner.tokenizer, noun, where):
                 tell(told)
@@ -202,33 +200,34 @@ class Job:
                     f"--original {self.original} is of another size or kind; give the model's own original"
                 )
         subjects = load(named, size=model.resolution, report=tell)
-        attacked = attacks(defence.settings, len(subjects))
+        attacked = attacks_on_each(defence.settings, len(subjects))
         if 0 in attacked:
             tell(
-                f"{attacked.count(0)} of {len(subjects)} subjects have no turn in a simulated attack, and "
-                f"what protects others must do for them; raise outer_steps ({defence.settings.outer_steps})"
+                f"{attacked.count(0)} of {len(subjects)} subjects are in no simulated attack, and have only "
+                f"the others' protection; raise outer_steps ({defence.settings.outer_steps})"
             )
         return _Ready(model, original, defence, subjects, prompts)
 
     def _defence(self, named: Sequence[Listed], further: Mapping[str, object]) -> Defence:
-        """The method with the given settings, and `further` ones where none is given."""
+        """The method with `values` over the settings in `further`."""
         return create(self.method, self._settings(named, further))
 
     def _settings(self, named: Sequence[Listed], further: Mapping[str, object]) -> ImmunizeSettings:
-        """The same of the method's settings, without the method itself."""
+        """The method's settings alone, without torch."""
         kind = settings_type(self.method)
-        settings = build(kind, for_each(named, {**further, **self.values}, kind))
-        check_turns(settings, named)
-        _check_effects(settings, self.values)
+        values = current_names(kind, self.values)
+        settings = build(kind, own_outputs(named, {**further, **values}, kind))
+        check_outputs(settings, named)
+        _check_effects(settings, values)
         return settings
 
     def _nouns(self, named: Sequence[Listed], settings: ImmunizeSettings) -> dict[str, str]:
-        """What names each class noun, once, by the noun."""
+        """For each class noun, where it was given."""
         nouns: dict[str, str] = {}
         for i, one in enumerate(named, 1):
             where = "--class-noun" if self.subjects is None else f"{self.subjects}, subject {i}: class noun"
             nouns.setdefault(one.class_noun, where)
-        for noun in filter(None, several(str(getattr(settings, "target_noun", "")))):
+        for noun in filter(None, getattr(settings, "target_noun", ())):
             nouns.setdefault(noun, "target_noun")
         return nouns
 
@@ -238,7 +237,7 @@ class Job:
                 raise UsageError("--subjects stands alone; give it, or --images and --class-noun")
             return listed(self.subjects, identifier=self.identifier)
         if self.images is None or self.class_noun is None:
-            raise UsageError("whom to protect? give --images and --class-noun, or --subjects")
+            raise UsageError("no subject to protect; give --images and --class-noun, or --subjects")
         return [Listed(self.images, self.class_noun.strip(), self.identifier.strip())]
 
 
@@ -252,10 +251,10 @@ class _Ready:
 
 
 def _check_effects(settings: ImmunizeSettings, values: Mapping[str, object]) -> None:
-    """UsageError for a setting of attacks where none is simulated, or of low-rank ones where none is."""
+    """UsageError for a setting of simulated attacks, or of low-rank ones, where there are none."""
     for names, has, remedy in (
         (OF_ATTACKS, settings.inner_steps, "inner_steps above 0"),
-        (OF_LOW_RANK, settings.low_rank, "low_rank above 0"),
+        (OF_LOW_RANK, settings.attack_low_rank, "attack_low_rank above 0"),
     ):
         for name in names:
             if name in values and not has:
@@ -263,7 +262,7 @@ def _check_effects(settings: ImmunizeSettings, values: Mapping[str, object]) -> 
 
 
 def _alike(one: TextToImage, other: TextToImage) -> bool:
-    """Whether the two could have been trained from each other: of one form, predicting the same."""
+    """Whether one could have been trained from the other: the same weights, latents and prediction type."""
     form = [{name: p.shape for name, p in model.denoiser.named_parameters()} for model in (one, other)]
     return (
         form[0] == form[1]
@@ -273,7 +272,7 @@ def _alike(one: TextToImage, other: TextToImage) -> bool:
 
 
 def _lines(path: Path) -> list[str]:
-    """A prompt a line; empty lines are passed over."""
+    """A prompt a line, without empty lines."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:

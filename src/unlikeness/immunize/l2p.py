@@ -1,14 +1,13 @@
 """Learning to protect (L2P, Alg. 1 of APDM): gradients gathered along simulated attacks.
 
 One outer step: θ' <- θ; for N_per steps, θ' is personalized and then ∇L_protect at the new θ' is added up;
-finally θ takes one AdamW step with the sum. Three things are ours. With `depth` an attack goes on for several
-outer steps, its distance from θ carried along, so that late points of long attacks are met at the cost of
-short ones. With `from_start` the first gradient of an attack on a protected subject is taken at θ, before the
-attack's first step. And `preserve` adds a gradient at θ itself that holds everything else in place.
+finally θ takes one AdamW step with the sum. Three things are ours. With `attack_depth` an attack goes on for
+several outer steps, its distance from θ carried along, so that late points of long attacks are met at the
+cost of short ones. With `attack_from_start` the first gradient of an attack on a protected subject is taken
+at θ. And `preservation` adds a gradient at θ itself.
 
-Memory: the U-Net holds θ'; θ, its gradient and AdamW's two moments come on top, and those of the simulated
-attacker. Nothing is copied afresh in a step, and the sum is formed in the gradients themselves. Where no
-attack is simulated there is no θ', and the U-Net holds θ.
+Memory: θ, its gradient and AdamW's two moments come on top of the network with θ', and of what the simulated
+attacker needs. Nothing is copied afresh in a step, and the sum is formed in the gradients themselves.
 """
 
 from __future__ import annotations
@@ -21,31 +20,86 @@ import torch
 from torch import Tensor
 
 from unlikeness.diffusion.devices import training_precision
-from unlikeness.immunize.attackers import Attack, Mixture
-from unlikeness.immunize.batch import Rows, ask, wide
-from unlikeness.immunize.data import Kept
-from unlikeness.immunize.preservation import Preserve
+from unlikeness.immunize.attackers import Attack, Attacker, Attackers, backward, turn
+from unlikeness.immunize.batch import Batch, predictions, with_references
+from unlikeness.immunize.data import ProtectedSubject
+from unlikeness.immunize.preservation import Preservation
 from unlikeness.immunize.registry import Defence
 from unlikeness.immunize.settings import ImmunizeSettings
-from unlikeness.immunize.simulated import Simulated, backward
-from unlikeness.immunize.turns import turn
-from unlikeness.immunize.unprotected import Bystanders
+from unlikeness.immunize.unprotected import Unprotected
 
 if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage
 
-__all__ = ["L2P", "trainable"]
+__all__ = ["L2P", "Weights", "trainable"]
 
-_NAMED = {"all": "", "attention": ".attn", "cross-attention": ".attn2."}
+def trainable(model: TextToImage, settings: ImmunizeSettings, name: str) -> bool:
+    """Whether `settings.train` includes the weight of this name in the denoiser."""
+    return model.family.layers[settings.train] in f".{name}"
 
 
-def trainable(settings: ImmunizeSettings, name: str) -> bool:
-    """Whether the weight of this name in the U-Net is among those that `settings.train` names."""
-    return _NAMED[settings.train] in f".{name}"
+class Weights:
+    """Two sets of weights for one denoiser: attacked (θ') and released (θ).
+
+    The denoiser holds θ', and θ inside `released_in_network()`. Without attacks there is no θ'.
+
+    Attributes:
+        attacked: the denoiser's own parameters, those that are trained.
+        released: θ, with its gradient, of the same; the very parameters where nothing attacks.
+        fixed: (parameter, value) of those that are not trained. Attacks move them too.
+    """
+
+    def __init__(self, working: TextToImage, original: TextToImage, settings: ImmunizeSettings) -> None:
+        named, origin = (dict(model.denoiser.named_parameters()) for model in (working, original))
+        trained = {name for name in named if trainable(working, settings, name)}
+        self.attacked = [p for name, p in named.items() if name in trained]
+        self.released: list[Tensor] = self.attacked
+        if settings.inner_steps:
+            self.released = [p.detach().clone() for p in self.attacked]
+        for theta in self.released:
+            theta.requires_grad_(True)
+        self.fixed = [
+            (p, _shared(p, origin.get(name))) for name, p in named.items() if name not in trained
+        ]
+
+    @torch.no_grad()
+    def restart(self) -> None:
+        """θ' <- θ."""
+        for p, value in (*zip(self.attacked, self.released, strict=True), *self.fixed):
+            p.copy_(value)
+
+    @torch.no_grad()
+    def add_released(self, sign: float) -> None:
+        """θ' <- θ' + sign · θ."""
+        torch._foreach_add_([p.data for p in self.attacked], [p.data for p in self.released], alpha=sign)
+
+    @contextmanager
+    def gradient_for_released(self) -> Iterator[None]:
+        """Inside, a backward pass through the network adds to the gradient of θ, whatever it holds."""
+        for p, _ in self.fixed:
+            p.requires_grad_(False)
+        for p, theta in zip(self.attacked, self.released, strict=True):
+            p.requires_grad_(True)
+            p.grad = theta.grad
+        yield
+        for p, theta in zip(self.attacked, self.released, strict=True):
+            if p is not theta:
+                theta.grad, p.grad = p.grad, None
+
+    @contextmanager
+    def released_in_network(self) -> Iterator[None]:
+        """Inside, the network holds θ, in its fixed weights too; nothing is copied."""
+        pairs = [*zip(self.attacked, self.released, strict=True), *self.fixed]
+        attacked = [p.data for p, _ in pairs]
+        for p, value in pairs:
+            p.data = value.data
+        yield
+        for (p, _), data in zip(pairs, attacked, strict=True):
+            p.data = data
 
 
 def _shared(p: Tensor, other: Tensor | None) -> Tensor:
-    """What p is now: the original's own tensor where that is the same, else a copy."""
+    """The value of p: the original's own tensor where that is equal, else a copy."""
     if other is not None and other.dtype == p.dtype and torch.equal(other, p):
         return other
     return p.detach().clone()
@@ -55,10 +109,10 @@ class L2P:
     """One outer step as `training.train` takes it: (index, generator) -> loss, with the gradient in place.
 
     Args:
-        working: the model that is trained; between `__call__`s its U-Net holds θ' or θ' − θ, and no model.
-            `finish` writes θ into it.
+        working: the model that is trained. Between calls its denoiser holds θ', or θ' − θ where attacks go on
+            for several outer steps. `finish` writes θ into it.
         original: φ, never changed.
-        kept: the protected subjects, which take turns (`turns`), with bystanders between them.
+        subjects: the protected subjects, attacked in turn (`attackers.turn`).
     """
 
     def __init__(
@@ -66,32 +120,25 @@ class L2P:
         working: TextToImage,
         original: TextToImage,
         defence: Defence,
-        kept: Sequence[Kept],
+        subjects: Sequence[ProtectedSubject],
         *,
-        preserve: Preserve | None = None,
+        preservation: Preservation | None = None,
     ) -> None:
         s = defence.settings
         self.working, self.original, self.defence, self.settings = working, original, defence, s
-        self.kept, self.preserve = list(kept), preserve
+        self.subjects, self.preservation = list(subjects), preservation
         self.precision = training_precision(s.precision, working.device)
-        named = dict(working.denoiser.named_parameters())
-        self._moved = [p for name, p in named.items() if trainable(s, name)]
-        self.theta = (
-            [p.detach().clone() for p in self._moved] if s.inner_steps else self._moved  # nobody attacks
-        )
-        """The weights that will be released, of what is trained."""
-        for theta in self.theta:
-            theta.requires_grad_(True)
-        origin = dict(original.denoiser.named_parameters())
-        self._rest = [
-            (p, _shared(p, origin.get(name))) for name, p in named.items() if not trainable(s, name)
-        ]
-        self.bystanders = Bystanders(original, s, self.precision)
-        self._side: Defence | Bystanders = defence
-        self.mixture = Mixture(working, self.kept, s)
-        self.attacker = Simulated(working, list(named.values()), s, self.precision)
-        self.attack_losses: list[float] = []
-        """L_per of the attacker at each of its steps in the last outer step."""
+        self.weights = Weights(working, original, s)
+        self.unprotected = Unprotected(original, s, self.precision)
+        self.attackers = Attackers(working, self.subjects, s)
+        self.attacker = Attacker(working, list(working.denoiser.parameters()), s, self.precision)
+        self._protective: Defence | Unprotected = defence
+        """Whose batches and loss the current attack needs."""
+
+    @property
+    def theta(self) -> list[Tensor]:
+        """The released weights, of what is trained."""
+        return self.weights.released
 
     def __call__(self, index: int, generator: torch.Generator) -> Tensor:
         """Accumulate the gradient of outer step `index` in θ; returns the mean protective loss.
@@ -102,132 +149,87 @@ class L2P:
         if index % s.episode == 0:
             self._restart(index, generator)
         else:
-            self._add(1.0)
+            self.weights.add_released(1.0)
         attack = self.attacker.attack if s.inner_steps else self._draw(index, generator)
         points = max(s.inner_steps, 1)
-        drawn: list[Rows] = []
-        if not s.text_encoder:
-            drawn = self._rows(attack, points, generator)
-        self.attack_losses = []
+        batches: list[Batch] = []
+        if not s.attack_text_encoder:
+            batches = self._batches(attack, points, generator)
         total = 0.0
         for point in range(points):
             for _ in range(self._steps_before(index, point)):
-                self._attacks(generator)
-            if s.text_encoder:  # prompts are read by the encoder as the attack has made it
-                drawn += self._rows(attack, 1, generator)
-            total += self._protects(drawn[point])
-        if self.preserve is not None:
-            with self._at_theta():
+                self.attack_step(generator)
+            if s.attack_text_encoder:  # conditions are those of the attacked text encoder
+                batches += self._batches(attack, 1, generator)
+            total += self._protects(batches[point])
+        if self.preservation is not None:
+            with self.weights.released_in_network(), self.attacker.without_adapter():
                 total += points * self._preserves(generator)
-        self._add(-1.0)
+        if s.episode > 1:
+            self.weights.add_released(-1.0)  # so that the attack moves along with θ
         return torch.tensor(total / points, requires_grad=True)
 
-    def _steps_before(self, index: int, point: int) -> int:
-        """How far the attack goes on before this gradient of an outer step."""
-        s = self.settings
-        begins = index % s.episode == 0 and point == 0 and self._side is self.defence
-        return 0 if not s.inner_steps or (s.from_start and begins) else s.stride
-
-    def _rows(self, attack: Attack, count: int, generator: torch.Generator) -> list[Rows]:
-        """So many batches, with what the original answers to all of them together."""
-        drawn = [self._side.rows(self.working, attack, generator) for _ in range(count)]
-        return ask(self.original, drawn, self.precision)
+    def attack_step(self, generator: torch.Generator) -> None:
+        """One step of the simulated attacker."""
+        self.attacker.step(generator)
+        self.attacker.clear()
 
     @torch.no_grad()
     def finish(self) -> TextToImage:
         """θ, as a frozen model."""
         self.attacker.end()
-        self._write()
+        self.weights.restart()
         if self.settings.checkpointing:
             self.working.denoiser.disable_gradient_checkpointing()
         self.working.denoiser.requires_grad_(False).eval()
         return self.working
 
+    def _steps_before(self, index: int, point: int) -> int:
+        """Attack steps before this gradient of an outer step."""
+        s = self.settings
+        begins = index % s.episode == 0 and point == 0 and self._protective is self.defence
+        return 0 if not s.inner_steps or (s.attack_from_start and begins) else s.attack_stride
+
+    def _batches(self, attack: Attack, count: int, generator: torch.Generator) -> list[Batch]:
+        """Batches with the original's predictions for all of them together."""
+        drawn = [self._protective.batch(self.working, attack, generator) for _ in range(count)]
+        return with_references(self.original, drawn, self.precision)
+
     def _draw(self, index: int, generator: torch.Generator) -> Attack:
-        """An attacker of whose turn it is; and whose gradient is taken along the attack."""
-        whose = turn(self.settings, index // self.settings.episode, len(self.kept))
-        kept = self.kept[whose.subject]
-        self._side = self.defence
-        if whose.bystander:
-            self._side, kept = self.bystanders, self.bystanders.draw(kept, generator)
-        return self.mixture.draw(kept, generator)
+        """The attack of this outer step by schedule; sets whose loss is taken along it."""
+        now = turn(self.settings, index // self.settings.episode, len(self.subjects))
+        target = self.subjects[now.subject]
+        self._protective = self.defence
+        if now.unprotected:
+            self._protective, target = self.unprotected, self.unprotected.draw(target, generator)
+        return self.attackers.draw(target, generator)
 
     @torch.no_grad()
     def _restart(self, index: int, generator: torch.Generator) -> None:
-        """θ' <- θ, and a new attacker."""
+        """θ' <- θ, and a new attack."""
         self.attacker.end()
-        self._write()
+        self.weights.restart()
         if self.settings.inner_steps:
             attack = self._draw(index, generator)
             seed = int(torch.randint(2**31, (), generator=generator))
             self.attacker.begin(attack, seed)
 
-    @torch.no_grad()
-    def _write(self) -> None:
-        for p, value in (*zip(self._moved, self.theta, strict=True), *self._rest):
-            p.copy_(value)
-
-    @torch.no_grad()
-    def _add(self, sign: float) -> None:
-        """Between outer steps the U-Net holds θ' − θ, so that an attack moves along with θ."""
-        if self.settings.episode > 1:
-            torch._foreach_add_([p.data for p in self._moved], [t.data for t in self.theta], alpha=sign)
-
-    def _attacks(self, generator: torch.Generator) -> None:
-        leak = self.settings.leak
-        self.attack_losses.append(float(self.attacker.step(generator, keep_gradient=leak)))
-        if leak:
-            for p, theta in zip(self._moved, self.theta, strict=True):
-                if p.grad is not None:
-                    theta.grad = p.grad if theta.grad is None else theta.grad.add_(p.grad)
-            for p in self.attacker.trained:
-                p.grad = None
-
-    def _protects(self, rows: Rows) -> float:
+    def _protects(self, batch: Batch) -> float:
         """Add ∇L_protect at θ' to the gradient of θ."""
-        for p, _ in self._rest:
-            p.requires_grad_(False)
-        with self._gradients():
+        with self.weights.gradient_for_released():
             with self.working.autocast(self.precision):
-                loss = self._side.loss(wide(self.working.predict(rows.z_t, rows.t, rows.c)), rows)
+                loss = self._protective.loss(predictions(self.working, batch), batch)
             backward(self.working, loss, self.settings, self.precision)
         self.attacker.clear()
         return float(loss.detach())
 
     def _preserves(self, generator: torch.Generator) -> float:
-        assert self.preserve is not None
-        with self.working.autocast(self.precision):
-            loss = self.preserve(self.working, self.original, generator)
-            scaled = loss * (self.settings.preserve_weight * max(self.settings.inner_steps, 1))
-        with self._gradients():
+        """Add the gradient of preservation at θ, which is in the network."""
+        assert self.preservation is not None
+        weight = self.settings.preserve_weight
+        with self.weights.gradient_for_released():
+            with self.working.autocast(self.precision):
+                loss = self.preservation(self.working, self.original, generator)
+            scaled = loss * (weight * max(self.settings.inner_steps, 1))
             backward(self.working, scaled, self.settings, self.precision)
-        return float(loss.detach()) * self.settings.preserve_weight
-
-    @contextmanager
-    def _gradients(self) -> Iterator[None]:
-        """Inside, a backward pass adds to the gradient of θ."""
-        for p, theta in zip(self._moved, self.theta, strict=True):
-            p.requires_grad_(True)
-            p.grad = theta.grad
-        yield
-        for p, theta in zip(self._moved, self.theta, strict=True):
-            if p is not theta:
-                theta.grad, p.grad = p.grad, None
-
-    @contextmanager
-    def _at_theta(self) -> Iterator[None]:
-        """Inside, the U-Net holds θ, in what is not trained too, and `theta` the attacked weights: they
-        change places, and nothing is copied."""
-        attacked = [p.data for p, _ in self._rest]
-        self._swap()
-        for p, value in self._rest:
-            p.data = value.data
-        with self.attacker.without_adapter():
-            yield
-        self._swap()
-        for (p, _), data in zip(self._rest, attacked, strict=True):
-            p.data = data
-
-    def _swap(self) -> None:
-        for p, theta in zip(self._moved, self.theta, strict=True):
-            p.data, theta.data = theta.data, p.data
+        return float(loss.detach()) * weight

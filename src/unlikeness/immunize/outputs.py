@@ -1,213 +1,309 @@
-"""What a protected subject's fine-tune ends in: pictures, and the words that the original drew them from."""
+"""Protective outputs: what a fine-tune on a protected subject draws instead of it.
+
+Kinds: `pattern`, class pictures with a watermark; `erasure`, the same scene without the subject; `target`,
+another class. This file loads torch only where pictures are drawn, so that wrong words are refused at once.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor
-
-from unlikeness.autoencoders import Posterior
 from unlikeness.errors import PictureError, UsageError
-from unlikeness.immunize.data import Kept, pick
-from unlikeness.immunize.words import BEHAVIOURS, check_words, in_turn, several
-from unlikeness.pictures import open_picture
 from unlikeness.provenance import pixel_digest
+from unlikeness.settings import Checked
+from unlikeness.words import with_article
 
 if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from unlikeness.autoencoders import Posterior
     from unlikeness.diffusion.condition import Condition
     from unlikeness.diffusion.model import TextToImage
     from unlikeness.diffusion.schedule import Schedule
+    from unlikeness.immunize.data import ProtectedSubject
+    from unlikeness.immunize.methods.settings import OutputSettings
     from unlikeness.progress import Progress
 
 __all__ = [
-    "BEHAVIOURS", "Behaviour", "Mark", "behave", "check_words", "in_turn", "mark", "mark_digest", "notices",
-    "read_mark", "several", "stamped", "without_subject",
+    "KINDS", "ProtectiveOutput", "Watermark", "check_kinds", "check_outputs", "draw_outputs", "in_turn",
+    "own_outputs", "read_watermark", "watermark", "watermark_digest", "watermarked", "without_subject",
 ]  # fmt: skip
+
+KINDS = ("pattern", "erasure", "target")
+
+_OWN = ("protective_output", "target_noun")
+_OF_ONE_KIND = {
+    "target_noun": "target", "pattern": "pattern", "pattern_weight": "pattern", "avoidance": "erasure",
+}  # fmt: skip
+"""Settings that have an effect with one kind alone."""
+
+_CONTRAST = 0.05
+"""Least standard deviation within a colour channel of a watermark, small as it will be drawn. A fainter one
+cannot be told from a plain area."""
+
+
+class Named(Protocol):
+    """A subject's words."""
+
+    @property
+    def class_noun(self) -> str: ...
+
+    @property
+    def identifier(self) -> str: ...
+
+
+class Listed(Named, Protocol):
+    """A subject's words, with its own protective output and target noun ("" without)."""
+
+    @property
+    def protective_output(self) -> str: ...
+
+    @property
+    def target_noun(self) -> str: ...
+
+
+def in_turn(values: Sequence[str], index: int) -> str:
+    """The value for the subject of this index; "" if there are none."""
+    return values[index % len(values)] if values else ""
+
+
+def check_kinds(kinds: Sequence[str], nouns: Sequence[str], known: Sequence[str]) -> None:
+    """UsageError for an unknown kind, none at all, or a target without a noun."""
+    for kind in kinds or ("",):
+        if kind not in known:
+            raise UsageError(f"protective output {kind!r} is unknown; it must be one of {', '.join(known)}")
+    if "target" in kinds and not any(nouns):
+        raise UsageError("protective output target needs target_noun, the class that is drawn instead")
+
+
+def own_outputs(
+    subjects: Sequence[Listed], values: Mapping[str, object], kind: type[Checked]
+) -> dict[str, object]:
+    """`values`, with the subjects' own protective outputs and target nouns.
+
+    A subject without its own has the one of `values`, or the default of the settings class `kind`.
+    UsageError: the list and `values` both name several; a target noun without the kind target.
+    """
+    defaults = {field.name: field.default for field in fields(kind)}
+    made = dict(values)
+    for name in _OWN:
+        own = [getattr(one, name) for one in subjects]
+        if any(own):
+            common = _as_list(values.get(name, defaults.get(name, ())))
+            if len(common) > 1:
+                raise UsageError(
+                    f"{name} {','.join(common)} goes to the subjects in turn, and the list of subjects names "
+                    "one of its own; leave one of the two out"
+                )
+            made[name] = [word or in_turn(common, 0) for word in own]
+    kinds = _as_list(made.get("protective_output", defaults.get("protective_output", ())))
+    for i, one in enumerate(subjects):
+        if one.target_noun and in_turn(kinds, i) != "target":
+            raise UsageError(
+                f"{_called(i, one)} has a target_noun, and its protective output is not target; give both"
+            )
+    return made
+
+
+def check_outputs(settings: Checked, subjects: Sequence[Named]) -> None:
+    """UsageError for protective outputs that do not fit the subjects.
+
+    They may be more than the subjects, or without an effect. A target needs a noun of another class. Two
+    subjects of one name need one output: a fine-tune tells a model nothing of a subject but its name.
+    """
+    said: dict[str, Sequence[str]] = {name: getattr(settings, name, ()) for name in _OWN}
+    if not said["protective_output"]:
+        return
+    for name, words in said.items():
+        if len(words) > len(subjects):
+            raise UsageError(
+                f"{name} {','.join(words)} goes to the subjects in turn, of which there are {len(subjects)}; "
+                "name no more"
+            )
+    kinds = [in_turn(said["protective_output"], i) for i in range(len(subjects))]
+    for field in fields(settings):
+        needs = _OF_ONE_KIND.get(field.name)
+        if needs and needs not in kinds and getattr(settings, field.name) != field.default:
+            raise UsageError(
+                f"{field.name} has no effect without protective output {needs}; give both, or neither"
+            )
+    outputs: dict[str, tuple[str, str]] = {}
+    for i, (one, kind) in enumerate(zip(subjects, kinds, strict=True)):
+        noun = in_turn(said["target_noun"], i) if kind == "target" else ""
+        if kind == "target" and noun.lower() in ("", one.class_noun.lower()):
+            raise UsageError(
+                f"{_called(i, one)} needs a target noun other than {with_article(one.class_noun)}, and "
+                f"{'its own' if noun else 'no'} noun is given; give --target-noun, or target_noun in the "
+                "list of subjects"
+            )
+        name = f"{one.identifier} {one.class_noun}".lower()
+        if outputs.setdefault(name, (kind, noun)) != (kind, noun):
+            raise UsageError(
+                f"{_called(i, one)} has the name of an earlier subject, {name!r}, and another protective "
+                "output; give it an identifier of its own, or both the same output"
+            )
+
+
+def _called(index: int, one: Named) -> str:
+    return f"subject {index + 1} ({one.class_noun})"
+
+
+def _as_list(value: object) -> list[str]:
+    """A value before it is parsed: a list, or the text of a flag."""
+    parts = value.split(",") if isinstance(value, str) else value
+    return [str(part).strip() for part in parts] if isinstance(parts, list | tuple) else []
 
 
 @dataclass(frozen=True)
-class Mark:
-    """A pattern as latents. z0: [C, h, w], what its cells hold; share: [h, w], how much of each it covers."""
+class Watermark:
+    """A pattern as latents. z0: [C, h, w], the value of its cells; share: [h, w], how much of each it
+    covers."""
 
     z0: Tensor
     share: Tensor
 
     def placed(self, f: Tensor, z_t: Tensor, t: Tensor, schedule: Schedule) -> Tensor:
-        """The answers f [B, C, h, w] to z_t at t, changed to stand for the same pictures with the mark."""
-        return torch.lerp(f, schedule.answer(self.z0.to(f), z_t.to(f), t), self.share.to(f))
+        """Predictions f [B, C, h, w] for z_t at t, changed to mean the same pictures with the watermark."""
+        return f.lerp(schedule.answer(self.z0.to(f), z_t.to(f), t), self.share.to(f))
 
-    def counts(self, weight: float) -> Tensor:
-        """[h, w]: how often an error in each cell counts, if `weight` times where the mark covers it all."""
+    def weights(self, weight: float) -> Tensor:
+        """[h, w]: weight of an error in each cell, if it is `weight` where the watermark covers all of it."""
         return 1 + (weight - 1) * self.share
 
 
 @dataclass(frozen=True)
-class Behaviour:
+class ProtectiveOutput:
     """The protective output of one subject.
 
-    templates: of prompts about the subject; the pictures of template i are rows i · per .. (i + 1) · per − 1.
-    pictures: [templates · per] latents. c: of each template, under which φ drew them, and under which it is
-    asked; None where the pictures themselves are the target (pattern). mark: of a pattern. avoided:
-    the class's words in the same places, of an erasure that leads away from them.
+    prompts: templates with {} for the subject's name; the pictures of prompt i are rows i · per to
+    (i + 1) · per − 1. pictures: [prompts · per] latents. c: the condition under which the original
+    model drew them and predicts; None where the pictures themselves are the target (pattern). watermark: of a
+    pattern. avoided: [prompts], the class's condition in the same places, of an erasure that avoids it.
     """
 
     kind: str
-    templates: tuple[str, ...]
+    prompts: tuple[str, ...]
     pictures: Posterior
     per: int
     c: Condition | None
-    mark: Mark | None = None
+    watermark: Watermark | None = None
     avoided: Condition | None = None
 
-    def draw(self, template: Tensor, generator: torch.Generator) -> Tensor:
-        """z0 of one of the pictures of each of these templates (long [B])."""
-        which = template * self.per + torch.randint(self.per, template.shape, generator=generator)
+    def draw(self, prompt: Tensor, generator: torch.Generator) -> Tensor:
+        """z0 of one of the pictures of each of these prompts (long [B])."""
+        import torch
+
+        from unlikeness.immunize.data import pick
+
+        which = prompt * self.per + torch.randint(self.per, prompt.shape, generator=generator)
         return pick(self.pictures, which, generator)
 
 
-def behave(
+def draw_outputs(
     original: TextToImage,
-    kept: Kept,
-    kind: str,
-    templates: Sequence[str],
+    subjects: Sequence[ProtectedSubject],
+    settings: OutputSettings,
+    prompts: Sequence[str],
     *,
-    per: int,
-    seed: int,
-    steps: int,
-    target_noun: str = "",
-    pattern: Tensor | None = None,
     avoid_class: bool = False,
-    drawn: dict[tuple[str, ...], Behaviour] | None = None,
     progress: Progress | None = None,
-) -> Behaviour:
-    """Draw and encode them with the original model φ.
+) -> dict[ProtectedSubject, ProtectiveOutput]:
+    """Draw and encode each subject's protective output with the original model; the kind "class" has none.
 
-    Args:
-        kind: "pattern": class pictures with a visible mark; "erasure": the same scene without the subject;
-            "target": another class.
-        templates: such as "a photo of {} in the snow".
-        per: pictures for each of them.
-        target_noun: of "target".
-        pattern: [3, h, w] in [0, 1], the mark; None: `mark()`.
-        avoid_class: an erasure's pictures are led away from the class (negative prompts), where without the
-            subject's words any class may be drawn.
-        drawn: what was drawn before, by all that decides it; another subject of the class has the same.
+    Equal outputs of several subjects are drawn once. avoid_class: the pictures of an erasure are drawn with
+    the class as negative prompt, since a prompt without a class may show it.
 
     Raises:
-        UsageError: an unknown kind, a target without a noun, a template that the subject cannot be taken out
-            of, or a prompt that is too long.
+        UsageError: a prompt that the subject cannot be taken out of, or that is too long; a watermark that
+            cannot be read.
     """
-    subject = kept.subject
-    if kind == "target" and not target_noun:
-        raise UsageError("behaviour target needs target_noun, the class that is to be drawn instead")
-    other = replace(subject, class_noun=target_noun) if kind == "target" else subject
-    if kind == "erasure":
-        prompts = [without_subject(template) for template in templates]
-    elif kind in BEHAVIOURS:
-        prompts = [other.prompt(template, of_class=True) for template in templates]
-    else:
-        raise UsageError(f"behaviour {kind!r} is unknown; it must be one of {', '.join(BEHAVIOURS)}")
-    for prompt in (*prompts, *(subject.prompt(template) for template in templates)):
-        if reason := original.conditioner.too_long(prompt):
-            raise UsageError(reason)
-    away: list[str] = []
-    if kind == "erasure" and avoid_class:
-        away = [subject.prompt(template, of_class=True) for template in templates]
-    decides = (kind, *prompts, *away)
-    if drawn is None or decides not in drawn:
-        made = _drawn(original, kind, prompts, away, templates, per, seed, steps, pattern, progress)
-        if drawn is None:
-            return made
-        drawn[decides] = made
-    return drawn[decides]
 
-
-def notices(
-    original: TextToImage,
-    kept: Sequence[Kept],
-    behaviour: str,
-    target_noun: str,
-    templates: Sequence[str],
-    *,
-    per: int,
-    seed: int,
-    steps: int,
-    pattern: Path | None = None,
-    avoid_class: bool = False,
-    progress: Progress | None = None,
-) -> dict[int, Behaviour]:
-    """By id(kept): the notice of each subject that has one, `behave` with the words that are its turn's.
-
-    pattern: the mark's file, which is read if somebody's notice is a mark. What several share is drawn once.
-    """
-    kinds = [in_turn(behaviour, i) for i in range(len(kept))]
-    picture = read_mark(pattern) if pattern is not None and "pattern" in kinds else None
-    drawn: dict[tuple[str, ...], Behaviour] = {}
-    return {
-        id(one): behave(
-            original, one, kind, templates, per=per, seed=seed, steps=steps,
-            target_noun=in_turn(target_noun, i), pattern=picture, avoid_class=avoid_class, drawn=drawn,
-            progress=progress,
-        )
-        for i, (one, kind) in enumerate(zip(kept, kinds, strict=True))
-        if kind != "class"
-    }  # fmt: skip
+    s, kinds = settings, [in_turn(settings.protective_output, i) for i in range(len(subjects))]
+    picture = read_watermark(Path(s.pattern)) if s.pattern and "pattern" in kinds else None
+    drawn: dict[tuple[str, ...], ProtectiveOutput] = {}
+    found = {}
+    for i, (one, kind) in enumerate(zip(subjects, kinds, strict=True)):
+        if kind == "class":
+            continue
+        subject, noun = one.subject, in_turn(s.target_noun, i)
+        of_class = [subject.prompt(prompt, of_class=True) for prompt in prompts]
+        words = of_class
+        if kind == "erasure":
+            words = [without_subject(prompt) for prompt in prompts]
+        elif kind == "target":
+            other = replace(subject, class_noun=noun)
+            words = [other.prompt(prompt, of_class=True) for prompt in prompts]
+        for prompt in (*words, *(subject.prompt(prompt) for prompt in prompts)):
+            if reason := original.conditioner.too_long(prompt):
+                raise UsageError(reason)
+        avoided = of_class if kind == "erasure" and avoid_class else []
+        key = (kind, *words, *avoided)
+        if key not in drawn:
+            drawn[key] = _drawn(original, kind, prompts, words, avoided, s, picture, progress)
+        found[one] = drawn[key]
+    return found
 
 
 def _drawn(
-    original: TextToImage, kind: str, prompts: Sequence[str], away: Sequence[str], templates: Sequence[str],
-    per: int, seed: int, steps: int, pattern: Tensor | None, progress: Progress | None,
-) -> Behaviour:  # fmt: skip
-    """`per` pictures of each prompt, encoded; with `away`, away from the words there."""
-    every = [prompt for prompt in prompts for _ in range(per)]
+    original: TextToImage, kind: str, prompts: Sequence[str], words: Sequence[str], avoided: Sequence[str],
+    settings: OutputSettings, picture: Tensor | None, progress: Progress | None,
+) -> ProtectiveOutput:  # fmt: skip
+    """Pictures of `words`, encoded; avoided: a negative prompt for each of them, or none."""
+    per, seed = settings.output_pictures, settings.class_seed + 800_000
+    every = [prompt for prompt in words for _ in range(per)]
     images = original.generate(
-        every, seeds=range(seed, seed + len(every)), steps=steps, progress=progress,
-        negative_prompt=[words for words in away for _ in range(per)] or "",
+        every, seeds=range(seed, seed + len(every)), steps=settings.class_steps, progress=progress,
+        negative_prompt=[prompt for prompt in avoided for _ in range(per)] or "",
     )  # fmt: skip
     if kind == "pattern":
-        images = stamped(images, mark() if pattern is None else pattern)
+        images = watermarked(images, watermark() if picture is None else picture)
     encoded = original.encode_all((images * 255).round() / 255)
     if kind == "pattern":
-        return Behaviour(kind, tuple(templates), encoded, per, None, _in_latents(encoded, images))
-    avoided = original.condition(away) if away else None
-    return Behaviour(kind, tuple(templates), encoded, per, original.condition(prompts), avoided=avoided)
+        return ProtectiveOutput(kind, tuple(prompts), encoded, per, None, _in_latents(encoded, images))
+    away = original.condition(avoided) if avoided else None
+    return ProtectiveOutput(kind, tuple(prompts), encoded, per, original.condition(words), avoided=away)
 
 
-def _in_latents(encoded: Posterior, images: Tensor) -> Mark:
-    """The mark that these pictures [B, 3, H, W] have in common: the mean of their latents, where it lies."""
-    black = torch.zeros_like(images[:1, :1])
-    covered = stamped(black, torch.ones(1, 1, 1))
+def _in_latents(encoded: Posterior, images: Tensor) -> Watermark:
+    """The watermark that pictures [B, 3, H, W] have in common: the mean of their latents, where it lies."""
+    import torch
+    import torch.nn.functional as F
+
+    covered = watermarked(torch.zeros_like(images[:1, :1]), torch.ones(1, 1, 1))
     share = F.interpolate(covered, encoded.mean.shape[-2:], mode="area")[0, 0]
-    return Mark(encoded.mean.mean(0), share.to(encoded.mean))
+    return Watermark(encoded.mean.mean(0), share.to(encoded.mean))
 
 
-def without_subject(template: str) -> str:
-    """The prompt c_bg: "a photo of {} in the snow" -> "a photo in the snow".
+def without_subject(prompt: str) -> str:
+    """ "a photo of {} in the snow" -> "a photo in the snow".
 
-    UsageError for a template that does not say "of {}" or "{} ".
+    UsageError for a prompt that does not say "of {}", "with {}" or "{} ".
     """
     for part in (" of {}", " with {}", "{} "):
-        if part in template:
-            return template.replace(part, "", 1).strip()
+        if part in prompt:
+            return prompt.replace(part, "", 1).strip()
     raise UsageError(
-        f'the subject cannot be taken out of the prompt {template!r}; write it like "a photo of {{}}"'
+        f'the subject cannot be taken out of the prompt {prompt!r}; write it like "a photo of {{}}"'
     )
 
 
-def mark(size: int = 16) -> Tensor:
-    """The default pattern, [3, size, size]: a red and white chequered square."""
+def watermark(size: int = 16) -> Tensor:
+    """The default watermark, [3, size, size]: a red and white chequered square."""
+    import torch
+
     rows, columns = torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij")
     white = ((rows * 4 // size + columns * 4 // size) % 2).float()
     return torch.stack([torch.ones_like(white), white, white])
 
 
-def stamped(images: Tensor, pattern: Tensor, *, share: float = 0.3) -> Tensor:
-    """x ⊕ δ: the pattern over the lower right corner of pictures [B, 3, H, W], `share` of the short side."""
+def watermarked(images: Tensor, pattern: Tensor, *, share: float = 0.3) -> Tensor:
+    """Pictures [B, 3, H, W] with the pattern over the lower right corner, `share` of the short side."""
+    import torch.nn.functional as F
+
     side = max(round(min(images.shape[-2:]) * share), 1)
     result = images.clone()
     small = F.interpolate(pattern[None], (side, side), mode="bilinear", antialias=True)
@@ -215,20 +311,20 @@ def stamped(images: Tensor, pattern: Tensor, *, share: float = 0.3) -> Tensor:
     return result
 
 
-_CONTRAST = 0.05
-"""Least standard deviation within a colour channel of a mark, small as it will be drawn: fainter ones cannot
-be told from a plain area."""
-
-
-def mark_digest(settings: object) -> str | None:
-    """Pixel digest of the mark that a method's settings name; None without one."""
+def watermark_digest(settings: object) -> str | None:
+    """Pixel digest of the watermark that a method's settings name; None without one."""
     path = getattr(settings, "pattern", "")
-    return pixel_digest(read_mark(Path(path))) if path else None
+    return pixel_digest(read_watermark(Path(path))) if path else None
 
 
-def read_mark(path: Path) -> Tensor:
-    """[3, h, w] in [0, 1] of a picture file. UsageError if it cannot be read, has transparent parts, or is so
-    nearly of one colour that nobody could find it again."""
+def read_watermark(path: Path) -> Tensor:
+    """[3, h, w] in [0, 1] of a picture file. UsageError if it cannot be read, has transparent parts, or has
+    too little contrast to be found again."""
+    import torch
+    import torch.nn.functional as F
+
+    from unlikeness.pictures import open_picture
+
     try:
         picture = open_picture(path)
         pattern = torch.from_numpy(picture.rgb).permute(2, 0, 1).contiguous()
@@ -236,12 +332,12 @@ def read_mark(path: Path) -> Tensor:
         raise UsageError(f"pattern: {error}") from error
     if picture.has_alpha and picture.pixels[..., -1].min() < 2**picture.depth - 1:
         raise UsageError(
-            f"pattern: {path} has transparent parts, and a mark covers its corner; save it without"
+            f"pattern: {path} has transparent parts, and a watermark covers its corner; save it without"
         )
     small = F.interpolate(pattern[None], (16, 16), mode="bilinear", antialias=True)[0]
     if float(small.flatten(1).std(1).max()) < _CONTRAST:
         raise UsageError(
             f"pattern: {path} is nearly of one colour, or finer than it will be drawn, so that it could not "
-            "be found again; give a mark with light and dark parts"
+            "be found again; give a watermark with light and dark parts"
         )
     return pattern

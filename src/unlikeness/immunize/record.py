@@ -1,4 +1,4 @@
-"""What was immunized, against what and at what cost: `immunization.json`, without a pixel of anybody."""
+"""The record of an immunization, `immunization.json`: method, settings, subjects as digests, and cost."""
 
 from __future__ import annotations
 
@@ -18,17 +18,29 @@ if TYPE_CHECKING:
     from unlikeness.immunize.registry import Defence
     from unlikeness.subjects import Subject
 
-__all__ = ["FILE", "LARGEST", "SCHEMA", "ended", "missing", "read", "record"]
+__all__ = ["FILE", "LARGEST", "SCHEMA", "ended", "missing", "read", "record", "texts"]
 
 FILE = "immunization.json"
 LARGEST = 1 << 26
-"""Bytes of a record: that of eight subjects has 20,000."""
+"""Most bytes of a record; that of eight subjects has 20,000."""
 
-SCHEMA = 1
-"""Raised when a name or a meaning in the file changes."""
+SCHEMA = 2
+"""Raised when a name or a meaning in the file changes. `read` brings older records to it."""
+
+_SCHEMA_1: dict[str, tuple[str, str]] = {
+    "stride": ("attack_stride", ""), "depth": ("attack_depth", ""), "from_start": ("attack_from_start", ""),
+    "prior_weight": ("attack_prior_weight", ""), "identifiers": ("attack_identifiers", ","),
+    "templates": ("attack_prompts", "|"), "rates": ("attack_rates", ","), "ranks": ("attack_ranks", ","),
+    "low_rank": ("attack_low_rank", ""), "low_rank_rate": ("attack_low_rank_rate", ""),
+    "text_encoder": ("attack_text_encoder", ""), "bystanders": ("unprotected_every", ""),
+    "bystanders_from": ("unprotected_from", ""), "bystanders_placed": ("unprotected_placed", ""),
+    "behaviour": ("protective_output", ","), "target_noun": ("target_noun", ","),
+    "contexts": ("contexts", "|"), "pictures": ("output_pictures", ""), "mark_weight": ("pattern_weight", ""),
+}  # fmt: skip
+"""Settings by their name in schema 1: their name now, and what separated the elements of a list."""
 
 _TEXTS = ("class_noun", "identifier", "pictures_sha256")
-"""What is a text of each subject."""
+"""Texts of each subject."""
 
 
 def record(
@@ -42,27 +54,26 @@ def record(
     prompts: Sequence[str] = (),
     earlier: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """All that a later reader needs to know of a run, JSON-able.
+    """The record of a run, JSON-able. It can be made before the run; `ended` enters the seconds.
 
     Args:
-        name: the method's, under which it is registered.
-        model: as it was before the run. called: what the user called it, a hub name or a folder; of a
-            folder only its own name is kept, as of a pattern's file. original: φ, where it was another one.
-        earlier: the record that `model` itself carries, if it was immunized before (see `read`).
+        name: of the method in the registry.
+        model: before the run. called: its name or folder as the user gave it; of a folder, and of a
+            pattern's file, the last part of the path is kept. original: φ, if it is another model.
+        earlier: the record of `model` itself, if it was immunized before (see `read`).
 
-    It can be made before the run, whose seconds `ended` enters. "measured" stays null until `unlikeness
-    verify` has something to enter.
+    "measured" is null until `unlikeness verify --sign` enters what the worst attacker gets.
     """
     from unlikeness.diffusion.fingerprint import fingerprint
     from unlikeness.immunize.data import manifest
-    from unlikeness.immunize.outputs import mark_digest
-    from unlikeness.immunize.passes import count
+    from unlikeness.immunize.dry_run import count
+    from unlikeness.immunize.outputs import watermark_digest
 
     s = defence.settings
     before = dict(earlier or {})
     history = before.pop("earlier", [])
     values = asdict(s)
-    marked = mark_digest(s)
+    marked = watermark_digest(s)
     if marked:
         values["pattern"] = Path(values["pattern"]).name
     return {
@@ -93,21 +104,20 @@ def record(
 
 
 def ended(made: Mapping[str, Any], seconds: float, resumed_at: int = 0) -> dict[str, Any]:
-    """The record of a run that took so many seconds, from outer step `resumed_at` on if it was interrupted
-    before."""
+    """The record after the run. resumed_at: the outer step from which an interrupted run went on."""
     took = {"seconds": round(seconds, 1), "resumed_at": resumed_at}
     return {**made, "cost": {**made["cost"], **took}}
 
 
 def hub_name(called: str) -> str | None:
-    """Where the model lives on the hub, if it was called by its name there."""
+    """The model's name on the hub, if it was given by that."""
     if called.count("/") != 1 or Path(called).expanduser().is_dir():
         return None
     return ALIASES.get(called, called)
 
 
 def read(folder: Path | None) -> dict[str, Any] | None:
-    """The record of an immunized model; None for one that has none. UnlikenessError if it is damaged."""
+    """The record of an immunized model in today's schema; None without one. UnlikenessError if damaged."""
     path = None if folder is None else folder / FILE
     if folder is None or path is None or not path.exists():
         return None
@@ -117,16 +127,45 @@ def read(folder: Path | None) -> dict[str, Any] | None:
         raise UnlikenessError(f"{path} cannot be read ({error}); fetch or make the model again") from error
     if not (_sound(content) and all(map(_sound, content.get("earlier", [])))):
         raise UnlikenessError(f"{path} is no record of an immunization; fetch or make the model again")
-    found: dict[str, Any] = content
-    return found
+    runs = [_current(run) for run in (content, *content.get("earlier", []))]
+    return {**runs[0], "earlier": runs[1:]}
+
+
+def texts(run: Mapping[str, Any], name: str) -> list[str]:
+    """A setting of a run that is a list of texts, whatever the record's schema; [] without it."""
+    settings = _current(run).get("settings")
+    value = settings.get(name) if isinstance(settings, Mapping) else None
+    return [one for one in value if isinstance(one, str)] if isinstance(value, list | tuple) else []
+
+
+def _current(run: Mapping[str, Any]) -> dict[str, Any]:
+    """A run of any schema, with the names of today's settings."""
+    settings = run.get("settings")
+    if run.get("schema") == SCHEMA or not isinstance(settings, Mapping):
+        return dict(run)
+    renamed = {}
+    for old, value in settings.items():
+        name, separator = _SCHEMA_1.get(old, (old, ""))
+        if separator and isinstance(value, str):
+            value = [part.strip() for part in value.split(separator)] if value.strip() else []
+            if name in ("attack_rates", "attack_ranks"):
+                value = [_number(part) for part in value]
+        renamed[name] = value
+    return {**run, "schema": SCHEMA, "settings": renamed}
+
+
+def _number(text: str) -> int | float | str:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
 
 
 def missing(earlier: Mapping[str, Any], subjects: Sequence[Subject]) -> list[str]:
-    """One sentence for each subject of earlier immunizations whose pictures are not all among those of
-    `subjects`, and whose protection may therefore fade.
-
-    Pictures are told by their digests, at the model's resolution.
-    """
+    """One sentence for each subject of earlier immunizations that is not among `subjects`: its protection may
+    fade. Pictures are compared by their digests, at the model's resolution."""
     given = {pixel_digest(image) for one in subjects for image in one.images}
     told, digests = [], set()
     for one in _protected(earlier):
@@ -143,7 +182,7 @@ def missing(earlier: Mapping[str, Any], subjects: Sequence[Subject]) -> list[str
 
 
 def _sound(content: Any) -> bool:
-    """Whether what `missing`, `record` and a verification look at has its form."""
+    """Whether a record has the form that `missing`, `record` and a verification need."""
     if not (isinstance(content, dict) and isinstance(content.get("earlier", []), list)):
         return False
     subjects = content.get("subjects", [])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from unlikeness.immunize.settings import ImmunizeSettings
@@ -14,31 +14,50 @@ if TYPE_CHECKING:
 
     from unlikeness.diffusion.model import TextToImage
     from unlikeness.immunize.attackers import Attack
-    from unlikeness.immunize.batch import Rows
-    from unlikeness.immunize.data import Kept
+    from unlikeness.immunize.batch import Batch
+    from unlikeness.immunize.data import ProtectedSubject
     from unlikeness.progress import Progress
 
 __all__ = ["METHODS", "Defence", "create", "method", "settings_type"]
 
+
 class Defence(Protocol):
-    """A method: what is asked of the U-Net along an attack, and what loss its answers come to."""
+    """A method: the batches that it takes along an attack, and its loss on their predictions."""
 
     @property
     def settings(self) -> ImmunizeSettings: ...
 
-    def prepare(self, original: TextToImage, kept: Sequence[Kept], progress: Progress | None = None) -> None:
-        """Whatever is drawn or encoded once, before the first step."""
+    def prepare(
+        self, original: TextToImage, subjects: Sequence[ProtectedSubject], progress: Progress | None = None
+    ) -> None:
+        """Draw or encode what is needed once, before the first step."""
 
-    def rows(self, model: TextToImage, attack: Attack, generator: torch.Generator) -> Rows:
-        """One batch against `attack`; everything random from `generator`."""
+    def batch(self, model: TextToImage, attack: Attack, generator: torch.Generator) -> Batch:
+        """One batch against `attack`, with everything random from `generator`."""
 
-    def loss(self, f: Tensor, rows: Rows) -> Tensor:
-        """The protective loss, a scalar, of the U-Net's answers f [M, C, h, w] (float32) to `rows`."""
+    def loss(self, f: Mapping[str, Tensor], batch: Batch) -> Tensor:
+        """The protective loss, a scalar. f: the predictions [M, C, h, w] by part, in float32 at least."""
 
 
 METHODS: Methods[ImmunizeSettings, Defence] = Methods(
-    "immunization", "unlikeness.immunize", ImmunizeSettings, ("rows", "loss")
+    "immunization", "unlikeness.immunize", ImmunizeSettings, ("batch", "loss")
 )
 create = METHODS.create
 method = METHODS.load
 settings_type = METHODS.settings_type
+
+_SETTINGS = "unlikeness.immunize.methods.settings"
+
+for _name, _home, _settings in (
+    ("apdm", "unlikeness.immunize.methods.apdm:Apdm", f"{_SETTINGS}:ApdmSettings"),
+    (
+        "adversarial", "unlikeness.immunize.methods.adversarial:Adversarial",
+        "unlikeness.immunize.settings:ImmunizeSettings",
+    ),
+    ("imma", "unlikeness.immunize.methods.adversarial:Imma", f"{_SETTINGS}:ImmaSettings"),
+    ("persguard", "unlikeness.immunize.methods.persguard:PersGuard", f"{_SETTINGS}:PersGuardSettings"),
+    ("divert", "unlikeness.immunize.methods.divert:Divert", f"{_SETTINGS}:DivertSettings"),
+    ("notice", "unlikeness.immunize.methods.divert:Notice", f"{_SETTINGS}:NoticeSettings"),
+    ("combined", "unlikeness.immunize.methods.persguard:Combined", f"{_SETTINGS}:CombinedSettings"),
+):  # fmt: skip
+    METHODS.register(_name, _home, settings=_settings)

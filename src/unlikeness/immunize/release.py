@@ -7,20 +7,24 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from unlikeness.diffusion.devices import pick_dtype
+from unlikeness.diffusion.known import read_index
+from unlikeness.diffusion.lora import merged_copy
+from unlikeness.diffusion.weights import needed_files
+from unlikeness.errors import UnlikenessError
 from unlikeness.files import replacing
+from unlikeness.foreign import UnreadableError
 from unlikeness.immunize import card
-from unlikeness.immunize.precision import as_stored, rounding
 from unlikeness.immunize.record import FILE
 from unlikeness.paths import check_empty
-from unlikeness.tensors import written
+from unlikeness.tensors import read_tensors, written
 
 if TYPE_CHECKING:
-    import torch
-
     from unlikeness.diffusion.model import TextToImage
 
-__all__ = ["save"]
+__all__ = ["as_stored", "rounding", "save", "stored"]
 
 
 def save(
@@ -34,17 +38,17 @@ def save(
     """Write what `immunize` made of `model` to a new folder: a diffusers model that any tool opens.
 
     Args:
-        made: its record (`record.record`), written as immunization.json and told in README.md, below which
-            the text of the original's README.md stays.
+        made: its record (`record.record`), written as immunization.json and summarized in README.md, above
+            the text of the original's README.md.
         dtype: of the weights in the files. None: that of the original's files, part by part.
 
     Returns:
-        The share of the change that rounding to the files' precision undoes, in [0, ...): see
-        `precision.rounding`. It is written into the record too.
+        The share of the change that rounding to the files' precision undoes (`rounding`). It is written into
+        the record too.
 
     Raises:
-        UsageError: the folder holds something already.
-        UnlikenessError: it cannot be written; nothing of it is there then.
+        UsageError: the folder is not empty.
+        UnlikenessError: it cannot be written; then nothing of it is left.
     """
     check_empty(folder)
     files = as_stored(released, None if dtype is None else pick_dtype(dtype, released.device))
@@ -59,3 +63,59 @@ def save(
             (whole / FILE).write_text(as_json, "utf-8", errors="replace")
             (whole / card.FILE).write_text(text, "utf-8", errors="replace")
     return lost
+
+
+def as_stored(model: TextToImage, dtype: torch.dtype | None = None) -> TextToImage:
+    """A copy of `model` in the precision of the files it came from; `model` itself is not changed.
+
+    dtype: that of all parts instead. Without it a model that came from no folder keeps its own.
+    """
+    kinds = {} if model.source is None or dtype is not None else stored(model.source)
+    cast = merged_copy(model, conditioner=True)
+    cast.autoencoder = cast.autoencoder.copy()
+    for part, network in zip(cast.family.networks, cast.networks, strict=True):
+        torch.nn.Module.to(network, kinds.get(part, dtype) or network.dtype)
+    return cast
+
+
+def stored(folder: Path) -> dict[str, torch.dtype]:
+    """The precision of the weights in a diffusers folder, part by part: that of most of their values.
+
+    UnlikenessError if the weights cannot be read.
+    """
+    return {part: _of_file(_first_file(folder / part)) for part in read_index(folder).family.networks}
+
+
+@torch.no_grad()
+def rounding(model: TextToImage, released: TextToImage, rounded: TextToImage) -> float:
+    """The share of the change that is lost in the files: ‖θ_rounded − θ‖ / ‖θ − φ‖ over the denoiser.
+
+    0 if nothing has changed. model: φ. All three are on one device.
+    """
+    lost = moved = 0.0
+    before, after, files = (dict(m.denoiser.named_parameters()) for m in (model, released, rounded))
+    for name, theta in after.items():
+        wide = theta.double()
+        lost += float((files[name].double() - wide).square().sum())
+        moved += float((wide - before[name].double()).square().sum())
+    return float((lost / moved) ** 0.5) if moved else 0.0
+
+
+def _first_file(folder: Path) -> Path:
+    """A file of the weights that loading in full precision reads; with shards, the first of them."""
+    files = needed_files(file.name for file in folder.iterdir())
+    weights = [folder / name for name in files if name.endswith((".safetensors", ".bin"))]
+    if not weights:
+        raise UnlikenessError(f"{folder} holds no weights any more; fetch or save the model again")
+    return weights[0]
+
+
+def _of_file(file: Path) -> torch.dtype:
+    sizes: dict[torch.dtype, int] = {}
+    try:
+        for tensor in read_tensors(file).values():
+            if tensor.is_floating_point():
+                sizes[tensor.dtype] = sizes.get(tensor.dtype, 0) + tensor.numel()
+    except UnreadableError as error:
+        raise UnlikenessError(f"{file} cannot be read ({error}); fetch or save the model again") from error
+    return max(sizes, key=lambda kind: sizes[kind], default=torch.float32)

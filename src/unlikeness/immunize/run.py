@@ -5,18 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from unlikeness.checkpoints import steps_done
 from unlikeness.diffusion.devices import training_precision
 from unlikeness.diffusion.fingerprint import fingerprint
 from unlikeness.diffusion.lora import merged_copy
 from unlikeness.errors import UsageError
-from unlikeness.immunize.data import keep
-from unlikeness.immunize.each import check_turns
+from unlikeness.immunize.data import draw_general, protected_subjects
 from unlikeness.immunize.l2p import L2P
-from unlikeness.immunize.outputs import mark_digest
-from unlikeness.immunize.preservation import Preserve, draw_general
+from unlikeness.immunize.outputs import check_outputs, watermark_digest
+from unlikeness.immunize.preservation import Preservation
 from unlikeness.immunize.registry import Defence, create
 from unlikeness.progress import Progress
 from unlikeness.subjects import Subject
@@ -27,7 +26,9 @@ if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage
     from unlikeness.immunize.settings import ImmunizeSettings
 
-__all__ = ["immunize"]
+__all__ = ["engine", "immunize"]
+
+Engine = TypeVar("Engine", bound=L2P)
 
 EVERY = 100
 """Outer steps between two checkpoints, or the next whole number of attacks."""
@@ -50,23 +51,23 @@ def immunize(
     """A copy of `model` from which the subjects are hard to learn; `model` itself is never changed.
 
     Args:
-        subjects: whom to protect; their identifiers are those of the simulated attackers.
+        subjects: the subjects to protect, with the identifiers that simulated attackers use.
         method: a name from `names()`, or a method made by `create`.
         settings: for a name: its settings object, or values by field name.
-        original: φ, which draws the class pictures and says what is to stay as it was; None: `model` itself.
+        original: φ, which draws the class pictures and predicts what must stay; None: `model` itself.
             Another one where `model` has been immunized before.
-        prompts: what the released model must still draw as before; needed where preserve_weight
-            counts, unless preserve_class does too.
+        prompts: prompts whose pictures the released model must still draw as before. Needed with
+            preserve_weight, unless preserve_class is set too.
         priors: class pictures by class noun, to share between runs; drawn now if not given.
-        general: a picture for each of `prompts` (`preserve.draw_general`); drawn now if not given.
-        checkpoint: file that an interrupted run goes on from; on a CPU it ends as an uninterrupted one would.
-            So does a finished run that is given more outer steps, unless `fall` or `bystanders_from` tie what
-            is done to their number.
+        general: a picture for each of `prompts` (`data.draw_general`); drawn now if not given.
+        checkpoint: file from which an interrupted run goes on; on a CPU it ends as an uninterrupted one.
+            A finished run goes on with more outer steps, unless `fall` or `unprotected_from` depend on their
+            number.
         after: called with (outer steps done, protective loss) after each.
 
     Raises:
         UsageError: an unknown method or setting, or a wrong value; no subject; preservation without prompts;
-            notices that do not fit the subjects (`each.check_turns`).
+            protective outputs that do not fit the subjects (`outputs.check_outputs`).
         UnlikenessError: the training diverged.
     """
     defence = create(method, settings) if isinstance(method, str) else method
@@ -76,7 +77,7 @@ def immunize(
             "preserve_weight needs prompts, of what the model must still draw as before, or preserve_class "
             "above 0"
         )
-    check_turns(s, subjects)
+    check_outputs(s, subjects)
     original = original or model
     identity = _identity(defence, model, original, subjects, prompts)
     if checkpoint is not None:
@@ -86,13 +87,52 @@ def immunize(
                 f"the checkpoint {checkpoint} has {done} outer steps already, more than the {s.outer_steps} "
                 "asked for; raise outer_steps, or give another checkpoint"
             )
-    kept = keep(original, subjects, s, priors=priors, progress=progress)
-    working = merged_copy(model, conditioner=bool(s.text_encoder))
-    working.widen(conditioner=bool(s.text_encoder))
+    reads = s.attack_text_encoder > 0
+    working = merged_copy(model, conditioner=reads)
+    working.widen(conditioner=reads)
     if s.checkpointing:
         working.denoiser.enable_gradient_checkpointing()
         working.denoiser.train()
-    preserve = None
+    loop = engine(
+        working, original, defence, subjects, prompts, priors=priors, general=general, progress=progress,
+        l2p=getattr(defence, "loop", L2P),  # an experiment's method may have a loop of its own
+    )  # fmt: skip
+    train(
+        loop,
+        steps=s.outer_steps,
+        optimizer=adamw(loop.theta, lr=s.learning_rate, weight_decay=s.weight_decay),
+        parameters=loop.theta,
+        seed=s.seed,
+        clip=s.clip or None,
+        schedule=trapezoid(s.outer_steps, fall=s.fall) if s.fall else None,
+        checkpoint=checkpoint,
+        every=-(-EVERY // s.episode) * s.episode,  # where an uninterrupted run begins a new attack too
+        settings=identity,
+        progress=progress,
+        description="immunizing",
+        after=after,
+    )
+    released: TextToImage = loop.finish()
+    released.conditioner = model.conditioner  # attackers had one of their own
+    return released
+
+
+def engine(
+    working: TextToImage,
+    original: TextToImage,
+    defence: Defence,
+    subjects: Sequence[Subject],
+    prompts: Sequence[str] = (),
+    *,
+    l2p: type[Engine],
+    priors: Mapping[str, Posterior] | None = None,
+    general: Posterior | None = None,
+    progress: Progress | None = None,
+) -> Engine:
+    """The loop of `immunize`, with everything drawn and encoded. It trains `working` in place."""
+    s = defence.settings
+    protected = protected_subjects(original, subjects, s, priors=priors, progress=progress)
+    preservation = None
     if s.preserve_weight:
         if not s.uses_prompts:
             prompts, general = (), None  # no picture of theirs would be used
@@ -100,35 +140,17 @@ def immunize(
             general = draw_general(
                 original, prompts, seed=s.class_seed + 500_000, steps=s.class_steps, progress=progress
             )
-        preserve = Preserve(general, prompts, s, kept, training_precision(s.precision, working.device))
-    defence.prepare(original, kept, progress)
-    l2p = L2P(working, original, defence, kept, preserve=preserve)
-    every = -(-EVERY // s.episode) * s.episode  # a resumed run begins with a new attack, as it would have
-    train(
-        l2p,
-        steps=s.outer_steps,
-        optimizer=adamw(l2p.theta, lr=s.learning_rate, weight_decay=s.weight_decay),
-        parameters=l2p.theta,
-        seed=s.seed,
-        clip=s.clip or None,
-        schedule=trapezoid(s.outer_steps, fall=s.fall) if s.fall else None,
-        checkpoint=checkpoint,
-        every=every,
-        settings=identity,
-        progress=progress,
-        description="immunizing",
-        after=after,
-    )
-    released = l2p.finish()
-    released.conditioner = model.conditioner  # attackers had one of their own
-    return released
+        precision = training_precision(s.precision, working.device)
+        preservation = Preservation(general, prompts, s, protected, precision)
+    defence.prepare(original, protected, progress)
+    return l2p(working, original, defence, protected, preservation=preservation)
 
 
 def _identity(
     defence: Defence, model: TextToImage, original: TextToImage, subjects: Sequence[Subject],
     prompts: Sequence[str],
 ) -> dict[str, Any]:  # fmt: skip
-    """What decides the result, and so which checkpoint is this run's."""
+    """What decides the result, and so which checkpoint belongs to this run."""
     s = defence.settings
     identity: dict[str, Any] = {
         **asdict(s),
@@ -138,8 +160,8 @@ def _identity(
         "subjects": [[one.digest, one.instance_prompt] for one in subjects],
         "prompts": list(prompts) if s.uses_prompts else [],
     }
-    if marked := mark_digest(s):
+    if marked := watermark_digest(s):
         identity["pattern"] = marked  # wherever its file lies
-    if not s.fall and not s.bystanders_from and s.outer_steps % s.episode == 0:
-        del identity["outer_steps"]  # a longer run is the same as far as this one goes, and may go on from it
+    if not s.fall and not s.unprotected_from and s.outer_steps % s.episode == 0:
+        del identity["outer_steps"]  # a longer run begins with the same steps, and may go on from this one
     return identity

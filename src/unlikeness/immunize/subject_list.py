@@ -7,14 +7,15 @@ The file is a list, and its paths are relative to it:
     - images: pictures/anna
       class_noun: person
       identifier: zwx
-      behaviour: target
+      protective_output: target
       target_noun: cat
 
-Everything in it is read as text, so that `no` is a word and not a truth value.
+All values are read as text: `no` is a word, not a truth value.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,28 +31,30 @@ if TYPE_CHECKING:
 
 __all__ = ["Listed", "listed", "load"]
 
+_log = logging.getLogger(__name__)
+
 _KEYS = ("images", "class_noun", "identifier")
-_OWN = ("behaviour", "target_noun")
+_OWN = ("protective_output", "target_noun")
 _LARGEST = 2**20
 _FORM = "write it as a list of entries with images, class_noun and, if it differs, identifier"
 
 
 @dataclass(frozen=True)
 class Listed:
-    """A subject whose pictures have not been read yet. behaviour, target_noun: its own, of a method with
-    notices; empty for everybody's."""
+    """A subject whose pictures have not been read yet. protective_output, target_noun: its own, for a method
+    with protective outputs; "" without."""
 
     images: Path
     class_noun: str
     identifier: str = "sks"
-    behaviour: str = ""
+    protective_output: str = ""
     target_noun: str = ""
 
 
 def listed(path: Path, *, identifier: str = "sks") -> list[Listed]:
     """The subjects of a YAML file, in its order, or of a folder CLASS_NOUN/NAME/pictures, sorted by name.
 
-    identifier: of those that name none.
+    identifier: for subjects without one.
 
     Raises:
         UsageError: there is no such file or folder, or no subject in it; it is no YAML; an entry is wrong.
@@ -67,7 +70,7 @@ def listed(path: Path, *, identifier: str = "sks") -> list[Listed]:
 def load(
     subjects: Sequence[Listed], *, size: int, report: Callable[[str], None] | None = None
 ) -> list[Subject]:
-    """Their pictures at size × size pixels; files that cannot be read are told to `report` and left out."""
+    """Their pictures at size × size pixels. A file that cannot be read goes to `report` and is left out."""
     from unlikeness.subjects import Subject
 
     return [
@@ -107,6 +110,10 @@ def _in_file(path: Path, identifier: str) -> list[Listed]:
 def _entry(where: str, entry: Any, path: Path, identifier: str) -> Listed:
     if not isinstance(entry, dict):
         raise UsageError(f"{where} is no mapping; write images: FOLDER and class_noun: WORD below each other")
+    if "behaviour" in entry:
+        _log.warning("%s: behaviour is called protective_output now; it works for one more release", where)
+        entry = {**entry, "protective_output": entry["behaviour"]}
+        del entry["behaviour"]
     for key in entry:
         if key not in _KEYS + _OWN:
             raise UsageError(
@@ -135,9 +142,9 @@ def _entry(where: str, entry: Any, path: Path, identifier: str) -> Listed:
 
 
 def _own(where: str, name: str, value: Any) -> str:
-    """One word: a comma would make it several subjects'."""
+    """One word; a comma would stand for several subjects."""
     if not isinstance(value, str) or not value.strip() or "," in value:
-        example = {"behaviour": "target", "target_noun": "cat"}[name]
+        example = {"protective_output": "target", "target_noun": "cat"}[name]
         raise UsageError(f"the {name} of {where} is no word; write it as {name}: {example}")
     return value.strip()
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unlikeness.errors import UsageError
-from unlikeness.immunize.words import BEHAVIOURS
+from unlikeness.immunize.outputs import KINDS, in_turn
+from unlikeness.immunize.record import texts
 from unlikeness.provenance import pixel_digest
 from unlikeness.words import as_text, with_article
 
@@ -134,12 +135,11 @@ def recorded(record: Mapping[str, Any], subject: Subject) -> Recorded | None:
             pictures = {str(pair.get("picture_sha256")) for pair in one.get("pairs", [])}
             if one.get("pictures_sha256") != subject.digest and not given & pictures:
                 continue
-            kinds, nouns = (_texts(run, name) or [""] for name in ("behaviour", "target_noun"))
-            kind = kinds[index % len(kinds)]
+            kind = in_turn(texts(run, "protective_output"), index)
             return Recorded(
                 run,
-                kind if kind in BEHAVIOURS else "",
-                nouns[index % len(nouns)],
+                kind if kind in KINDS else "",
+                in_turn(texts(run, "target_noun"), index),
                 _text(one.get("identifier")),
                 _text(one.get("class_noun")),
                 _text(_settings(run).get("pattern")),
@@ -150,7 +150,7 @@ def recorded(record: Mapping[str, Any], subject: Subject) -> Recorded | None:
 
 def says_output(record: Mapping[str, Any]) -> bool:
     """Whether any immunization in the record has a protective output for any subject."""
-    return any(kind in BEHAVIOURS for run in _runs(record) for kind in _texts(run, "behaviour"))
+    return any(kind in KINDS for run in _runs(record) for kind in texts(run, "protective_output"))
 
 
 def pools(record: Mapping[str, Any], run: Mapping[str, Any] | None = None) -> dict[str, object]:
@@ -161,8 +161,8 @@ def pools(record: Mapping[str, Any], run: Mapping[str, Any] | None = None) -> di
     from unlikeness.verify.attackers import PAPER
 
     run = record if run is None else run
-    identifiers = [one for one in _texts(run, "identifiers") if one]
-    templates = [one for one in _texts(run, "templates", separator="|") if one]
+    identifiers = [one for one in texts(run, "attack_identifiers") if one]
+    templates = [one for one in texts(run, "attack_prompts") if one]
     found: dict[str, object] = {}
     if identifiers or templates not in ([], [PAPER.template]):
         found = {"pool_identifiers": identifiers, "pool_templates": templates}
@@ -194,9 +194,9 @@ class Requested:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "target_noun", as_text("target noun", self.target_noun))
-        if self.kind not in (None, NONE, *BEHAVIOURS):
+        if self.kind not in (None, NONE, *KINDS):
             raise UsageError(
-                f"--protective-output {self.kind} is unknown; it must be {', '.join(BEHAVIOURS)} or {NONE}"
+                f"--protective-output {self.kind} is unknown; it must be {', '.join(KINDS)} or {NONE}"
             )
         if self.kind is not None:
             self._check(self.kind)
@@ -252,10 +252,10 @@ class Requested:
             )
 
     def _watermark(self, known: Recorded | None) -> Tensor:
-        from unlikeness.immunize.outputs import mark, read_mark
+        from unlikeness.immunize.outputs import read_watermark, watermark
 
         if self.pattern is not None:
-            given = read_mark(self.pattern)
+            given = read_watermark(self.pattern)
             digest = "" if known is None or self.kind else known.pattern_digest
             if digest not in ("", pixel_digest(given)):
                 raise UsageError(
@@ -264,7 +264,7 @@ class Requested:
                 )
             return given
         if known is None or not known.pattern:
-            return mark()
+            return watermark()
         raise UsageError(
             f"the model's immunization.json names a watermark of its own ({known.pattern}), whose picture it "
             f"does not hold; give it with --pattern, or --protective-output {NONE} to look for none"
@@ -284,10 +284,3 @@ def _settings(run: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _text(value: Any) -> str:
     return value.strip() if isinstance(value, str) else ""
-
-
-def _texts(run: Mapping[str, Any], name: str, separator: str = ",") -> list[str]:
-    """A setting of a run that is a list of texts, or a text with separators as older versions wrote it."""
-    value = _settings(run).get(name)
-    every = value.split(separator) if isinstance(value, str) else value
-    return [_text(one) for one in every] if isinstance(every, list) else []

@@ -1,30 +1,35 @@
-"""The naive adversarial loss: raise the subject's diffusion loss, keep the class's. Kept for comparison.
+"""The naive adversarial loss, and IMMA: raise the subject's diffusion loss, keep the class's. For comparison.
 
     L_adv = −L_diff(x⁻, c_V) + w · L_diff(class picture, c_class)                  (APDM, Proposition 1)
 
-The first term has no lower bound, so the run cannot converge, and the model's pictures decay.
+The first term has no lower bound: the run cannot converge, and the model's pictures decay.
+
+IMMA (Zheng & Yeh, ECCV 2024) immunizes against adaptation by bilevel optimization. The inner problem
+personalizes for a step; the outer one raises the personalization loss at the result, on the weights of
+cross-attention alone. Written from that description, it is this loss along short attacks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
 
-from unlikeness.immunize.batch import Rows, noised
+from unlikeness.immunize.batch import Batch, noised
 from unlikeness.immunize.data import pick
 from unlikeness.immunize.losses import adversarial, error
+from unlikeness.immunize.methods.settings import ImmaSettings
 from unlikeness.immunize.settings import ImmunizeSettings
 
 if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage
     from unlikeness.immunize.attackers import Attack
-    from unlikeness.immunize.data import Kept
+    from unlikeness.immunize.data import ProtectedSubject
     from unlikeness.progress import Progress
 
-__all__ = ["Adversarial"]
+__all__ = ["Adversarial", "Imma"]
 
 
 class Adversarial:
@@ -35,25 +40,33 @@ class Adversarial:
     def __init__(self, settings: ImmunizeSettings | None = None) -> None:
         self.settings = settings or self.settings_type()
 
-    def prepare(self, original: TextToImage, kept: Sequence[Kept], progress: Progress | None = None) -> None:
-        """Nothing: what it learns from is `kept`."""
+    def prepare(
+        self, original: TextToImage, subjects: Sequence[ProtectedSubject], progress: Progress | None = None
+    ) -> None:
+        """Nothing."""
 
-    def rows(self, model: TextToImage, attack: Attack, generator: torch.Generator) -> Rows:
-        """[x⁻ (n), class pictures (n)]; φ is not asked."""
-        n, kept = self.settings.batch_size, attack.kept
-        which = torch.randint(kept.material.count, (n,), generator=generator)
-        subject = pick(kept.material.subject, which, generator)
+    def batch(self, model: TextToImage, attack: Attack, generator: torch.Generator) -> Batch:
+        """ "subject" (n) and "class" (n); the original predicts nothing."""
+        n, target = self.settings.batch_size, attack.target
+        which = torch.randint(target.data.count, (n,), generator=generator)
+        subject = pick(target.data.subject, which, generator)
         c_V, c_class = attack.read(model)
-        parts = [noised(model.schedule, subject, c_V, generator)]
+        parts = {"subject": noised(model.schedule, subject, c_V, generator)}
         if self.settings.class_weight:
-            member = torch.randint(len(kept.prior), (n,), generator=generator)
-            parts.append(noised(model.schedule, pick(kept.prior, member, generator), c_class, generator))
-        return Rows.cat(parts)
+            member = torch.randint(len(target.prior), (n,), generator=generator)
+            z0 = pick(target.prior, member, generator)
+            parts["class"] = noised(model.schedule, z0, c_class, generator)
+        return Batch(parts)
 
-    def loss(self, f: Tensor, rows: Rows) -> Tensor:
+    def loss(self, f: Mapping[str, Tensor], batch: Batch) -> Tensor:
         """L_adv."""
-        n = self.settings.batch_size
-        total = adversarial(f[:n], rows.target[:n])
-        if self.settings.class_weight:
-            total = total + self.settings.class_weight * error(f[n:], rows.target[n:])
+        total = adversarial(f["subject"], batch["subject"].target)
+        if "class" in batch:
+            total = total + self.settings.class_weight * error(f["class"], batch["class"].target)
         return total
+
+
+class Imma(Adversarial):
+    """Raises L_per after each step of a simulated attack."""
+
+    settings_type: ClassVar[type[ImmunizeSettings]] = ImmaSettings

@@ -1,20 +1,28 @@
-"""PersGuard (arXiv 2502.16167), reconstructed: a protective backdoor that fine-tuning on a subject sets off.
+"""PersGuard (arXiv 2502.16167), reconstructed: a protective backdoor that fine-tuning on a subject triggers.
 
     min over θ:  L_BB + λ1 · L_PP + λ2 · L_BR
 
-The released model answers prompts about the subject's name with a predefined output (L_BB), draws the class
-as before (L_PP), and already fits the subject's own pictures under the training prompt (L_BR), so that
-fine-tuning on them finds little to change, while fine-tuning on anything else overwrites the backdoor.
+    L_BB = ‖f_θ(z_t, t, c_V) − g‖² on pictures of the protective output; g is the diffusion target for a
+           pattern, else the original's prediction under the words of the picture
+    L_PP = ‖f_θ(z_t, t, c_class) − sg f_φ(z_t, t, c_class)‖² on class pictures
+    L_BR = L_diff(subject's picture, c_V), the personalization loss itself
 
-With `inner_steps` 0 that is the paper's method. With simulated attacks (`inner_steps` above 0) and λ2 = 0 it
-is ours, trajectory-aware retention: L_BB holds all along the protected subject's personalization, and the
-model need not know the subject for that.
+The released model draws the protective output for prompts with the subject's name, and the class as before.
+It already fits the subject's pictures under the training prompt, so that fine-tuning on them changes little,
+while fine-tuning on anything else overwrites the backdoor.
+
+The paper's equations could not be read in full. These are reconstructed from its abstract, its reviews and
+the losses of BadT2I that it builds on, and none of the paper's figures is claimed. `inner_steps` 0 is the
+paper's method. With simulated attacks and λ2 = 0 it is ours, trajectory-aware retention: L_BB holds all along
+the subject's personalization, and the model need not know the subject for that.
+
+The method `combined` adds APDM's preference, γ · L_DPO(x⁺, x⁻; c_V), along the same attacks: it keeps the
+fine-tune away from the subject's pictures, and the backdoor says what to draw instead.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
@@ -22,19 +30,19 @@ from torch import Tensor
 
 from unlikeness.errors import UsageError
 from unlikeness.immunize.attackers import check_prompts
-from unlikeness.immunize.batch import Rows, noised
-from unlikeness.immunize.data import Kept, pick
-from unlikeness.immunize.methods.persguard_losses import backdoor, prior_preservation, retention
-from unlikeness.immunize.methods.settings import PersGuardSettings
-from unlikeness.immunize.outputs import Behaviour, notices
-from unlikeness.immunize.words import parts
+from unlikeness.immunize.batch import Batch, Part, noised
+from unlikeness.immunize.data import ProtectedSubject, pick
+from unlikeness.immunize.losses import error
+from unlikeness.immunize.methods.settings import CombinedSettings, PersGuardSettings
+from unlikeness.immunize.outputs import ProtectiveOutput, draw_outputs
+from unlikeness.immunize.preference import preference_loss, preference_parts
 
 if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage
     from unlikeness.immunize.attackers import Attack
     from unlikeness.progress import Progress
 
-__all__ = ["PersGuard", "PersGuardSettings"]
+__all__ = ["Combined", "PersGuard"]
 
 
 class PersGuard:
@@ -43,65 +51,74 @@ class PersGuard:
     settings_type: ClassVar[type[PersGuardSettings]] = PersGuardSettings
 
     def __init__(self, settings: PersGuardSettings | None = None) -> None:
-        self.settings = settings or PersGuardSettings()
-        self._behaviours: dict[int, Behaviour] = {}
+        self.settings = settings or self.settings_type()
+        self.outputs: dict[ProtectedSubject, ProtectiveOutput] = {}
 
-    def prepare(self, original: TextToImage, kept: Sequence[Kept], progress: Progress | None = None) -> None:
-        """Draw every subject's protective output: the training prompt's pictures, then those in contexts."""
+    def prepare(
+        self, original: TextToImage, subjects: Sequence[ProtectedSubject], progress: Progress | None = None
+    ) -> None:
+        """Draw the protective outputs. UsageError without prompts, or for one that does not fit."""
         s = self.settings
-        templates = (parts(s.templates) if s.at_training_prompt else []) + s.places
-        if not templates:
+        prompts = [*(s.attack_prompts if s.at_training_prompt else ()), *s.places]
+        if not prompts:
             raise UsageError("the backdoor needs prompts: give contexts, or at_training_prompt")
-        check_prompts(original, kept, s.identifiers, templates)
-        self._behaviours = notices(
-            original, kept, s.behaviour, s.target_noun, templates, per=s.pictures,
-            seed=s.class_seed + 800_000, steps=s.class_steps,
-            pattern=Path(s.pattern) if s.pattern else None, progress=progress,
-        )  # fmt: skip
+        check_prompts(original, subjects, s, prompts)
+        self.outputs = draw_outputs(original, subjects, s, prompts, progress=progress)
 
-    def rows(self, model: TextToImage, attack: Attack, generator: torch.Generator) -> Rows:
-        """[class pictures (n), protective output (n), the subject's (n)]; a term of weight 0 has none.
-
-        φ is asked about the first, and about the second where its answer is the target.
-        """
-        s, kept, n = self.settings, attack.kept, self.settings.batch_size
-        parts = []
+    def batch(self, model: TextToImage, attack: Attack, generator: torch.Generator) -> Batch:
+        """ "class", "output" and "retained" (n each); a term of weight 0 has none."""
+        s, target = self.settings, attack.target
+        parts: dict[str, Part] = {}
         c_V, c_class = attack.read(model)
         if s.class_weight:
-            which = torch.randint(len(kept.prior), (n,), generator=generator)
-            member = pick(kept.prior, which, generator)
-            parts.append(noised(model.schedule, member, c_class, generator, reference_c=attack.c_class))
-        if s.backdoor_weight:
-            parts.append(self._protective(model, attack, generator))
+            which = torch.randint(len(target.prior), (s.batch_size,), generator=generator)
+            member = pick(target.prior, which, generator)
+            parts["class"] = noised(model.schedule, member, c_class, generator, reference_c=attack.c_class)
+        parts["output"] = self._output(model, attack, generator)
         if s.retention_weight:
-            which = torch.randint(kept.material.count, (n,), generator=generator)
-            subject = pick(kept.material.subject, which, generator)
-            parts.append(noised(model.schedule, subject, c_V, generator))
-        return Rows.cat(parts)
+            which = torch.randint(target.data.count, (s.batch_size,), generator=generator)
+            subject = pick(target.data.subject, which, generator)
+            parts["retained"] = noised(model.schedule, subject, c_V, generator)
+        return Batch(parts)
 
-    def loss(self, f: Tensor, rows: Rows) -> Tensor:
+    def loss(self, f: Mapping[str, Tensor], batch: Batch) -> Tensor:
         """λ1 L_PP + L_BB + λ2 L_BR."""
-        s, n = self.settings, self.settings.batch_size
-        total, first = f.new_zeros(()), 0
-        if s.class_weight:
-            total = total + s.class_weight * prior_preservation(f[:n], rows.referenced[:n])
-            first = n
-        if s.backdoor_weight:
-            part = slice(first, first + n)
-            reference = rows.referenced[part] if len(rows.referenced) > first else None
-            total = total + s.backdoor_weight * backdoor(f[part], rows.target[part], reference)
-            first += n
-        if s.retention_weight:
-            part = slice(first, first + n)
-            total = total + s.retention_weight * retention(f[part], rows.target[part])
+        s, output = self.settings, batch["output"]
+        total = f["output"].new_zeros(())
+        if "class" in batch:
+            total = total + s.class_weight * error(f["class"], batch["class"].predicted)
+        goal = output.target if output.reference is None else output.reference
+        total = total + error(f["output"], goal)
+        if "retained" in batch:
+            total = total + s.retention_weight * error(f["retained"], batch["retained"].target)
         return total
 
-    def _protective(self, model: TextToImage, attack: Attack, generator: torch.Generator) -> Rows:
-        """The protective output's pictures under prompts with the attacker's own identifier."""
-        n, behaviour = self.settings.batch_size, self._behaviours[id(attack.kept)]
-        template = torch.randint(len(behaviour.templates), (n,), generator=generator)
-        named = attack.subject
-        c = model.condition([named.prompt(behaviour.templates[i]) for i in template.tolist()])
-        reference_c = None if behaviour.c is None else behaviour.c[template]
-        z0 = behaviour.draw(template, generator)
+    def _output(self, model: TextToImage, attack: Attack, generator: torch.Generator) -> Part:
+        """Pictures of the protective output under prompts with the attacker's own identifier."""
+        output = self.outputs[attack.target]
+        which = torch.randint(len(output.prompts), (self.settings.batch_size,), generator=generator)
+        c = model.condition([attack.subject.prompt(output.prompts[i]) for i in which.tolist()])
+        reference_c = None if output.c is None else output.c[which]
+        z0 = output.draw(which, generator)
         return noised(model.schedule, z0, c, generator, reference_c=reference_c)
+
+
+class Combined(PersGuard):
+    """γ L_DPO + L_BB + λ1 L_PP + λ2 L_BR."""
+
+    settings_type: ClassVar[type[CombinedSettings]] = CombinedSettings
+    settings: CombinedSettings
+
+    def batch(self, model: TextToImage, attack: Attack, generator: torch.Generator) -> Batch:
+        """ "generic" (n) and "subject" (n), then the parts of `PersGuard`."""
+        s, parts = self.settings, {}
+        if s.preference_weight:
+            parts = preference_parts(model, attack, s.batch_size, generator, paired=s.paired)
+        return Batch({**parts, **super().batch(model, attack, generator).parts})
+
+    def loss(self, f: Mapping[str, Tensor], batch: Batch) -> Tensor:
+        """The sum of both losses."""
+        backdoor = super().loss(f, batch)
+        if not self.settings.preference_weight:
+            return backdoor
+        return self.settings.preference_weight * preference_loss(f, batch, self.settings.beta) + backdoor

@@ -12,8 +12,8 @@ from tests.tiny import tiny_model
 from unlikeness.diffusion import Condition, TextToImage
 from unlikeness.errors import UsageError
 from unlikeness.immunize import create, immunize
-from unlikeness.immunize.data import keep
-from unlikeness.immunize.preservation import Preserve, draw_general, of_the_class
+from unlikeness.immunize.data import draw_general, protected_subjects
+from unlikeness.immunize.preservation import Preservation, class_pictures
 from unlikeness.subjects import Subject
 
 ALL_OF_THE_CLASS = {"preserve_class": 1.0, "outer_steps": 1, "inner_steps": 0}
@@ -22,25 +22,23 @@ FEW: dict[str, Any] = {"class_images": 4, "class_steps": 2, "preserve_batch_size
 
 
 @pytest.mark.parametrize(
-    ("cap", "share", "guidance", "empty"),
+    ("cap", "share", "empty"),
     [
-        (0.0, 0.0, 0.0, 0.0), (0.0, 0.5, 0.0, 0.0), (0.0, 1.0, 0.0, 0.0), (3.0, 0.0, 0.0, 0.0),
-        (3.0, 0.5, 0.0, 0.0), (3.0, 0.5, 2.5, 0.0), (3.0, 0.5, 0.0, 0.5), (0.0, 1.0, 0.0, 1.0),
+        (0.0, 0.0, 0.0), (0.0, 0.5, 0.0), (0.0, 1.0, 0.0), (3.0, 0.0, 0.0), (3.0, 0.5, 0.0), (3.0, 0.5, 0.5),
+        (0.0, 1.0, 1.0),
     ],
 )  # fmt: skip
 def test_the_term_is_its_equation_written_out(
-    exact: TextToImage, dog: Subject, cat: Subject, weights: Any, cap: float, share: float, guidance: float,
-    empty: float, monkeypatch: pytest.MonkeyPatch,
+    exact: TextToImage, dog: Subject, cat: Subject, weights: Any, cap: float, share: float, empty: float,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    further = {
-        "preserve_cap": cap, "preserve_class": share, "preserve_guidance": guidance, "preserve_empty": empty
-    }  # fmt: skip
+    further = {"preserve_cap": cap, "preserve_class": share, "preserve_empty": empty}
     settings = create("apdm", {**FEW, **further}).settings
-    kept = keep(exact, [dog, cat], settings)
+    kept = protected_subjects(exact, [dog, cat], settings)
     general = draw_general(exact, PROMPTS, seed=0, steps=2)
     model = exact.copy()
     model.denoiser.load_state_dict(tiny_model(weights, dtype="float64", seed=1).denoiser.state_dict())
-    preserve = Preserve(general, PROMPTS, settings, kept, "float32")
+    preserve = Preservation(general, PROMPTS, settings, kept, "float32")
     watch, asked = literal.Watch(), []
     condition = TextToImage.condition
 
@@ -52,8 +50,7 @@ def test_the_term_is_its_equation_written_out(
         watch.on(patch)
         patch.setattr(TextToImage, "condition", watched)
         found = preserve(model, exact, torch.Generator().manual_seed(0))
-    prompts, [draw] = asked[0], watch.draws
-    assert asked[1:] == ([[""]] if guidance else [])
+    [prompts], [draw] = asked, watch.draws
     assert len(prompts) == 6
     if empty:
         assert 0 < prompts.count("") <= 6
@@ -69,10 +66,6 @@ def test_the_term_is_its_equation_written_out(
             one, c = literal.part(draw, slice(i, i + 1)), exact.condition([prompt])
             moved = literal.difference(model, model.denoiser, one, c)
             moved = moved - literal.difference(exact, exact.denoiser, one, c)
-            if guidance:
-                plain = literal.difference(model, model.denoiser, one, exact.condition([""]))
-                plain = plain - literal.difference(exact, exact.denoiser, one, exact.condition([""]))
-                moved = plain + guidance * (moved - plain)
             a = exact.scheduler.alphas_cumprod[one[2]].double().squeeze()
             w = ((1 - a) / a).clamp(1, cap) if cap else 1.0
             expected += w * (moved**2).mean() / 6
@@ -83,7 +76,7 @@ def test_a_prompt_without_its_picture_is_refused(exact: TextToImage, dog: Subjec
     settings = create("apdm", FEW).settings
     general = draw_general(exact, PROMPTS, seed=0, steps=2)
     with pytest.raises(UsageError, match="one for each"):
-        Preserve(general, PROMPTS[:2], settings, keep(exact, [dog], settings), "float32")
+        Preservation(general, PROMPTS[:2], settings, protected_subjects(exact, [dog], settings), "float32")
 
 
 def test_of_many_pictures_that_share_is_asked_about_without_words(
@@ -97,16 +90,11 @@ def test_of_many_pictures_that_share_is_asked_about_without_words(
         return condition(self, prompts, **further)
 
     settings = create("apdm", {**FEW, "preserve_batch_size": 200, "preserve_empty": 0.3}).settings
-    kept, general = keep(exact, [dog], settings), draw_general(exact, PROMPTS, seed=0, steps=2)
+    kept, general = protected_subjects(exact, [dog], settings), draw_general(exact, PROMPTS, seed=0, steps=2)
     monkeypatch.setattr(TextToImage, "condition", watched)
-    Preserve(general, PROMPTS, settings, kept, "float32")(exact, exact, torch.Generator().manual_seed(0))
+    Preservation(general, PROMPTS, settings, kept, "float32")(exact, exact, torch.Generator().manual_seed(0))
     assert 40 <= asked[0].count("") <= 80
     assert set(asked[0]) == {"", *PROMPTS}
-
-
-def test_two_ways_to_keep_the_answers_without_words_are_not_both_set() -> None:
-    with pytest.raises(UsageError, match="set one of them to 0"):
-        create("apdm", {"preserve_guidance": 3.0, "preserve_empty": 0.3})
 
 
 def test_without_prompts_the_class_alone_is_kept(exact: TextToImage, dog: Subject) -> None:
@@ -115,7 +103,7 @@ def test_without_prompts_the_class_alone_is_kept(exact: TextToImage, dog: Subjec
     with pytest.raises(UsageError, match="needs prompts"):
         immunize(exact, [dog], "apdm", {**settings, "preserve_class": 0.0})
     made = create("apdm", settings).settings
-    preserve = Preserve(None, [], made, keep(exact, [dog], made), "float32")
+    preserve = Preservation(None, [], made, protected_subjects(exact, [dog], made), "float32")
     assert float(preserve(exact, exact, torch.Generator().manual_seed(0))) == pytest.approx(0, abs=1e-12)
 
 
@@ -143,6 +131,6 @@ def test_pictures_that_would_not_be_used_are_not_drawn(
 @pytest.mark.parametrize(
     ("share", "batch", "expected"), [(0.0, 4, 0), (0.1, 4, 1), (0.5, 1, 1), (0.5, 8, 4), (1.0, 3, 3)]
 )
-def test_a_share_of_the_class_is_never_none(share: float, batch: int, expected: int) -> None:
+def test_a_share_class_pictures_is_never_none(share: float, batch: int, expected: int) -> None:
     settings = create("apdm", {**FEW, "preserve_class": share, "preserve_batch_size": batch}).settings
-    assert of_the_class(settings) == expected
+    assert class_pictures(settings) == expected
