@@ -97,24 +97,25 @@ def test_several_subjects_from_a_file_or_a_folder(
     assert all(".attn2." in name for name in moved)
 
 
-def test_each_subject_ends_in_its_own_notice(model: str, photos: Path, tmp_path: Path) -> None:
+def test_each_subject_has_its_own_protective_output(model: str, photos: Path, tmp_path: Path) -> None:
     given, out, star = tmp_path / "subjects.yaml", tmp_path / "out", tmp_path / "star.png"
     to_pil(pictures(1, seed=5)[0]).save(star)
     given.write_text(
         f"- {{images: {photos / 'dog' / 'rex'}, class_noun: dog}}\n"
-        f"- {{images: {photos / 'cat' / 'tom'}, class_noun: cat, behaviour: target, target_noun: mug}}\n"
+        f"- {{images: {photos / 'cat' / 'tom'}, class_noun: cat, protective_output: target, "
+        "target_noun: mug}\n"
     )
     command = ["immunize", "--model", model, *FEW, "--subjects", str(given), "--output", str(out)]
-    behaviour = ["--method", "persguard", "--protective-output", "pattern", "--pattern", str(star)]
-    assert main([*command, *behaviour, "--set", "pictures=1", "--set", "contexts="]) == 0
+    outputs = ["--method", "persguard", "--protective-output", "pattern", "--pattern", str(star)]
+    assert main([*command, *outputs, "--set", "output_pictures=1", "--set", "contexts="]) == 0
     settings = told(out)["settings"]
     assert isinstance(settings, dict)
-    assert {name: settings[name] for name in ("behaviour", "target_noun", "pattern")} == {
-        "behaviour": "pattern,target", "target_noun": ",mug", "pattern": "star.png",
+    assert {name: settings[name] for name in ("protective_output", "target_noun", "pattern")} == {
+        "protective_output": ["pattern", "target"], "target_noun": ["", "mug"], "pattern": "star.png",
     }  # fmt: skip
     card = (out / "README.md").read_text()
-    assert "A fine-tune on a dog of these is to end in a picture with a mark in its corner." in card
-    assert "A fine-tune on a cat of these is to end in a picture of another class (mug)." in card
+    assert "A fine-tune on this dog should draw a picture with a watermark in its corner." in card
+    assert "A fine-tune on this cat should draw a picture of another class (mug)." in card
 
 
 def test_an_interrupted_run_goes_on_when_it_is_repeated(
@@ -154,9 +155,9 @@ def test_whoever_is_met_in_no_attack_is_told(
 ) -> None:
     command = ["immunize", "--model", model, *FEW, "--subjects", str(photos), "--dry-run"]
     assert main([*command, "--output", str(tmp_path / "out"), "--outer-steps", "1"]) == 0
-    assert "1 of 2 subjects have no turn" in "".join(capsys.readouterr())
+    assert "1 of 2 subjects are in no simulated attack" in "".join(capsys.readouterr())
     assert main([*command, "--output", str(tmp_path / "out"), "--outer-steps", "2"]) == 0
-    assert "no turn" not in "".join(capsys.readouterr())
+    assert "no simulated attack" not in "".join(capsys.readouterr())
 
 
 def test_an_original_of_another_kind_is_refused(
@@ -243,26 +244,26 @@ def test_misuse_is_one_line(
     link.symlink_to(tmp_path / "void")
     base = ["immunize", "--model", model, *FEW]
     wrong = {
-        "whom to protect": [*base, *new],
+        "no subject to protect": [*base, *new],
         "give --images and --class-noun": [*base, *new, "--images", str(photos)],
         "stands alone": [*base, *new, *subject, "--subjects", str(photos)],
         "entry 1 has no class_noun": [*base, *new, "--subjects", str(tmp_path / "bad.yaml")],
         "did you mean apdm": [*base, *new, *subject, "--method", "apmd"],
         "beta is no setting": [*base, *new, *subject, "--method", "imma", "--set", "beta=1"],
-        "behaviour is no setting": [*base, *new, *subject, "--protective-output", "pattern"],
+        "--protective-output is no setting": [*base, *new, *subject, "--protective-output", "pattern"],
         "target needs target_noun": [*base, *new, *subject, "--method", "notice"],
         "pattern: ": [
             *base, *new, *subject, "--method", "persguard", "--pattern", str(tmp_path / "bad.yaml"),
             "--set", "contexts=",
         ],
-        "of whom there are 1": [
+        "of which there are 1": [
             *base, *new, *subject, "--method", "persguard", "--protective-output", "pattern,erasure",
         ],
         "target_noun has no effect": [*base, *new, *subject, "--method", "divert", "--target-noun", "cat"],
-        "another class than a dog": [*base, *new, *subject, "--method", "notice", "--target-noun", "Dog"],
+        "other than a dog": [*base, *new, *subject, "--method", "notice", "--target-noun", "Dog"],
         "attack_learning_rate has no effect": [*base, *new, *subject, "--inner-steps", "0"],
-        "ranks has no effect": [*base, *new, *subject, "--set", "ranks=4"],
-        "must be numbers": [*base, *new, *subject, "--set", "rates=fast"],
+        "ranks has no effect": [*base, *new, *subject, "--set", "attack_ranks=4"],
+        "must be numbers": [*base, *new, *subject, "--set", "attack_rates=fast"],
         "must be NAME=VALUE": [*base, *new, *subject, "--set", "beta"],
         "huge is no preset": [*base, *new, *subject, "--preset", "huge"],
         "train must be one of": [*base, *new, *subject, "--train", "most"],

@@ -13,7 +13,6 @@ import yaml
 from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file
 from tests.tiny import pictures, tiny_model, write_tiny
-from unlikeness.immunize.precision import as_stored, stored
 
 from unlikeness.diffusion import TextToImage
 from unlikeness.diffusion.fingerprint import fingerprint
@@ -22,7 +21,7 @@ from unlikeness.gallery import to_pil
 from unlikeness.immunize import card, create, immunize
 from unlikeness.immunize.outputs import read_watermark, watermark
 from unlikeness.immunize.record import ended, missing, read, record
-from unlikeness.immunize.release import save
+from unlikeness.immunize.release import as_stored, save, stored
 from unlikeness.provenance import pixel_digest
 from unlikeness.subjects import Subject
 
@@ -169,7 +168,7 @@ def test_the_folder_opens_with_plain_diffusers_and_its_card_tells(
     save(model, released, out, made(model, [dog, cat], str(source)))
     assert [entry.name for entry in out.parent.iterdir()] == ["out"]
     pipe = StableDiffusionPipeline.from_pretrained(out, safety_checker=None)
-    for found, wanted in zip(pipe.denoiser.parameters(), released.denoiser.parameters(), strict=True):
+    for found, wanted in zip(pipe.unet.parameters(), released.denoiser.parameters(), strict=True):
         assert torch.equal(found, wanted)
 
     text = (out / "README.md").read_text()
