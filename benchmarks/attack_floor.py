@@ -1,14 +1,12 @@
-"""How much of s is the model's knowledge, and how much is the attack's own strength?
+"""How much of an attack's s comes from the model, and how much from the pictures alone?
 
     python -m benchmarks.attack_floor
     python -m benchmarks.attack_floor --rates 5e-5 --times 4
     python -m benchmarks.attack_floor --method lora --rates 3e-4,1e-3,3e-3
 
-DreamBooth (or a LoRA of rank 32) at several learning rates, and for several times as long, on the model as it
-is, and on one whose U-Net is drawn at random and knows nothing. What an attack gets out of the latter it
-learns from the pictures alone: no change of a model's weights can be expected to go below that. The subjects
-are those on which DreamBooth's settings were tuned.
-"""
+DreamBooth (or a LoRA of rank 32) runs at several learning rates and lengths, on the model and on a copy with
+random weights in the U-Net. What it gets out of the copy it learns from the pictures alone: changing a
+model's weights cannot go below that. The subjects are those on which DreamBooth's settings were tuned."""
 
 from __future__ import annotations
 

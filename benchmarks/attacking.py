@@ -25,7 +25,7 @@ CODE = (
 """The code that decides what an attack yields and how it is judged."""
 
 COMMON: dict[str, Any] = {"batch_size": 4, "class_images": 100}
-"""On top of the published settings: the toybox is small, and learns from more pictures a step."""
+"""Changes to the published settings: the toybox is small and learns from larger batches."""
 
 GRID: dict[str, list[dict[str, Any]]] = {
     "dreambooth": [
@@ -50,7 +50,7 @@ QUICK_COMMON: dict[str, Any] = {"batch_size": 1, "class_images": 2, "class_steps
 
 
 class Priors:
-    """Class pictures that the model under attack draws: once per class noun and settings, for all benchmarks.
+    """Class images of the attacked model: drawn once per class noun and settings, for all benchmarks.
 
     They lie in a folder named by the model's weights and configuration. Two processes may share it: a file is
     written beside its name and renamed.
@@ -61,7 +61,7 @@ class Priors:
         self.folder = common.RUNS / "priors" / common.model_digest(model)
 
     def of(self, class_noun: str, settings: PersonalizeSettings) -> Posterior | None:
-        """Those that an attack with these settings learns from; None if it does without."""
+        """The class images for an attack with these settings; None if it uses none."""
         s = settings
         if not (s.class_images and s.prior_weight):
             return None
@@ -87,7 +87,7 @@ def attack(
     priors: Priors,
     checkpoint: Path,
 ) -> TextToImage:
-    """Personalize; an interrupted training goes on from `checkpoint`, which is removed at the end."""
+    """Personalize. An interrupted training continues from `checkpoint`, which is removed at the end."""
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
     made = personalize.create(method, settings)
     prior = priors.of(subject.class_noun, made.settings)

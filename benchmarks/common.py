@@ -55,7 +55,7 @@ def results_file(name: str, args: argparse.Namespace, folder: Path = RESULTS) ->
 
 
 def main(body: Callable[[Sequence[str] | None], None]) -> None:
-    """Run a benchmark's `body`; what a user did wrong is one line on stderr."""
+    """Run a benchmark's `body`; a user's mistake is one line on stderr."""
     try:
         body(None)
     except UnlikenessError as error:
@@ -70,11 +70,10 @@ KEEP = ", or --keep to add to it what this machine computes, marked as such"
 class Results:
     """One benchmark's JSON file. A finished cell is kept, and not computed again.
 
-    about: all that decides the figures and is no part of a cell's key (weights, seed, sizes). A file about
-    something else is refused with a UsageError, unless `fresh`. code: from `code_digest`; cells that other
-    code has made are refused too, unless `keep`. The file names all code that had a part in it. With `keep`
-    a machine that computes in another precision may add cells, which say so.
-    """
+    about: everything that determines the figures and is not in a cell's key (weights, seed, sizes). A file
+    with another `about` is refused with a UsageError, unless `fresh`. code: from `code_digest`; cells made by
+    other code are refused too, unless `keep`. The file lists all code that made cells of it. With `keep`, a
+    machine with another precision may add cells, which say so."""
 
     def __init__(
         self,
@@ -121,7 +120,7 @@ class Results:
 
     @property
     def work(self) -> Path:
-        """A folder of this file's own, for checkpoints: with other figures there are other checkpoints."""
+        """The folder for this file's checkpoints."""
         return RUNS / "work" / str(self.record["id"])
 
     def cell(self, key: str, compute: Callable[[], Mapping[str, Any]]) -> Cell:
@@ -136,13 +135,13 @@ class Results:
         return self.cells[key]
 
     def finish(self, summary: Mapping[str, Any], *, device: torch.device | None = None) -> None:
-        """Save what the cells come to, and the machine and versions that they were computed with."""
+        """Save the summary of the cells, with the machine and versions."""
         self.record["summary"] = dict(summary)
         self.record["environment"] = environment(device)
         self.save()
 
     def save(self) -> None:
-        """Replace the file; it is whole at any time."""
+        """Replace the file atomically."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         part = self.path.with_name(f".{self.path.name}.part")
         text = json.dumps(self.record, indent=1, ensure_ascii=False, allow_nan=False)
@@ -178,7 +177,7 @@ def environment(device: torch.device | None = None) -> dict[str, Any]:
 
 
 def on_gpu(device: torch.device) -> dict[str, str]:
-    """What a cell that a GPU made says of it, since a results file may hold others too; nothing on a CPU."""
+    """The GPU and torch version, for a cell that a GPU made; empty on a CPU."""
     import torch
 
     if device.type != "cuda":
@@ -188,13 +187,13 @@ def on_gpu(device: torch.device) -> dict[str, str]:
 
 
 def comparable(cell: Mapping[str, Any]) -> bool:
-    """Whether a cell was made as most of its file were, so that its seconds compare with theirs."""
+    """Whether a cell was made on the file's usual machine, so that its seconds can be compared."""
     return "device" not in cell and PRECISION not in cell
 
 
 def made_on(cells: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """What a table says of the cells that a GPU made, or a machine of another precision than the file's; []
-    if there are none."""
+    """Lines for a table about cells that a GPU or a machine of another precision made; [] if there are
+    none."""
     made: dict[str, list[str]] = {}
     for key, cell in cells.items():
         what = f"{'models' if key.endswith('/made') else 'attacks'} of `{key.split('/')[0]}`"
@@ -222,7 +221,7 @@ def weights_digest(*modules: Any) -> str:
 
 
 def model_digest(model: TextToImage) -> str:
-    """Twelve digits of the SHA-256 of all weights and of what else decides what the model draws.
+    """Twelve digits of the SHA-256 of all weights and of everything else that determines a model's images.
 
     That is its configurations, such as the scale of the latents, and the default guidance.
     """
@@ -266,7 +265,7 @@ def _is_text(node: ast.AST) -> bool:
 
 
 def model_name(name: str) -> str:
-    """A model's name for the record: of a local folder, the folder's own name and not where it lies."""
+    """A model's name for the record: for a local folder, its own name without the path."""
     return Path(name).resolve().name if Path(name).exists() else name
 
 

@@ -1,4 +1,4 @@
-"""What does an outer step of L2P cost? Ours against the published one written out, on one model, in one run.
+"""What does an outer step of L2P cost? Ours against a plain version of the published one, on one model.
 
     python -m benchmarks.immunize_cost                          the toybox
     python -m benchmarks.immunize_cost --size sd --device cuda  Stable Diffusion 1.5's size, random weights
@@ -89,7 +89,7 @@ def cli(argv: Sequence[str] | None) -> None:
 
 
 def alone(case: str, flags: Sequence[str]) -> Mapping[str, Any]:
-    """The case in a process of its own: a CPU's peak of memory is the process's, and cannot be forgotten."""
+    """The case in a process of its own: a CPU's peak of memory belongs to the process and cannot be reset."""
     command = [sys.executable, "-m", "benchmarks.immunize_cost", *flags, "--one", case]
     done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=common.ROOT)
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
@@ -97,7 +97,7 @@ def alone(case: str, flags: Sequence[str]) -> Mapping[str, Any]:
 
 
 def opened(args: Any) -> TextToImage:
-    """The model that is measured on; random weights for Stable Diffusion's size."""
+    """The model; random weights for Stable Diffusion's size."""
     if args.size == "toybox":
         return TextToImage.from_pretrained("toybox", device=args.device, dtype="float32")
     from benchmarks.sd_memory import Architecture, stable_diffusion
@@ -189,7 +189,7 @@ def measure(args: Any) -> dict[str, Any]:
 
 
 def _held(device: torch.device) -> int:
-    """What is held now; from now on `_peak` counts. A CPU's is the process's peak until now."""
+    """The memory in use now, from which `_peak` counts; on a CPU the process's peak until now."""
     if device.type == "cuda":
         gc.collect()
         torch.cuda.empty_cache()

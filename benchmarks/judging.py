@@ -1,4 +1,4 @@
-"""A personalized model before its judges: is it the subject, and does the prompt still count?"""
+"""Evaluate a personalized model: does it draw the subject, and does the prompt still count?"""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TRAINING = 5
 
 
 class Reader(Protocol):
-    """What names the class noun and the context of pictures [B, 3, H, W] in [0, 1]."""
+    """Names the class noun and the context of pictures [B, 3, H, W] in [0, 1]."""
 
     def read(self, images: Tensor) -> tuple[list[str], list[str]]: ...
 
@@ -44,7 +44,7 @@ class Counts:
 
 @dataclass(frozen=True)
 class Judge:
-    """The encoder, the classifier, and how many pictures they look at."""
+    """The encoder, the classifier, and how many pictures they evaluate."""
 
     embedder: Embedder
     reader: Reader
@@ -55,8 +55,8 @@ class Judge:
     ) -> tuple[dict[str, Any], Tensor]:
         """(figures, pictures): s at the training prompt and at prompts with a context new to the subject.
 
-        The pictures [generated + contexts × per_context, 3, H, W] come in that order. Their seeds are of the
-        subject and `seed`, so that two models are asked with the same noise.
+        The pictures [generated + contexts × per_context, 3, H, W] come in that order. Their seeds depend on
+        the subject and `seed`, so that two models start from the same noise.
         """
         n = self.counts
         first = 3_000_000 + 10_000 * (seed + who.seed)

@@ -1,4 +1,4 @@
-"""The memory of a process with the processes that it has started: what a machine must have for it."""
+"""The memory of a process and the processes that it has started."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def peak_memory(process: psutil.Process) -> Iterator[list[float]]:
 
 
 def memory_of(process: psutil.Process) -> float:
-    """Their memory now [MiB], what they share counted once; else resident memory."""
+    """Their memory now [MiB]; shared memory counts once (resident memory where that is unknown)."""
     total = 0
     try:
         family = [process, *process.children(recursive=True)]

@@ -1,13 +1,12 @@
-"""What else may the copier do? s after LoRA, JPEG, resizing, and on a model that no protection has seen.
+"""Other attackers: s after LoRA, JPEG, resizing, and on a model that no protection has seen.
 
     python -m benchmarks.other_attackers --other FOLDER
     python -m benchmarks.other_attackers --attackers jpeg-75,half-size --methods rid --subjects 6
 
-`benchmarks.protection` has the copier for whom protections are made: DreamBooth, on the model that they were
-computed with, from the pictures as published. Here are others. Their settings are those that
-`benchmarks.personalization` chose, unless --use says others; the model of --other is trained with
-DreamBooth's too, and draws class pictures of its own. Without --other that attacker is left out.
-"""
+`benchmarks.protection` measures the attacker that protections are made for: DreamBooth, on the model that
+they were computed with, from the pictures as published. The attackers here use the settings that
+`benchmarks.personalization` chose, unless --use gives others. The model of --other is attacked with
+DreamBooth and draws class images of its own; without --other that attacker is left out."""
 
 from __future__ import annotations
 
@@ -42,16 +41,14 @@ WASHES: dict[str, tuple[str, dict[str, object]]] = {
 }
 METHODS = ("rid", "advdm")
 GENTLE = 0.1
-"""Times DreamBooth's learning rate. At the full one even a U-Net that knows nothing learns the subject from
-its pictures (`benchmarks.attack_floor`), so that it tells little about what a model makes of them."""
+"""Times DreamBooth's learning rate. At the full rate even random weights learn the subject from its pictures
+(`benchmarks.attack_floor`), so that s tells little about the model."""
 
 
 @dataclass(frozen=True)
 class Attacker:
-    """A personalization with all its settings, on the model of `priors`; `wash` is a purification before it.
-
-    Clean pictures that are washed first are little else than clean ones, and have no row.
-    """
+    """A personalization with all its settings, on the model of `priors`. wash: a purification before it;
+    purified clean pictures have no row."""
 
     name: str
     method: str
@@ -108,7 +105,7 @@ def cli(argv: Sequence[str] | None) -> None:
 
 
 def asked(names: str, other: str | None) -> list[str]:
-    """--attackers. UsageError for one that there is not, or that lacks its model and stands alone."""
+    """Parse --attackers. UsageError for an unknown one, or for another-model alone without --other."""
     found = [name.strip() for name in names.split(",")]
     for name in found:
         if name not in LABELS:
@@ -124,7 +121,7 @@ def attackers(
     other: TextToImage | None,
     settings: Mapping[str, Mapping[str, Any]],
 ) -> list[Attacker]:
-    """Those of these names, without another model where there is none; it has a digest in its name."""
+    """The attackers of these names, without another-model if there is none. Its name holds a digest."""
     priors = attacking.Priors(model)
     made = []
     for name in names:
@@ -166,7 +163,7 @@ def measure(
 
 @dataclass(frozen=True)
 class _Bench:
-    """Publish, copy, judge."""
+    """Publish, attack, evaluate."""
 
     priors: attacking.Priors
     judge: Judge
@@ -193,8 +190,7 @@ class _Bench:
 def table_of(cells: Mapping[str, common.Cell], attackers: Sequence[Attacker], *, seed: int) -> dict[str, Any]:
     """The summary by attacker and way, each over all subjects that have it.
 
-    Protections of other weights or code than now are left out; of another model only the one at hand stays,
-    if there is one.
+    Protections of other weights are left out; of other models only the present one stays, if there is one.
     """
     kinds = {attacker.name.partition("@")[0]: attacker.name for attacker in attackers}
     rows: dict[tuple[str, str], list[common.Cell]] = {}

@@ -30,7 +30,7 @@ GOAL = 0.6
 TUNING_SEED = 1_000
 """First seed of the tuning subjects; the test subjects begin at 0."""
 LEAST_CONTEXT = 0.75
-"""A setting whose pictures show less than this share of the contexts asked for is not chosen."""
+"""A setting whose images show less than this share of the requested contexts is not chosen."""
 
 
 def cli(argv: Sequence[str] | None) -> None:
@@ -105,7 +105,7 @@ def measure(model: TextToImage, judge: Judge, results: common.Results, args: arg
 def known_methods(
     text: str, grid_of: Mapping[str, Any], given: Mapping[str, Mapping[str, Any]]
 ) -> list[str]:
-    """--methods. UsageError for one without settings to try, or --use of one that is not among them."""
+    """Parse --methods. UsageError for one without settings to try, or for --use of another method."""
     methods = [name.strip() for name in text.split(",")]
     for name in methods:
         if name not in grid_of and name not in given:
@@ -117,7 +117,7 @@ def known_methods(
 
 
 def chosen_by_hand(use: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """--use, by method. UsageError for what is no method's settings."""
+    """Parse --use, by method. UsageError for settings of no method."""
     given: dict[str, dict[str, Any]] = {}
     for text in use:
         method, colon, settings = text.partition(":")
@@ -129,7 +129,7 @@ def chosen_by_hand(use: Sequence[str]) -> dict[str, dict[str, Any]]:
 
 
 def key(stage: str, method: str, settings: Mapping[str, Any], subject: str) -> str:
-    """A cell's: the same for the same settings in any order."""
+    """A cell's key: the same for the same settings in any order."""
     return f"{stage}/{method}/{common.settings_text(dict(sorted(settings.items())))}/{subject}"
 
 
@@ -159,7 +159,7 @@ def choose(
 
 
 class _Bench:
-    """One cell: attack one subject in one way, and judge."""
+    """One cell: attack one subject in one way, and evaluate."""
 
     def __init__(
         self,

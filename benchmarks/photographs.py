@@ -3,7 +3,7 @@
     python -m benchmarks.photographs FOLDER
     python -m benchmarks.photographs FOLDER --method photoguard --budget 8 --limit 200
 
-Started again, an interrupted run goes on. No file name of yours is written to the results file.
+Run again, it continues. The results file holds no file name of yours.
 """
 
 from __future__ import annotations
@@ -151,7 +151,7 @@ def audit(targets: Sequence[Target], output: Path, budget: float) -> dict[str, A
 
 
 def metadata(path: Path) -> dict[str, Any]:
-    """What a reader finds beside the pixels: mode, every EXIF tag (those of sub-folders too), ICC and XMP."""
+    """Everything beside the pixels: mode, every EXIF tag (those of sub-folders too), ICC and XMP."""
     with Image.open(path) as image:
         exif = image.getexif()
         folders = {pointer: dict(exif.get_ifd(pointer)) for pointer in (0x8769, 0x8825, 0xA005)}

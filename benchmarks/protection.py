@@ -1,4 +1,4 @@
-"""What is a protection worth, at which cost to the eye? Noise, AdvDM, PhotoGuard, ASPL, RID at 4, 8, 16/255.
+"""What is a protection worth, and how visible is it? Noise, AdvDM, PhotoGuard, ASPL, RID at 4, 8, 16/255.
 
     python -m benchmarks.protection
     python -m benchmarks.protection --subjects 3 --methods noise,advdm --budgets 8
@@ -68,7 +68,7 @@ def cli(argv: Sequence[str] | None) -> None:
 
 
 def asked(methods: str, budgets: str) -> tuple[list[str], list[int]]:
-    """--methods and --budgets. UsageError for what is no method or no budget, before anything is trained."""
+    """Parse --methods and --budgets. UsageError for an unknown one, before any training."""
     try:
         numbers = [int(text) for text in budgets.split(",")]
     except ValueError as error:
@@ -81,7 +81,8 @@ def asked(methods: str, budgets: str) -> tuple[list[str], list[int]]:
 
 
 def dreambooth_settings(use: str, weights: str) -> dict[str, Any]:
-    """--use, or what the personalization benchmark chose for these weights. UsageError for neither."""
+    """The settings of --use, or what the personalization benchmark chose for these weights; UsageError for
+    neither."""
     return dict(common.parse_settings(use)) if use else chosen("dreambooth", weights)
 
 
@@ -110,7 +111,7 @@ def measure(
     seed: int,
     further: Mapping[str, Any],
 ) -> None:
-    """Fill the cells that are missing, subject by subject, so that what is done is always comparable."""
+    """Fill the missing cells, subject by subject."""
     priors = attacking.Priors(model)
     names = [tagged(method) for method in methods]
     ways = ["clean", *(f"{name}/{budget}" for budget in budgets for name in names)]
@@ -170,7 +171,7 @@ def number(key: str) -> int:
 
 
 def place(way: str) -> tuple[int, int, str]:
-    """Where a way stands in the table: the clean pictures first, then by budget."""
+    """A way's place in the table: clean pictures first, then by budget."""
     name, _, budget = way.partition("/")
     method = name.partition("@")[0]
     return int(budget or -1), METHODS.index(method) if method in METHODS else len(METHODS), method

@@ -1,4 +1,4 @@
-"""One outer step of L2P as published, written out plainly: what `benchmarks.immunize_cost` compares with.
+"""One outer step of L2P as published, in plain code: the reference of `benchmarks.immunize_cost`.
 
 From the description in the paper (arXiv 2511.01307, Alg. 1) and of what its released code computes: batches
 of one, float32, the attacked U-Net a deep copy of the released one, a fresh AdamW for it, the autoencoder and

@@ -1,4 +1,4 @@
-"""What the owner of a subject's pictures publishes: how the benchmarks protect them, and how it looks."""
+"""The pictures that a subject's owner publishes: how the benchmarks protect them, and how visible that is."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from unlikeness.settings import build
 from unlikeness.subjects import Subject
 
 QUICK = {"steps": 2, "rounds": 1, "pgd_steps": 1}
-"""A protection's settings in a smoke run; what does not apply to a method (steps, to noise) is left out."""
+"""A protection's settings in a smoke run; those that a method does not have are left out."""
 
 
 def settings_type(method: str) -> type[ProtectSettings]:
@@ -43,10 +43,10 @@ def published(
     attack: Mapping[str, Any],
     further: Mapping[str, Any],
 ) -> Tensor:
-    """A subject's pictures as their owner would publish them: protected, at eight bits.
+    """A subject's pictures as their owner publishes them: protected, at eight bits.
 
     attack: DreamBooth's settings, whose learning rate and class pictures ASPL's surrogate takes over.
-    further: settings of the method, of which those that it does not have are left out.
+    further: settings of the method; those that it does not have are left out.
     """
     fields = settings_type(method).__dataclass_fields__
     wanted = {"budget": budget, **{name: value for name, value in further.items() if name in fields}}

@@ -32,7 +32,7 @@ from unlikeness.verify.attackers import PAPER, Attacker, attacker
 NAME = "apdm_search"
 MOST_DRIFT, LEAST_KEPT = 0.15, 0.9
 GIVE_UP = 0.5
-"""Where the class alone costs a row this much, no attack is run: the row is out."""
+"""If the class alone costs a row this much, no attack is run and the row is out."""
 
 EVERY = (
     PAPER, attacker("text-encoder"), attacker("lora-4"),
@@ -153,7 +153,7 @@ def cost_of_class(quality: Mapping[str, Any]) -> float:
 
 
 def score(cells: Mapping[str, common.Cell], row: str, cast: Sequence[Member]) -> float:
-    """The less the better, over what has been measured on these subjects; who was given up comes last."""
+    """Lower is better, over what has been measured on these subjects; a row that was given up comes last."""
     parts = []
     for who in cast:
         found = of_subject(cells, row, who)

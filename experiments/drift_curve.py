@@ -1,4 +1,4 @@
-"""What immunizing costs in quality as it goes on: the preference against the naive loss (APDM's Figure 4).
+"""How class images change during an immunization: the preference against the naive loss (APDM's Figure 4).
 
     python -m experiments.drift_curve
 

@@ -1,8 +1,8 @@
-"""Whence does a class drift? Guided pictures with one half of the answers from the immunized model.
+"""Where does the drift of a class come from? Guided images with one half of the predictions immunized.
 
     python -m experiments.drift_parts --rows target-bystanders --subjects 3 --skip 2
 
-A guided answer is u f(c) + (1 − u) f(∅) (Ho & Salimans 2022, Eq. 6). Per row (a method and its settings,
+A guided prediction is u f(c) + (1 − u) f(∅) (Ho & Salimans 2022, Eq. 6). Per row (a method and its settings,
 `experiments.immunizing`) and unseen subject: the FID of class pictures, drawn without any attack, against
 renders of the class, where both halves are the original's, where f(c) alone is the immunized model's, where
 f(∅) alone is, and where both are; and how far each half's answers have moved on class pictures of the
@@ -31,7 +31,7 @@ from unlikeness.toybox.cast import Member, unseen
 NAME = "drift_parts"
 MAIN = ("target-bystanders", "target-held")
 DRAWN = ("original", "words", "without words", "both")
-"""Which half of the guided answer is the immunized model's."""
+"""Which half of the guided prediction is the immunized model's."""
 HEAD = ("neither", "f(c)", "f(∅)", "both", "f(c) moved", "f(∅) moved")
 MOVED = ("moved_words", "moved_without")
 

@@ -4,13 +4,12 @@
     python -m experiments.immunization --rows none,apdm --attackers paper,lora-4 --subjects 2
     python -m experiments.immunization --tuning --rows divert-lora,divert-lora-guided --skip 1 --subjects 2
 
-Per row (a method and its settings) and unseen subject: the model is immunized; every attacker of
-`unlikeness verify` personalizes it, and s is measured on held-out references; two unprotected subjects, one
-of the same class and one of another, are personalized too; class pictures are compared with renders of the
-class and with the original's. "none" is the model as it is. Attacks come in three strengths (`STRENGTHS`),
-of which the gentle one alone is run unless asked for: what the others get comes out of random weights too.
-With `--tuning` the subjects are those on which settings are chosen, and the figures go into another file.
-"""
+Per row (a method and its settings) and unseen subject: the model is immunized; every attacker of `unlikeness
+verify` personalizes it, and s is measured on held-out references. Two unprotected subjects, one of the same
+class and one of another, are personalized too, and class images are compared with renders and with the
+original's. "none" is the original model. Attacks have three strengths (`STRENGTHS`); the gentle one is the
+default, because the others succeed on random weights too. With `--tuning` the subjects are those on which
+settings are chosen, and the figures go into another file."""
 
 from __future__ import annotations
 
@@ -146,7 +145,7 @@ class Bench:
                 )
 
     def base(self, strength: str, row: str = "none") -> VerifySettings:
-        """The attackers' common settings, and the words from which the row's simulated attackers draw."""
+        """The attackers' common settings, with the pools of the row's simulated attackers."""
         values: dict[str, Any] = preset_values("verify", "toybox", 64) | STRENGTHS[strength] | pools(row)
         if self.quick:
             values |= {"steps": 2, "class_images": 4, "class_steps": 2, "batch_size": 1, "unrelated_steps": 2}
@@ -202,13 +201,13 @@ class Bench:
         }  # fmt: skip
 
     def drawn(self, model: TextToImage, noun: str) -> Tensor:
-        """[B, 3, H, W]: what a model draws at the class prompt, always from the same seeds."""
+        """[B, 3, H, W]: a model's images at the class prompt, always from the same seeds."""
         count, steps = (8, 2) if self.quick else (CLASS_PICTURES, 25)
         prompt = f"a photo of {with_article(noun)}"
         return model.generate([prompt], seeds=range(4_000_000, 4_000_000 + count), steps=steps)
 
     def before(self, noun: str) -> Tensor:
-        """Those of the original, drawn once and kept in a file."""
+        """The original's class images, drawn once and kept in a file."""
         file = self.maker.priors.folder / f"class-{noun}{'-quick' if self.quick else ''}.safetensors"
         if not file.exists():
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -222,7 +221,7 @@ class Bench:
         return self.reader.features(class_pictures(noun, len(self.before(noun)), seed=77))
 
     def strip(self, key: str, attacker: str, rate: float) -> Path:
-        """Where one attack's pictures are kept: above the subject's own, below what the attacker draws."""
+        """The file of one attack's images: the subject's own above, the attacker's below."""
         return self.results.work / "pictures" / f"{key.replace('/', '-')}-{attacker}-{rate:g}.png"
 
     def sheets(self) -> list[str]:
@@ -255,14 +254,14 @@ class Bench:
 
 
 def pools(row: str) -> dict[str, Any]:
-    """The row's pools of words, as settings of verify; empty for most."""
+    """The row's pools of identifiers and prompts, as settings of verify; empty for most rows."""
     settings = settings_of(row)[1]
     names = {"pool_identifiers": "attack_identifiers", "pool_templates": "attack_prompts"}
     return {pool: settings[name] for pool, name in names.items() if name in settings}
 
 
 def possible(one: Attacker, row: str) -> bool:
-    """Whether the row leaves this attacker something to do: the gray box needs pools."""
+    """Whether this attacker applies to the row: the gray box needs pools."""
     return one is not GRAY_BOX or bool(pools(row))
 
 

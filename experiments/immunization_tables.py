@@ -1,4 +1,4 @@
-"""What `experiments.immunization` says of its cells: means over subjects, tables, sheets of pictures."""
+"""The summary and tables of `experiments.immunization`, and its sheets of images."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ STRENGTHS: dict[str, dict[str, Any]] = {
     "best": {"learning_rate": 1e-4},
     "strong": {"learning_rate": 5e-4},
 }
-"""Of the attackers, by the names that the tables use; LoRAs keep their rate. The first already gets s above
-0.6 out of the original, and nothing out of a U-Net that knows nothing; the second is the lowest rate at which
-the original gives its best s, and the third the one that benchmarks.personalization chose: these two learn a
-subject from its pictures alone (`benchmarks.attack_floor`)."""
+"""Of the attackers, by the names in the tables; LoRAs keep their rate. The first gets s above 0.6 out of the
+original and nothing out of random weights. The second is the lowest rate at which the original gives its best
+s, the third is the one that benchmarks.personalization chose. These two learn a subject from its pictures
+alone (`benchmarks.attack_floor`)."""
 
 CLASS_PICTURES = 200
 IN_SHORT = ("paper", "text-encoder", "lora-4", "lora-32", "augmented")
@@ -150,7 +150,7 @@ def render(record: Mapping[str, Any]) -> str:
 
 
 def _overview(record: Mapping[str, Any], summary: Mapping[str, Any]) -> list[str]:
-    """One line a model: s by attacker, with the number of subjects; what others keep; what it took."""
+    """One line a model: s by attacker with the number of subjects, unprotected subjects, cost."""
     rows = []
     for row, found in summary.items():
         gentle = {
@@ -202,7 +202,7 @@ def _unasked(rows: Sequence[Sequence[Any]], kinds: Sequence[tuple[str, str]]) ->
 
 
 def _took(record: Mapping[str, Any], row: str) -> dict[str, Any] | None:
-    """What the row's models took in the mean; the minutes, in words, of those made on one core."""
+    """The mean cost of the row's models; minutes of those made on one core."""
     keys = [key for key in record["cells"] if key.startswith(f"{row}/") and key.endswith("/made")]
     if not keys:
         return None
@@ -219,7 +219,7 @@ def _took(record: Mapping[str, Any], row: str) -> dict[str, Any] | None:
 
 
 def _taken(record: Mapping[str, Any], summary: Mapping[str, Any]) -> list[str]:
-    """The table of what each row's models took to make."""
+    """The table of costs by row."""
     rows = [
         [
             row, round(took["outer_steps"]), f"{took['pictures_with_gradient']:,.0f}",

@@ -1,4 +1,4 @@
-"""The immunized models that benchmarks look at: made once per row and subject, and kept in files."""
+"""The immunized models: made once per row and subject, and kept in files."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ PROTECTIVE = ("protective", "protective_new_context")
 def opened(
     name: str, args: argparse.Namespace, code: Sequence[str], **about: Any
 ) -> tuple[TextToImage, Judge, common.Results]:
-    """The model, its judge and the results file of a benchmark; about: what its cells have in common besides
-    the usual."""
+    """The model, its judge and the results file of a benchmark; about: further facts that
+    its cells have in common."""
     counts = Counts.few() if args.quick else Counts()
     judge, judges = toybox_judge(counts)
     model = TextToImage.from_pretrained(args.model, device=args.device, dtype="float32")
@@ -51,7 +51,7 @@ def opened(
 
 
 def captions() -> list[str]:
-    """What must stay as it was: every class noun in every context, twice, and alone."""
+    """Prompts whose images must not change: every class noun alone and in every context, twice each."""
     names = [with_article(noun) for noun in CLASS_NOUNS]
     return [
         f"a photo of {name} {place}".strip() for name in names for place in ("", *CONTEXTS) for _ in range(2)
@@ -68,15 +68,15 @@ def others_of(who: Member) -> dict[str, Member]:
 
 
 def target_of(who: Member) -> str:
-    """The class that behaviour "target" draws instead of this subject."""
+    """The class that the protective output "target" draws instead of this subject."""
     return CLASS_NOUNS[(CLASS_NOUNS.index(who.class_noun) + 2) % len(CLASS_NOUNS)]
 
 
 def protective_of(
     row: str, who: Member, images: Tensor, reader: Reader, protected: Member | None = None
 ) -> Tensor | None:
-    """[B] of bool: which pictures of `who` show the row's protective output, that of `protected` if the two
-    differ; None for a row that has none."""
+    """[B] of bool: which images of `who` show the protective output of the row, for the subject `protected`
+    if given; None for a row without one."""
     settings = settings_of(row)[1]
     if "protective_output" not in settings:
         return None
@@ -87,7 +87,7 @@ def protective_of(
 
 
 def shares(shown: Tensor | None, generated: int) -> dict[str, float]:
-    """Of `protective_of`'s answer [B], the first `generated` at the training prompt, the others in new
+    """Of `protective_of`'s result [B], the first `generated` at the training prompt, the others in new
     contexts: the share of each as figures of a cell; empty for None."""
     if shown is None:
         return {}
@@ -123,9 +123,8 @@ def _passes(
 class Maker:
     """Makes rows from one model. What is made lies in a file that all benchmarks share.
 
-    resumes: a row with more outer steps goes on from where one with fewer ended, if nothing else differs and
-    its settings depend on no end; the state stays beside what is made.
-    """
+    resumes: a row with more outer steps continues the same row with fewer, if its settings do not depend on
+    the length. The state stays beside the models."""
 
     model: TextToImage
     results: common.Results
@@ -137,7 +136,7 @@ class Maker:
         self._general: Posterior | None = None
 
     def released(self, row: str, who: Member) -> TextToImage:
-        """The row's model for this subject; what it took is a cell of the results."""
+        """The row's model for this subject; its cost becomes a cell of the results."""
         if row == "none":
             return self.model
         method, settings = settings_of(row)
@@ -154,8 +153,8 @@ class Maker:
         return self.opened(file)
 
     def file(self, name: str, decides: Mapping[str, Any], end: str = ".safetensors") -> Path:
-        """Where a model lies: in a folder of all that decides what it is, under a name for its code. With
-        --keep that of other code will do."""
+        """A model's file: in a folder named for all its settings, under a digest of the code. With --keep, a
+        file of other code will do."""
         text = json.dumps({**decides, "quick": self.quick}, sort_keys=True)
         digest = hashlib.sha256(text.encode()).hexdigest()[:12]
         folder = common.RUNS / "immunized" / common.model_digest(self.model) / f"{name}-{digest}"

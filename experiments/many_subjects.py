@@ -1,16 +1,15 @@
-"""How many subjects may share one immunized model? s, everybody else's s, the class, against their number.
+"""How many subjects can share a model? s, unprotected subjects' s and the class, against their number.
 
     python -m experiments.many_subjects --counts 1,4,16
     python -m experiments.many_subjects --counts 4 --schedule sequential
     python -m experiments.many_subjects --row pattern-aware --counts 8 --attacked 8 --attackers paper,gray-box
 
 Per number N: one model that protects the first N unseen subjects; then the paper's attacker at its gentle
-strength (`experiments.immunization`) on the first of them, the same for every N, and on two
-unprotected subjects; other attackers on the protected ones, with --attackers; and class images.
-"joint" lets all take turns in one run, whose length grows with their number; "sequential" adds one after the
-other to the model that protects those before; "sampled" is a joint run of one length whatever their number,
-so that simulated attacks of some stand for those of others.
-"""
+strength (`experiments.immunization`) on the first of them, the same for every N, and on two unprotected
+subjects; other attackers on the protected ones, with --attackers; and class images. "joint": one run with all
+of them, whose length grows with their number. "sequential": one run after the other, each on the model that
+protects the earlier subjects. "sampled": one run of a fixed length, in which some subjects are not attacked
+at all."""
 
 from __future__ import annotations
 
@@ -134,7 +133,7 @@ class Run:
 
 
 def summed(took: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What several runs took together; the last one's loss, and the GPU, if it was made on one."""
+    """The total cost of several runs; the last one's loss and GPU."""
     names = ("made_seconds", "outer_steps", "pictures_with_gradient", "pictures_without")
     last = {name: took[-1][name] for name in ("loss_last", "device") if name in took[-1]}
     return {name: sum(one[name] for one in took) for name in names} | last
@@ -204,7 +203,7 @@ def render(record: Mapping[str, Any]) -> str:
 
 
 def _by_attacker(summary: Mapping[str, Any]) -> list[str]:
-    """The table of the protected under other attackers, of the models that have some."""
+    """The table of other attackers on the protected subjects."""
     rows = []
     for key, found in sorted(summary.items(), key=_place):
         how, _, number = key.rpartition("/")

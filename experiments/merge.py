@@ -4,10 +4,9 @@
     python -m experiments.NAME --results copy.json ...
     python -m experiments.merge experiments/results/NAME.json copy.json
 
-Both must be of the same benchmark, about the same and by the same code, or what the copy has been given by
-other code since, with --keep. Where both have a cell, the file's own stays. The summary is made by the
-benchmark itself, when it is run once more.
-"""
+The two files must be of the same benchmark with the same `about` and code; the copy may have cells of newer
+code, added with --keep. If both have a cell, the file's own stays. The benchmark itself updates the summary
+when it runs again."""
 
 from __future__ import annotations
 

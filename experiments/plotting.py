@@ -1,4 +1,4 @@
-"""Pictures of figures: lines over a number, one for each row of a table."""
+"""Plots: lines, one for each row of a table."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ def curves(
     dashed: Sequence[str] = (),
     limits: tuple[float, float] | None = None,
 ) -> None:
-    """Write a PNG with a panel for each title, in which every name has its line of (x, y) points.
+    """Write a PNG with a panel for each title; in it, a line of (x, y) points for each name.
 
-    log: of the horizontal axis. dashed: names that are drawn so. limits: of the vertical axis.
+    log: a logarithmic horizontal axis. dashed: names with a dashed line. limits: of the vertical axis.
     """
     from matplotlib import colormaps
     from matplotlib.backends.backend_agg import FigureCanvasAgg

@@ -5,9 +5,9 @@
 Per row (a method and its settings, `experiments/configs`), unseen subject and learning rate: one
 DreamBooth training of the immunized model, looked at after 100, 200, 400, 800 and 1,600 steps; and before
 any, together with the pull of the subject's pictures and of an unprotected subject's (`gradient`),
-who is personalized too. What a row costs its attacker is the ratio of steps to s = 0.5 with and without it.
-The costs of a backdoor are drawn against what it does: how much the released model knows of the subject,
-and what is left of s for the unprotected.
+who is personalized too. A row's cost to the attacker is the ratio of steps to s = 0.5 with and without it. A
+plot shows the costs of a backdoor against its effect: how much the released model knows of the subject, and
+what is left of s for the unprotected.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ NAME = "retention"
 CODE = (*attacking.CODE, *ENGINE)
 STEPS = (100, 200, 400, 800, 1600)
 RATES = (5e-5, 1e-4)
-"""At the first a U-Net that knows nothing learns nothing in 400 steps; the second is the lowest that gets the
-best s out of the model as it is (`benchmarks.attack_floor`)."""
+"""At the first, random weights learn nothing in 400 steps. The second is the lowest that gets the best s out
+of the original (`benchmarks.attack_floor`)."""
 USUAL = 400
 """Steps of the attack on an unprotected subject, and of the one that the frontiers show."""
 PAID = 0.5
@@ -95,7 +95,7 @@ class Bench:
                 self.attacked(row, released, who, rate, steps)
 
     def before(self, row: str, released: TextToImage, who: Member) -> dict[str, Any]:
-        """The released model before any attack: does it draw the subject, and how much do pictures pull?"""
+        """The released model before any attack: does it draw the subject, and how large are the gradients?"""
         figures = self.looked_at(row, released, who, "released")
         levels = 2 if self.quick else 20
         for name, one in (("subject", who), ("other", others_of(who)["same class"])):
@@ -107,7 +107,7 @@ class Bench:
         return figures
 
     def unprotected(self, row: str, released: TextToImage, who: Member, rate: float) -> dict[str, Any]:
-        """What the same training makes of an unprotected subject of the class."""
+        """The same training on an unprotected subject of the class."""
         other = others_of(who)["same class"]
         base = attacking.QUICK_COMMON if self.quick else attacking.COMMON
         state = self.results.work / f"other-{row}-{rate:g}-{who.seed}-{fingerprint(released)}.safetensors"
@@ -123,7 +123,7 @@ class Bench:
     def attacked(
         self, row: str, released: TextToImage, who: Member, rate: float, steps: Sequence[int]
     ) -> None:
-        """One training in pieces; each ends with a look."""
+        """One training in pieces; each ends with an evaluation."""
         key = f"{row}/{personalization.key_of(who)}/{rate:g}"
         base = attacking.QUICK_COMMON if self.quick else attacking.COMMON
         priors = attacking.Priors(released)

@@ -1,4 +1,4 @@
-"""Which term of the loss makes RID what it is? Networks trained alike, but for the terms that count.
+"""Which terms of RID's loss work? Networks trained alike, except for the terms.
 
     python -m experiments.rid_ablation
     python -m experiments.rid_ablation --rows sds+regression,pull+visibility --steps 500 --attack 0
@@ -84,7 +84,7 @@ def cli(argv: Sequence[str] | None) -> None:
 
 
 def asked(rows: str) -> list[str]:
-    """--rows, each with its terms in our order. UsageError for a term that there is not."""
+    """Parse --rows, each with its terms in our order. UsageError for an unknown term."""
     found = []
     for row in rows.split(","):
         terms = [term.strip() for term in row.split("+")]
@@ -103,7 +103,7 @@ def recipe(row: str, further: Mapping[str, Any]) -> ProtectorRecipe:
 
 @dataclass(frozen=True)
 class Bench:
-    """Trains, looks and attacks; `dreambooth` are the attack's settings."""
+    """Trains, evaluates and attacks. dreambooth: the attack's settings."""
 
     model: TextToImage
     judge: Judge
@@ -128,7 +128,7 @@ class Bench:
             self.results.finish(table_of(self.results.cells, seed=self.seed), device=self.model.device)
 
     def weights(self, row: str, made: ProtectorRecipe) -> Path:
-        """The file of a row's network, trained if it is not there; a stopped training goes on.
+        """The file of a row's network, trained if it is missing; a stopped training continues.
 
         All rows learn from the same pictures and gradient perturbations, which are made once.
         """

@@ -1,9 +1,9 @@
-"""Larger pictures: is a perturbation better made as a trainer will see them, or at their own size?
+"""Larger pictures: is a perturbation better computed at the trainer's size or at the picture's own?
 
     python -m experiments.rid_ways
     python -m experiments.rid_ways --images FOLDER --results FILE     photographs instead of renders
 
-Each way is `protect --scale` on lossless files: `fit` finds the perturbation on a small copy and enlarges
+Each way is `protect --at` on lossless files: `fit` finds the perturbation on a small copy and enlarges
 it, `tiles` works at the picture's own size. Then the trainer's part: the protected picture, resized to the
 model's side by an antialiased bicubic, as `personalize` does, and the frozen model's mean diffusion loss on
 it, over that on the clean picture which went the same way. RID is measured on all subjects; AdvDM, which
@@ -52,7 +52,7 @@ _SCENES = 7_000_101
 
 @dataclass(frozen=True)
 class Plan:
-    """How much of it one method is measured on: subjects, pictures of each, and their sides [px]."""
+    """What one method is measured on: subjects, pictures of each, and their sides [px]."""
 
     settings: Mapping[str, object]
     subjects: int
@@ -71,7 +71,7 @@ QUICK = {
 
 @dataclass(frozen=True)
 class Motif:
-    """What pictures are of. `at`: (pictures, side [px]) -> [pictures, 3, side, side], at eight bits."""
+    """A motif of pictures. `at`: (pictures, side [px]) -> [pictures, 3, side, side], at eight bits."""
 
     name: str
     prompt: str
