@@ -11,8 +11,8 @@ from tests.tiny import encoder_of, pictures, tiny_model, write_tiny
 from unlikeness import finite
 from unlikeness.cli import main
 from unlikeness.diffusion import TextToImage
+from unlikeness.diffusion.loading import check_model
 from unlikeness.diffusion.loss import mean_loss_over_levels
-from unlikeness.diffusion.trial import check_model
 from unlikeness.errors import NotFiniteError
 from unlikeness.tensors import save_tensors
 

@@ -19,8 +19,8 @@ from transformers import CLIPTokenizer
 
 from unlikeness.diffusion import TextToImage
 from unlikeness.diffusion.fingerprint import configuration, fingerprint
-from unlikeness.diffusion.weights import Weights, choose_weights, needed_files
 from unlikeness.errors import UnlikenessError, UsageError
+from unlikeness.networks.weights import Weights, choose_weights, needed_files
 
 LAYOUTS: dict[str, dict[str, Any]] = {
     "single file": {},

@@ -77,3 +77,38 @@ def test_alpha_bar_is_the_share_of_signal() -> None:
 def test_an_unknown_prediction_type_is_refused() -> None:
     with pytest.raises(UsageError, match="prediction type 'score'"):
         Schedule.from_alpha_bar(torch.linspace(0.9, 0.1, 10), "score")
+
+
+def test_levels_are_drawn_uniformly_by_default_and_told_as_they_are() -> None:
+    schedule = Schedule.from_scheduler(DDPMScheduler(**BETAS))
+    t = schedule.draw(4000, torch.Generator().manual_seed(0), "cpu")
+    assert torch.equal(t, torch.randint(1000, (4000,), generator=torch.Generator().manual_seed(0)))
+    assert schedule.told(t) is t
+
+
+@pytest.mark.parametrize(("shift", "middle"), [(1.0, 0.5), (3.0, 0.75)])
+def test_a_flow_draws_the_middle_more_often_and_its_shift_moves_it(shift: float, middle: float) -> None:
+    schedule = Schedule.from_scheduler(FlowMatchEulerDiscreteScheduler(shift=shift))
+    t = schedule.draw(20_000, torch.Generator().manual_seed(0), "cpu")
+    assert t.dtype == torch.long
+    assert 0 <= int(t.min()) <= int(t.max()) < 1000
+    assert abs(float(t.float().median()) / 1000 - middle) < 0.02
+    near = ((t.float() / 1000 - middle).abs() < 0.1).float().mean()
+    assert near > 0.25  # a uniform draw has 0.2
+    even = Schedule(schedule.signal, schedule.noise, "flow", "uniform", shift)
+    spread = even.draw(20_000, torch.Generator().manual_seed(0), "cpu")
+    assert abs(float(spread.float().median()) / 1000 - middle) < 0.02
+
+
+def test_a_flow_is_told_its_noise_level_in_thousandths_and_a_solvers_time_as_it_is() -> None:
+    schedule = Schedule.from_scheduler(FlowMatchEulerDiscreteScheduler())
+    t = torch.tensor([0, 499, 999])
+    assert torch.allclose(schedule.told(t) / 1000, schedule.noise[t])
+    time = torch.tensor([731.25])
+    assert schedule.told(time) is time
+
+
+def test_an_unknown_density_is_refused() -> None:
+    table = torch.linspace(0, 1, 10)
+    with pytest.raises(UsageError, match="density 'normal' is unknown"):
+        Schedule(1 - table, table, "flow", "normal")

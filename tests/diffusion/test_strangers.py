@@ -19,12 +19,11 @@ from safetensors.torch import load_file, save_file
 from tests.tiny import encoder_of, tiny_model, write_tiny
 
 from unlikeness.diffusion import TextToImage
-from unlikeness.diffusion.configs import RULES, check
 from unlikeness.diffusion.families.stable_diffusion import StableDiffusion
 from unlikeness.diffusion.fingerprint import fingerprint
-from unlikeness.diffusion.loading import load_scheduler
-from unlikeness.diffusion.trial import check_scheduler
+from unlikeness.diffusion.loading import check_scheduler, load_scheduler
 from unlikeness.errors import UnlikenessError, UsageError
+from unlikeness.networks.configs import SCHEDULER, check
 
 NASTY: tuple[Any, ...] = (
     0, -1, 1, 3, 7, 10**9, 10**12, 2**70, 1e30, -1e30, float("nan"), float("inf"), 0.5, "x", "", "a/b:c",
@@ -76,6 +75,7 @@ def no_questions(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 PARTS = StableDiffusion.parts
+RULES = {**StableDiffusion.rules, "scheduler": SCHEDULER}
 
 
 def plant(folder: Path, ran: Path) -> None:

@@ -11,9 +11,11 @@ import torch
 from tests.tiny import write_tokenizer
 from transformers import CLIPTokenizer
 
-from unlikeness.diffusion.building import build, fill
-from unlikeness.diffusion.configs import RULES, check
+from unlikeness.diffusion.families.stable_diffusion import StableDiffusion
 from unlikeness.diffusion.tokens import load_tokenizer
+from unlikeness.networks.building import build, fill
+from unlikeness.networks.configs import SCHEDULER as BOUNDS
+from unlikeness.networks.configs import check
 
 UNET: dict[str, Any] = {
     "act_fn": "silu", "attention_head_dim": 8, "block_out_channels": [320, 640, 1280, 1280],
@@ -99,14 +101,14 @@ SIZES = {
 @pytest.mark.parametrize("name", SIZES)
 def test_a_well_known_network_is_in_bounds_and_built_without_memory(name: str) -> None:
     kind, config, parameters = SIZES[name]
-    check(config, RULES[kind], Path("config.json"))
+    check(config, StableDiffusion.rules[kind], Path("config.json"))
     network = build(kind, config, name)
     assert sum(p.numel() for p in network.parameters()) == parameters
     assert all(p.is_meta for p in network.parameters())
 
 
 def test_a_well_known_schedule_is_in_bounds() -> None:
-    check(SCHEDULER, RULES["scheduler"], Path("scheduler_config.json"))
+    check(SCHEDULER, BOUNDS, Path("scheduler_config.json"))
 
 
 def test_the_first_names_of_attention_are_understood() -> None:

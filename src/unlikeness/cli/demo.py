@@ -58,7 +58,7 @@ def demo(
     from unlikeness import locks
     from unlikeness.demo.settings import DemoSettings, chosen_method
     from unlikeness.diffusion import hub
-    from unlikeness.diffusion.names import check_device, check_dtype
+    from unlikeness.diffusion.devices import check_device, check_dtype
     from unlikeness.pictures.finding import check_pictures
     from unlikeness.protect import registry
     from unlikeness.settings import build

@@ -35,7 +35,7 @@ def generate(
     """Generate pictures with the toybox or with any Stable Diffusion 1.x or 2.x."""
     from unlikeness import locks
     from unlikeness.diffusion import hub
-    from unlikeness.diffusion.names import SAMPLERS, check_device, check_dtype
+    from unlikeness.diffusion.devices import SAMPLERS, check_device, check_dtype
     from unlikeness.errors import UsageError
     from unlikeness.paths import check_output
     from unlikeness.words import as_text

@@ -66,7 +66,7 @@ def personalize(
 
     from unlikeness import locks
     from unlikeness.diffusion import hub
-    from unlikeness.diffusion.names import check_device, check_dtype
+    from unlikeness.diffusion.devices import check_device, check_dtype
     from unlikeness.errors import UsageError
     from unlikeness.paths import check_output
     from unlikeness.personalize.registry import settings_type

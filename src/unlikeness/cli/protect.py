@@ -107,7 +107,7 @@ def protect(
     """
     from unlikeness import locks
     from unlikeness.diffusion import hub
-    from unlikeness.diffusion.names import check_device, check_dtype
+    from unlikeness.diffusion.devices import check_device, check_dtype
     from unlikeness.errors import UsageError
     from unlikeness.protect import registry
     from unlikeness.protect.files.targets import find_targets

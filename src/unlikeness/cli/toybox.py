@@ -69,7 +69,7 @@ def train(
 
     from unlikeness import locks
     from unlikeness.cli.targets import check_target
-    from unlikeness.diffusion.names import check_device
+    from unlikeness.diffusion.devices import check_device
     from unlikeness.errors import UsageError
     from unlikeness.settings import build, pairs
     from unlikeness.toybox import weights

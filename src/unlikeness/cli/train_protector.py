@@ -91,7 +91,7 @@ def train_protector(
     from unlikeness import locks
     from unlikeness.cli.targets import check_target
     from unlikeness.diffusion import hub
-    from unlikeness.diffusion.names import check_device
+    from unlikeness.diffusion.devices import check_device
     from unlikeness.protect.rid.settings import NetworkSettings, is_protector
     from unlikeness.protect.rid.train.recipe import CHECKPOINT, ProtectorRecipe, check_sources
     from unlikeness.settings import build, pairs

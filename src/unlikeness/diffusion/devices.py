@@ -1,22 +1,42 @@
-"""Where a model lives and in which precision: names, and what "auto" means."""
+"""Names of devices, precisions and samplers. The checks of names work without torch."""
 
 from __future__ import annotations
 
-import torch
+import re
+from typing import TYPE_CHECKING
 
 from unlikeness.errors import UsageError
 
-__all__ = ["computes_bfloat16", "pick_device", "pick_dtype", "training_precision"]
+if TYPE_CHECKING:
+    import torch
 
-_DTYPES = {
-    "float64": torch.float64,
-    "float32": torch.float32,
-    "fp32": torch.float32,
-    "float16": torch.float16,
-    "fp16": torch.float16,
-    "bfloat16": torch.bfloat16,
-    "bf16": torch.bfloat16,
-}
+__all__ = [
+    "DTYPES", "SAMPLERS", "check_device", "check_dtype", "computes_bfloat16", "pick_device", "pick_dtype",
+    "training_precision",
+]  # fmt: skip
+
+SAMPLERS = ("dpm++", "ddim")
+"""See `sampling.make_solver`."""
+
+DTYPES = {
+    "float64": "float64", "float32": "float32", "fp32": "float32", "float16": "float16", "fp16": "float16",
+    "bfloat16": "bfloat16", "bf16": "bfloat16",
+}  # fmt: skip
+"""Names of precisions -> torch's name."""
+
+_DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
+
+
+def check_device(device: str) -> None:
+    """UsageError for a name of no device."""
+    if not _DEVICE.fullmatch(device):
+        raise UsageError(f"device {device!r} is unknown; use auto, cpu, mps, cuda or cuda:N")
+
+
+def check_dtype(dtype: str) -> None:
+    """UsageError for a name of no precision."""
+    if dtype not in ("auto", *DTYPES):
+        raise UsageError(f"dtype {dtype!r} is unknown; use auto, {', '.join(DTYPES)}")
 
 
 def pick_device(device: str | torch.device | None = None) -> torch.device:
@@ -24,6 +44,8 @@ def pick_device(device: str | torch.device | None = None) -> torch.device:
 
     UsageError for any other name and for a GPU that is not there; a device object may be of any kind.
     """
+    import torch
+
     if device is None or device == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
@@ -47,13 +69,15 @@ def pick_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.d
     None and "auto": for inference, bfloat16 on a CUDA GPU that computes it natively, float16 on other GPUs,
     float32 on the CPU. UsageError for anything else.
     """
+    import torch
+
     if dtype is None or dtype == "auto":
         if device.type == "cuda":
             return torch.bfloat16 if computes_bfloat16(device) else torch.float16
         return torch.float16 if device.type == "mps" else torch.float32
-    picked = dtype if isinstance(dtype, torch.dtype) else _DTYPES.get(dtype)
+    picked = dtype if isinstance(dtype, torch.dtype) else getattr(torch, DTYPES.get(dtype, ""), None)
     if picked is None or not picked.is_floating_point:
-        raise UsageError(f"dtype {dtype!r} is unknown; use auto, {', '.join(_DTYPES)}")
+        raise UsageError(f"dtype {dtype!r} is unknown; use auto, {', '.join(DTYPES)}")
     return picked
 
 
@@ -63,6 +87,8 @@ def computes_bfloat16(device: torch.device) -> bool:
     CUDA GPUs from compute capability 8.0; CPUs with AVX-512 BF16 or AMX. Elsewhere bfloat16 is converted to
     float32 and back, which costs more than it saves.
     """
+    import torch
+
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     if device.type == "cpu":

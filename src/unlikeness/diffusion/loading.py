@@ -1,9 +1,11 @@
 """A diffusers folder read into its components, as a stranger's: nothing in it is run or believed.
 
-1. `known.py`: model_index.json may name known classes only.
-2. `configs.py`, `tokens.py`: every setting is in bounds.
-3. `building.py`: every weight has the shape that its configuration asks for, before memory is taken.
-4. `trial.py`: the parts fit together.
+1. `read_index`: model_index.json may name known classes only. An Auto class of transformers, or a class from
+   anywhere else, could lead to code in the model's own folder.
+2. `networks.configs`, `tokens`: every setting is in bounds.
+3. `networks.building`: every weight has the shape that its configuration asks for, before memory is taken.
+4. `try_networks`, `check_scheduler`: the parts fit together. The smallest picture goes through the
+   networks, and two steps of the schedule are taken.
 
 Weights are read from safetensors, single or sharded, in the plain or a variant's name. Where a folder holds
 nothing but pickles they are read with `torch.load(weights_only=True)`: tensors only, never code.
@@ -11,26 +13,98 @@ nothing but pickles they are read with `torch.load(weights_only=True)`: tensors 
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from unlikeness.diffusion.building import build, fill, read_weights, sentence
-from unlikeness.diffusion.configs import read_config
-from unlikeness.diffusion.families import Family
-from unlikeness.diffusion.known import read_index, read_object
-from unlikeness.diffusion.quiet import quiet
+from unlikeness import finite
+from unlikeness.diffusion.families import FAMILIES, Family, family_of
+from unlikeness.diffusion.schedule import Schedule
 from unlikeness.diffusion.tokens import load_tokenizer
-from unlikeness.diffusion.trial import check_scheduler
-from unlikeness.errors import UnlikenessError
+from unlikeness.errors import NotFiniteError, UnlikenessError, UsageError, one_line
 from unlikeness.foreign import UnreadableError, check_file
+from unlikeness.networks.building import build, fill, quiet, sentence
+from unlikeness.networks.configs import SCHEDULER, read_config, read_object
+from unlikeness.networks.weights import read_weights
 
-__all__ = ["Components", "load_folder", "load_scheduler"]
+if TYPE_CHECKING:
+    from unlikeness.diffusion.model import TextToImage
+
+__all__ = [
+    "Components", "Index", "check_model", "check_scheduler", "check_weights", "load_folder", "load_scheduler",
+    "read_index", "try_networks",
+]  # fmt: skip
 
 _COPIED = ("README.md", "immunization.json")
 """Files that a later step reads: whether they can be is told before anything long."""
+
+
+@dataclass(frozen=True)
+class Index:
+    """What model_index.json says. classes: of each part that is loaded; carried: what is written into a copy
+    without having been loaded."""
+
+    family: Family
+    classes: Mapping[str, str]
+    carried: dict[str, Any]
+
+
+def read_index(folder: Path) -> Index:
+    """`model_index.json` of a folder, checked against the lists of its family.
+
+    UsageError if it is no model of a known family and of known classes; UnlikenessError if it is damaged.
+    """
+    path = folder / "model_index.json"
+    if not path.exists():
+        raise UsageError(
+            f"{folder} is no diffusers model: it has no {path.name}; give the folder that holds that file"
+        )
+    index = read_object(path, folder)
+    named = index.get("_class_name")
+    if not isinstance(named, str) or named not in FAMILIES:
+        kind = one_line(str(named))[:60]
+        raise UsageError(
+            f"model {folder} is a {kind}, which is not supported; give one of {', '.join(FAMILIES)}"
+        )
+    for name in index:
+        if not name.isidentifier():  # they become names of folders
+            raise UsageError(
+                f"model {folder} has a part {one_line(name)[:60]!r}, which is no name; fetch or save it again"
+            )
+    family = family_of(named)
+    for name in family.parts:
+        if not _is_pair(index.get(name)) or not (folder / name).is_dir():
+            raise UsageError(
+                f"model {folder} has no {name}/ folder, so it is no complete diffusers model; "
+                "fetch or save it again"
+            )
+    for name, entry in index.items():
+        if _is_pair(entry):
+            _check_class(family, folder, name, *entry)
+    classes = {name: index[name][1] for name in family.parts}
+    carried = {name: index[name] for name in family.carried if name in index}
+    carried["requires_safety_checker"] = bool(index.get("requires_safety_checker", False))
+    return Index(family, classes, carried)
+
+
+def _is_pair(entry: object) -> bool:
+    """[library, class], both by name."""
+    return isinstance(entry, list) and len(entry) == 2 and all(isinstance(word, str) for word in entry)
+
+
+def _check_class(family: Family, folder: Path, name: str, library: str, kind: str) -> None:
+    known = family.parts.get(name) or family.carried.get(name)
+    said = f"the {name} of model {folder} is a {one_line(f'{library}.{kind}')[:80]}"
+    if known is None:
+        raise UsageError(f"{said}, a part that Stable Diffusion does not have; give a model without it")
+    if library not in ("diffusers", "transformers", known[0]):
+        raise UsageError(f"{said}, custom code, which is never run; known are: {', '.join(known[1])}")
+    if library != known[0] or kind not in known[1]:
+        raise UsageError(f"{said}, which is never loaded; known are: {', '.join(known[1])}")
 
 
 @dataclass(frozen=True)
@@ -55,7 +129,8 @@ def load_folder(folder: Path, *, dtype: torch.dtype) -> Components:
     guidance = _default_guidance(folder, family)
     _check_copied(folder)
     configs = {
-        name: read_config(folder, name, "config.json", index.classes[name]) for name in family.networks
+        name: read_config(folder, name, "config.json", kind, family.rules[kind])
+        for name, kind in ((name, index.classes[name]) for name in family.networks)
     }
     with quiet():
         scheduler = load_scheduler(folder, index.classes["scheduler"])
@@ -77,7 +152,7 @@ def load_scheduler(folder: Path, kind: str) -> Any:
     """The scheduler of class `kind` in a model's folder. UnlikenessError for settings out of bounds."""
     import diffusers
 
-    config = read_config(folder, "scheduler", "scheduler_config.json", kind, scheduler=True)
+    config = read_config(folder, "scheduler", "scheduler_config.json", kind, SCHEDULER, scheduler=True)
     with sentence(f"the scheduler of model {folder}"):
         return getattr(diffusers, kind).from_config({**config, "_class_name": kind})
 
@@ -106,3 +181,87 @@ def _check_copied(folder: Path) -> None:
                 raise UnlikenessError(
                     f"{path} cannot be read ({error}); delete it or fetch it again"
                 ) from error
+
+
+def check_weights(model: TextToImage, called: str) -> None:
+    """NotFiniteError, naming the part, if a weight is NaN or infinite. called: the model in the message."""
+    named = {model.family.autoencoder: "the autoencoder", model.family.denoiser: finite.DENOISER}
+    for name, network in zip(model.family.networks, model.networks, strict=True):
+        if not finite.all_finite(network.parameters()):
+            raise NotFiniteError(
+                f"{named.get(name, finite.TEXT_ENCODER)} of {called} has weights that are not finite "
+                f"(NaN or infinity){_of_weights(network.dtype)}"
+            )
+
+
+def _of_weights(dtype: torch.dtype) -> str:
+    if torch.finfo(dtype).bits < 32:
+        return f" in {str(dtype).removeprefix('torch.')}; --dtype float32 may help"
+    return ": they are damaged, or a training has diverged; fetch or make the model again"
+
+
+@torch.no_grad()
+def check_model(model: TextToImage) -> None:
+    """Show the model a plain picture and an empty prompt; NotFiniteError names the first part that fails.
+
+    It costs a pass through every part but the decoder: to be asked once something has gone wrong.
+    """
+    check_weights(model, "the model")
+    side = model.resolution
+    plain = torch.linspace(0.25, 0.75, side).expand(1, 3, side, side)
+    posterior = model.encode(plain)
+    finite.check(torch.cat([posterior.mean, posterior.std]), finite.ENCODER, model.autoencoder.dtype)
+    condition = model.condition([""])  # checked there
+    t = torch.tensor([model.schedule.steps // 2], device=model.device)
+    z_t = model.schedule.add_noise(posterior.mean, torch.zeros_like(posterior.mean), t)
+    finite.check(model.predict(z_t, t, condition), finite.DENOISER, model.dtype)
+
+
+def try_networks(folder: Path, model: TextToImage) -> None:
+    """UnlikenessError unless a prompt, latents and a picture go through the networks, in the right shapes."""
+    channels, side = model.autoencoder.channels, model.family.least_side(model.denoiser)
+    pixels = side * model.autoencoder.factor
+    latents = torch.zeros(1, channels, side, side, device=model.device, dtype=model.dtype)
+    images = torch.zeros(1, 3, pixels, pixels, device=model.device)
+    with torch.no_grad():
+        with sentence(f"the {model.family.encoders[0]} of model {folder}"):
+            condition = model.conditioner.encode(["a photo of a dog"])
+        model.family.check_condition(folder, condition, model.denoiser)
+        with sentence(f"the {model.family.denoiser} of model {folder}"):
+            f = model.predict(latents, torch.zeros(1, dtype=torch.long, device=model.device), condition)
+        with sentence(f"the vae of model {folder}"):
+            z0 = model.encode(images).mean
+            decoded = model.decode(latents)
+    for part, shape, wanted in (
+        (f"{model.family.denoiser} answers", f.shape, latents.shape),
+        ("vae encodes pictures to", z0.shape, latents.shape),
+        ("vae decodes latents to", decoded.shape, images.shape),
+    ):
+        if shape != wanted:
+            raise UnlikenessError(
+                f"the {part} {list(shape)} where {list(wanted)} is needed, in model {folder}; its parts "
+                "do not belong together, fetch or save it again"
+            )
+
+
+def check_scheduler(folder: Path, scheduler: Any) -> None:
+    """UnlikenessError unless the noise levels are finite and in range, and both samplers can use them."""
+    from unlikeness.diffusion.sampling import SAMPLERS, make_solver
+
+    what = f"the scheduler of model {folder}"
+    with sentence(what):
+        schedule = Schedule.from_scheduler(scheduler)
+        tables = torch.stack([schedule.signal, schedule.noise])
+    if not (bool(torch.isfinite(tables).all()) and bool(((tables >= 0) & (tables <= 1)).all())):
+        raise UnlikenessError(
+            f"{what} has noise levels that are no numbers from 0 to 1; correct the betas in "
+            "scheduler/scheduler_config.json"
+        )
+    with sentence(what), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a schedule that ends at zero makes numpy say so
+        for name in SAMPLERS:
+            solver = make_solver(scheduler, name)
+            solver.set_timesteps(min(2, schedule.steps))
+            z = torch.ones(1, 1, 2, 2)
+            for t in solver.timesteps:
+                z = solver.step(torch.zeros_like(z), t, solver.scale_model_input(z, t), return_dict=False)[0]

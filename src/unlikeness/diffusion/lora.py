@@ -1,31 +1,44 @@
-"""Low-rank adapters in the U-Net, in and out of diffusers' own file."""
+"""Low-rank adapters (LoRA) in the denoiser, in and out of diffusers' own file."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
-from unlikeness.diffusion.lora_file import read_lora
-from unlikeness.diffusion.quiet import quiet
 from unlikeness.errors import NotFiniteError, UnlikenessError, UsageError
 from unlikeness.files import replacing
-from unlikeness.foreign import reason
-from unlikeness.tensors import all_finite, for_readers, written
+from unlikeness.foreign import UnreadableError, parse_json, reason
+from unlikeness.networks.building import quiet
+from unlikeness.tensors import all_finite, for_readers, read_header, read_safetensors, written
 
 if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage
 
-__all__ = ["FILE", "add_lora", "has_lora", "load_lora", "merge", "merged_copy", "remove_lora", "save_lora"]
+__all__ = [
+    "DIVERGED", "FILE", "add_lora", "has_lora", "load_lora", "merge", "merged_copy", "read_lora",
+    "remove_lora", "save_lora",
+]  # fmt: skip
 
 FILE = "pytorch_lora_weights.safetensors"
 DIVERGED = "its weights are not finite (NaN or infinity), as after a training that diverged"
 """Why a model is not written."""
 
+_HEADER = "lora_adapter_metadata"
+_NAME = re.compile(r"[\w.\-]{1,300}", re.ASCII)
+
+_HIGHEST_RANK = 1024
+
+_MOST = 20_000
+"""Tensors of a file: a LoRA of all layers of Stable Diffusion has 1,500."""
+
 
 def add_lora(model: TextToImage, *, rank: int, seed: int = 0) -> list[torch.nn.Parameter]:
-    """Put an untrained adapter (alpha = rank: updates count in full) into the U-Net, in place.
+    """Put an untrained adapter (alpha = rank: updates count in full) into the denoiser, in place.
 
     Returns its parameters, float32, which are then the only ones that require a gradient. The down
     projections are Gaussian, drawn from `seed`; the up projections are zero, so that nothing changes yet.
@@ -45,18 +58,17 @@ def add_lora(model: TextToImage, *, rank: int, seed: int = 0) -> list[torch.nn.P
 
 
 def has_lora(model: TextToImage) -> bool:
-    """Whether the U-Net has an adapter."""
+    """Whether the denoiser has an adapter."""
     return bool(getattr(model.denoiser, "peft_config", None))
 
 
 def save_lora(model: TextToImage, folder: Path) -> Path:
-    """Write the U-Net's adapter as `pytorch_lora_weights.safetensors` into `folder`; returns the file.
+    """Write the denoiser's adapter as `pytorch_lora_weights.safetensors` into `folder`; returns the file.
 
     Any diffusers pipeline loads it with `load_lora_weights`. UsageError if the model has no adapter, or one
     that was read from a file (its scale and its part in the text encoder would be lost), or if the file
     exists; UnlikenessError if it cannot be written.
     """
-    from diffusers.loaders import StableDiffusionLoraLoaderMixin
     from diffusers.utils import convert_state_dict_to_diffusers
     from peft.utils import get_peft_model_state_dict
 
@@ -74,9 +86,10 @@ def save_lora(model: TextToImage, folder: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         with replacing(folder / FILE) as work:
             with quiet():
-                StableDiffusionLoraLoaderMixin.save_lora_weights(
-                    folder, unet_lora_layers=layers, weight_name=work.name, safe_serialization=True
-                )
+                model.family.loader().save_lora_weights(
+                    folder, weight_name=work.name, safe_serialization=True,
+                    **{f"{model.family.denoiser}_lora_layers": layers},
+                )  # fmt: skip
             for_readers(work)
     return folder / FILE
 
@@ -84,26 +97,26 @@ def save_lora(model: TextToImage, folder: Path) -> Path:
 def load_lora(model: TextToImage, path: str | Path) -> TextToImage:
     """A copy of `model` with the LoRA of a file, or of a folder with `pytorch_lora_weights.safetensors`.
 
-    What diffusers reads (its own and the kohya format) is read, for the U-Net and the text encoder;
+    What diffusers reads (its own and the kohya format) is read, for the denoiser and the text encoders;
     safetensors only. UsageError if there is no such file; UnlikenessError if it does not fit the model.
     """
-    from diffusers.loaders import StableDiffusionLoraLoaderMixin as Loader
-
+    family, loader = model.family, model.family.loader()
     file = Path(path) / FILE if Path(path).is_dir() else Path(path)
     if not file.is_file() or file.suffix != ".safetensors":
         raise UsageError(f"{file} is no LoRA file; give a .safetensors file, or a folder with {FILE}")
     try:
         with quiet():
-            tensors, metadata = read_lora(file)
-            layers, alphas = Loader.lora_state_dict(dict(tensors))
+            tensors, metadata = read_lora(file, (family.denoiser, *family.encoders))
+            layers, alphas = family.lora_layers(tensors)
             told = {"network_alphas": alphas, "metadata": metadata}  # either may hold the updates' scale
-            for_text = any("text_encoder" in key for key in layers)
-            adapted = model.copy(conditioner=for_text)
-            Loader.load_lora_into_unet(layers, unet=adapted.denoiser, **told)
-            if for_text:
-                encoder = adapted.conditioner.encoders["text_encoder"]
-                Loader.load_lora_into_text_encoder(layers, text_encoder=encoder, **told)
-    except (MemoryError, torch.OutOfMemoryError):  # no fault of the file's, and told as everywhere
+            encoders = [name for name in family.encoders if any(key.startswith(f"{name}.") for key in layers)]
+            adapted = model.copy(conditioner=bool(encoders))
+            into = getattr(loader, f"load_lora_into_{family.denoiser}")
+            into(layers, **{family.denoiser: adapted.denoiser}, **told)
+            for name in encoders:
+                encoder = adapted.conditioner.encoders[name]
+                loader.load_lora_into_text_encoder(layers, text_encoder=encoder, prefix=name, **told)
+    except (MemoryError, torch.OutOfMemoryError):  # no fault of the file
         raise
     except Exception as error:
         raise UnlikenessError(
@@ -114,7 +127,7 @@ def load_lora(model: TextToImage, path: str | Path) -> TextToImage:
             f"the LoRA {file} has weights that are not finite (NaN or infinity): they are damaged, or its "
             "training has diverged; fetch or make it again"
         )
-    if not has_lora(adapted) and not for_text:
+    if not has_lora(adapted) and not encoders:
         raise UnlikenessError(f"the LoRA {file} holds nothing for this U-Net; give one that was made for it")
     for part in (adapted.denoiser, *adapted.conditioner.encoders.values()):
         part.to(model.device).requires_grad_(False)
@@ -154,3 +167,84 @@ def _remove(network: Any) -> None:
     else:  # transformers
         recurse_remove_peft_layers(network)
         network.delete_adapter(list(network.peft_config))
+
+
+def read_lora(file: Path, parts: Sequence[str]) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
+    """A LoRA file's (tensors by name, settings by part and name or None), as diffusers names both.
+
+    diffusers hands the header on to peft, which takes names for regular expressions, and settings that import
+    further libraries. So only numbers and plain names of `parts` are kept. UnreadableError for a damaged
+    file, impossible names, empty tensors, ranks above 1024, and settings out of bounds.
+    """
+    tensors = read_safetensors(file)
+    if len(tensors) > _MOST:
+        raise UnreadableError(f"it has {len(tensors)} tensors, more than {_MOST}")
+    for name, tensor in tensors.items():
+        if _NAME.fullmatch(name) is None:
+            raise UnreadableError(f"{name[:60]!r} is no name of a layer")
+        real = tensor.is_floating_point() or tensor.numel() == 1  # a scale may be a whole number
+        if not tensor.numel() or not real or tensor.ndim > 4:
+            raise UnreadableError(f"{name[:60]} is no weight: {list(tensor.shape)} in {tensor.dtype}")
+        if _rank(name, tensor) > _HIGHEST_RANK:
+            raise UnreadableError(f"{name[:60]} is of rank {_rank(name, tensor)}, above {_HIGHEST_RANK}")
+    text = read_header(file).get(_HEADER)
+    return tensors, None if not text else _settings(parse_json(text), parts)
+
+
+def _rank(name: str, tensor: Tensor) -> int:
+    """That of one of the two factors of an update; 1 for anything else."""
+    if tensor.ndim < 2:
+        return 1
+    if re.search(r"lora_A|lora_down|lora\.down|_lora\.down|lora_linear_layer\.down", name):
+        return tensor.shape[0]
+    return tensor.shape[1] if re.search(r"lora_B|lora_up|lora\.up|lora_linear_layer\.up", name) else 1
+
+
+def _settings(said: Any, parts: Sequence[str]) -> dict[str, Any]:
+    if not isinstance(said, Mapping):
+        raise UnreadableError(f"its {_HEADER} is no object")
+    found = {}
+    for key, value in said.items():
+        part, _, name = key.partition(".")
+        if part in parts and name in _CHECKS and value is not None:
+            if not _CHECKS[name](value):
+                raise UnreadableError(f"its {_HEADER} has {key} = {str(value)[:60]}, which no LoRA has")
+            found[key] = value
+    return found
+
+
+def _is_number(value: Any, low: float, high: float) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and low <= value <= high
+
+
+def _is_rank(value: Any) -> bool:
+    return isinstance(value, int) and _is_number(value, 1, _HIGHEST_RANK)
+
+
+def _is_scale(value: Any) -> bool:
+    return _is_number(value, 0, 1e6)
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and _NAME.fullmatch(value) is not None
+
+
+def _are_names(value: Any) -> bool:
+    return _is_name(value) or (isinstance(value, list) and len(value) <= _MOST and all(map(_is_name, value)))
+
+
+def _each_is(value: Any, holds: Callable[[Any], bool]) -> bool:
+    return isinstance(value, Mapping) and all(_is_name(name) and holds(one) for name, one in value.items())
+
+
+_CHECKS: dict[str, Callable[[Any], bool]] = {
+    "r": _is_rank,
+    "lora_alpha": _is_scale,
+    "rank_pattern": lambda value: _each_is(value, _is_rank),
+    "alpha_pattern": lambda value: _each_is(value, _is_scale),
+    "target_modules": _are_names,
+    "use_rslora": lambda value: isinstance(value, bool),
+    "use_dora": lambda value: isinstance(value, bool),
+    "lora_bias": lambda value: isinstance(value, bool),
+}
+"""The settings of peft's LoraConfig that decide what a LoRA computes -> whether a value can be one."""

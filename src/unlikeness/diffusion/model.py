@@ -14,8 +14,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from unlikeness import finite
 from unlikeness.autoencoders import Autoencoder, Posterior
-from unlikeness.diffusion.condition import Condition
-from unlikeness.diffusion.conditioner import Conditioner
+from unlikeness.diffusion.condition import Condition, Conditioner
 from unlikeness.diffusion.devices import pick_device, pick_dtype
 from unlikeness.diffusion.families import Family, family_of
 from unlikeness.diffusion.schedule import Schedule
@@ -120,8 +119,7 @@ class TextToImage:
             NotFiniteError: a weight is NaN or infinite.
         """
         from unlikeness.diffusion.hub import locate
-        from unlikeness.diffusion.loading import load_folder
-        from unlikeness.diffusion.trial import check_weights, try_networks
+        from unlikeness.diffusion.loading import check_weights, load_folder, try_networks
 
         on = pick_device(device)
         precision = pick_dtype(dtype, on)

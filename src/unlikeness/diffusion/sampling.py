@@ -11,7 +11,7 @@ from torch import Tensor
 
 from unlikeness import finite
 from unlikeness.diffusion.condition import Condition
-from unlikeness.diffusion.names import SAMPLERS
+from unlikeness.diffusion.devices import SAMPLERS
 from unlikeness.errors import UsageError
 from unlikeness.progress import Progress, Silent
 

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from unlikeness.diffusion.known import read_object
 from unlikeness.diffusion.lora import DIVERGED, merge
-from unlikeness.diffusion.quiet import quiet
-from unlikeness.diffusion.weights import choose_weights, needed_files
 from unlikeness.errors import NotFiniteError, UnlikenessError
 from unlikeness.files import replacing
 from unlikeness.foreign import UnreadableError, check_file
+from unlikeness.networks.building import quiet
+from unlikeness.networks.configs import read_object
+from unlikeness.networks.weights import choose_weights, needed_files
 from unlikeness.paths import check_empty
 from unlikeness.tensors import all_finite, for_readers, read_tensors, written
 

@@ -12,10 +12,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from unlikeness.diffusion.building import sentence
-from unlikeness.diffusion.known import read_object
 from unlikeness.errors import UnlikenessError
 from unlikeness.foreign import UnreadableError, read
+from unlikeness.networks.building import sentence
+from unlikeness.networks.configs import read_object
 
 __all__ = ["check_tokenizer", "load_tokenizer"]
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from unlikeness import locks
 from unlikeness.diffusion import hub
-from unlikeness.diffusion.names import check_device, check_dtype
+from unlikeness.diffusion.devices import check_device, check_dtype
 from unlikeness.errors import UnlikenessError, UsageError
 from unlikeness.immunize import record
 from unlikeness.immunize.outputs import check_outputs, own_outputs

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from unlikeness.diffusion.devices import pick_dtype
-from unlikeness.diffusion.known import read_index
+from unlikeness.diffusion.loading import read_index
 from unlikeness.diffusion.lora import merged_copy
-from unlikeness.diffusion.weights import needed_files
+from unlikeness.networks.weights import needed_files
 from unlikeness.errors import UnlikenessError
 from unlikeness.files import replacing
 from unlikeness.foreign import UnreadableError

@@ -22,15 +22,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from unlikeness.diffusion.building import fill, read_weights, sentence, with_floats
-from unlikeness.diffusion.configs import CLIP_TEXT, CLIP_VISION, CLIP_WHOLE, check
 from unlikeness.diffusion.hub import at_home, fetch
-from unlikeness.diffusion.known import read_object
-from unlikeness.diffusion.quiet import quiet
 from unlikeness.diffusion.tokens import check_tokenizer, load_tokenizer
 from unlikeness.diffusion.vocabulary import too_long
-from unlikeness.diffusion.weights import needed_files
 from unlikeness.errors import NotFiniteError, UnlikenessError, UsageError
+from unlikeness.networks.building import fill, quiet, sentence, with_floats
+from unlikeness.networks.configs import CLIP_TEXT, CLIP_VISION, CLIP_WHOLE, check, read_object
+from unlikeness.networks.weights import needed_files, read_weights
 from unlikeness.presets import which_preset
 from unlikeness.viewing import at_side
 from unlikeness.words import closest, with_article

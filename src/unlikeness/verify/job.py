@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from unlikeness import locks
 from unlikeness.diffusion import hub
-from unlikeness.diffusion.names import check_device
+from unlikeness.diffusion.devices import check_device
 from unlikeness.errors import UnlikenessError, UsageError
 from unlikeness.foreign import UnreadableError, parse_yaml, read, reason
 from unlikeness.measure.encoders import check_encoder, load_encoder

@@ -8,14 +8,78 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from unlikeness.diffusion.condition import Condition
-from unlikeness.diffusion.conditioner import Conditioner
-from unlikeness.diffusion.families.family import Family
-from unlikeness.diffusion.known import CLIP_CARRIED, NOISE_SCHEDULERS
+from unlikeness.autoencoders.opening import RULES as AUTOENCODERS
+from unlikeness.diffusion.condition import Condition, Conditioner
+from unlikeness.diffusion.families import CLIP_CARRIED, NOISE_SCHEDULERS, Family
 from unlikeness.diffusion.tokens import check_tokenizer
 from unlikeness.errors import UnlikenessError, UsageError
+from unlikeness.networks.configs import (
+    ACTIVATION,
+    CLIP_TEXT,
+    FLAG,
+    LAYERS,
+    NULL,
+    SIDE,
+    WIDTH,
+    Rule,
+    each,
+    number,
+    one_of,
+    whole,
+)
 
 __all__ = ["ClipConditioner", "StableDiffusion"]
+
+
+_ABSENT = Rule("null, as in every Stable Diffusion 1.x and 2.x", lambda v: v in (None, False))
+_USUAL = Rule("as in every Stable Diffusion 1.x and 2.x", lambda v: v in (None, "default", "positional"))
+_PAIR = Rule(
+    "a pair of equal sides",
+    lambda v: isinstance(v, list) and len(v) == 2 and v[0] == v[1] and SIDE.holds(v[0]),
+)
+
+_UNET: dict[str, Rule] = {
+    "sample_size": SIDE | _PAIR,
+    "in_channels": whole(1, 256),
+    "out_channels": whole(1, 256),
+    "center_input_sample": FLAG,
+    "flip_sin_to_cos": FLAG,
+    "freq_shift": number(-1, 1),
+    "down_block_types": each(one_of("DownBlock2D", "CrossAttnDownBlock2D")),
+    "up_block_types": each(one_of("UpBlock2D", "CrossAttnUpBlock2D")),
+    "mid_block_type": one_of("UNetMidBlock2DCrossAttn", "UNetMidBlock2D") | NULL,
+    "block_out_channels": each(WIDTH),
+    "layers_per_block": LAYERS | each(LAYERS),
+    "transformer_layers_per_block": LAYERS | each(LAYERS | each(LAYERS)),
+    "reverse_transformer_layers_per_block": NULL | each(LAYERS | each(LAYERS)),
+    "cross_attention_dim": WIDTH | each(WIDTH),
+    "attention_head_dim": WIDTH | each(WIDTH),
+    "num_attention_heads": NULL | WIDTH | each(WIDTH),
+    "norm_num_groups": NULL | WIDTH,
+    "norm_eps": number(0, 1),
+    "act_fn": ACTIVATION,
+    "dropout": number(0, 1),
+    "downsample_padding": whole(0, 8),
+    "mid_block_scale_factor": number(1e-6, 1e6),
+    "resnet_out_scale_factor": number(1e-6, 1e6),
+    "only_cross_attention": FLAG | each(FLAG),
+    "dual_cross_attention": FLAG,
+    "use_linear_projection": FLAG,
+    "upcast_attention": FLAG | NULL,
+    "conv_in_kernel": whole(1, 15),
+    "conv_out_kernel": whole(1, 15),
+    "time_embedding_dim": NULL | WIDTH,
+    "time_cond_proj_dim": NULL | WIDTH,
+    "resnet_time_scale_shift": one_of("default", "scale_shift"),
+    "time_embedding_type": _USUAL,
+    "attention_type": _USUAL,
+    "class_embed_type": _ABSENT,
+    "num_class_embeds": _ABSENT,
+    "class_embeddings_concat": _ABSENT,
+    "addition_embed_type": _ABSENT,
+    "encoder_hid_dim": _ABSENT,
+    "encoder_hid_dim_type": _ABSENT,
+}
 
 
 class ClipConditioner(Conditioner):
@@ -52,6 +116,7 @@ class StableDiffusion(Family):
         "scheduler": ("diffusers", NOISE_SCHEDULERS),
     }
     carried = CLIP_CARRIED
+    rules: ClassVar = {**AUTOENCODERS, "UNet2DConditionModel": _UNET, "CLIPTextModel": CLIP_TEXT}
     denoiser = "unet"
     encoders = ("text_encoder",)
     tokenizers = ("tokenizer",)

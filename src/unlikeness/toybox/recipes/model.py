@@ -12,10 +12,8 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from unlikeness.autoencoders.opening import open_autoencoder
 from unlikeness.diffusion import Schedule, TextToImage
-from unlikeness.diffusion.building import build, fill, read_weights
-from unlikeness.diffusion.configs import read_config
-from unlikeness.diffusion.quiet import quiet
 from unlikeness.errors import UsageError
 from unlikeness.progress import Progress
 from unlikeness.toybox.recipes.renders import captioned, render_many
@@ -89,17 +87,14 @@ def load_autoencoder(folder: Path) -> AutoencoderKL:
         raise UsageError(
             f"{folder} holds no autoencoder; `unlikeness toybox train vae` makes it, or name one with --vae"
         )
-    what = f"the autoencoder {folder}"
-    with quiet():
-        config = read_config(folder, "", "config.json", "AutoencoderKL")
-        found: AutoencoderKL = build("AutoencoderKL", config, what)
-        fill(found, read_weights(folder, "", half=False, pickles=False), what)
-    if found.config.latent_channels != LATENT_CHANNELS:
+    found = open_autoencoder(folder)
+    if found.channels != LATENT_CHANNELS:
         raise UsageError(
-            f"the autoencoder {folder} has latents of {found.config.latent_channels} channels, and the "
+            f"the autoencoder {folder} has latents of {found.channels} channels, and the "
             f"toybox's model is made for {LATENT_CHANNELS}; give one of `unlikeness toybox train vae`"
         )
-    return found.float().eval().requires_grad_(False)
+    network: AutoencoderKL = found.network.float()
+    return network
 
 
 def train_model(

@@ -1,0 +1,140 @@
+"""A network from its configuration and its weights; the file of weights decides how much memory it takes.
+
+The network is first built without memory (on torch's meta device). The tensors of the file then take the
+place of its parameters, where every name and every shape fits. So a configuration that asks for terabytes is
+refused at once, and no library's loader sees the folder.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unlikeness.errors import UnlikenessError, one_line
+from unlikeness.foreign import reason
+
+__all__ = ["build", "clip_text", "fill", "quiet", "sentence", "with_floats"]
+
+_FLOATS = ("layer_norm_eps", "initializer_range", "initializer_factor", "logit_scale_init_value")
+
+_OLD_ATTENTION = re.compile(r"\.(query|key|value|proj_attn)\.(weight|bias)$")
+_NEW = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+
+
+@contextmanager
+def sentence(what: str) -> Iterator[None]:
+    """Turn whatever a library raises inside about a stranger's values into one sentence about `what`.
+
+    Too little memory is no fault of the file: that error passes.
+    """
+    try:
+        yield
+    except (UnlikenessError, MemoryError, torch.cuda.OutOfMemoryError):
+        raise
+    except Exception as error:
+        if "can't allocate memory" in str(error):
+            raise
+        raise UnlikenessError(f"{what} cannot be used ({reason(error)}); fetch or save it again") from error
+
+
+def build(kind: str, config: Mapping[str, Any], what: str) -> nn.Module:
+    """The network of class `kind` with this configuration (from `configs.read_config`), without memory.
+
+    what: the network's name in a message. UnlikenessError for values that do not fit together.
+    """
+    import diffusers
+
+    with sentence(what), warnings.catch_warnings(), torch.device("meta"):
+        warnings.simplefilter("ignore")  # torch warns about odd sizes; `fill` refuses what does not fit
+        if kind == "CLIPTextModel":
+            import transformers
+
+            network: nn.Module = transformers.CLIPTextModel(clip_text(config))
+        else:
+            network = getattr(diffusers, kind).from_config({**config, "_class_name": kind})
+    return network
+
+
+def clip_text(config: Mapping[str, Any]) -> Any:
+    """transformers' CLIPTextConfig, always with torch's own attention."""
+    import transformers
+
+    return transformers.CLIPTextConfig(**with_floats(config), attn_implementation="sdpa")
+
+
+def with_floats(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration of a CLIP with 1 written as 1.0 where transformers insists on it."""
+    return {name: float(value) if name in _FLOATS else value for name, value in config.items()}
+
+
+def fill(network: nn.Module, tensors: Mapping[str, Tensor], what: str) -> nn.Module:
+    """The network with these tensors in the place of its parameters, in eval mode.
+
+    The names of transformers before and after version 5, and of diffusers' first attention, are understood.
+    Tensors that the network does not have are left out. UnlikenessError, about `what`, for tensors that are
+    missing, of another shape, or no real numbers.
+    """
+    wanted = network.state_dict()
+    state: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        known = next((one for one in _names(name) if one in wanted), None)
+        if known is None:
+            continue
+        if tensor.shape != wanted[known].shape:
+            raise UnlikenessError(
+                f"{what} has {one_line(name)} of shape {list(tensor.shape)}, and its configuration wants "
+                f"{list(wanted[known].shape)}; fetch or save it again"
+            )
+        if wanted[known].is_floating_point() != tensor.is_floating_point():
+            raise UnlikenessError(
+                f"{what} has {one_line(name)} in {tensor.dtype}, which is no weight; fetch or save it again"
+            )
+        state[known] = tensor
+    missing = sorted(name for name in wanted if name not in state and not name.endswith("position_ids"))
+    if missing:
+        raise UnlikenessError(
+            f"{what} lacks {len(missing)} tensors, {missing[0]} for one; fetch or save it again"
+        )
+    with sentence(what):
+        network.load_state_dict(state, strict=False, assign=True)
+        for name, buffer in list(network.named_buffers()):
+            if buffer.is_meta:  # 0, 1, 2, ..., which CLIP does not store; no other network here has any
+                above, _, own = name.rpartition(".")
+                places = torch.arange(buffer.shape[-1]).expand(buffer.shape)
+                network.get_submodule(above).register_buffer(own, places, persistent=False)
+    return network.eval()
+
+
+def _names(name: str) -> Iterator[str]:
+    """The names that this tensor may have in the network."""
+    yield name
+    yield name.removeprefix("text_model.")
+    yield f"text_model.{name}"
+    yield _OLD_ATTENTION.sub(lambda m: f".{_NEW[m[1]]}.{m[2]}", name)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep the bars and remarks of diffusers and transformers off the terminal; errors are still logged."""
+    import diffusers.utils.logging as diffusers_logging
+    import transformers.utils.logging as transformers_logging
+
+    logs = (diffusers_logging, transformers_logging)
+    levels = [log.get_verbosity() for log in logs]
+    bars = [log.is_progress_bar_enabled() for log in logs]
+    for log in logs:
+        log.set_verbosity_error()
+        log.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for log, level, bar in zip(logs, levels, bars, strict=True):
+            log.set_verbosity(level)
+            if bar:
+                log.enable_progress_bar()
