@@ -14,7 +14,7 @@ from benchmarks import common
 from unlikeness import personalize
 from unlikeness.autoencoders import Posterior
 from unlikeness.diffusion import TextToImage
-from unlikeness.personalize.material import class_prior
+from unlikeness.personalize.data import class_prior
 from unlikeness.personalize.settings import PersonalizeSettings
 from unlikeness.subjects import Subject, with_article
 

@@ -248,7 +248,7 @@ def test_aspl_protects_a_subject_and_learns_as_the_attacker_does(model: TextToIm
     assert not torch.equal(aspl(learning_rate=0.1), changed)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(attacking, "class_prior", None)  # kept
-        patch.setattr("unlikeness.personalize.material.class_prior", None)
+        patch.setattr("unlikeness.personalize.data.class_prior", None)
         assert torch.equal(aspl(learning_rate=1e-3, class_images=0), aspl(prior_weight=0, learning_rate=1e-3))
     assert publishing.tagged("aspl") == "aspl"
 

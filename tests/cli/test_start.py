@@ -129,15 +129,16 @@ def test_a_protection_by_rid_loads_no_library_of_models(tmp_path: Path) -> None:
     [
         protect.registry.METHODS,
         immunize.registry.METHODS,
-        personalize.registry.METHODS,
-        purify.registry.METHODS,
+        personalize.METHODS,
+        purify.METHODS,
     ],
     ids=lambda table: table.kind,
 )
 def test_settings_are_registered_beside_each_method_and_load_no_torch(table: Methods[Any, Any]) -> None:
     home = table.group
+    place = home if home in ("unlikeness.personalize", "unlikeness.purify") else f"{home}.registry"
     code = (
-        f"import sys; from {home}.registry import METHODS; import {home}; "
+        f"import sys; import {home}; from {place} import METHODS; "
         "assert all(METHODS.settings_type(name) for name in METHODS.homes); "
         "print([m for m in ('torch', 'diffusers') if m in sys.modules])"
     )

@@ -18,7 +18,7 @@ from unlikeness.diffusion import TextToImage, diffusion_loss
 from unlikeness.diffusion.lora import FILE, has_lora, load_lora, save_lora
 from unlikeness.errors import UnlikenessError, UsageError
 from unlikeness.personalize import create, method, names, personalize
-from unlikeness.personalize.material import class_prior
+from unlikeness.personalize.data import class_prior
 from unlikeness.subjects import Subject
 
 QUICK: dict[str, dict[str, Any]] = {

@@ -11,7 +11,7 @@ from tests.tiny import encoder_of, pictures, tiny_model
 from unlikeness.autoencoders import Posterior
 from unlikeness.diffusion import Condition
 from unlikeness.errors import UsageError
-from unlikeness.personalize.material import Material, class_prior, prepare
+from unlikeness.personalize.data import Data, class_prior, prepare
 from unlikeness.personalize.objective import PersonalizationStep, personalization_loss
 from unlikeness.personalize.settings import PersonalizeSettings
 from unlikeness.seeds import step_generator
@@ -89,7 +89,7 @@ def test_the_prior_is_what_the_model_itself_draws(tmp_path: Path) -> None:
 
 def test_the_subjects_pictures_take_turns() -> None:
     mean = torch.arange(5.0).reshape(5, 1, 1, 1)
-    material = Material(Posterior(mean, torch.zeros_like(mean)), 5, None)
+    material = Data(Posterior(mean, torch.zeros_like(mean)), 5, None)
     seen = []
     for index in range(5):
         z0, z0_class = material.draw(index, 3, step_generator(0, index))

@@ -21,7 +21,7 @@ from unlikeness.diffusion import TextToImage, diffusion_loss
 from unlikeness.diffusion.lora import merged_copy
 from unlikeness.errors import UnlikenessError, UsageError
 from unlikeness.personalize import personalize
-from unlikeness.personalize.material import Material
+from unlikeness.personalize.data import Data
 from unlikeness.personalize.objective import PersonalizationStep
 from unlikeness.protect.methods import aspl
 from unlikeness.protect.methods.advdm import AdvDM, AdvDMSettings
@@ -117,7 +117,7 @@ def test_the_rounds_are_those_of_algorithm_1(
     """(a) θ' from θ on the clean pictures, (b) PGD under θ', (c) θ, not θ', on the perturbed ones."""
     events: list[tuple[str, Tensor, Tensor]] = []
     pictures_seen: list[int] = []
-    move, learn, draw = aspl._Ascent.move, aspl._Learner.learn, Material.draw
+    move, learn, draw = aspl._Ascent.move, aspl._Learner.learn, Data.draw
 
     def flat(parameters: Sequence[Tensor]) -> Tensor:
         return torch.cat([p.detach().flatten() for p in parameters])
@@ -141,7 +141,7 @@ def test_the_rounds_are_those_of_algorithm_1(
 
     monkeypatch.setattr(aspl._Learner, "learn", spied_learn)
     monkeypatch.setattr(aspl._Ascent, "move", spied_move)
-    monkeypatch.setattr(Material, "draw", spied_draw)
+    monkeypatch.setattr(Data, "draw", spied_draw)
     settings = AsplSettings(rounds=2, clean_steps=2, perturbed_steps=3, pgd_steps=2, learning_rate=1e-3)
     result = Aspl(model, settings).perturb_subject(SUBJECT, 0, prior)
 

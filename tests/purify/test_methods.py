@@ -17,7 +17,6 @@ from tests.tiny import pictures, tiny_model
 from unlikeness import purify
 from unlikeness.diffusion import TextToImage
 from unlikeness.errors import UnlikenessError, UsageError
-from unlikeness.purify import registry
 from unlikeness.purify.base import Purifier
 from unlikeness.purify.jpeg import JpegSettings
 
@@ -188,10 +187,10 @@ def test_unknown_methods_and_settings_of_others_are_refused() -> None:
 
 def test_another_package_can_add_a_method(monkeypatch: pytest.MonkeyPatch) -> None:
     entries = {
-        "outside": EntryPoint("outside", "unlikeness.purify.blur:Blur", registry.METHODS.group),
-        "wrong": EntryPoint("wrong", "unlikeness.errors:UsageError", registry.METHODS.group),
+        "outside": EntryPoint("outside", "unlikeness.purify.blur:Blur", purify.METHODS.group),
+        "wrong": EntryPoint("wrong", "unlikeness.errors:UsageError", purify.METHODS.group),
     }
-    monkeypatch.setattr(registry.METHODS, "outside", lambda: entries)
+    monkeypatch.setattr(purify.METHODS, "outside", lambda: entries)
     assert purify.names() == [*METHODS, "outside", "wrong"]
     assert not torch.equal(washed("outside", grainy(1)), grainy(1))
     with pytest.raises(UnlikenessError, match="wrong has no settings_type"):

@@ -69,7 +69,7 @@ def personalize(
     from unlikeness.diffusion.devices import check_device, check_dtype
     from unlikeness.errors import UsageError
     from unlikeness.paths import check_output
-    from unlikeness.personalize.registry import settings_type
+    from unlikeness.personalize import settings_type
     from unlikeness.pictures.finding import check_pictures
     from unlikeness.presets import preset_values, which_preset
     from unlikeness.settings import build, pairs

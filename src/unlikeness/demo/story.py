@@ -27,7 +27,7 @@ from unlikeness.gallery import to_pil
 from unlikeness.measure.similarity import Embedder, subject_similarity
 from unlikeness.measure.visibility import linf, psnr, ssim
 from unlikeness.personalize import create, personalize
-from unlikeness.personalize.material import class_prior
+from unlikeness.personalize.data import class_prior
 from unlikeness.progress import Progress, Silent
 from unlikeness.protect import registry
 from unlikeness.protect.against import against_of

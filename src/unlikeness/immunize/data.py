@@ -12,7 +12,7 @@ from torch import Tensor
 from unlikeness.autoencoders import Posterior
 from unlikeness.errors import UsageError
 from unlikeness.immunize.settings import ImmunizeSettings
-from unlikeness.personalize.material import Material, class_prior, prepare
+from unlikeness.personalize.data import Data, class_prior, prepare
 from unlikeness.personalize.settings import PersonalizeSettings
 from unlikeness.progress import Progress
 from unlikeness.provenance import pixel_digest
@@ -35,7 +35,7 @@ class ProtectedSubject:
     """
 
     subject: Subject
-    data: Material
+    data: Data
     prior: Posterior
 
     @property
@@ -61,7 +61,7 @@ def protected_subjects(
 ) -> list[ProtectedSubject]:
     """Encode all subjects, and draw the pictures of each class noun once.
 
-    priors: class pictures by class noun (`personalize.material.class_prior`), used instead of drawing them.
+    priors: class pictures by class noun (`personalize.data.class_prior`), used instead of drawing them.
 
     Raises:
         UsageError: no subject; a prompt that is too long for the model; fewer class pictures than a subject

@@ -12,12 +12,12 @@ import torch
 from unlikeness.diffusion.devices import pick_dtype
 from unlikeness.diffusion.loading import read_index
 from unlikeness.diffusion.lora import merged_copy
-from unlikeness.networks.weights import needed_files
 from unlikeness.errors import UnlikenessError
 from unlikeness.files import replacing
 from unlikeness.foreign import UnreadableError
 from unlikeness.immunize import card
 from unlikeness.immunize.record import FILE
+from unlikeness.networks.weights import needed_files
 from unlikeness.paths import check_empty
 from unlikeness.tensors import read_tensors, written
 

@@ -25,7 +25,7 @@ from torch import Tensor
 from unlikeness.immunize.batch import Batch, Part, noised, with_references
 from unlikeness.immunize.data import ProtectedSubject, pick
 from unlikeness.immunize.losses import preserved_weight, weighted_error
-from unlikeness.personalize.material import Material
+from unlikeness.personalize.data import Data
 
 if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage
@@ -45,7 +45,7 @@ class Unprotected:
         """An attacker's data of one unprotected subject: a class picture of `protected`, under its name."""
         which = int(torch.randint(len(protected.prior), (), generator=generator))
         one = protected.prior[which : which + 1]
-        return ProtectedSubject(protected.subject, Material(one, 1, protected.prior), protected.prior)
+        return ProtectedSubject(protected.subject, Data(one, 1, protected.prior), protected.prior)
 
     def batch(self, model: TextToImage, attack: Attack, generator: torch.Generator) -> Batch:
         """"subject" (n): the attacked picture, its target shifted where a place is named; "class" (n)."""

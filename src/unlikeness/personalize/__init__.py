@@ -10,17 +10,41 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
-from unlikeness.personalize.registry import METHODS, Personalizer, create, method
+from unlikeness.personalize.settings import PersonalizeSettings
+from unlikeness.plugins import Methods
 
 if TYPE_CHECKING:
     from unlikeness.autoencoders import Posterior
     from unlikeness.diffusion.model import TextToImage
-    from unlikeness.personalize.settings import PersonalizeSettings
     from unlikeness.progress import Progress
     from unlikeness.subjects import Subject
 
+class Personalizer(Protocol):
+    """A method: made from its settings, with one verb."""
+
+    @property
+    def settings(self) -> PersonalizeSettings: ...
+
+    def personalize(
+        self,
+        model: TextToImage,
+        subject: Subject,
+        *,
+        prior: Posterior | None = None,
+        checkpoint: Path | None = None,
+        progress: Progress | None = None,
+    ) -> TextToImage:
+        """A personalized copy; the model passed in is never changed."""
+
+
+METHODS: Methods[PersonalizeSettings, Personalizer] = Methods(
+    "personalization", "unlikeness.personalize", PersonalizeSettings, ("personalize",)
+)
+create = METHODS.create
+method = METHODS.load
+settings_type = METHODS.settings_type
 names = METHODS.names
 register = METHODS.register
 
@@ -31,7 +55,9 @@ register(
 )
 register("lora", "unlikeness.personalize.lora:LoRA", settings=f"{_SETTINGS}:LoRASettings")
 
-__all__ = ["Personalizer", "create", "method", "names", "personalize", "register"]
+__all__ = [
+    "METHODS", "Personalizer", "create", "method", "names", "personalize", "register", "settings_type",
+]  # fmt: skip
 
 
 def personalize(
@@ -49,7 +75,7 @@ def personalize(
     Args:
         method: a name from `names()`, or a method made by `create`.
         settings: for a name: its settings object, or values by field name.
-        prior: class pictures from `material.class_prior`, to share between runs; drawn now if not given.
+        prior: class pictures from `data.class_prior`, to share between runs; drawn now if not given.
         checkpoint: file that an interrupted run goes on from.
 
     Raises:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from unlikeness.autoencoders import Posterior
 from unlikeness.diffusion.lora import merged_copy
-from unlikeness.personalize.material import prepare
+from unlikeness.personalize.data import prepare
 from unlikeness.personalize.objective import PersonalizationStep, check_checkpoint, minimise
 from unlikeness.personalize.settings import DreamBoothSettings
 

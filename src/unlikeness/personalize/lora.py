@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from unlikeness.autoencoders import Posterior
 from unlikeness.diffusion.lora import add_lora, merged_copy
-from unlikeness.personalize.material import prepare
+from unlikeness.personalize.data import prepare
 from unlikeness.personalize.objective import PersonalizationStep, check_checkpoint, minimise
 from unlikeness.personalize.settings import LoRASettings
 

@@ -20,7 +20,7 @@ from unlikeness.training import adamw, constant, identity_of, train
 
 if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage
-    from unlikeness.personalize.material import Material
+    from unlikeness.personalize.data import Data
     from unlikeness.personalize.settings import PersonalizeSettings
     from unlikeness.progress import Progress
     from unlikeness.subjects import Subject
@@ -69,7 +69,7 @@ class PersonalizationStep:
         self,
         model: TextToImage,
         subject: Subject,
-        material: Material,
+        material: Data,
         settings: PersonalizeSettings,
         *,
         text_encoder: bool = False,

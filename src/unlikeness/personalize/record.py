@@ -15,7 +15,7 @@ from unlikeness.tensors import written
 
 if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage
-    from unlikeness.personalize.registry import Personalizer
+    from unlikeness.personalize import Personalizer
     from unlikeness.subjects import Subject
 
 __all__ = ["FILE", "record", "save"]

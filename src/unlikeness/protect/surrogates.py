@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from unlikeness import finite
 from unlikeness.autoencoders import Autoencoder, Posterior
 from unlikeness.diffusion.fingerprint import fingerprint
-from unlikeness.diffusion.loss import diffusion_loss
 from unlikeness.diffusion.loading import check_model
+from unlikeness.diffusion.loss import diffusion_loss
 from unlikeness.errors import UsageError
 from unlikeness.protect.against import Against, is_toy
 from unlikeness.seeds import integers, normal

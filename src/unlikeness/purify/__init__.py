@@ -7,8 +7,19 @@ A new method is a file with a settings class and a class with `purify`, and one 
 
 from __future__ import annotations
 
-from unlikeness.purify.registry import METHODS, create, method
+from typing import TYPE_CHECKING
 
+from unlikeness.plugins import Methods
+from unlikeness.purify.settings import PurifySettings
+
+if TYPE_CHECKING:
+    from unlikeness.purify.base import Purifier
+
+METHODS: Methods[PurifySettings, Purifier] = Methods(
+    "purification", "unlikeness.purify", PurifySettings, ("purify",)
+)
+create = METHODS.create_for
+method = METHODS.load
 names = METHODS.names
 register = METHODS.register
 
@@ -21,4 +32,4 @@ register("noise", "unlikeness.purify.noise:Noise", settings=f"{_SETTINGS}:NoiseS
 register("median", "unlikeness.purify.median:Median", settings=f"{_SETTINGS}:MedianSettings")
 register("vae", "unlikeness.purify.vae:Vae", settings=f"{_SETTINGS}:VaeSettings")
 
-__all__ = ["create", "method", "names", "register"]
+__all__ = ["METHODS", "create", "method", "names", "register"]

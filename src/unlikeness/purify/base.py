@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar, Generic, Protocol, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,9 +18,11 @@ from unlikeness.errors import UsageError
 from unlikeness.purify.settings import PurifySettings
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from unlikeness.diffusion.model import TextToImage
 
-__all__ = ["PictureByPicture", "Purifier", "PurifySettings"]
+__all__ = ["PictureByPicture", "Purifier", "PurifySettings", "ThroughPillow"]
 
 
 P = TypeVar("P", bound=PurifySettings)
@@ -76,3 +79,19 @@ class PictureByPicture(ABC, Generic[P]):
         for i, seed in enumerate(seeds):
             washed[i] = self.one(images[i], seed).clamp(0, 1)
         return washed
+
+
+class ThroughPillow(PictureByPicture[P]):
+    """A purification that Pillow does: the picture is rounded to 8 bits first, and no seed matters."""
+
+    @abstractmethod
+    def edit(self, picture: Image) -> Image:
+        """The washed picture: RGB, of the same size."""
+
+    def one(self, image: Tensor, seed: int) -> Tensor:
+        """See `PictureByPicture.one`."""
+        from PIL import Image
+
+        pixels = (image.float().clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+        washed = np.array(self.edit(Image.fromarray(pixels)))
+        return torch.from_numpy(washed).permute(2, 0, 1).float() / 255

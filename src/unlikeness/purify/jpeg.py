@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING
 
-from unlikeness.purify.files import ThroughPillow
+from unlikeness.purify.base import ThroughPillow
 from unlikeness.purify.settings import JpegSettings
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from unlikeness.purify.files import ThroughPillow
+from unlikeness.purify.base import ThroughPillow
 from unlikeness.purify.settings import MedianSettings
 
 if TYPE_CHECKING:

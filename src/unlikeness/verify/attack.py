@@ -20,7 +20,7 @@ from unlikeness.diffusion.loss import diffusion_loss, mean_loss_over_levels
 from unlikeness.errors import UnlikenessError, UsageError
 from unlikeness.files import write_text
 from unlikeness.foreign import UnreadableError, read_json, reason
-from unlikeness.personalize.material import class_prior
+from unlikeness.personalize.data import class_prior
 from unlikeness.training import adamw, train
 from unlikeness.verify.attackers import Attacker, personalizer
 from unlikeness.verify.settings import Overrides, VerifySettings
@@ -43,7 +43,7 @@ LEVELS = 20
 class Priors:
     """Class images of one model, encoded once for all attackers with the same settings.
 
-    known: by class prompt, class images from `personalize.material.class_prior`, which are used whatever the
+    known: by class prompt, class images from `personalize.data.class_prior`, which are used whatever the
     settings say.
     """
 

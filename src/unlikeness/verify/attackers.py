@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from unlikeness import personalize
 from unlikeness.errors import UsageError
-from unlikeness.personalize.registry import Personalizer
+from unlikeness.personalize import Personalizer
 from unlikeness.personalize.settings import PersonalizeSettings
 from unlikeness.verify.settings import Overrides, VerifySettings
 from unlikeness.words import closest

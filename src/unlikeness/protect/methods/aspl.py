@@ -24,7 +24,7 @@ from torch import Tensor
 from unlikeness import finite
 from unlikeness.diffusion.lora import merged_copy
 from unlikeness.errors import UsageError
-from unlikeness.personalize.material import Material, prepare
+from unlikeness.personalize.data import Data, prepare
 from unlikeness.personalize.objective import PersonalizationStep
 from unlikeness.personalize.settings import PersonalizeSettings
 from unlikeness.protect.base import GradientProtection, check_batch
@@ -109,7 +109,7 @@ class Aspl:
 
         Args:
             seed: of everything that is drawn; with the subject and the prior it decides the result.
-            prior: class pictures from `personalize.material.class_prior`, drawn now if not given.
+            prior: class pictures from `personalize.data.class_prior`, drawn now if not given.
             on_step: called with 1, 2, ... after each gradient step, rounds · pgd_steps in all.
 
         Returns:
@@ -190,7 +190,7 @@ class _Learner:
         self.parameters: list[Tensor] = list(self.model.denoiser.requires_grad_(True).parameters())
         self._kept = [torch.empty_like(p) for p in self.parameters]
 
-    def learn(self, material: Material, steps: int, round_: int, seed: int) -> None:
+    def learn(self, material: Data, steps: int, round_: int, seed: int) -> None:
         """`steps` DreamBooth steps with a fresh AdamW. The order of pictures continues over rounds."""
         s = self.settings
         step = PersonalizationStep(self.model, self.subject, material, s)

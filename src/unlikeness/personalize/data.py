@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage
     from unlikeness.progress import Progress
 
-__all__ = ["Material", "class_prior", "prepare"]
+__all__ = ["Data", "class_prior", "prepare"]
 
 
 @dataclass(frozen=True)
-class Material:
+class Data:
     """Latent posteriors of everything that is trained on.
 
     subject: [V · N] views, view v of picture i at v · N + i; count: N.
@@ -54,14 +54,14 @@ def prepare(
     *,
     prior: Posterior | None = None,
     progress: Progress | None = None,
-) -> Material:
+) -> Data:
     """Encode the subject's views, and draw and encode the class pictures unless `prior` brings them."""
     views = _views(at_side(subject.images, model.resolution), settings)
     if not settings.prior_weight:
         prior = None
     elif prior is None and settings.class_images:
         prior = class_prior(model, subject.class_prompt, settings, progress=progress)
-    return Material(model.encode_all(views), len(subject.images), prior)
+    return Data(model.encode_all(views), len(subject.images), prior)
 
 
 def class_prior(
