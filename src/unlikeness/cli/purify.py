@@ -30,11 +30,11 @@ def purify(
     `unlikeness personalize`. The exit status is 1 if a picture could not be read.
     """
     from unlikeness.diffusion import hub
-    from unlikeness.diffusion.names import check_device
+    from unlikeness.diffusion.devices import check_device
     from unlikeness.errors import PictureError, UsageError, one_line
     from unlikeness.paths import check_output
     from unlikeness.pictures.finding import find_pictures
-    from unlikeness.purify.registry import METHODS
+    from unlikeness.purify import METHODS
     from unlikeness.settings import build, pairs
 
     # Validate before importing torch, which takes seconds.
