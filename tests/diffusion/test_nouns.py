@@ -1,4 +1,4 @@
-"""A class noun that a model does not know is told before long work."""
+"""A class noun that a model does not know is reported before long work."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def toybox() -> Any:
 
 @pytest.fixture(scope="module")
 def open_to_all(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Bytes and a few words, as Stable Diffusion's has them: what it does not know falls into pieces."""
+    """Bytes and a few words, as in Stable Diffusion: an unknown word falls into pieces."""
     folder = tmp_path_factory.mktemp("tokenizers") / "open"
     write_tokenizer(folder)
     letters = [*map(chr, range(33, 127)), *map(chr, range(161, 173)), *map(chr, range(174, 256))]

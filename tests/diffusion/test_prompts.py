@@ -1,4 +1,4 @@
-"""A prompt that a model cannot read to its end is told."""
+"""A prompt that is longer than the model reads gives a warning."""
 
 from __future__ import annotations
 

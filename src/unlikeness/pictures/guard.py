@@ -168,13 +168,13 @@ class _Pool:
 
     def __init__(self) -> None:
         self.idle: list[_Child] = []
-        self.turns = threading.BoundedSemaphore(_AT_ONCE)
+        self.slots = threading.BoundedSemaphore(_AT_ONCE)
         self.lock = threading.Lock()
 
     @contextmanager
     def child(self) -> Iterator[_Child]:
         """A process for one file. It then waits for the next, or is ended if it is not fit."""
-        with self.turns:
+        with self.slots:
             child = self._take()
             try:
                 yield child
