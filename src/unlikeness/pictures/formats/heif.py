@@ -152,42 +152,46 @@ def _read(data: bytes) -> Container:
         raise Unusable("it is damaged (it has no picture); copy or export it again")
     inside = list(boxes(data, meta.body + 4, meta.end))
     by_kind = {box.kind: box for box in reversed(inside)}
-    primary = by_kind.get(b"pitm")
-    number = _number(data, primary.body + 4, 4 if data[primary.body] else 2) if primary else 0
+    primary, iprp = by_kind.get(b"pitm"), by_kind.get(b"iprp")
     properties: list[Box] = []
     associated: dict[int, tuple[int, ...]] = {}
-    if b"iprp" in by_kind:
-        for box in boxes(data, by_kind[b"iprp"].body, by_kind[b"iprp"].end):
-            if box.kind == b"ipco":
-                properties = list(boxes(data, box.body, box.end))
-            elif box.kind == b"ipma":
-                associated |= _associations(data, box)
-    items = dict(_items(data, by_kind[b"iinf"], associated)) if b"iinf" in by_kind else {}
+    for box in boxes(data, iprp.body, iprp.end) if iprp else ():
+        if box.kind == b"ipco":
+            properties = list(boxes(data, box.body, box.end))
+        elif box.kind == b"ipma":
+            associated |= _associations(data, box)
     return Container(
         data,
         top,
         inside,
-        items,
+        dict(_items(data, by_kind[b"iinf"], associated)) if b"iinf" in by_kind else {},
         dict(_locations(data, by_kind[b"iloc"])) if b"iloc" in by_kind else {},
         properties,
-        number,
+        _Cursor(data, primary.body + 4).take(4 if data[primary.body] else 2) if primary else 0,
         list(_references(data, by_kind[b"iref"])) if b"iref" in by_kind else [],
         any(data[top[-1].end : top[-1].end + 4096].strip(b"\0")),
     )
 
 
-def _number(data: bytes, at: int, size: int) -> int:
-    if at + size > len(data):
-        raise ValueError
-    return int.from_bytes(data[at : at + size], "big")
+class _Cursor:
+    """Numbers of a few bytes, one after the other. ValueError at the end of the data."""
+
+    def __init__(self, data: bytes, at: int) -> None:
+        self.data, self.at = data, at
+
+    def take(self, size: int) -> int:
+        if self.at + size > len(self.data):
+            raise ValueError
+        self.at += size
+        return int.from_bytes(self.data[self.at - size : self.at], "big")
 
 
 def _items(data: bytes, box: Box, associated: dict[int, tuple[int, ...]]) -> Iterator[tuple[int, Item]]:
     head = 4 + (4 if data[box.body] else 2)
     for entry in boxes(data, box.body + head, box.end):
-        version = data[entry.body]
-        size = 4 if version == 3 else 2
-        number, at = _number(data, entry.body + 4, size), entry.body + 4 + size + 2
+        version, cursor = data[entry.body], _Cursor(data, entry.body + 4)
+        number = cursor.take(4 if version == 3 else 2)
+        at = cursor.at + 2
         kind, content = b"mime", b""
         if version >= 2:
             kind, at = data[at : at + 4], at + 4
@@ -197,53 +201,45 @@ def _items(data: bytes, box: Box, associated: dict[int, tuple[int, ...]]) -> Ite
 
 
 def _locations(data: bytes, box: Box) -> Iterator[tuple[int, Location]]:
-    version, at = data[box.body], box.body + 6
-    sizes = (data[box.body + 4] >> 4, data[box.body + 4] & 15, data[box.body + 5] >> 4)
-    index = data[box.body + 5] & 15 if version else 0
+    version, cursor = data[box.body], _Cursor(data, box.body + 4)
+    sizes = cursor.take(2)
+    offset, length, base, index = (sizes >> shift & 15 for shift in (12, 8, 4, 0))
+    index = index if version else 0
     wide = 4 if version == 2 else 2
-    count, at = _number(data, at, wide), at + wide
-    for _ in range(count):
-        number, at = _number(data, at, wide), at + wide
-        method = 0
-        if version:
-            method, at = data[at + 1] & 15, at + 2
-        at += 2
-        base, at = _number(data, at, sizes[2]), at + sizes[2]
-        extents, at = _number(data, at, 2), at + 2
-        spend(entries=1 + extents)
-        if at + extents * (index + sizes[0] + sizes[1]) > box.end:
+    for _ in range(cursor.take(wide)):
+        number = cursor.take(wide)
+        method = cursor.take(2) & 15 if version else 0
+        cursor.take(2)  # the file of its data
+        start, count = cursor.take(base), cursor.take(2)
+        spend(entries=1 + count)
+        if cursor.at + count * (index + offset + length) > box.end:
             raise ValueError
-        found = []
-        for _ in range(extents):
-            at += index
-            found.append(Extent(_number(data, at, sizes[0]), _number(data, at + sizes[0], sizes[1]), at))
-            at += sizes[0] + sizes[1]
-        yield number, Location(method, base, tuple(found), sizes[:2])
+        extents = []
+        for _ in range(count):
+            cursor.take(index)
+            place = cursor.at
+            extents.append(Extent(cursor.take(offset), cursor.take(length), place))
+        yield number, Location(method, start, tuple(extents), (offset, length))
 
 
 def _associations(data: bytes, box: Box) -> dict[int, tuple[int, ...]]:
-    version, wide = data[box.body], data[box.body + 3] & 1
-    size, at = 4 if version else 2, box.body + 8
+    size, step = 4 if data[box.body] else 2, 2 if data[box.body + 3] & 1 else 1
+    cursor = _Cursor(data, box.body + 4)
     found = {}
-    for _ in range(_number(data, box.body + 4, 4)):
-        item, at = _number(data, at, size), at + size
-        count, at = data[at], at + 1
+    for _ in range(cursor.take(4)):
+        item, count = cursor.take(size), cursor.take(1)
         spend(entries=1 + count)
-        step = 2 if wide else 1
-        values = (_number(data, at + step * i, step) for i in range(count))
-        found[item] = tuple(value & (0x7FFF if wide else 0x7F) for value in values)
-        at += step * count
+        found[item] = tuple(cursor.take(step) & (0x7FFF if step == 2 else 0x7F) for _ in range(count))
     return found
 
 
 def _references(data: bytes, box: Box) -> Iterator[tuple[bytes, int, int]]:
     size = 4 if data[box.body] else 2
     for entry in boxes(data, box.body + 4, box.end):
-        source = _number(data, entry.body, size)
-        count = _number(data, entry.body + size, 2)
+        cursor = _Cursor(data, entry.body)
+        source, count = cursor.take(size), cursor.take(2)
         spend(entries=count)
-        for i in range(count):
-            yield entry.kind, source, _number(data, entry.body + size + 2 + size * i, size)
+        yield from ((entry.kind, source, cursor.take(size)) for _ in range(count))
 
 
 def check_coded(container: Container) -> None:
