@@ -194,7 +194,8 @@ def test_a_terabyte_is_not_even_digested(tmp_path: Path) -> None:
     image("RGB").save(folder / "b.png")
     with (folder / "a.jpg").open("r+b") as file:
         file.truncate(1 << 40)
-    perturber = Noise(cast(TextToImage, SimpleNamespace(resolution=64)), NoiseSettings(budget=8))
+    model = cast(TextToImage, SimpleNamespace(resolution=64, autoencoder=None, name=""))
+    perturber = Noise(model, NoiseSettings(budget=8))
     began = time.monotonic()
     outcome = protect_folder([folder], tmp_path / "out", perturber, method="noise")
     assert time.monotonic() - began < 60

@@ -94,7 +94,8 @@ def test_the_folder_goes_on(patched: str, tmp_path: Path) -> None:
     folder.mkdir()
     for name in ("a.png", "b.bmp", "c.png"):
         image("RGB").save(folder / name)
-    perturber = Noise(cast(TextToImage, SimpleNamespace(resolution=64)), NoiseSettings(budget=8))
+    model = cast(TextToImage, SimpleNamespace(resolution=64, autoencoder=None, name=""))
+    perturber = Noise(model, NoiseSettings(budget=8))
     outcome = protect_folder([folder], tmp_path / "out", perturber, method="noise")
     assert [entry.path for entry in outcome.protected] == ["a.png", "c.png"]
     assert [entry.path for entry in outcome.skipped] == ["b.bmp"]
