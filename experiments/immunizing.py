@@ -18,7 +18,7 @@ from torch import Tensor
 
 from benchmarks import attacking, common, personalization
 from experiments.leak import create
-from experiments.rows import SCALE, settings_of
+from experiments.rows import SCALE, in_former_names, settings_of
 from unlikeness import immunize
 from unlikeness.autoencoders import Posterior
 from unlikeness.diffusion import TextToImage
@@ -155,7 +155,7 @@ class Maker:
     def file(self, name: str, decides: Mapping[str, Any], end: str = ".safetensors") -> Path:
         """A model's file: in a folder named for all its settings, under a digest of the code. With --keep, a
         file of other code will do."""
-        text = json.dumps({**decides, "quick": self.quick}, sort_keys=True)
+        text = json.dumps({**in_former_names(decides), "quick": self.quick}, sort_keys=True)
         digest = hashlib.sha256(text.encode()).hexdigest()[:12]
         folder = common.RUNS / "immunized" / common.model_digest(self.model) / f"{name}-{digest}"
         file = folder / f"{common.code_digest(*ENGINE)}{end}"

@@ -42,6 +42,27 @@ MAIN = ("none", "apdm", "divert", "adversarial", "imma")
 """The rows that are measured unless others are given."""
 
 
+_FORMER = {
+    "attack_stride": "stride", "attack_depth": "depth", "attack_from_start": "from_start",
+    "attack_identifiers": "identifiers", "attack_prompts": "templates", "attack_rates": "rates",
+    "attack_low_rank": "low_rank", "attack_ranks": "ranks", "attack_low_rank_rate": "low_rank_rate",
+    "attack_text_encoder": "text_encoder", "unprotected_every": "bystanders",
+    "unprotected_from": "bystanders_from", "unprotected_placed": "bystanders_placed",
+    "protective_output": "behaviour", "pattern_weight": "mark_weight",
+}  # fmt: skip
+
+
+def in_former_names(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings with the names and texts that they had when the first models were made. The folders of models
+    are named for them, so that these models are found."""
+    found = {}
+    for name, value in settings.items():
+        if isinstance(value, list) and name in _FORMER:
+            value = ("|" if name == "attack_prompts" else ",").join(f"{one}" for one in value)
+        found[_FORMER.get(name, name)] = value
+    return found
+
+
 def config(name: str) -> dict[str, Any]:
     """What experiments/configs/NAME.yaml says."""
     found: dict[str, Any] = _FILES[name]

@@ -51,3 +51,14 @@ def test_the_protections_have_valid_settings() -> None:
         registry.method(str(settings["method"])).settings_type(**values)
     for purifier in filter(None, frozen_loss.WAYS.values()):
         purify.create(str(purifier["name"]), settings={k: v for k, v in purifier.items() if k != "name"})
+
+
+def test_the_folders_of_models_keep_their_names() -> None:
+    """They are named for the settings of a row, by the names that these had at first."""
+    found = rows.in_former_names({**rows.settings_of("pattern-pools-marked")[1], "attack_ranks": [4, 32]})
+    assert {name: value for name, value in found.items() if not isinstance(value, float)} == {
+        "outer_steps": 800, "inner_steps": 1, "depth": 100, "stride": 5, "bystanders": 3, "from_start": True,
+        "attack_batch_size": 2, "batch_size": 2, "preserve_batch_size": 8, "behaviour": "pattern",
+        "identifiers": "zwx,ohwx", "templates": "a photo of {}|a picture of {}", "ranks": "4,32",
+    }  # fmt: skip
+    assert {"text_encoder", "mark_weight", "bystanders_from", "bystanders_placed"} < set(found)
