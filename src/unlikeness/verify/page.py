@@ -13,6 +13,7 @@ from unlikeness import __version__
 from unlikeness.files import replacing, write_text
 from unlikeness.gallery import grid
 from unlikeness.html import Shown, fill, show
+from unlikeness.measure.similarity import SubjectSimilarity
 from unlikeness.progress import format_seconds
 from unlikeness.verify.attackers import EVERY
 from unlikeness.verify.headline import called, headline
@@ -87,17 +88,20 @@ def _across(images: Tensor) -> Tensor:
 
 def _row(title: str, one: Outcome, verdict: Verdict) -> list[str]:
     control, found = _beside(one, verdict)
+    shares = "" if control is None or control.detected is None else f"\n{control.detected}"
     return [
         f"{title}: {one.attacker.what}",
-        f"{one.s.value:.2f}",
-        f"{one.s.low:.2f} to {one.s.high:.2f}",
+        _interval(one.s),
         "–" if one.elsewhere is None else f"{one.elsewhere.value:.2f}",
         *([] if verdict.output is None else [f"{one.detected or '–'}"]),
-        "–" if control is None else _beside_s(control),
+        "–" if control is None else _interval(control.worst) + shares,
         "–" if found is None else found.kind,
-        f"{one.s.n_generated}" + ("" if one.elsewhere is None else f" + {one.elsewhere.n_generated}"),
         format_seconds(one.seconds),
     ]
+
+
+def _interval(s: SubjectSimilarity) -> str:
+    return f"{s.value:.2f}\n{s.low:.2f} to {s.high:.2f}"
 
 
 def _before(verdict: Verdict) -> list[tuple[str, Outcome]]:
@@ -111,12 +115,6 @@ def _beside(one: Outcome, verdict: Verdict) -> tuple[Outcome | None, Finding | N
     if all(one is not outcome for outcome in verdict.outcomes):
         return None, None
     return verdict.control(one.attacker.name), verdict.findings[one.attacker.name]
-
-
-def _beside_s(control: Outcome) -> str:
-    s = control.worst
-    shares = "" if control.detected is None else f", output {control.detected}"
-    return f"{s.value:.2f} ({s.low:.2f} to {s.high:.2f}){shares}"
 
 
 def _gallery(one: Outcome, verdict: Verdict) -> list[list[Shown]]:
@@ -138,8 +136,7 @@ def _unprotected(one: Fidelity, verdict: Verdict) -> list[str]:
     before, kept, s, detected = one.original, one.kept, one.outcome.s, one.outcome.detected
     return [
         f"{one.name} ({one.class_noun})" + ("" if one.held_out else ", not held out"),
-        f"{s.value:.2f}",
-        f"{s.low:.2f} to {s.high:.2f}",
+        _interval(s),
         "–" if before is None else f"{before.s.value:.2f}",
         "–" if kept is None else f"{kept:.0%}",
         *([] if verdict.output is None else [f"{detected or '–'}"]),
