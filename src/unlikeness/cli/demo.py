@@ -87,16 +87,9 @@ def demo(
         with on_stderr(quiet=quiet) as progress:
             if photos is not None:
                 outcome = photographs.protect_photographs(
-                    photos,
-                    output,
-                    TextToImage.from_pretrained(model, device=device, dtype=dtype),
-                    model_name=model,
-                    method=method,
-                    budget=budget,
-                    steps=steps,
-                    seed=seed,
-                    progress=progress,
-                )
+                    photos, output, TextToImage.from_pretrained(model, device=device, dtype=dtype),
+                    model_name=model, method=method, budget=budget, steps=steps, seed=seed, progress=progress,
+                )  # fmt: skip
                 for entry in outcome.skipped:
                     typer.echo(f"skipped {entry.reason}", err=True)
                 for entry in outcome.unchanged:
@@ -107,9 +100,8 @@ def demo(
 
                 from unlikeness.toybox.evaluators import load_identity
 
-                if "OMP_NUM_THREADS" not in os.environ:  # small networks, and other programs on the machine
+                if "OMP_NUM_THREADS" not in os.environ:  # with more threads, other programs slow it down
                     torch.set_num_threads(1)
-
                 story.run(
                     TextToImage.from_pretrained(model, device=device, dtype="float32"),
                     story.Evaluator(load_identity()),

@@ -35,7 +35,7 @@ app = typer.Typer(
 )
 
 
-@app.command()
+@app.command(short_help="Compare protected pictures with their originals.")
 def visibility(
     original: Annotated[Path, typer.Argument(help="Picture, or folder of pictures.", metavar="ORIGINAL")],
     protected: Annotated[

@@ -169,31 +169,15 @@ def protect(
     with on_stderr(quiet=quiet) as progress:
         if dry_run:
             seen = survey(
-                paths,
-                output,
-                make,
-                settings,
-                at=sized,
-                masks=masks,
-                max_pixels=max_pixels,
-                batch_size=size,
-                progress=progress,
-            )
+                paths, output, make, settings,
+                at=sized, masks=masks, max_pixels=max_pixels, batch_size=size, progress=progress,
+            )  # fmt: skip
         else:
             outcome = folder.protect_folder(
-                paths,
-                output,
-                protection,
-                method=method,
-                model=against if needs_model else None,
-                seed=seed,
-                at=sized,
-                psnr=psnr,
-                mask=mask,
-                max_pixels=max_pixels,
-                batch_size=size,
-                progress=progress,
-            )
+                paths, output, protection,
+                method=method, model=against if needs_model else None, seed=seed, at=sized, psnr=psnr,
+                mask=mask, max_pixels=max_pixels, batch_size=size, progress=progress,
+            )  # fmt: skip
     said = against_of(protection).sentence
     if dry_run:
         _show_survey(seen, said)

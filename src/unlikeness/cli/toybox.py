@@ -138,7 +138,7 @@ def _is_result(folder: Path) -> bool:
     return False
 
 
-@app.command()
+@app.command(short_help="Render pictures of an individual, to try other commands with.")
 def render(
     class_noun: Annotated[str, give("person, dog, cat, robot, backpack or mug.")],
     output: Annotated[Path, give("New folder for the subject's pictures.")],

@@ -124,17 +124,10 @@ def train_protector(
         models = [TextToImage.from_pretrained(name, device=on, dtype="float32") for name in names]
         with on_stderr(quiet=quiet or not processes.main) as progress:
             fit.train_protector(
-                recipe,
-                models,
-                output,
-                work=work,
-                network=widths,
-                images=images or [],
-                names=names,
-                processes=processes,
-                progress=progress,
+                recipe, models, output, work=work, network=widths, images=images or [], names=names,
+                processes=processes, progress=progress,
                 report=(lambda line: typer.echo(one_line(line), err=True)) if processes.main else None,
-            )
+            )  # fmt: skip
         if processes.main:
             typer.echo(f"protector: {output}")
 

@@ -60,16 +60,11 @@ def protect_photographs(
     against = against_of(perturber)
     folder = output / "protected"
     outcome = protect_folder(
-        [photos],
-        folder,
-        perturber,
-        method=method,
-        model=model_name if registry.needs_model(method) else None,
-        seed=seed,
+        [photos], folder, perturber,
+        method=method, model=model_name if registry.needs_model(method) else None, seed=seed,
         batch_size=batches.default_batch_size(perturber.resolution, model.device),
-        exclude=[output],
-        progress=progress,
-    )
+        exclude=[output], progress=progress,
+    )  # fmt: skip
     manifest = Manifest(folder)
     done = sorted([*(entry.path for entry in outcome.protected), *outcome.before])
     entries = [manifest.entries[name] for name in done]

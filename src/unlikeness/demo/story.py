@@ -185,15 +185,11 @@ def _protect(
     UnlikenessError if one of them was not protected.
     """
     outcome = protect_folder(
-        files,
-        folder,
-        perturber,
-        method=method,
-        model=model_name if registry.needs_model(method) else None,
-        seed=stage.settings.seed,
+        files, folder, perturber,
+        method=method, model=model_name if registry.needs_model(method) else None, seed=stage.settings.seed,
         batch_size=batches.default_batch_size(perturber.resolution, stage.model.device),
         progress=stage.progress,
-    )
+    )  # fmt: skip
     for entry in (*outcome.skipped, *outcome.unchanged):
         raise UnlikenessError(f"{method} did not protect {entry.path} ({entry.reason or entry.note})")
     return _read([folder / file.name for file in files])
@@ -219,14 +215,9 @@ def _copy(stage: _Stage, name: str, subject: Subject, prior: Posterior | None) -
 
     def make(checkpoint: Path) -> dict[str, Tensor]:
         tuned = personalize(
-            stage.model,
-            subject,
-            "dreambooth",
-            stage.settings.attack,
-            prior=prior,
-            checkpoint=checkpoint,
-            progress=stage.progress,
-        )
+            stage.model, subject, "dreambooth", stage.settings.attack,
+            prior=prior, checkpoint=checkpoint, progress=stage.progress,
+        )  # fmt: skip
         return _draw(tuned, subject, stage, stage.settings.elsewhere)
 
     key = {
