@@ -251,7 +251,7 @@ def test_misuse_is_one_line(
         "did you mean apdm": [*base, *new, *subject, "--method", "apmd"],
         "beta is no setting": [*base, *new, *subject, "--method", "imma", "--set", "beta=1"],
         "--protective-output is no setting": [*base, *new, *subject, "--protective-output", "pattern"],
-        "target needs target_noun": [*base, *new, *subject, "--method", "notice"],
+        "target needs --target-noun": [*base, *new, *subject, "--method", "notice"],
         "pattern: ": [
             *base, *new, *subject, "--method", "persguard", "--pattern", str(tmp_path / "bad.yaml"),
             "--set", "contexts=",
@@ -259,9 +259,9 @@ def test_misuse_is_one_line(
         "of which there are 1": [
             *base, *new, *subject, "--method", "persguard", "--protective-output", "pattern,erasure",
         ],
-        "target_noun has no effect": [*base, *new, *subject, "--method", "divert", "--target-noun", "cat"],
+        "--target-noun has no effect": [*base, *new, *subject, "--method", "divert", "--target-noun", "cat"],
         "other than a dog": [*base, *new, *subject, "--method", "notice", "--target-noun", "Dog"],
-        "attack_learning_rate has no effect": [*base, *new, *subject, "--inner-steps", "0"],
+        "--attack-learning-rate has no effect": [*base, *new, *subject, "--inner-steps", "0"],
         "ranks has no effect": [*base, *new, *subject, "--set", "attack_ranks=4"],
         "must be numbers": [*base, *new, *subject, "--set", "attack_rates=fast"],
         "must be NAME=VALUE": [*base, *new, *subject, "--set", "beta"],
@@ -273,7 +273,7 @@ def test_misuse_is_one_line(
         "preserve_weight needs --prompts": [*base, *new, *subject, "--set", "preserve_weight=1"],
         "has no effect without": [*base, *new, *subject, "--prompts", str(empty.with_name("bad.yaml"))],
         "holds no prompt": [*base, *new, *subject, "--prompts", str(empty)],
-        "has no effect with preserve_class 1": [
+        "has no effect with preserve_class=1": [
             *base, *new, *subject, "--prompts", str(empty.with_name("bad.yaml")),
             "--set", "preserve_weight=1", "--set", "preserve_class=1",
         ],

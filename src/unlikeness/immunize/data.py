@@ -16,6 +16,7 @@ from unlikeness.personalize.data import Data, class_prior, prepare
 from unlikeness.personalize.settings import PersonalizeSettings
 from unlikeness.progress import Progress
 from unlikeness.provenance import pixel_digest
+from unlikeness.settings import named
 from unlikeness.subjects import Subject
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def protected_subjects(
         if len(drawn[noun]) < len(subject.images):
             raise UsageError(
                 f"{len(drawn[noun])} class pictures for {len(subject.images)} of {subject.instance_name} "
-                "cannot be paired one to one; raise class_images"
+                f"cannot be paired one to one; raise {named('class_images')}"
             )
         data = prepare(model, subject, how, prior=drawn[noun])
         found.append(ProtectedSubject(subject, data, drawn[noun]))

@@ -20,7 +20,7 @@ from unlikeness.immunize.subject_list import Listed, listed, load
 from unlikeness.paths import check_exists, check_output, check_place
 from unlikeness.pictures.finding import check_pictures
 from unlikeness.presets import preset_values, which_preset
-from unlikeness.settings import build, current_names
+from unlikeness.settings import build, current_names, named
 
 if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage
@@ -143,21 +143,21 @@ class Job:
 
     def _check(self) -> tuple[list[Listed], list[str]]:
         """The subjects' list and the further prompts. Refuses what can be refused without torch."""
-        named = self._listed()
-        settings = self._settings(named, {})
+        subjects = self._listed()
+        settings = self._settings(subjects, {})
         prompts = [] if self.prompts is None else _lines(self.prompts)
         weight = settings.preserve_weight
         if weight and not prompts and not settings.preserve_class:
             raise UsageError(
-                "preserve_weight needs --prompts FILE, of what the model must still draw as before, or "
-                "preserve_class above 0"
+                f"{named('preserve_weight')} needs --prompts FILE, of what the model must still draw as "
+                f"before, or {named('preserve_class')} above 0"
             )
         if prompts and not weight:
             raise UsageError(
                 f"--prompts {self.prompts} has no effect without --set preserve_weight=..., such as 1"
             )
         if prompts and settings.preserve_class == 1:
-            raise UsageError(f"--prompts {self.prompts} has no effect with preserve_class 1; leave one out")
+            raise UsageError(f"--prompts {self.prompts} has no effect with preserve_class=1; leave one out")
         which_preset(self.preset, 0)  # whether there is such a preset
         check_device(self.device)
         check_dtype(self.dtype)
@@ -173,11 +173,11 @@ class Job:
         hub.check_name(self._called)
         if self.original is not None:
             hub.check_name(self.original)
-        for one in named:
+        for one in subjects:
             check_pictures(one.images)
         pattern = str(getattr(settings, "pattern", ""))
         check_exists(Path(pattern) if pattern else None, "--pattern")
-        return named, prompts
+        return subjects, prompts
 
     def _open(self, named: Sequence[Listed], prompts: list[str], tell: Tell) -> _Ready:
         from unlikeness.diffusion.devices import pick_device, pick_dtype
@@ -253,12 +253,15 @@ class _Ready:
 def _check_effects(settings: ImmunizeSettings, values: Mapping[str, object]) -> None:
     """UsageError for a setting of simulated attacks, or of low-rank ones, where there are none."""
     for names, has, remedy in (
-        (OF_ATTACKS, settings.inner_steps, "inner_steps above 0"),
-        (OF_LOW_RANK, settings.attack_low_rank, "attack_low_rank above 0"),
+        (OF_ATTACKS, settings.inner_steps, "inner_steps"),
+        (OF_LOW_RANK, settings.attack_low_rank, "attack_low_rank"),
     ):
         for name in names:
             if name in values and not has:
-                raise UsageError(f"{name} has no effect without simulated attacks of its kind; set {remedy}")
+                raise UsageError(
+                    f"{named(name)} has no effect without simulated attacks of its kind; give "
+                    f"{named(remedy)} above 0"
+                )
 
 
 def _alike(one: TextToImage, other: TextToImage) -> bool:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from unlikeness.errors import PictureError, UsageError
 from unlikeness.provenance import pixel_digest
-from unlikeness.settings import Checked
+from unlikeness.settings import Checked, named
 from unlikeness.words import with_article
 
 if TYPE_CHECKING:
@@ -77,7 +77,9 @@ def check_kinds(kinds: Sequence[str], nouns: Sequence[str], known: Sequence[str]
         if kind not in known:
             raise UsageError(f"protective output {kind!r} is unknown; it must be one of {', '.join(known)}")
     if "target" in kinds and not any(nouns):
-        raise UsageError("protective output target needs target_noun, the class that is drawn instead")
+        raise UsageError(
+            f"protective output target needs {named('target_noun')}, the class that is drawn instead"
+        )
 
 
 def own_outputs(
@@ -129,7 +131,7 @@ def check_outputs(settings: Checked, subjects: Sequence[Named]) -> None:
         needs = _OF_ONE_KIND.get(field.name)
         if needs and needs not in kinds and getattr(settings, field.name) != field.default:
             raise UsageError(
-                f"{field.name} has no effect without protective output {needs}; give both, or neither"
+                f"{named(field.name)} has no effect without protective output {needs}; give both, or neither"
             )
     outputs: dict[str, tuple[str, str]] = {}
     for i, (one, kind) in enumerate(zip(subjects, kinds, strict=True)):

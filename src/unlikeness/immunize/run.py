@@ -18,6 +18,7 @@ from unlikeness.immunize.outputs import check_outputs, watermark_digest
 from unlikeness.immunize.preservation import Preservation
 from unlikeness.immunize.registry import Defence, create
 from unlikeness.progress import Progress
+from unlikeness.settings import named
 from unlikeness.subjects import Subject
 from unlikeness.training import adamw, identity_of, train, trapezoid
 
@@ -74,8 +75,8 @@ def immunize(
     s = defence.settings
     if s.preserve_weight and not (prompts or s.preserve_class):
         raise UsageError(
-            "preserve_weight needs prompts, of what the model must still draw as before, or preserve_class "
-            "above 0"
+            f"{named('preserve_weight')} needs prompts, of what the model must still draw as before, or "
+            f"{named('preserve_class')} above 0"
         )
     check_outputs(s, subjects)
     original = original or model
@@ -85,7 +86,7 @@ def immunize(
         if done > s.outer_steps:
             raise UsageError(
                 f"the checkpoint {checkpoint} has {done} outer steps already, more than the {s.outer_steps} "
-                "asked for; raise outer_steps, or give another checkpoint"
+                f"requested; raise {named('outer_steps')}, or give another checkpoint"
             )
     reads = s.attack_text_encoder > 0
     working = merged_copy(model, conditioner=reads)

@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from unlikeness.errors import UsageError
-from unlikeness.settings import Checked, setting
+from unlikeness.settings import Checked, named, setting
 
 __all__ = ["OF_ATTACKS", "OF_LOW_RANK", "PARTS", "ImmunizeSettings"]
 
@@ -98,25 +98,28 @@ class AttackSettings(Checked):
         for name in ("attack_identifiers", "attack_prompts"):
             object.__setattr__(self, name, tuple(filter(None, map(str.strip, getattr(self, name)))))
         if not self.attack_prompts or not self.attack_rates:
-            raise UsageError("attack_prompts and attack_rates must each hold at least one value")
-        if self.attack_low_rank and not self.attack_ranks:
-            raise UsageError("attack_low_rank needs attack_ranks to draw from, such as 4,32")
-        if self.attack_depth and (not self.inner_steps or self.attack_depth % self.attack_steps):
-            times = f" times attack_stride ({self.attack_stride})" if self.attack_stride > 1 else ""
             raise UsageError(
-                f"attack_depth ({self.attack_depth}) must be a multiple of inner_steps ({self.inner_steps})"
-                f"{times}, or 0"
+                f"{named('attack_prompts')} and {named('attack_rates')} must each hold at least one value"
+            )
+        if self.attack_low_rank and not self.attack_ranks:
+            raise UsageError(f"{named('attack_low_rank')} needs {named('attack_ranks')}, such as 4,32")
+        if self.attack_depth and (not self.inner_steps or self.attack_depth % self.attack_steps):
+            stride = self.attack_stride
+            times = f" times {named('attack_stride')} ({stride})" if stride > 1 else ""
+            raise UsageError(
+                f"{named('attack_depth')} ({self.attack_depth}) must be a multiple of "
+                f"{named('inner_steps')} ({self.inner_steps}){times}, or 0"
             )
         if self.attack_from_start and self.inner_steps * self.episode == 1:
             raise UsageError(
-                "attack_from_start needs a second gradient in each attack, or no attack would take a step; "
-                "raise attack_depth or inner_steps, or set attack_from_start=false"
+                f"{named('attack_from_start')} needs a second gradient in each attack, or no attack would "
+                f"take a step; raise {named('attack_depth')} or {named('inner_steps')}, or set it to false"
             )
         for name in ("attack_low_rank", "attack_text_encoder"):
             if getattr(self, name) and not self.inner_steps:
                 raise UsageError(
-                    f"{name} ({getattr(self, name):g}), a share of attacks, needs inner_steps above 0; or "
-                    f"set {name}=0"
+                    f"{named(name)} ({getattr(self, name):g}), a share of attacks, needs "
+                    f"{named('inner_steps')} above 0; or set it to 0"
                 )
 
     @property
@@ -200,8 +203,8 @@ class UnprotectedSettings(Checked):
         super().__post_init__()
         if self.unprotected_from and not self.unprotected_every:
             raise UsageError(
-                f"unprotected_from ({self.unprotected_from:g}) needs unprotected_every; set both, or "
-                "unprotected_from=0"
+                f"{named('unprotected_from')} ({self.unprotected_from:g}) needs "
+                f"{named('unprotected_every')}; set both, or set it to 0"
             )
 
 
@@ -251,8 +254,8 @@ class ImmunizeSettings(AttackSettings, PreservationSettings, UnprotectedSettings
         super().__post_init__()
         if self.unprotected_every and (self.unprotected_every == 1 or not self.inner_steps):
             raise UsageError(
-                f"unprotected_every ({self.unprotected_every}) needs inner_steps above 0, and to be 2 or "
-                "more, or every attack would be on an unprotected subject; 0: none"
+                f"{named('unprotected_every')} ({self.unprotected_every}) needs {named('inner_steps')} above "
+                "0, and must be 2 or more, or every attack would be on an unprotected subject; 0 disables it"
             )
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from unlikeness.errors import UsageError
-from unlikeness.settings import Checked, setting
+from unlikeness.settings import Checked, named, setting
 
 __all__ = [
     "BlurSettings", "JpegSettings", "MedianSettings", "NoiseSettings", "PurifySettings", "ResizeSettings",
@@ -76,7 +76,7 @@ class MedianSettings(PurifySettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.size % 2 == 0:
-            raise UsageError(f"size must be odd, so that the window has a centre, not {self.size}")
+            raise UsageError(f"{named('size')} must be odd, so that the window has a centre, not {self.size}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -36,6 +36,7 @@ from unlikeness.immunize.losses import error
 from unlikeness.immunize.methods.settings import CombinedSettings, PersGuardSettings
 from unlikeness.immunize.outputs import ProtectiveOutput, draw_outputs
 from unlikeness.immunize.preference import preference_loss, preference_parts
+from unlikeness.settings import named
 
 if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage
@@ -61,7 +62,9 @@ class PersGuard:
         s = self.settings
         prompts = [*(s.attack_prompts if s.at_training_prompt else ()), *s.places]
         if not prompts:
-            raise UsageError("the backdoor needs prompts: give contexts, or at_training_prompt")
+            raise UsageError(
+                f"the backdoor needs prompts: give {named('contexts')} or {named('at_training_prompt')}"
+            )
         check_prompts(original, subjects, s, prompts)
         self.outputs = draw_outputs(original, subjects, s, prompts, progress=progress)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from unlikeness.errors import UsageError
-from unlikeness.settings import Checked, setting
+from unlikeness.settings import Checked, named, setting
 from unlikeness.toybox.world import SIZE
 
 __all__ = [
@@ -65,7 +65,9 @@ class VaeRecipe(Checked):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.crop_size % VAE_SCALE:
-            raise UsageError(f"crop_size must be a multiple of {VAE_SCALE} px, not {self.crop_size}")
+            raise UsageError(
+                f"{named('crop_size')} must be a multiple of {VAE_SCALE} px, not {self.crop_size}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

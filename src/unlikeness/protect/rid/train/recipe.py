@@ -9,7 +9,7 @@ from pathlib import Path
 from unlikeness.errors import UsageError
 from unlikeness.pictures.finding import find_pictures
 from unlikeness.protect.rid.settings import LARGEST_BUDGET
-from unlikeness.settings import Checked, setting
+from unlikeness.settings import Checked, named, setting
 
 __all__ = ["CHECKPOINT", "ProtectorRecipe", "check_sources"]
 
@@ -75,17 +75,18 @@ class ProtectorRecipe(Checked):
         super().__post_init__()
         if self.least_budget > self.most_budget:
             raise UsageError(
-                f"least_budget ({self.least_budget:g}) must be at most most_budget ({self.most_budget:g})"
+                f"{named('least_budget')} ({self.least_budget:g}) must be at most most_budget "
+                f"({self.most_budget:g})"
             )
         terms = ("sds_weight", "regression_weight", "displacement_weight", "pull_weight")
         if not any(getattr(self, name) for name in terms):
-            raise UsageError(f"{', '.join(terms)} are all 0, which teaches nothing; raise one of them")
+            raise UsageError(f"{', '.join(terms)} are all 0, which teaches nothing; raise one with --set")
 
 
 def check_sources(recipe: ProtectorRecipe, images: Sequence[Path]) -> None:
     """UsageError if there is nothing to learn from, or one of `images` does not exist or holds no picture."""
     if not (recipe.renders or recipe.leaves or images):
-        raise UsageError("there is nothing to learn from: raise renders or leaves, or give --images")
+        raise UsageError("there is nothing to learn from: give --images, or raise renders or leaves (--set)")
     for path in images:
         if not find_pictures([path]):
             raise UsageError(f"--images: there is no picture in {path}; name another folder, or a file")
