@@ -122,8 +122,8 @@ TINY: dict[str, tuple[dict[str, str], dict[str, str]]] = {
     "immunize": (
         {"--outer-steps": "1", "--inner-steps": "1"},
         {
-            "depth": "0", "batch_size": "1", "attack_batch_size": "1", "preserve_batch_size": "1",
-            "class_images": "5", "class_steps": "1", "pictures": "1",
+            "attack_depth": "0", "batch_size": "1", "attack_batch_size": "1", "preserve_batch_size": "1",
+            "class_images": "5", "class_steps": "1", "output_pictures": "1",
         },
     ),
     "verify": (
