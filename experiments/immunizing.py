@@ -7,7 +7,7 @@ import hashlib
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,9 @@ from unlikeness.immunize.data import class_settings, draw_general
 from unlikeness.immunize.dry_run import count as count_passes
 from unlikeness.immunize.outputs import watermark
 from unlikeness.immunize.registry import Defence
+from unlikeness.immunize.settings import ImmunizeSettings
 from unlikeness.measure.protective import protective
+from unlikeness.settings import build
 from unlikeness.subjects import with_article
 from unlikeness.toybox.cast import Member, member
 from unlikeness.toybox.world import CLASS_NOUNS, CONTEXTS
@@ -119,6 +121,29 @@ def _passes(
     }
 
 
+def rename_settings(state: Path, settings: ImmunizeSettings) -> None:
+    """Write a checkpoint anew if it is from before settings of immunize were renamed."""
+    with safe_open(state, framework="pt") as file:
+        header = json.loads(file.metadata()["training"])
+    old = header["identity"]["settings"]
+    if "stride" not in old:
+        return
+    facts = {name: old.pop(name) for name in _FACTS if name in old}
+    lasting = "outer_steps" in old
+    new = asdict(build(type(settings), {name: v for name, v in old.items() if name not in _GONE}))
+    if not lasting:
+        del new["outer_steps"]
+    header["identity"]["settings"] = {**new, **facts}
+    part = state.with_name(f".{state.name}.part")
+    save_file(load_file(state), part, metadata={"training": json.dumps(header)})
+    part.replace(state)
+
+
+_FACTS = ("method", "model", "original", "subjects", "prompts", "pattern")
+_GONE = ("leak", "preserve_guidance")
+"""What a checkpoint is about beside its settings, and settings that are gone."""
+
+
 @dataclass
 class Maker:
     """Makes rows from one model. What is made lies in a file that all benchmarks share.
@@ -195,6 +220,8 @@ class Maker:
         file.parent.mkdir(parents=True, exist_ok=True)
         state = kept or file.with_suffix(".checkpoint")
         state.parent.mkdir(parents=True, exist_ok=True)
+        if state.exists():
+            rename_settings(state, made.settings)
         released = immunize.immunize(
             model, subjects, made, original=self.model, prompts=captions(), general=self.general(),
             priors=priors, checkpoint=state, after=lambda _, loss: losses.append(loss),

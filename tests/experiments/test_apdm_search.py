@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +12,10 @@ import torch
 from benchmarks.judging import Judge
 from experiments.apdm_search import Rung, Search
 from experiments.immunization import Bench
-from experiments.immunizing import Maker
+from experiments.immunizing import Maker, rename_settings
 from experiments.leak import create
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from benchmarks import common, personalization
 from experiments import apdm_search, rows
@@ -179,3 +183,26 @@ def test_the_cells_of_a_copy_are_added_and_summed_up(tmp_path: Path) -> None:
     assert found["id"] == mine.record["id"]
     assert found["summary"]["apdm"][0]["s"] == {"paper": 0.25}
     assert "| apdm-1@100 | person-1006 |" in apdm_search.render(found)
+
+
+def test_a_checkpoint_from_before_settings_were_renamed_goes_on(tmp_path: Path) -> None:
+    made = create("apdm", {"attack_stride": 2, "attack_ranks": [4, 8], "attack_low_rank": 0.5}).settings
+    new = asdict(made)
+    gone = {name for name in new if name in rows._FORMER}
+    old = rows.in_former_names({name: list(v) if isinstance(v, tuple) else v for name, v in new.items()})
+    old |= {"leak": False, "preserve_guidance": 0.0}
+    del old["outer_steps"]
+    header = {"step": 3, "identity": {"seed": 0, "settings": {**old, "method": "Apdm"}}}
+    state = tmp_path / "x.state"
+    save_file({"a": torch.ones(2)}, state, metadata={"training": json.dumps(header)})
+    rename_settings(state, made)
+    again = state.read_bytes()
+    with safe_open(state, framework="pt") as file:
+        found = json.loads(file.metadata()["training"])
+        assert torch.equal(file.get_tensor("a"), torch.ones(2))
+    assert found["step"] == 3
+    assert gone <= set(found["identity"]["settings"])
+    del new["outer_steps"]
+    assert found["identity"]["settings"] == json.loads(json.dumps({**new, "method": "Apdm"}))
+    rename_settings(state, made)
+    assert state.read_bytes() == again
