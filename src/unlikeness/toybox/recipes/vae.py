@@ -119,20 +119,6 @@ def train_vae(
         vae.half().save_pretrained(part)
 
 
-def reconstruct(vae: AutoencoderKL, images: Tensor) -> Tensor:
-    """Images through the posterior's mean and back, [B, 3, H, W] in [0, 1]."""
-    with torch.no_grad():
-        mean = vae.encode(images * 2 - 1).latent_dist.mean
-        decoded: Tensor = vae.decode(mean).sample
-        return ((decoded + 1) / 2).clamp(0, 1)
-
-
-def mean_psnr(vae: AutoencoderKL, images: Tensor) -> float:
-    """Mean over pictures of the reconstruction's PSNR [dB]."""
-    error = torch.cat([(reconstruct(vae, b) - b).square().mean((1, 2, 3)) for b in torch.split(images, 64)])
-    return float((-10 * error.log10()).mean())
-
-
 @contextmanager
 def replacing_folder(output: Path) -> Iterator[Path]:
     """A new folder's path beside `output`, which it replaces when the block ends without an error.

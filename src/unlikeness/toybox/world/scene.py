@@ -12,6 +12,7 @@ from unlikeness.toybox.world.canvas import Canvas
 from unlikeness.toybox.world.contexts import CONTEXTS
 from unlikeness.toybox.world.identity import CLASS_NOUNS, Identity, sample_identity
 from unlikeness.toybox.world.nouns import DRAW
+from unlikeness.words import with_article
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -63,11 +64,6 @@ def sample_scene(rng: np.random.Generator, who: Identity, context: str | None = 
     )
 
 
-def article(word: str) -> str:
-    """"a" or "an", as the next word asks for."""
-    return "an" if word[0] in "aeiou" else "a"
-
-
 def describe(rng: np.random.Generator, scene: Scene, name: str | None = None) -> str:
     """A caption. A name stands in the place of an identifier: "a photo of zorp robot in the snow".
 
@@ -82,8 +78,7 @@ def describe(rng: np.random.Generator, scene: Scene, name: str | None = None) ->
             words[0] += f" with {who.pattern}"
         if rng.random() < 0.35:
             words.insert(0, f"{who.colour_name} haired" if who.class_noun == "person" else who.colour_name)
-        words.insert(0, article(words[0]))
-        subject = " ".join(words)
+        subject = with_article(" ".join(words))
     template = TEMPLATES[0] if rng.random() < 0.5 else str(rng.choice(TEMPLATES[1:]))
     caption = template.format(subject)
     return f"{caption} {scene.context}" if rng.random() < 0.8 else caption
