@@ -307,7 +307,7 @@ def test_preservation_keeps_the_answers_to_other_prompts(exact: TextToImage, dog
         ({"attack_ranks": "nan"}, "must be numbers"),
         ({"attack_rates": "inf"}, "must be a finite number"),
         ({"attack_rates": "1,-1"}, "must be more than 0"),
-        ({"unprotected_every": 1}, "to be 2 or more"),
+        ({"unprotected_every": 1}, "must be 2 or more"),
         ({"unprotected_every": 3, "inner_steps": 0}, "needs inner_steps"),
         ({"unprotected_from": 0.5}, "needs unprotected_every"),
         ({"attack_rates": "fast"}, "must be numbers"),

@@ -1,4 +1,4 @@
-"""`unlikeness demo`: the main job from end to end, told in one HTML page."""
+"""`unlikeness demo`: attack and protection from end to end, on one HTML page."""
 
 from __future__ import annotations
 
