@@ -18,6 +18,7 @@ from unlikeness.diffusion.condition import Condition, Conditioner
 from unlikeness.diffusion.devices import pick_device, pick_dtype
 from unlikeness.diffusion.families import Family, family_of
 from unlikeness.diffusion.schedule import Schedule
+from unlikeness.provenance import own_name
 
 if TYPE_CHECKING:
     from unlikeness.progress import Progress
@@ -132,7 +133,7 @@ class TextToImage:
             default_guidance=parts.default_guidance,
             source=folder,
             carried=parts.carried,
-            name=_name(name_or_path),
+            name=own_name(str(name_or_path)),
         )
         model.to(on, precision).freeze()
         check_weights(model, f"model {name_or_path}")
@@ -331,12 +332,6 @@ class TextToImage:
             sampler=sampler,
             progress=progress,
         )
-
-
-def _name(called: str | Path) -> str:
-    """A hub name as it is; a folder's own name, without the way to it."""
-    folder = Path(called).expanduser()
-    return folder.resolve().name if folder.is_dir() else str(called)
 
 
 def _same(one: Tensor, other: Tensor) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,16 +16,19 @@ from unlikeness.diffusion.devices import training_precision
 from unlikeness.diffusion.fingerprint import fingerprint
 from unlikeness.diffusion.loss import diffusion_loss
 from unlikeness.errors import UsageError
+from unlikeness.personalize.data import Data, prepare
 from unlikeness.training import adamw, constant, identity_of, train
 
 if TYPE_CHECKING:
+    from unlikeness.autoencoders import Posterior
     from unlikeness.diffusion.model import TextToImage
-    from unlikeness.personalize.data import Data
     from unlikeness.personalize.settings import PersonalizeSettings
     from unlikeness.progress import Progress
     from unlikeness.subjects import Subject
 
-__all__ = ["PersonalizationStep", "check_checkpoint", "minimise", "personalization_loss"]
+__all__ = ["FineTuning", "PersonalizationStep", "check_checkpoint", "personalization_loss"]
+
+S = TypeVar("S", bound="PersonalizeSettings")
 
 
 def personalization_loss(
@@ -116,32 +119,60 @@ def check_checkpoint(
         )
 
 
-def minimise(
-    step: PersonalizationStep,
-    parameters: Sequence[Tensor],
-    subject: Subject,
-    *,
-    checkpoint: Path | None,
-    progress: Progress | None,
-    name: str,
-) -> None:
-    """Train `parameters` on `step` with the optimizer, length and seed of its settings; `check_checkpoint`
-    comes first."""
-    s = step.settings
-    identity = {} if checkpoint is None else _identity(s, subject, step.model, step.prompts)
-    train(
-        step,
-        steps=s.steps,
-        optimizer=adamw(parameters, lr=s.learning_rate, weight_decay=s.weight_decay),
-        parameters=parameters,
-        seed=s.seed,
-        clip=s.clip or None,
-        schedule=constant(warmup=s.warmup),
-        checkpoint=checkpoint,
-        settings=identity,
-        progress=progress,
-        description=name,
-    )
+class FineTuning(Generic[S]):
+    """A method that minimises L_per over some weights of a copy of the model.
+
+    A method derives from it, names itself and its settings, and says in `trainable` what it trains.
+    """
+
+    name: ClassVar[str]
+    settings_type: ClassVar[type[Any]]
+
+    def __init__(self, settings: S | None = None) -> None:
+        self.settings: S = self.settings_type() if settings is None else settings
+
+    def trainable(self, model: TextToImage) -> tuple[TextToImage, list[Tensor]]:
+        """(a copy of `model`, its weights that are trained, with `requires_grad`)."""
+        raise NotImplementedError
+
+    def personalize(
+        self,
+        model: TextToImage,
+        subject: Subject,
+        *,
+        prior: Posterior | None = None,
+        checkpoint: Path | None = None,
+        progress: Progress | None = None,
+    ) -> TextToImage:
+        """A personalized copy of `model`, frozen; `model` itself does not change.
+
+        prior: class images from `data.class_prior`, generated now if not given. checkpoint: file to go on
+        from. Trained weights are float32 at least, and stay so: rounded to half precision, small updates
+        would vanish. A LoRA that the model has is added to its weights first.
+        """
+        s = self.settings
+        tuned, parameters = self.trainable(model)
+        check_checkpoint(checkpoint, tuned, subject, s, prior=prior is not None)
+        data = prepare(model, subject, s, prior=prior, progress=progress)
+        step = PersonalizationStep(
+            tuned, subject, data, s, text_encoder=bool(getattr(s, "text_encoder", False))
+        )
+        train(
+            step,
+            steps=s.steps,
+            optimizer=adamw(parameters, lr=s.learning_rate, weight_decay=s.weight_decay),
+            parameters=parameters,
+            seed=s.seed,
+            clip=s.clip or None,
+            schedule=constant(warmup=s.warmup),
+            checkpoint=checkpoint,
+            settings={} if checkpoint is None else _identity(s, subject, tuned, step.prompts),
+            progress=progress,
+            description=self.name,
+        )
+        for p in parameters:
+            p.requires_grad_(False)
+        return tuned
 
 
 def _prompts(subject: Subject, settings: PersonalizeSettings, prior: bool) -> list[str]:
