@@ -7,6 +7,7 @@ chance. Code (in backticks or blocks) is not checked.
 from __future__ import annotations
 
 import ast
+import inspect
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -59,8 +60,8 @@ def prose(markdown: str) -> Iterator[str]:
 
 
 def sentences(text: str) -> list[str]:
-    """Split at a full stop, question mark or exclamation mark that a capital, number or sign follows."""
-    return re.split(r"(?<=[.!?])[\"”’)*_]*\s+(?=[\"“‘(*_]*[A-Z0-9])", text)
+    """Split at a full stop, question or exclamation mark before a capital, a number, or a name and a colon."""
+    return re.split(r"(?<=[.!?])[\"”’)*_]*\s+(?=[\"“‘(*_]*(?:[A-Z0-9]|\w+(?:, \w+)*: ))", text)
 
 
 def faults(parts: Iterator[str]) -> list[str]:
@@ -78,12 +79,12 @@ def faults(parts: Iterator[str]) -> list[str]:
 
 
 def docstrings(source: str) -> Iterator[str]:
-    """The paragraphs of a file's docstrings, strings under names included."""
+    """The paragraphs of a file's docstrings, also of those under names; indented blocks are code."""
     for node in ast.walk(ast.parse(source)):
         if not (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)):
             continue
         if isinstance(node.value.value, str):
-            text = re.sub(r"::\n(?:\n? +.*)+", "", node.value.value)
+            text = re.sub(r"\n\s*\n(?: {4,}.*(?:\n|$))+", "\n\n", inspect.cleandoc(node.value.value))
             text = re.sub(r"``.+?``|`[^`]+`", "CODE", text)
             for block in re.split(r"\n\s*\n|\n(?=\s*(?:[-*] |\w+(?:, \w+)*: ))", text):
                 yield " ".join(block.split())
@@ -94,9 +95,14 @@ def test_a_page_is_plain(page: Path) -> None:
     assert not faults(prose(page.read_text(encoding="utf-8")))
 
 
-@pytest.mark.parametrize("page", ["reference/commands.md"])
+@pytest.mark.parametrize("page", ["reference/commands.md", "reference/settings.md"])
 def test_a_generated_page_is_plain(page: str) -> None:
     assert not faults(prose(generated.pages()[page]))
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.relative_to(ROOT).as_posix())
+def test_docstrings_are_plain(source: Path) -> None:
+    assert not faults(docstrings(source.read_text(encoding="utf-8")))
 
 
 def test_a_paragraph_of_the_readme_holds_at_most_one_number() -> None:
