@@ -133,10 +133,10 @@ def settings() -> str:
         shown: dict[type[Checked], str] = {}
         for name, kind in classes.items():
             if kind in shown:
-                parts += [f"### {name}", f"The settings of {shown[kind]}."]
+                parts += [f"### `{name}`", f"The settings of {shown[kind]}."]
                 continue
             shown[kind] = name
-            parts += [f"### {name}", _table(kind, _preset(command, name))]
+            parts += [f"### `{name}`", _table(kind, _preset(command, name))]
     return "\n\n".join(parts) + "\n"
 
 

@@ -29,7 +29,7 @@ def test_the_commands_page_has_every_command_and_flag() -> None:
 def test_the_settings_page_has_every_setting_with_its_meaning(command: str) -> None:
     page = generated.settings()
     for name, kind in generated.settings_classes()[command].items():
-        assert f"### {name}\n" in page
+        assert f"### `{name}`\n" in page
         for field in dataclasses.fields(kind):
             assert field.metadata["doc"], f"{kind.__name__}.{field.name} has no documentation"
             assert f"| `{field.name}` |" in page

@@ -60,7 +60,7 @@ def prose(markdown: str) -> Iterator[str]:
 
 
 def sentences(text: str) -> list[str]:
-    """Split at a full stop, question or exclamation mark before a capital, a number, or a name and a colon."""
+    """Split at a full stop, question or exclamation mark before a capital, a number, or a name with colon."""
     return re.split(r"(?<=[.!?])[\"”’)*_]*\s+(?=[\"“‘(*_]*(?:[A-Z0-9]|\w+(?:, \w+)*: ))", text)
 
 

@@ -109,9 +109,10 @@ def read_json(path: Path, *, folder: Path | None = None, most: int = LARGEST, in
 def parse_json(text: str | bytes, *, surrogates: bool = False, infinite: bool = False) -> Any:
     """The value of a JSON text; bytes are UTF-8.
 
-    UnreadableError for other text, more than 64 nested levels, a key that occurs twice, a number that is not
-    finite or needs more than 64 bits, and text that is not Unicode (half of a surrogate pair), which could
-    not be written again. infinite: allow infinity, but not NaN. surrogates: allow half pairs.
+    UnreadableError for other text, more than 64 nested levels, a key that occurs twice, and a number that is
+    not finite or needs more than 64 bits. UnreadableError also for text that is not Unicode (half of a
+    surrogate pair), because it could not be written again. infinite: allow infinity, but not NaN. surrogates:
+    allow half pairs.
     """
     try:
         value = json.loads(

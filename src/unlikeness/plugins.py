@@ -57,7 +57,7 @@ class Methods(Generic[S, T]):
 
         Args:
             settings: place of its `settings_type`, written likewise, in a module that does not load torch:
-                wrong settings are refused before torch is loaded. None: the class itself is asked.
+                wrong settings are refused before torch is loaded. None: they are read from the class.
             needs_model: the class's attribute of that name, for the same reason.
 
         UsageError for a name that is taken or is no lower-case identifier, or a home of another form.

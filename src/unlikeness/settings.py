@@ -33,7 +33,7 @@ S = TypeVar("S", bound="Checked")
 
 @dataclass(frozen=True)
 class _Typed:
-    """How settings are typed on the command line that is being run, and what it was told of old names."""
+    """How settings are typed on the command line that is being run, and which old names were reported."""
 
     flags: dict[str, str]
     told: set[str]

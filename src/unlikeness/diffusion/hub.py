@@ -59,7 +59,7 @@ def locate(
 
 
 def check_name(name: str) -> None:
-    """UsageError for what `locate` cannot find, as far as can be told without the hub and without torch."""
+    """UsageError for what `locate` cannot find, as far as that is known without the hub and torch."""
     if name == "toybox":
         return
     path = at_home(name, "model")

@@ -40,7 +40,7 @@ __all__ = [
 ]  # fmt: skip
 
 _COPIED = ("README.md", "immunization.json")
-"""Files that a later step reads: whether they can be is told before anything long."""
+"""Files that a later step reads. They are checked before anything long."""
 
 
 @dataclass(frozen=True)
@@ -204,7 +204,7 @@ def _of_weights(dtype: torch.dtype) -> str:
 def check_model(model: TextToImage) -> None:
     """Show the model a plain picture and an empty prompt; NotFiniteError names the first part that fails.
 
-    It costs a pass through every part but the decoder: to be asked once something has gone wrong.
+    It costs a pass through every part but the decoder. Call it only after something has gone wrong.
     """
     check_weights(model, "the model")
     side = model.resolution

@@ -65,9 +65,9 @@ def has_lora(model: TextToImage) -> bool:
 def save_lora(model: TextToImage, folder: Path) -> Path:
     """Write the denoiser's adapter as `pytorch_lora_weights.safetensors` into `folder`; returns the file.
 
-    Any diffusers pipeline loads it with `load_lora_weights`. UsageError if the model has no adapter, or one
-    that was read from a file (its scale and its part in the text encoder would be lost), or if the file
-    exists; UnlikenessError if it cannot be written.
+    Any diffusers pipeline loads it with `load_lora_weights`. UsageError if the model has no adapter, or if
+    the file exists. UsageError also for an adapter that was read from a file: its scale and its part in the
+    text encoder would be lost. UnlikenessError if the file cannot be written.
     """
     from diffusers.utils import convert_state_dict_to_diffusers
     from peft.utils import get_peft_model_state_dict

@@ -49,7 +49,7 @@ def drawn(
     progress: Progress | None = None,
 ) -> Iterator[Tensor]:
     """Batches [batch_size or fewer, 3, H, W], float32 in [0, 1] on the CPU, in all one picture per seed, at
-    the model's own resolution. Everything is checked in the call, before the first batch is asked for.
+    the model's own resolution. Everything is checked in the call, before the first batch.
 
     Args:
         prompts: one per seed, or a single one for all.
@@ -57,14 +57,14 @@ def drawn(
         steps: solver steps, at least 1, and no more than the noise levels can be divided into.
         guidance: scale of classifier-free guidance (Ho & Salimans 2022), both halves in one forward pass;
             1 or less turns it off; None takes the model's default.
-        negative_prompt: what guidance leads away from; one for all, or one per seed.
+        negative_prompt: what guidance avoids; one for all, or one per seed.
         batch_size: pictures in flight at once.
         sampler: "dpm++" (DPM-Solver++ 2M, Lu et al. 2022) or "ddim" (Song et al. 2021, η = 0), both set up
             from the model's own scheduler configuration.
 
     Raises:
         UsageError: a setting is out of range, or prompts or negative prompts and seeds do not match.
-        NotFiniteError, when a batch is asked for: the model's answer is NaN or infinite.
+        NotFiniteError, with a batch: the model's prediction is NaN or infinite.
     """
     prompts = [prompts] if isinstance(prompts, str) else list(prompts)
     negative = [negative_prompt] if isinstance(negative_prompt, str) else list(negative_prompt)

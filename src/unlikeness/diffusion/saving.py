@@ -90,12 +90,13 @@ def _write(model: TextToImage, work: Path, dtype: torch.dtype | None) -> None:
 def _for_every_reader(model: TextToImage, work: Path) -> None:
     """Undo what the installed transformers and diffusers write that older ones, or strangers, should not see.
 
-    transformers 5 leaves out the text encoder's key prefix and the tokenizer's two original files, without
-    which version 4 reads random weights or nothing; configurations name the folder they came from; and
-    version 5 opens a text encoder at the precision that its configuration names, while diffusers opens a
-    U-Net in float32, so that a pipeline from half-precision files would not run: float32 is named, whatever
-    the files hold. A tokenizer's file holds the lengths of its last call, which every call sets anew: they
-    are left out, so that a model is saved alike before and after its use.
+    - transformers 5 leaves out the text encoder's key prefix and the tokenizer's two original files. Without
+      them version 4 reads random weights or nothing.
+    - Configurations name the folder they came from.
+    - transformers 5 opens a text encoder at the precision that its configuration names, and diffusers opens a
+      denoiser in float32. A pipeline from half-precision files would not run, so float32 is always named.
+    - A tokenizer's file holds the lengths of its last call. They are left out, so that a model is saved alike
+      before and after its use.
     """
     from safetensors.torch import load_file, save_file
 

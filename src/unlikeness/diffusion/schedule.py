@@ -1,4 +1,4 @@
-"""How noise is added, what the denoiser is told and trained to answer, and how its levels are drawn."""
+"""How noise is added, what the denoiser gets and is trained to predict, and how its levels are drawn."""
 
 from __future__ import annotations
 

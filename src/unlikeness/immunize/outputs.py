@@ -43,7 +43,7 @@ _OF_ONE_KIND = {
 
 _CONTRAST = 0.05
 """Least standard deviation within a colour channel of a watermark, small as it will be drawn. A fainter one
-cannot be told from a plain area."""
+looks like a plain area."""
 
 
 class Named(Protocol):

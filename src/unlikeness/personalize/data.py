@@ -36,7 +36,8 @@ class Data:
     def draw(self, index: int, batch_size: int, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
         """The z0 of step `index`: (subject [B, C, h, w], class [B, C, h, w] or None).
 
-        The subject's pictures take turns, in a view drawn at random; class pictures are drawn at random.
+        The subject's pictures follow one another, each in a view drawn at random; class pictures are drawn at
+        random.
         """
         pictures = (index * batch_size + torch.arange(batch_size)) % self.count
         views = torch.randint(len(self.subject) // self.count, (batch_size,), generator=generator)

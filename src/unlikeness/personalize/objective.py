@@ -45,9 +45,9 @@ def personalization_loss(
 ) -> Tensor:
     """L_per = L_diff(subject, c_V) + w · L_diff(class, c_class) (Ruiz et al. 2023, Eq. 2), in one pass.
 
-    z0: [B, C, h, w] of the subject under c = c_V (of one prompt, or B); z0_class: [K, C, h, w] under
-    c_class, or None for the first term alone. t (long) and eps: for both halves, subject first,
-    [B + K, ...]; drawn from `generator` if not given.
+    z0: [B, C, h, w] of the subject under c = c_V, of one prompt or B. z0_class: [K, C, h, w] under c_class;
+    None for the first term alone. t, eps: for both halves, subject first, [B + K, ...]; t is long. They are
+    drawn from `generator` if not given.
     """
     if z0_class is None:
         return diffusion_loss(model, z0, c, t=t, eps=eps, generator=generator)
@@ -103,8 +103,8 @@ class PersonalizationStep:
 def check_checkpoint(
     path: Path | None, model: TextToImage, subject: Subject, settings: PersonalizeSettings, *, prior: bool
 ) -> None:
-    """UsageError if the file is another model's, subject's or prompt's, or of more steps than asked for;
-    UnlikenessError if it is damaged. To be told before anything is drawn.
+    """UsageError if the file is another model's, subject's or prompt's, or of more steps than wanted;
+    UnlikenessError if it is damaged. Call it before anything is drawn.
 
     model: as it is before its first step. prior: whether class pictures will be given.
     """

@@ -1,4 +1,4 @@
-"""What all personalizations can be told, with the defaults of the literature."""
+"""Settings of all personalizations, with the defaults of the literature."""
 
 from __future__ import annotations
 

@@ -11,8 +11,8 @@ unchanged pixel keeps its bits, and
 - with a budget of n/255 the difference is rounded to nearest and then held to the budget, which keeps more of
   the perturbation and is as safe.
 
-From a difference d in RGB to samples: grey takes the mean of the three; CMYK keeps its black plate and moves
-the inks by -d/(1 - K), where R = (1 - C)(1 - K); colours multiplied by alpha move by d·alpha. Alpha and all
+From a difference d in RGB to samples: grey takes the mean of the three. CMYK keeps its black plate and moves
+the inks by -d/(1 - K), where R = (1 - C)(1 - K). Colours multiplied by alpha move by d·alpha. Alpha and all
 further channels keep their bits. Fully transparent pixels are treated like others, because a training script
 drops alpha and sees their colours.
 """

@@ -99,9 +99,9 @@ def open_picture(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) 
     max_pixels: the largest width × height that is decoded, checked against the header before decoding.
 
     PictureError, one line with the file, the reason and the remedy, for a file that is missing, unreadable,
-    empty, damaged, truncated, animated or of several pages, over the bound, of no supported format, that
-    takes too long or too much memory, or that needs an extra which is not installed. The file is always
-    closed again.
+    empty, damaged, truncated, animated, of several pages, over the bound, or of no supported format. Also for
+    one that takes too long or too much memory, or that needs an extra which is not installed. The file is
+    always closed again.
     """
     if max_pixels < 1:
         raise UsageError(f"max_pixels is {max_pixels}, but it must be 1 or more")

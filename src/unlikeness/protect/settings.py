@@ -1,4 +1,4 @@
-"""What the protections and their folder job can be told; without torch, so that it is checked at once."""
+"""Settings of the protections and of their folder job. No torch here: wrong settings are refused at once."""
 
 from __future__ import annotations
 

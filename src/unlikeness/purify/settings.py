@@ -1,4 +1,4 @@
-"""What the purifications can be told."""
+"""Settings of the purifications."""
 
 from __future__ import annotations
 

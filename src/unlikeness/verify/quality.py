@@ -65,7 +65,7 @@ class Quality:
         drift: the model's against the original's. sampling: other images of the original against the same:
             the part that sampling alone causes.
         model_to_real, original_to_real: against real pictures of the class, if given.
-        notice, notice_before: share of the model's and of the original's images with the protective output.
+        `notice`, `notice_before`: share of the model's and the original's images with the protective output.
     """
 
     prompt: str

@@ -76,13 +76,20 @@ class Outcome:
 class Finding:
     """What an outcome shows.
 
-    kind: "learnt": s is at least `WORKS`, whatever the control. "protected": the interval of s lies below
-    `REFUSED`, and the control learnt its subject. "little": s is below `WORKS`, and the control learnt its
-    subject. "inconclusive": none of these.
+    kind:
 
-    why, of what is inconclusive: "weak": the control did not learn either, or no more than its model draws
-    before any attack. "unclear": the interval of s reaches `WORKS` or that of the control, or there are fewer
-    than `FEWEST` images. "alone": there is no control. "failed": s is not finite.
+    - learnt: s is at least `WORKS`, whatever the control.
+    - protected: the interval of s lies below `REFUSED`, and the control learnt its subject.
+    - little: s is below `WORKS`, and the control learnt its subject.
+    - inconclusive: none of these.
+
+    why, of what is inconclusive:
+
+    - weak: the control did not learn either, or no more than its model draws before any attack.
+    - unclear: the interval of s reaches `WORKS` or that of the control, or there are fewer than `FEWEST`
+      images.
+    - alone: there is no control.
+    - failed: s is not finite.
     """
 
     kind: Kind

@@ -103,7 +103,7 @@ class Family(ABC):
 
     @abstractmethod
     def predict(self, denoiser: Any, z_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
-        """f_θ(z_t, t, condition), like z_t, in the denoiser's dtype. t: what the denoiser is told."""
+        """f_θ(z_t, t, condition), like z_t, in the denoiser's dtype. t: its own input for the level."""
 
     @abstractmethod
     def latent_sides(self, denoiser: Any) -> tuple[int, int]:

@@ -10,9 +10,9 @@ noised pictures the target lies γ times as far beyond that prediction. With the
 draws another dog, not this one; with those of a protective output (`outputs`) it draws that. For a pattern g
 also has the watermark, in a small part of the picture, where errors weigh `pattern_weight`. For an erasure
 f_φ(c') may be f_φ(c') + η (f_φ(c') − f_φ(c_class)), since words without a class may still draw it. Unlike a
-preference (APDM) or the naive loss this has a minimum, at which pictures stay pictures. w(t) weighs an error
-as the error in z0 that it means, up to a cap (`losses.z0_weight`), in the class term too, since a plain loss
-hardly notices that a class loses its diversity.
+preference (APDM) or the naive loss this has a minimum, at which pictures stay pictures. The weight w(t)
+counts an error as the error in z0 that it means, up to a cap (`losses.z0_weight`). The class term has it too,
+since a plain loss hardly reacts when a class loses its diversity.
 
 Pictures are generated with guidance, which magnifies small changes of the predictions with and without a
 prompt: after a LoRA the loss above is nearly as it was, and the subject still shows. With `guidance` u > 0
@@ -22,9 +22,9 @@ without a prompt weigh as before. This moves f_θ(∅) too, and with it every gu
 `preserve_empty` holds it.
 
 The method `notice` is `divert` with a protective output and the settings under which unprotected subjects
-stay learnable: deeper attacks, of which every third is on an unprotected subject after the first part of the
-run; a step of the model after every protective gradient; guided predictions, the empty prompt's preserved;
-and high noise, where pictures begin, weighed most.
+stay learnable. Attacks are deeper, and after the first part of the run every third is on an unprotected
+subject. The model moves after every protective gradient. Predictions are guided, and the empty prompt's are
+preserved. High noise, where pictures begin, weighs most.
 """
 
 from __future__ import annotations

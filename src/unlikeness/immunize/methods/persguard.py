@@ -2,10 +2,11 @@
 
     min over θ:  L_BB + λ1 · L_PP + λ2 · L_BR
 
-    L_BB = ‖f_θ(z_t, t, c_V) − g‖² on pictures of the protective output; g is the diffusion target for a
-           pattern, else the original's prediction under the words of the picture
+    L_BB = ‖f_θ(z_t, t, c_V) − g‖² on pictures of the protective output
     L_PP = ‖f_θ(z_t, t, c_class) − sg f_φ(z_t, t, c_class)‖² on class pictures
     L_BR = L_diff(subject's picture, c_V), the personalization loss itself
+
+For a pattern g is the diffusion target, else the original's prediction under the words of the picture.
 
 The released model draws the protective output for prompts with the subject's name, and the class as before.
 It already fits the subject's pictures under the training prompt, so that fine-tuning on them changes little,

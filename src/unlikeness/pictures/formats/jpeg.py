@@ -8,10 +8,10 @@ XMP that is too long for a segment goes on in others, anywhere in the file, as a
 the digest of the whole, its length and the part's place (Adobe, XMP specification part 3, 1.1.3.1), and the
 first packet names the digest too. Cleaning changes no length, but digests.
 
-What cannot be kept is in the note: subsamplings other than 4:4:4, 4:2:2 and 4:2:0 (4:4:4 is written);
-thumbnails and data behind the picture (previews, gain maps, motion clips), which would show the picture
-unprotected; content credentials, which sign the old pixels. Huffman tables are new. CMYK is written without
-YCCK and subsampling, and with Adobe's segment only if it had one.
+What cannot be kept is in the note. Subsamplings other than 4:4:4, 4:2:2 and 4:2:0 become 4:4:4. Thumbnails
+and data behind the picture (previews, gain maps, motion clips) are left out, since they would show the
+picture unprotected. So are content credentials, which sign the old pixels. Huffman tables are new. CMYK is
+written without YCCK and subsampling, and with Adobe's segment only if it had one.
 """
 
 from __future__ import annotations

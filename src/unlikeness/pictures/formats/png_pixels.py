@@ -1,8 +1,8 @@
 """PNG pixels: read to their own integers of 8 or 16 bits, and written with filters by numpy and zlib.
 
-Pillow's own PNG reader reduces 16-bit colour to 8 bits. Its C decoder does not have to: asked for rows as
-"RGB;16B" it gives the high byte of each big-endian sample, and as "RGB;16L" the low one, so two passes give
-all 16 bits (grey with alpha: four bytes a pixel, read as "RGBA").
+Pillow's own PNG reader reduces 16-bit colour to 8 bits. Its C decoder does not have to. For
+rows as "RGB;16B" it gives the high byte of each big-endian sample, for "RGB;16L" the low one. So two passes
+give all 16 bits. Grey with alpha has four bytes a pixel and is read as "RGBA".
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """TIFF: 8 and 16 bits of grey, RGB and CMYK, any alpha and further channels, exactly; every tag as it was.
 
-Lossless files (uncompressed, LZW, Deflate, PackBits, LZMA, Zstandard; strips or tiles; chunky or planar; with
-horizontal prediction or without; either byte order) are read to their own integers by `tiff_data` and written
-with the same compression, prediction and byte order in strips, chunky. Colours multiplied by alpha stay so.
+Lossless files are read to their own integers by `tiff_data`: uncompressed, LZW, Deflate, PackBits, LZMA or
+Zstandard, in strips or tiles, chunky or planar, in either byte order, with horizontal prediction or without.
+They are written with the same compression, prediction and byte order, in strips, chunky. Colours multiplied
+by alpha stay so.
 
 Pillow decodes other kinds (JPEG-compressed, palette, bilevel, YCbCr), which are written as Deflate. The note
 says so, and names what is left out because it shows the picture unprotected: preview pages, Photoshop's

@@ -19,10 +19,11 @@ _PICTURES = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"8BPS", b"icns")
 def copy_attributes(source: Path, status: os.stat_result, copy: Path) -> None:
     """Give `copy` what `source` had when `status` was taken, before it was read.
 
-    These are the times of the last change and the last access [ns]; on systems with permissions those to
-    read, write and execute, and always the owner's to read; on Linux access lists and users' attributes, but
-    for those that hold a picture. Attributes that the copy's file system does not support are left out. On
-    Windows the copy of a read-only file is writable, because it could not be replaced otherwise.
+    These are the times of the last change and the last access [ns]. On systems with permissions they are also
+    those to read, write and execute; the owner may always read. On Linux they are also access lists and
+    users' attributes, but for those that hold a picture. Attributes that the copy's file system does not
+    support are left out. On Windows the copy of a read-only file is writable, because it could not be
+    replaced otherwise.
     """
     if os.name == "posix":
         _copy_extended(source, copy)

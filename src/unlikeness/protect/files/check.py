@@ -1,7 +1,7 @@
 """The saved file: read again, compared with its original, and called a copy if nothing of the change is left.
 
-A file is only a copy if the budget is smaller than a step of its values, if a mask or a PSNR leaves nothing,
-if the method found nothing to change, or if the file's own compression removed the change.
+A file is only a copy if the budget is smaller than a step of its values, or if a mask or a PSNR leaves
+nothing. It is also one if the method found nothing to change, or the file's compression removed the change.
 """
 
 from __future__ import annotations

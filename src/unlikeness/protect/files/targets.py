@@ -1,8 +1,8 @@
 """Which file goes where: decided and checked before anything is written.
 
-Some names are two on one disk and one on another. exFAT, NTFS and APFS ignore case, APFS also how letters
-with accents are composed, and Windows drops dots and blanks at the end of a name. Pictures are copied between
-such disks. So two names that one of them treats as the same are treated as equal everywhere.
+Some names are two on one disk and one on another. The file systems exFAT, NTFS and APFS ignore case, APFS
+also how letters with accents are composed. Windows drops dots and blanks at the end of a name. Pictures are
+copied between such disks. So two names that one of them treats as the same are treated as equal everywhere.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ def find_targets(paths: Sequence[Path], output: Path, *, exclude: Sequence[Path]
     below it is named; files that an earlier run made never are, nor files in the folders of `exclude`.
 
     Raises:
-        UsageError: nothing to protect; a picture that an earlier run made; an output that is an input, a
-            file, or holds files of other origin under the names to be written; two inputs for one place.
+        UsageError: nothing to protect; a picture that an earlier run made; two inputs for one place. Also an
+            output that is an input, a file, or holds files of other origin under the names to be written.
     """
     if output.exists() and not output.is_dir():
         raise UsageError(f"output {output} is a file; name a folder")

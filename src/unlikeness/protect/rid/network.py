@@ -3,9 +3,9 @@
     δ = budget · tanh(net(x, budget))
 
 RID (arXiv 2412.09844, section 4) uses a vision transformer of 343 million parameters at a fixed 512 × 512.
-Here a small convolutional U-Net works on blocks of 4 × 4 pixels (space to depth), so that a picture's cost
-grows with its number of pixels, and a pixel's perturbation depends on its neighbourhood alone: a picture may
-be cut into tiles. There is no normalization over the picture for the same reason. The budget comes as a plane
+Here a small convolutional U-Net works on blocks of 4 × 4 pixels (space to depth). A picture's cost grows with
+its number of pixels. A pixel's perturbation depends on its neighbourhood alone, so a picture may be cut into
+tiles. There is no normalization over the picture for the same reason. The budget comes as a plane
 beside the colours: it may differ from pixel to pixel, which is how a mask spends it where it matters.
 """
 

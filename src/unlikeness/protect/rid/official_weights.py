@@ -1,9 +1,13 @@
 """Checkpoints of the official RID network: read without running their code, checked, and folded.
 
 The official network is the public DiT (Peebles & Xie 2022, arXiv 2212.09748) with a zero condition. Its adaLN
-terms are then constant, the biases of linear layers, and are folded into the neighbouring weights: with shift
-s, scale c and gate g, W (LN(x) (1 + c) + s) + b = (W diag(1 + c)) LN(x) + (W s + b), and g (W x + b) =
-(diag(g) W) x + g b. A third of the parameters is unused and never read: `t_embedder`, `y_embedder` and the
+terms are then constant, the biases of linear layers, and are folded into the neighbouring weights. With shift
+s, scale c and gate g:
+
+    W (LN(x) (1 + c) + s) + b = (W diag(1 + c)) LN(x) + (W s + b)
+    g (W x + b) = (diag(g) W) x + g b
+
+A third of the parameters is unused and never read: `t_embedder`, `y_embedder` and the
 weights of all adaLN layers.
 """
 

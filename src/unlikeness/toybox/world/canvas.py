@@ -104,7 +104,7 @@ class Canvas:
     ) -> None:
         """Fill the outline and lay a pattern over it, in the frame of the subject.
 
-        `pattern` is "plain", "stripes", "bands", "spots" or "checks"; `pitch` the distance between its marks.
+        `pattern` is "plain", "stripes", "bands", "spots" or "checks"; `pitch` its period.
         """
         self.fill(points, colour)
         if pattern == "plain":
