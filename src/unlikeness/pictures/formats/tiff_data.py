@@ -200,8 +200,8 @@ def read_samples(data: bytes, page: Directory, channels: int, bits: int) -> Pixe
     """H × W × `channels`, uint8 or uint16 in native byte order, prediction undone.
 
     page: a directory with a lossless compression, and with 8 or 16 `bits` in every sample. Strips and tiles
-    are treated alike: boxes of whole rows or of a fixed size, in reading order. Separate planes have them once
-    a channel (TIFF 6.0, sections 3, 14 and 15; tag 284). Raises Unusable if they do not cover
+    are treated alike: boxes of whole rows or of a fixed size, in reading order. Separate planes have them
+    once a channel (TIFF 6.0, sections 3, 14 and 15; tag 284). Raises Unusable if they do not cover
     the picture.
     """
     width, height = page.number(256, 0), page.number(257, 0)
