@@ -17,7 +17,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Generic, TypeVar
 
 from unlikeness.errors import UnlikenessError, UsageError
-from unlikeness.settings import Checked, build
+from unlikeness.settings import Checked, build, named
 from unlikeness.words import closest
 
 __all__ = ["Methods"]
@@ -153,8 +153,9 @@ class Methods(Generic[S, T]):
         return given
 
     def _unknown(self, name: str) -> UsageError:
+        names = self.names()
         return UsageError(
-            f"{name} is no {self.kind}{closest(name, self.names())}; valid are: {', '.join(self.names())}"
+            f"{named('method')} {name} is no {self.kind}{closest(name, names)}; valid are: {', '.join(names)}"
         )
 
 

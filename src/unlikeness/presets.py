@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from unlikeness.errors import UsageError
+from unlikeness.settings import named
 
 __all__ = ["PRESETS", "preset_values", "which_preset"]
 
@@ -48,7 +49,7 @@ def which_preset(name: str, resolution: int) -> str:
     if name == "auto":
         return "toybox" if resolution <= _SMALL else "stable-diffusion"
     if name not in PRESETS:
-        raise UsageError(f"{name} is no preset; valid are: auto, {', '.join(PRESETS)}")
+        raise UsageError(f"{named('preset')} {name} is no preset; valid are: auto, {', '.join(PRESETS)}")
     return name
 
 

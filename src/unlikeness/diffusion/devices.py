@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from unlikeness.errors import UsageError
+from unlikeness.settings import named
 
 if TYPE_CHECKING:
     import torch
@@ -30,13 +31,13 @@ _DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 def check_device(device: str) -> None:
     """UsageError for a name of no device."""
     if not _DEVICE.fullmatch(device):
-        raise UsageError(f"device {device!r} is unknown; use auto, cpu, mps, cuda or cuda:N")
+        raise UsageError(f"{named('device')} {device!r} is unknown; use auto, cpu, mps, cuda or cuda:N")
 
 
 def check_dtype(dtype: str) -> None:
     """UsageError for a name of no precision."""
     if dtype not in ("auto", *DTYPES):
-        raise UsageError(f"dtype {dtype!r} is unknown; use auto, {', '.join(DTYPES)}")
+        raise UsageError(f"{named('dtype')} {dtype!r} is unknown; use auto, {', '.join(DTYPES)}")
 
 
 def pick_device(device: str | torch.device | None = None) -> torch.device:
@@ -53,7 +54,9 @@ def pick_device(device: str | torch.device | None = None) -> torch.device:
     try:
         picked = torch.device(device)
     except RuntimeError as error:
-        raise UsageError(f"device {device!r} is unknown; use auto, cpu, mps, cuda or cuda:N") from error
+        raise UsageError(
+            f"{named('device')} {device!r} is unknown; use auto, cpu, mps, cuda or cuda:N"
+        ) from error
     if isinstance(device, str) and picked.type not in ("cpu", "cuda", "mps"):
         raise UsageError(f"device {device} is not supported; use auto, cpu, mps, cuda or cuda:N")
     if picked.type == "cuda" and (picked.index or 0) >= torch.cuda.device_count():
@@ -77,7 +80,7 @@ def pick_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.d
         return torch.float16 if device.type == "mps" else torch.float32
     picked = dtype if isinstance(dtype, torch.dtype) else getattr(torch, DTYPES.get(dtype, ""), None)
     if picked is None or not picked.is_floating_point:
-        raise UsageError(f"dtype {dtype!r} is unknown; use auto, {', '.join(DTYPES)}")
+        raise UsageError(f"{named('dtype')} {dtype!r} is unknown; use auto, {', '.join(DTYPES)}")
     return picked
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from unlikeness.errors import UsageError
+from unlikeness.settings import named
 from unlikeness.words import closest
 
 if TYPE_CHECKING:
@@ -45,4 +46,5 @@ def check_encoder(name: str) -> None:
     """UsageError, naming the known ones, if no encoder has this name; does not import torch."""
     if name in ENCODERS:
         return
-    raise UsageError(f"no encoder is called {name!r}{closest(name, ENCODERS)}; known: {', '.join(ENCODERS)}")
+    known = ", ".join(ENCODERS)
+    raise UsageError(f"{named('encoder')} {name!r} is unknown{closest(name, ENCODERS)}; known: {known}")
