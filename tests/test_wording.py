@@ -10,7 +10,9 @@ import ast
 import inspect
 import re
 from collections.abc import Iterator
+from io import StringIO
 from pathlib import Path
+from tokenize import COMMENT, STRING, generate_tokens
 
 import pytest
 
@@ -103,6 +105,15 @@ def test_a_generated_page_is_plain(page: str) -> None:
 @pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.relative_to(ROOT).as_posix())
 def test_docstrings_are_plain(source: Path) -> None:
     assert not faults(docstrings(source.read_text(encoding="utf-8")))
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.relative_to(ROOT).as_posix())
+def test_comments_and_messages_have_no_old_word(source: Path) -> None:
+    for token in generate_tokens(StringIO(source.read_text(encoding="utf-8")).readline):
+        if token.type in (COMMENT, STRING) and " " in token.string:
+            text = re.sub(r"`[^`]+`|\{[^{}]*\}", "CODE", token.string)
+            for pattern, better in OLD.items():
+                assert not re.search(pattern, text, re.IGNORECASE), f"say: {better}: {text}"
 
 
 def test_a_paragraph_of_the_readme_holds_at_most_one_number() -> None:

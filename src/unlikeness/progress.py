@@ -76,7 +76,7 @@ class Meter:
         self._marks: deque[tuple[float, int]] = deque([(self._began, initial)])
 
     def advance(self, n: int) -> None:
-        if not n:  # only figures: a mark would push the last unit out of the window
+        if not n:  # only figures: another entry would push the last unit out of the window
             return
         now = self._clock()
         self.done += n

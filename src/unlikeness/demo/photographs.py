@@ -152,7 +152,7 @@ def _warning(against: Against, entries: Sequence[dict[str, Any]]) -> Note:
     if against.toy:
         return Note(
             "bad",
-            "This was a trial: it protects nobody against Stable Diffusion",
+            "This was a trial: it does not protect against Stable Diffusion",
             "The change was computed against the small embedded toy model. It does nothing against Stable "
             "Diffusion or any model that people use. To protect pictures, name the model that an attacker "
             "would use: unlikeness protect --help says how. "

@@ -35,7 +35,7 @@ BELOW = (
 )
 HARDLY = (
     "next to nothing was changed, this is a copy: rounding to the file's values leaves less than a "
-    "hundredth of what was asked for"
+    "hundredth of the change"
 )
 
 _KEPT = 0.01
