@@ -22,7 +22,7 @@ _TOYBOX: dict[str, dict[str, dict[str, object]]] = {
         "dreambooth": {"steps": 400, "learning_rate": 5e-4, "batch_size": 4, "class_images": 100},
         "lora": {"steps": 400, "learning_rate": 3e-3, "batch_size": 4, "class_images": 100},
     },
-    # The results page was measured with those of `divert` and `notice`; other methods have shorter runs there.
+    # The results page was measured with those of `divert` and `notice`; others have shorter runs there.
     "immunize": {
         "": _IMMUNIZE,
         "divert": {

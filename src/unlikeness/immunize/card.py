@@ -93,7 +93,7 @@ def _header(made: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:
 
 def _body(made: Mapping[str, Any]) -> str:
     settings, nouns = made["settings"], Counter(one["class_noun"] for one in made["subjects"])
-    counts = ", ".join(f"{number} × {noun}" for noun, number in sorted(nouns.items()))
+    each = ", ".join(f"{number} × {noun}" for noun, number in sorted(nouns.items()))
     identifiers = ", ".join(sorted({one["identifier"] for one in made["subjects"]}))
     further = "".join(f", {word}" for word in settings["attack_identifiers"])
     outputs = "".join(f" {line}" for line in _outputs(made))
@@ -121,7 +121,7 @@ opens the original opens this model too.
 
 ## What was done
 Method: {how}.
-Subjects: {counts}. Their pictures are not in here; `immunization.json` has their digests, all settings, seeds,
+Subjects: {each}. Their pictures are not in here; `immunization.json` has their digests, all settings, seeds,
 versions and the cost.{outputs}
 {below}
 ## What it protects against, and what not
