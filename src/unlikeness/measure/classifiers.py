@@ -30,6 +30,7 @@ from unlikeness.networks.building import fill, quiet, sentence, with_floats
 from unlikeness.networks.configs import CLIP_TEXT, CLIP_VISION, CLIP_WHOLE, check, read_object
 from unlikeness.networks.weights import needed_files, read_weights
 from unlikeness.presets import which_preset
+from unlikeness.provenance import own_name
 from unlikeness.viewing import at_side
 from unlikeness.words import closest, with_article
 
@@ -174,13 +175,12 @@ def load_clip(
         UnlikenessError: the hub is out of reach; what is there is no whole CLIP in safetensors.
     """
     folder = _folder(str(name))
-    called = folder.resolve().name if Path(name).expanduser().is_dir() else str(name)
     try:
         with quiet():
             model = _network(folder).float().to(device)
             tokenizer = load_tokenizer(folder, "CLIPTokenizerFast", part="")
             _check_words(tokenizer, model.config.text_config)
-            made = ZeroShot(model, tokenizer, nouns, name=called)
+            made = ZeroShot(model, tokenizer, nouns, name=own_name(str(name)))
             with sentence("its vision tower"):
                 made.scores(torch.zeros(1, 3, 8, 8))
     except UsageError:
