@@ -149,15 +149,10 @@ def _tuned_on_something_else(
 
     parameters = list(tuned.denoiser.parameters())
     train(
-        step,
-        steps=base.unrelated_steps,
+        step, steps=base.unrelated_steps, parameters=parameters, seed=base.seed, clip=base.clip or None,
         optimizer=adamw(parameters, lr=base.learning_rate, weight_decay=base.weight_decay),
-        parameters=parameters,
-        seed=base.seed,
-        clip=base.clip or None,
-        progress=progress,
-        description="unrelated fine-tune",
-    )
+        progress=progress, description="unrelated fine-tune",
+    )  # fmt: skip
     tuned.denoiser.requires_grad_(False)
     return tuned
 

@@ -33,27 +33,14 @@ __all__ = ["verify_subject"]
 
 
 def verify_subject(
-    model: TextToImage,
-    subject: Subject,
-    held_out: Tensor | None = None,
-    *,
-    embedder: Embedder,
-    attackers: Sequence[Attacker] = EVERY,
-    base: VerifySettings | None = None,
-    overrides: Overrides | None = None,
-    contexts: Sequence[str] = CONTEXTS,
-    of_class: Tensor | None = None,
-    original: TextToImage | None = None,
-    unseen: Tensor | None = None,
-    unrelated: Subject | None = None,
-    unprotected: Sequence[UnprotectedSubject] = (),
-    control: UnprotectedSubject | None = None,
-    output: ProtectiveOutput | None = None,
-    measure_quality: bool = True,
-    work: Path | None = None,
-    report: Callable[[str], None] | None = None,
-    progress: Progress | None = None,
-) -> Verdict:
+    model: TextToImage, subject: Subject, held_out: Tensor | None = None, *, embedder: Embedder,
+    attackers: Sequence[Attacker] = EVERY, base: VerifySettings | None = None,
+    overrides: Overrides | None = None, contexts: Sequence[str] = CONTEXTS, of_class: Tensor | None = None,
+    original: TextToImage | None = None, unseen: Tensor | None = None, unrelated: Subject | None = None,
+    unprotected: Sequence[UnprotectedSubject] = (), control: UnprotectedSubject | None = None,
+    output: ProtectiveOutput | None = None, measure_quality: bool = True, work: Path | None = None,
+    report: Callable[[str], None] | None = None, progress: Progress | None = None,
+) -> Verdict:  # fmt: skip
     """Attack `model` with every attacker, and measure how much of `subject` each of them gets.
 
     An attacker that did not learn the subject is repeated where nothing protects: on `original`, else on an
