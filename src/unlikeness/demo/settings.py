@@ -23,7 +23,7 @@ class DemoSettings(Checked):
         8.0, "Largest change of a colour value (of eight bits).", unit="n/255", at_least=1, at_most=255
     )
     noise: bool = setting(True, "Also train on plain noise of the same budget, as the control.")
-    steps: int = setting(400, "DreamBooth steps.", unit="steps", at_least=1)
+    steps: int = setting(240, "DreamBooth steps.", unit="steps", at_least=1)
     learning_rate: float = setting(5e-4, "Learning rate of DreamBooth.", at_least=0.0)
     batch_size: int = setting(4, "Pictures of the subject in a batch.", unit="pictures", at_least=1)
     class_images: int = setting(60, "Class pictures for prior preservation.", unit="pictures", at_least=0)
