@@ -1,10 +1,10 @@
-"""Picture -> picture: a perturbation within a budget, meant to make it hard to personalize from the picture.
+"""Picture -> picture: an adversarial perturbation within a budget, against personalization.
 
     protection = protect.create("advdm", model, {"budget": 8, "steps": 50})
     protected = protection.perturb(images, seeds=range(len(images)))
 
-`folder.protect_folder` does it for files, `tiles` for pictures of any size. A new method is a file with a
-settings class and a class with `perturb`, and one `register` line below.
+`files.folder.protect_folder` protects files and folders. A new method is one file in `methods`, a settings
+class in `settings`, and one line below.
 """
 
 from __future__ import annotations

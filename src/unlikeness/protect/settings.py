@@ -1,4 +1,4 @@
-"""Settings of the protections and of their folder job. No torch here: wrong settings are refused at once."""
+"""Settings of the methods and of the folder job, without torch: they are checked before it loads."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ WAYS = ("resize", "tiles")
 
 @dataclass(frozen=True, kw_only=True)
 class ProtectSettings(Checked):
-    """What every protection has."""
+    """Settings of every method."""
 
     budget: float = setting(
         8.0, "Largest change of a colour value.", unit="n/255 of the range [0, 1]",
@@ -49,7 +49,7 @@ class PgdSettings(ProtectSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class RidSettings(ProtectSettings):
-    """Which network. Its strength follows the budget: one set of weights serves 2 to 16 /255."""
+    """A trained network. The budget scales its strength: one set of weights serves 2 to 16 /255."""
 
     weights: str = setting(
         "rid-toybox",
@@ -58,7 +58,7 @@ class RidSettings(ProtectSettings):
         source="ours: trained against the toybox",
     )
     way: str = setting(
-        "resize", "How an official checkpoint, which knows one size, meets other pictures.", source="ours",
+        "resize", "How an official checkpoint, which has one fixed size, handles other sizes.", source="ours",
         choices=WAYS,
     )  # fmt: skip
 
@@ -126,7 +126,7 @@ class PhotoGuardSettings(PgdSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class NoiseSettings(ProtectSettings):
-    """Which noise. Signs have the energy that a gradient protection ends with; uniform noise has a third."""
+    """Sign noise has the energy of a gradient protection's result; uniform noise has a third of it."""
 
     kind: str = setting(
         "sign", "Every value moved by the whole budget up or down (sign), or by a uniform part of it.",

@@ -24,7 +24,8 @@ class Noise:
 
     def __init__(self, models: Models, settings: NoiseSettings) -> None:
         self.settings = settings
-        self.resolution = Surrogates.of(models).resolution
+        several = Surrogates.of(models) if isinstance(models, Sequence) else models
+        self.resolution = several.resolution
         self.against = Against.control()
 
     @torch.no_grad()

@@ -3,10 +3,10 @@
     δ = budget · tanh(net(x, budget))
 
 RID (arXiv 2412.09844, section 4) uses a vision transformer of 343 million parameters at a fixed 512 × 512.
-Here a small convolutional U-Net works on blocks of 4 × 4 pixels (space to depth). A picture's cost grows with
-its number of pixels. A pixel's perturbation depends on its neighbourhood alone, so a picture may be cut into
-tiles. There is no normalization over the picture for the same reason. The budget comes as a plane
-beside the colours: it may differ from pixel to pixel, which is how a mask spends it where it matters.
+Ours is a small convolutional network with three levels on blocks of 4 × 4 pixels (space to depth). Its cost
+grows with the number of pixels. A pixel's perturbation depends only on its neighbourhood, so a picture can be
+cut into tiles; for the same reason there is no normalization over the picture. The budget is a plane beside
+the colours. It may differ from pixel to pixel, as with a mask.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from unlikeness.protect.rid.settings import LARGEST_BUDGET, NetworkSettings
 __all__ = ["LARGEST_BUDGET", "MULTIPLE", "NetworkSettings", "Protector"]
 
 BLOCK = 4
-"""Side of the pixel blocks that are one position of the network's finest level."""
+"""Side of the pixel block at one position of the network's finest level."""
 
 MULTIPLE = 4 * BLOCK
-"""Height and width that the network computes on are multiples of this; other pictures are mirrored to it."""
+"""The network computes on multiples of this height and width; other pictures are mirrored to them."""
 
 
 class _Residual(nn.Module):
-    """x + conv(SiLU(conv(SiLU(x)))); the last convolution begins at zero."""
+    """x + conv(SiLU(conv(SiLU(x)))). The last convolution starts at zero."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -47,9 +47,9 @@ def _residuals(width: int, count: int) -> nn.Sequential:
 
 
 class Protector(nn.Module):
-    """The network. It begins at δ = 0 everywhere.
+    """The network. It starts with δ = 0 everywhere.
 
-    Pictures of any height and width from 1 px. A pixel sees up to 135 px around it, 247 with two `blocks`.
+    It takes pictures of any size from 1 px. A pixel depends on up to 135 px around it, 247 with two `blocks`.
     """
 
     def __init__(self, settings: NetworkSettings | None = None) -> None:
@@ -70,7 +70,7 @@ class Protector(nn.Module):
         nn.init.zeros_(cast(Tensor, self.leave.bias))
 
     def forward(self, images: Tensor, budget: Tensor) -> Tensor:
-        """The perturbation δ, [B, 3, H, W], nowhere beyond the budget; it may lead out of [0, 1].
+        """The perturbation δ, [B, 3, H, W], nowhere beyond the budget; images + δ may leave [0, 1].
 
         Args:
             images: [B, 3, H, W] in [0, 1].
@@ -98,7 +98,7 @@ class Protector(nn.Module):
 
 
 def mirrored(images: Tensor, height: int, width: int) -> Tensor:
-    """Images [B, C, H, W] continued below and to the right by their mirror images, as often as it takes."""
+    """Images [B, C, H, W] mirrored at their lower and right border until they have this size."""
     for dim, size in ((2, height), (3, width)):
         while images.shape[dim] < size:
             more = min(images.shape[dim], size - images.shape[dim])

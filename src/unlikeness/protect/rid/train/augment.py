@@ -45,7 +45,7 @@ def jpeg(images: Tensor, quality: Tensor | float, subsample: bool = True) -> Ten
     Args:
         images: [B, 3, H, W] in [0, 1], of any size; the edge is repeated to whole blocks, as libjpeg does.
         quality: 1 to 100, rounded to a whole number; one, or one a picture [B].
-        subsample: 4:2:0, as Pillow writes unless told: chroma at half the size, by the mean of 2 × 2, and up
+        subsample: 4:2:0, as Pillow writes by default: chroma at half the size, by the mean of 2 × 2, and up
             again bilinearly ("fancy upsampling"). False: 4:4:4.
 
     Returns:

@@ -1,8 +1,8 @@
-"""One training in several processes, one for each device, as `accelerate launch` and `torchrun` start them.
+"""One training in several processes, one for each device, started by `accelerate launch` or `torchrun`.
 
-Every process has the whole network and draws its own share of each batch; the gradients are averaged before
-the optimizer sees them, so that all networks stay the same to the last bit. With one process nothing of this
-happens, and accelerate is not even imported.
+Every process has the whole network and draws its own share of each batch. The gradients are averaged before
+the optimizer step, so that all networks stay identical bit for bit. A single process does not import
+accelerate.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from unlikeness.seeds import derive, step_generator
 __all__ = ["Processes", "launched"]
 
 _PATIENCE = timedelta(hours=12)
-"""How long a process waits for another, which may be drawing pictures or finding gradient perturbations."""
+"""How long a process waits for another one, which may be drawing pictures or computing pairs."""
 
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among `count`; `rank` 0 is the one that writes."""
+    """This process among `count`; `rank` 0 writes the files."""
 
     rank: int = 0
     count: int = 1
     device: torch.device | None = None
-    """The process's own; None: as the user says."""
+    """The process's own; None: the user's choice."""
     main_first: Callable[[], AbstractContextManager[None]] = field(default=nullcontext, repr=False)
-    """What is made on disk inside is made by the first process, and found there by the others."""
+    """A context in which the first process makes files, and the others then find them."""
     mean: Callable[[Tensor], Tensor] = field(default=Tensor.clone, repr=False)
     """The mean of a tensor over all processes."""
 
@@ -44,7 +44,7 @@ class Processes:
         return self.rank == 0
 
     def share(self, batch_size: int) -> int:
-        """This process's part of a batch. UsageError if there are no equal parts."""
+        """This process's part of a batch. UsageError if the parts are not equal."""
         if batch_size % self.count:
             raise UsageError(
                 f"a batch of {batch_size} pictures cannot be shared by {self.count} processes; give a "
@@ -53,13 +53,13 @@ class Processes:
         return batch_size // self.count
 
     def generator(self, common: torch.Generator, seed: int, index: int) -> torch.Generator:
-        """Of this process's own draws in step `index`; alone, that is the step's own, `common`."""
+        """For this process's own draws in step `index`; alone, the step's own, `common`."""
         return common if self.count == 1 else step_generator(derive(seed, "process", self.rank), index)
 
     def averaged(self, loss: Tensor, parameters: Sequence[Tensor]) -> Tensor:
-        """A scalar whose value is the mean of all processes' losses, and whose gradient that of theirs.
+        """A scalar with the mean of all processes' losses as value, and of their gradients as gradient.
 
-        Alone, that is `loss`. All processes must call it equally often.
+        Alone, this is `loss`. All processes must call it equally often.
         """
         if self.count == 1:
             return loss
@@ -75,7 +75,7 @@ class Processes:
 
 @contextmanager
 def launched(device: str = "auto") -> Iterator[Processes]:
-    """The processes that a launcher has started, joined for as long as the block runs; else this one alone.
+    """The processes of a launcher, connected while the block runs; without a launcher this one alone.
 
     Args:
         device: auto (each process its own GPU, or the CPU where there is none) or cpu.

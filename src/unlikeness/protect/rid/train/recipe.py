@@ -1,4 +1,4 @@
-"""What a protector is and how it is trained: all that `unlikeness train-protector` can change."""
+"""The settings of `unlikeness train-protector`."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from unlikeness.settings import Checked, named, setting
 __all__ = ["CHECKPOINT", "ProtectorRecipe", "check_sources"]
 
 CHECKPOINT = "protector.safetensors"
-"""The training's state, in its `work` folder."""
+"""The checkpoint's name in the `work` folder."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProtectorRecipe(Checked):
-    """How a protector is trained. The three switches of the paper's ablation are the first two weights."""
+    """How a protector is trained. The paper's ablation switches the first two weights."""
 
     sds_weight: float = setting(1.0, "Weight of Adv-SDS.", source="RID: 1", at_least=0)
     regression_weight: float = setting(
