@@ -14,7 +14,7 @@ from unlikeness.tensors import all_finite
 __all__ = ["all_finite", "check", "not_finite", "remedy"]
 
 DECODER = "the autoencoder's decoder"
-DENOISER = "the denoiser (U-Net)"
+DENOISER = "the denoiser"
 ENCODER = "the autoencoder's encoder"
 TEXT_ENCODER = "the text encoder"
 GRADIENT = "the gradient through the model"

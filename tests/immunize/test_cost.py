@@ -162,13 +162,13 @@ def test_the_time_of_a_long_outer_step_is_drawn_out_from_short_ones(
 def test_memory_is_that_of_what_the_settings_train(model: TextToImage) -> None:
     unet = sum(p.numel() for p in model.denoiser.parameters()) * 4
     full = memory(model, create("apdm", FEW))
-    assert full["attacked U-Net"] == full["released weights"] == full["original U-Net"] == unet
+    assert full["attacked denoiser"] == full["released weights"] == full["original denoiser"] == unet
     assert full["their AdamW states"] == full["the attacker's AdamW states"] == 2 * unet
     cross = memory(model, create("apdm", {**FEW, "train": "cross-attention", "inner_steps": 0}))
     named = model.denoiser.named_parameters()
     assert cross["their gradient"] == sum(p.numel() for name, p in named if ".attn2." in name) * 4
     assert cross["the attacker's AdamW states"] == 0
-    assert (cross["attacked U-Net"], cross["released weights"]) == (0, unet)  # no attack, no second one
+    assert (cross["attacked denoiser"], cross["released weights"]) == (0, unet)  # no attack, no second one
     read = memory(model, create("apdm", {**FEW, "attack_text_encoder": 0.5}))
     encoder = sum(p.numel() for p in encoder_of(model).parameters()) * 4
     assert read["attacked text encoder"] == 2 * encoder

@@ -65,7 +65,7 @@ def test_activations_that_overflow_in_half_precision_are_no_noise(
     capsys.readouterr()
     assert main([*command, "bfloat16"]) == 1
     said = capsys.readouterr()
-    assert said.err.startswith("unlikeness: the denoiser (U-Net) gives values that are not finite")
+    assert said.err.startswith("unlikeness: the denoiser gives values that are not finite")
     assert "in bfloat16; --dtype float32 may help" in said.err
     assert (said.err.count("\n"), said.out) == (1, "")
     assert not (tmp_path / "out" / "a.png").exists()

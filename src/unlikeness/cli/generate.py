@@ -55,7 +55,6 @@ def generate(
         from unlikeness.diffusion.lora import load_lora
         from unlikeness.diffusion.model import TextToImage
         from unlikeness.diffusion.sampling import drawn
-        from unlikeness.diffusion.vocabulary import unknown_in
         from unlikeness.gallery import save_generated
         from unlikeness.progress import on_stderr
 
@@ -63,7 +62,7 @@ def generate(
         if lora is not None:
             loaded = load_lora(loaded, lora)
         lines = [loaded.conditioner.too_long(words) for words in [*prompt, negative_prompt]]
-        lines += [unknown_in(loaded.conditioner.tokenizer, words) for words in prompt]
+        lines += [loaded.conditioner.unknown_in(words) for words in prompt]
         for line in filter(None, lines):
             typer.echo(f"unlikeness: {line}", err=True)
         seeds = list(range(seed, seed + count)) * len(prompt)

@@ -99,7 +99,6 @@ def personalize(
             held.enter_context(locks.beside(checkpoint, "--checkpoint"))
 
         from unlikeness.diffusion.model import TextToImage
-        from unlikeness.diffusion.vocabulary import check_noun
         from unlikeness.personalize import create
         from unlikeness.personalize.record import record, save
         from unlikeness.progress import on_stderr
@@ -111,7 +110,7 @@ def personalize(
         def report(line: str) -> None:
             typer.echo(line, err=True)
 
-        if told := check_noun(loaded.conditioner.tokenizer, class_noun, "--class-noun"):
+        if told := loaded.conditioner.check_noun(class_noun, "--class-noun"):
             report(told)
         subject = Subject.from_folder(images, class_noun, identifier, size=loaded.resolution, report=report)
         if reason := loaded.conditioner.too_long(subject.instance_prompt):

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from unlikeness.diffusion.vocabulary import too_long
+from unlikeness.diffusion.vocabulary import check_noun, only_nouns, too_long, unknown_in
 
 __all__ = ["Condition", "Conditioner"]
 
@@ -109,6 +109,25 @@ class Conditioner(ABC):
         told = [too_long(tokenizer, prompt) for tokenizer in self.tokenizers.values()]
         return None if None in told else told[-1]
 
+    @property
+    def nouns(self) -> tuple[str, ...]:
+        """All class nouns that the model can draw; () for a model of any noun. See `vocabulary`."""
+        return only_nouns(self.tokenizer)
+
+    def check_noun(self, noun: str, where: str) -> str | None:
+        """A warning for a class noun that the model may not know. See `vocabulary.check_noun`."""
+        return check_noun(self.tokenizer, noun, where)
+
+    def unknown_in(self, prompt: str) -> str | None:
+        """A warning for a prompt without a noun that the model can draw. See `vocabulary.unknown_in`."""
+        return unknown_in(self.tokenizer, prompt)
+
+    @property
+    def vocabulary(self) -> dict[str, int]:
+        """The words of the first tokenizer and their numbers."""
+        found: dict[str, int] = self.tokenizer.get_vocab()
+        return found
+
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """All weights, each name beginning with its encoder's."""
         for name, encoder in self.encoders.items():
@@ -139,6 +158,12 @@ class Conditioner(ABC):
         copied = copy.copy(self)
         copied.encoders = {name: copy.deepcopy(encoder) for name, encoder in self.encoders.items()}
         return copied
+
+    def bare(self: S) -> S:
+        """Another one with the same tokenizers and no encoder: for a dry run, which computes nothing."""
+        bare = copy.copy(self)
+        bare.encoders = {}
+        return bare
 
     @torch.no_grad()
     def sample(self) -> list[Tensor]:

@@ -28,7 +28,7 @@ def configuration(model: TextToImage) -> str:
         config = model.parts[name].config
         content = config.to_dict() if hasattr(config, "to_dict") else dict(config)
         parts[name] = {k: v for k, v in content.items() if not (k.startswith("_") or k in _OF_THE_FILES)}
-    parts["vocabulary"] = model.conditioner.tokenizer.get_vocab()
+    parts["vocabulary"] = model.conditioner.vocabulary
     return json.dumps(parts, sort_keys=True, default=str)
 
 

@@ -32,7 +32,7 @@ _FEW, _MORE = 1, 3
 class Estimate:
     """The cost of one run.
 
-    count: passes through U-Nets. memory: bytes that are held throughout, by what they are for. peak: bytes
+    count: passes through denoisers. memory: bytes that are held throughout, by what they are for. peak: bytes
     at the probe's worst moment, None where the system does not tell; peak_of: what it is the peak of.
     outer_seconds: of one outer step; drawing_seconds: of all class pictures and pictures of prompts.
     """
@@ -55,9 +55,9 @@ class Estimate:
         c = self.count
         parts = ", ".join(f"{name} {_bytes(size)}" for name, size in self.memory.items())
         told = [
-            f"U-Net forward passes without a gradient: {c.without_gradient} "
+            f"forward passes without a gradient: {c.without_gradient} "
             f"({c.drawing.pictures:,} to draw pictures, {c.original.pictures:,} of the original model)",
-            f"U-Net forward passes with a gradient: {c.with_gradient} ({c.attack.pictures:,} of the "
+            f"forward passes with a gradient: {c.with_gradient} ({c.attack.pictures:,} of the "
             f"attackers, {c.protect.pictures:,} against them, {c.preserve.pictures:,} for what is kept)",
             f"backward passes: {c.with_gradient}",
             f"memory held: {_bytes(sum(self.memory.values()))} ({parts})",
@@ -125,9 +125,9 @@ def memory(model: TextToImage, defence: Defence, *, original: TextToImage | None
         reading = sum(p.numel() for p in model.conditioner.parameters()) * size
         full += reading
     return {
-        "original U-Net": _size(model.denoiser) + (0 if original is None else _size(original.denoiser)),
+        "original denoiser": _size(model.denoiser) + (0 if original is None else _size(original.denoiser)),
         "autoencoder and text encoder": sum(map(_size, model.networks)) - _size(model.denoiser),
-        "attacked U-Net": every if s.inner_steps else 0,
+        "attacked denoiser": every if s.inner_steps else 0,
         "attacked text encoder": 2 * reading,
         "released weights": moved if s.inner_steps else every,
         "their gradient": moved,

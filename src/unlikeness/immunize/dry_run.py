@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -110,10 +109,8 @@ class _Counted(Undrawn):
     """A model whose denoiser is a stand-in of one weight, and counts. phase: what passes are counted as."""
 
     def __init__(self, model: TextToImage, phase: str) -> None:
-        reader = copy.copy(model.conditioner)
-        reader.encoders = {}  # so that no attack trains them
         network = torch.nn.Linear(1, 1, bias=False, device=model.device)
-        super().__init__(model, denoiser=network, conditioner=reader)
+        super().__init__(model, denoiser=network, conditioner=model.conditioner.bare())
         self.phase = phase
         self.passes: Counter[str] = Counter()
         self.pictures: Counter[str] = Counter()

@@ -182,7 +182,6 @@ class Job:
     def _open(self, named: Sequence[Listed], prompts: list[str], tell: Tell) -> _Ready:
         from unlikeness.diffusion.devices import pick_device, pick_dtype
         from unlikeness.diffusion.model import TextToImage
-        from unlikeness.diffusion.vocabulary import check_noun
         from unlikeness.immunize.attackers import attacks_on_each
 
         device = pick_device(self.device)
@@ -190,7 +189,7 @@ class Job:
         model = TextToImage.from_pretrained(self._called, device=device, dtype="float32")
         defence = self._defence(named, preset_values("immunize", self.preset, model.resolution, self.method))
         for noun, where in self._nouns(named, defence.settings).items():
-            if told := check_noun(model.conditioner.tokenizer, noun, where):
+            if told := model.conditioner.check_noun(noun, where):
                 tell(told)
         original = None
         if self.original is not None:

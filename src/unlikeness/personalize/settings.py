@@ -66,7 +66,7 @@ class PersonalizeSettings(Checked):
 
 @dataclass(frozen=True, kw_only=True)
 class DreamBoothSettings(PersonalizeSettings):
-    """APDM's attacker: the U-Net alone, AdamW at 5e-6, 800 steps of one picture."""
+    """APDM's attacker: the denoiser alone, AdamW at 5e-6, 800 steps of one picture."""
 
     text_encoder: bool = setting(
         False, "Train the text encoder too.", source="APDM's attacker: no; Anti-DreamBooth's and RID's: yes"
@@ -75,7 +75,7 @@ class DreamBoothSettings(PersonalizeSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class LoRASettings(PersonalizeSettings):
-    """Rank 16 on the U-Net's attention projections, AdamW at 1e-4."""
+    """Rank 16 on the denoiser's attention projections, AdamW at 1e-4."""
 
     rank: int = setting(16, "Rank of the updates.", source="in use: 4 to 32; RID's attacker: 32", at_least=1)
     learning_rate: float = setting(1e-4, "AdamW's step size.", source="in use: 1e-4 to 3e-4", at_least=0.0)

@@ -121,7 +121,7 @@ def is_toy(model: TextToImage) -> bool:
     except (OSError, UnlikenessError):
         return model.name == "toybox"
     vocabulary: dict[str, int] = json.loads(text)
-    return bool(model.conditioner.tokenizer.get_vocab() == vocabulary)
+    return bool(model.conditioner.vocabulary == vocabulary)
 
 
 def _texts(values: Any) -> tuple[str, ...]:

@@ -54,7 +54,7 @@ class Attacker:
 
 # Cached results are found by these lines: a changed text is another attacker.
 _TABLE = (
-    Attacker("paper", "DreamBooth on the U-Net, with the protected identifier, at the usual settings"),
+    Attacker("paper", "DreamBooth on the denoiser, with the protected identifier, at the usual settings"),
     Attacker("patient", "four times the steps", steps=4),
     Attacker("slow", "three times the steps at a third of the learning rate", steps=3, rate=1 / 3),
     Attacker("converged", "trains until its own loss stops falling", until_converged=True),

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from unlikeness.diffusion.vocabulary import only_nouns
 from unlikeness.subjects import Subject
 from unlikeness.verify.attackers import PAPER, Attacker
 from unlikeness.verify.evaluator import Evaluator
@@ -114,7 +113,7 @@ def original_of(model: TextToImage, record: Mapping[str, Any]) -> TextToImage | 
 
     Other originals are not looked for: a record is a stranger's text, and no path that it names is opened.
     """
-    if not only_nouns(model.conditioner.tokenizer):
+    if not model.conditioner.nouns:
         return None
     from unlikeness.diffusion.fingerprint import fingerprint
     from unlikeness.diffusion.model import TextToImage
@@ -131,7 +130,7 @@ def toybox_subject(model: TextToImage, subject: Subject) -> UnprotectedSubject |
 
     It has as many pictures as the subject, and real members of its class.
     """
-    nouns = only_nouns(model.conditioner.tokenizer)
+    nouns = model.conditioner.nouns
     noun = subject.class_noun.lower().split()[-1]
     if noun not in nouns:
         return None

@@ -114,7 +114,6 @@ class Verification:
     ) -> Verdict:
         from unlikeness.diffusion.fingerprint import fingerprint
         from unlikeness.diffusion.model import TextToImage
-        from unlikeness.diffusion.vocabulary import check_noun
         from unlikeness.immunize import record
         from unlikeness.subjects import Subject, load_folder
         from unlikeness.verify.certificate import RECORD, check_own, sign, summary, write_certificate
@@ -125,7 +124,7 @@ class Verification:
         embedder = load_encoder(self.encoder)
         model = TextToImage.from_pretrained(self.model, device=self.device, dtype="float32")
         for noun, where in self._nouns().items():
-            if warning := check_noun(model.conditioner.tokenizer, noun, where):
+            if warning := model.conditioner.check_noun(noun, where):
                 report(warning)
         if self.sign and not (model.source is not None and (model.source / RECORD).is_file()):
             raise UsageError(f"{self.model} has no {RECORD} to sign; leave --sign out")
