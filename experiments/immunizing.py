@@ -22,10 +22,10 @@ from experiments.rows import SCALE, in_former_names, settings_of
 from unlikeness import immunize
 from unlikeness.autoencoders import Posterior
 from unlikeness.diffusion import TextToImage
+from unlikeness.immunize import Defence
 from unlikeness.immunize.data import class_settings, draw_general
 from unlikeness.immunize.dry_run import count as count_passes
 from unlikeness.immunize.outputs import watermark
-from unlikeness.immunize.registry import Defence
 from unlikeness.immunize.settings import ImmunizeSettings
 from unlikeness.measure.protective import protective
 from unlikeness.settings import build

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 
 from unlikeness import immunize
+from unlikeness.immunize import Defence
 from unlikeness.immunize.l2p import L2P
 from unlikeness.immunize.methods.apdm import Apdm
 from unlikeness.immunize.methods.settings import ApdmSettings
-from unlikeness.immunize.registry import Defence
 from unlikeness.settings import build
 
 __all__ = ["LeakingApdm", "LeakingL2P", "create"]

@@ -128,7 +128,7 @@ def test_a_protection_by_rid_loads_no_library_of_models(tmp_path: Path) -> None:
     "table",
     [
         protect.registry.METHODS,
-        immunize.registry.METHODS,
+        immunize.METHODS,
         personalize.METHODS,
         purify.METHODS,
     ],
@@ -136,7 +136,7 @@ def test_a_protection_by_rid_loads_no_library_of_models(tmp_path: Path) -> None:
 )
 def test_settings_are_registered_beside_each_method_and_load_no_torch(table: Methods[Any, Any]) -> None:
     home = table.group
-    place = home if home in ("unlikeness.personalize", "unlikeness.purify") else f"{home}.registry"
+    place = f"{home}.registry" if home == "unlikeness.protect" else home
     code = (
         f"import sys; import {home}; from {place} import METHODS; "
         "assert all(METHODS.settings_type(name) for name in METHODS.homes); "

@@ -16,8 +16,7 @@ from unlikeness.immunize import create, immunize
 from unlikeness.immunize.attackers import Attackers
 from unlikeness.immunize.batch import predictions, with_references
 from unlikeness.immunize.data import protected_subjects
-from unlikeness.immunize.losses import error
-from unlikeness.immunize.preference import preference
+from unlikeness.immunize.losses import error, preference
 from unlikeness.subjects import Subject
 
 FEW: dict[str, Any] = {

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from unlikeness.immunize import losses
-from unlikeness.immunize.preference import preference
+from unlikeness.immunize.losses import preference
 
 
 @pytest.mark.parametrize("beta", [1.0, 10.0])

@@ -13,9 +13,8 @@ from unlikeness.errors import UsageError
 from unlikeness.immunize import create, immunize
 from unlikeness.immunize.data import protected_subjects
 from unlikeness.immunize.methods.settings import DivertSettings, NoticeSettings, PersGuardSettings
-from unlikeness.immunize.outputs import check_outputs, own_outputs
 from unlikeness.immunize.settings import ImmunizeSettings
-from unlikeness.immunize.subject_list import Listed
+from unlikeness.immunize.subject_list import Listed, check_outputs, own_outputs
 from unlikeness.presets import preset_values
 from unlikeness.settings import build
 from unlikeness.subjects import Subject

@@ -16,9 +16,13 @@ from unlikeness.diffusion.loss import at_once
 if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage
     from unlikeness.diffusion.schedule import Schedule
+    from unlikeness.immunize.attackers import Attack
     from unlikeness.immunize.outputs import Watermark
 
-__all__ = ["Batch", "Part", "noised", "predictions", "wide", "with_references"]
+__all__ = [
+    "Batch", "Part", "class_part", "joined", "noised", "predictions", "preference_parts", "subject_part",
+    "wide", "with_references",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -94,6 +98,36 @@ def noised(
     every = c.expand(len(z0))
     asked = None if reference_c is None else reference_c.expand(len(z0))
     return Part(schedule.add_noise(z0, eps, t), t, every, schedule.target(z0, eps, t), asked)
+
+
+def subject_part(model: TextToImage, attack: Attack, count: int, generator: torch.Generator) -> Part:
+    """Pictures of the attacked subject under c_V."""
+    z0 = attack.target.own(count, generator)
+    return noised(model.schedule, z0, attack.read(model)[0], generator)
+
+
+def class_part(
+    model: TextToImage, attack: Attack, count: int, generator: torch.Generator, *, held: bool = False
+) -> Part:
+    """Class pictures under c_class; held: the original predicts them too."""
+    z0, reference_c = attack.target.members(count, generator), attack.c_class if held else None
+    return noised(model.schedule, z0, attack.read(model)[1], generator, reference_c=reference_c)
+
+
+def preference_parts(
+    model: TextToImage, attack: Attack, count: int, generator: torch.Generator, *, paired: bool
+) -> dict[str, Part]:
+    """ "generic" and "subject" (count each) under c_V, with the same t and ε; the original predicts both."""
+    z0, c_V = attack.target.pairs(count, generator, paired=paired), attack.read(model)[0]
+    part = noised(model.schedule, z0, c_V, generator, copies=2, reference_c=attack.c_V)
+    return {"generic": part[:count], "subject": part[count:]}
+
+
+def joined(f: Mapping[str, Tensor], batch: Batch, *names: str) -> tuple[Tensor, Tensor, Tensor]:
+    """Predictions, the original's predictions and targets of several parts, one after the other."""
+    parts = [batch[name] for name in names]
+    reference, target = [part.predicted for part in parts], [part.target for part in parts]
+    return torch.cat([f[name] for name in names]), torch.cat(reference), torch.cat(target)
 
 
 def wide(f: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from unlikeness.progress import format_seconds
 
 if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage
-    from unlikeness.immunize.registry import Defence
+    from unlikeness.immunize import Defence
     from unlikeness.subjects import Subject
 
 __all__ = ["Estimate", "estimate", "memory"]

@@ -39,10 +39,22 @@ class ProtectedSubject:
     data: Data
     prior: Posterior
 
-    @property
-    def generic(self) -> Posterior:
-        """[N] generic pictures x⁺; number i is paired with picture i of the subject."""
-        return self.prior[: self.data.count]
+    def own(self, count: int, generator: torch.Generator) -> Tensor:
+        """z0 of random pictures of the subject."""
+        which = torch.randint(self.data.count, (count,), generator=generator)
+        return pick(self.data.subject, which, generator)
+
+    def members(self, count: int, generator: torch.Generator) -> Tensor:
+        """z0 of random class pictures."""
+        which = torch.randint(len(self.prior), (count,), generator=generator)
+        return pick(self.prior, which, generator)
+
+    def pairs(self, count: int, generator: torch.Generator, *, paired: bool) -> Tensor:
+        """z0 of `count` generic pictures x⁺, then of as many of the subject; paired: each with its own."""
+        pictures = self.data.count
+        which = torch.randint(pictures, (count,), generator=generator)
+        partner = which if paired else torch.randint(pictures, (count,), generator=generator)
+        return torch.cat([pick(self.prior, partner, generator), pick(self.data.subject, which, generator)])
 
 
 def class_settings(settings: ImmunizeSettings) -> PersonalizeSettings:

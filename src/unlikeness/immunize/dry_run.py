@@ -21,8 +21,8 @@ from unlikeness.seeds import step_generator
 
 if TYPE_CHECKING:
     from unlikeness.diffusion.condition import Condition
+    from unlikeness.immunize import Defence
     from unlikeness.immunize.batch import Batch
-    from unlikeness.immunize.registry import Defence
     from unlikeness.subjects import Subject
 
 __all__ = ["Count", "DryRun", "Passes", "Undrawn", "anew", "count"]

@@ -6,17 +6,15 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from unlikeness import locks
 from unlikeness.diffusion import hub
 from unlikeness.diffusion.devices import check_device, check_dtype
 from unlikeness.errors import UnlikenessError, UsageError
-from unlikeness.immunize import record
-from unlikeness.immunize.outputs import check_outputs, own_outputs
-from unlikeness.immunize.registry import Defence, create, settings_type
+from unlikeness.immunize import Defence, create, record, settings_type
 from unlikeness.immunize.settings import OF_ATTACKS, OF_LOW_RANK
-from unlikeness.immunize.subject_list import Listed, listed, load
+from unlikeness.immunize.subject_list import Listed, check_outputs, listed, load, own_outputs
 from unlikeness.paths import check_exists, check_output, check_place
 from unlikeness.pictures.finding import check_pictures
 from unlikeness.presets import preset_values, which_preset
@@ -81,32 +79,18 @@ class Job:
         from unlikeness.immunize.release import save
         from unlikeness.immunize.run import immunize
 
-        ready = self._open(named, prompts, tell)
-        earlier = record.read(ready.model.source)
-        for line in record.missing(earlier or {}, ready.subjects):
-            tell(line)
+        ready = self._open(named, tell)
+        run: dict[str, Any] = {"original": ready.original, "prompts": prompts}
         # The record needs a dry run, which refuses wrong values before anything is drawn.
         made = record.record(
-            self.method,
-            ready.defence,
-            ready.subjects,
-            ready.model,
-            called=self._called,
-            original=ready.original,
-            prompts=ready.prompts,
-            earlier=earlier,
-        )
+            self.method, ready.defence, ready.subjects, ready.model, called=self._called,
+            earlier=ready.earlier, **run,
+        )  # fmt: skip
         began, done = time.perf_counter(), [ready.defence.settings.outer_steps + 1]
         released = immunize(
-            ready.model,
-            ready.subjects,
-            ready.defence,
-            original=ready.original,
-            prompts=ready.prompts,
-            checkpoint=self._checkpoint,
-            progress=progress,
+            ready.model, ready.subjects, ready.defence, **run, checkpoint=self._checkpoint, progress=progress,
             after=lambda steps, _: done.append(steps),
-        )
+        )  # fmt: skip
         made = record.ended(made, time.perf_counter() - began, min(done) - 1)
         lost = save(ready.model, released, self.output, made, dtype=self._dtype)
         if lost > _MUCH:
@@ -118,15 +102,12 @@ class Job:
 
     def estimate(self, *, report: Tell | None = None) -> Estimate:
         """The cost of `run`; nothing is written. Refuses what `run` refuses."""
-        tell = report or _silent
         named, prompts = self._check()
 
         from unlikeness.immunize.cost import estimate
 
-        ready = self._open(named, prompts, tell)
-        for line in record.missing(record.read(ready.model.source) or {}, ready.subjects):
-            tell(line)
-        return estimate(ready.model, ready.defence, ready.subjects, ready.prompts, original=ready.original)
+        ready = self._open(named, report or _silent)
+        return estimate(ready.model, ready.defence, ready.subjects, prompts, original=ready.original)
 
     @property
     def _called(self) -> str:
@@ -179,7 +160,8 @@ class Job:
         check_exists(Path(pattern) if pattern else None, "--pattern")
         return subjects, prompts
 
-    def _open(self, named: Sequence[Listed], prompts: list[str], tell: Tell) -> _Ready:
+    def _open(self, named: Sequence[Listed], tell: Tell) -> _Ready:
+        """The models, the method and the pictures; warns of what may weaken a protection."""
         from unlikeness.diffusion.devices import pick_device, pick_dtype
         from unlikeness.diffusion.model import TextToImage
         from unlikeness.immunize.attackers import attacks_on_each
@@ -187,7 +169,8 @@ class Job:
         device = pick_device(self.device)
         pick_dtype(self._dtype, device)
         model = TextToImage.from_pretrained(self._called, device=device, dtype="float32")
-        defence = self._defence(named, preset_values("immunize", self.preset, model.resolution, self.method))
+        preset = preset_values("immunize", self.preset, model.resolution, self.method)
+        defence = create(self.method, self._settings(named, preset))
         for noun, where in self._nouns(named, defence.settings).items():
             if told := model.conditioner.check_noun(noun, where):
                 tell(told)
@@ -205,11 +188,10 @@ class Job:
                 f"{attacked.count(0)} of {len(subjects)} subjects are in no simulated attack, and have only "
                 f"the others' protection; raise outer_steps ({defence.settings.outer_steps})"
             )
-        return _Ready(model, original, defence, subjects, prompts)
-
-    def _defence(self, named: Sequence[Listed], further: Mapping[str, object]) -> Defence:
-        """The method with `values` over the settings in `further`."""
-        return create(self.method, self._settings(named, further))
+        earlier = record.read(model.source)
+        for line in record.missing(earlier or {}, subjects):
+            tell(line)
+        return _Ready(model, original, defence, subjects, earlier)
 
     def _settings(self, named: Sequence[Listed], further: Mapping[str, object]) -> ImmunizeSettings:
         """The method's settings alone, without torch."""
@@ -246,7 +228,7 @@ class _Ready:
     original: TextToImage | None
     defence: Defence
     subjects: list[Subject]
-    prompts: list[str]
+    earlier: dict[str, Any] | None
 
 
 def _check_effects(settings: ImmunizeSettings, values: Mapping[str, object]) -> None:

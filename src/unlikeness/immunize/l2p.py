@@ -20,11 +20,11 @@ import torch
 from torch import Tensor
 
 from unlikeness.diffusion.devices import training_precision
+from unlikeness.immunize import Defence
 from unlikeness.immunize.attackers import Attack, Attacker, Attackers, backward, turn
 from unlikeness.immunize.batch import Batch, predictions, with_references
 from unlikeness.immunize.data import ProtectedSubject
 from unlikeness.immunize.preservation import Preservation
-from unlikeness.immunize.registry import Defence
 from unlikeness.immunize.settings import ImmunizeSettings
 from unlikeness.immunize.unprotected import Unprotected
 

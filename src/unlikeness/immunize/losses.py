@@ -1,16 +1,18 @@
-"""Losses as pure functions of predictions, and weights of noise levels."""
+"""Losses as pure functions of predictions, and weights of noise levels. Equations of APDM: arXiv
+2511.01307."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 if TYPE_CHECKING:
     from unlikeness.diffusion.schedule import Schedule
 
-__all__ = ["adversarial", "error", "guided", "preserved_weight", "weighted_error", "z0_weight"]
+__all__ = ["adversarial", "error", "guided", "preference", "preserved_weight", "weighted_error", "z0_weight"]
 
 
 def error(f: Tensor, target: Tensor) -> Tensor:
@@ -21,6 +23,20 @@ def error(f: Tensor, target: Tensor) -> Tensor:
 def adversarial(f: Tensor, target: Tensor) -> Tensor:
     """−L_diff(x⁻, c_V): the naive loss of APDM's Proposition 1, which has no minimum."""
     return -error(f, target)
+
+
+def preference(f: Tensor, reference: Tensor, target: Tensor, beta: float) -> Tensor:
+    """L_DPO of APDM (Eq. 14): −log σ(−β (r⁺ − r⁻)), r± = (f_θ − target)² − (f_φ − target)², all under c_V.
+
+    The logarithm is taken element by element and the mean after it, as in the released code; β = 1 is then
+    the published setting.
+
+    f, reference, target: [2n, ...], n generic pictures first, then n pictures of the subject, pair by pair at
+    the same t and ε. reference: predictions of the original model.
+    """
+    r = (f - target).square() - (reference - target).square()
+    better, worse = r.chunk(2)
+    return -F.logsigmoid(-beta * (better - worse)).mean()
 
 
 def guided(f: Tensor, f_empty: Tensor, guidance: float) -> Tensor:

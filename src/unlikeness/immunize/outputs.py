@@ -6,15 +6,14 @@ another class. This file loads torch only where pictures are drawn, so that wron
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from unlikeness.errors import PictureError, UsageError
 from unlikeness.provenance import pixel_digest
-from unlikeness.settings import Checked, named
-from unlikeness.words import with_article
+from unlikeness.settings import named
 
 if TYPE_CHECKING:
     import torch
@@ -29,41 +28,15 @@ if TYPE_CHECKING:
     from unlikeness.progress import Progress
 
 __all__ = [
-    "KINDS", "ProtectiveOutput", "Watermark", "check_kinds", "check_outputs", "draw_outputs", "in_turn",
-    "own_outputs", "read_watermark", "watermark", "watermark_digest", "watermarked", "without_subject",
+    "KINDS", "ProtectiveOutput", "Watermark", "check_kinds", "draw_outputs", "in_turn", "read_watermark",
+    "watermark", "watermark_digest", "watermarked", "without_subject",
 ]  # fmt: skip
 
 KINDS = ("pattern", "erasure", "target")
 
-_OWN = ("protective_output", "target_noun")
-_OF_ONE_KIND = {
-    "target_noun": "target", "pattern": "pattern", "pattern_weight": "pattern", "avoidance": "erasure",
-}  # fmt: skip
-"""Settings that have an effect with one kind alone."""
-
 _CONTRAST = 0.05
 """Least standard deviation within a colour channel of a watermark, small as it will be drawn. A fainter one
 looks like a plain area."""
-
-
-class Named(Protocol):
-    """A subject's words."""
-
-    @property
-    def class_noun(self) -> str: ...
-
-    @property
-    def identifier(self) -> str: ...
-
-
-class Listed(Named, Protocol):
-    """A subject's words, with its own protective output and target noun ("" without)."""
-
-    @property
-    def protective_output(self) -> str: ...
-
-    @property
-    def target_noun(self) -> str: ...
 
 
 def in_turn(values: Sequence[str], index: int) -> str:
@@ -80,84 +53,6 @@ def check_kinds(kinds: Sequence[str], nouns: Sequence[str], known: Sequence[str]
         raise UsageError(
             f"protective output target needs {named('target_noun')}, the class that is drawn instead"
         )
-
-
-def own_outputs(
-    subjects: Sequence[Listed], values: Mapping[str, object], kind: type[Checked]
-) -> dict[str, object]:
-    """`values`, with the subjects' own protective outputs and target nouns.
-
-    A subject without its own has the one of `values`, or the default of the settings class `kind`.
-    UsageError: the list and `values` both name several; a target noun without the kind target.
-    """
-    defaults = {field.name: field.default for field in fields(kind)}
-    made = dict(values)
-    for name in _OWN:
-        own = [getattr(one, name) for one in subjects]
-        if any(own):
-            common = _as_list(values.get(name, defaults.get(name, ())))
-            if len(common) > 1:
-                raise UsageError(
-                    f"{name} {','.join(common)} goes to the subjects in turn, and the list of subjects names "
-                    "one of its own; leave one of the two out"
-                )
-            made[name] = [word or in_turn(common, 0) for word in own]
-    kinds = _as_list(made.get("protective_output", defaults.get("protective_output", ())))
-    for i, one in enumerate(subjects):
-        if one.target_noun and in_turn(kinds, i) != "target":
-            raise UsageError(
-                f"{_called(i, one)} has a target_noun, and its protective output is not target; give both"
-            )
-    return made
-
-
-def check_outputs(settings: Checked, subjects: Sequence[Named]) -> None:
-    """UsageError for protective outputs that do not fit the subjects.
-
-    They may be more than the subjects, or without an effect. A target needs a noun of another class. Two
-    subjects of one name need one output: a fine-tune tells a model nothing of a subject but its name.
-    """
-    said: dict[str, Sequence[str]] = {name: getattr(settings, name, ()) for name in _OWN}
-    if not said["protective_output"]:
-        return
-    for name, words in said.items():
-        if len(words) > len(subjects):
-            raise UsageError(
-                f"{name} {','.join(words)} goes to the subjects in turn, of which there are {len(subjects)}; "
-                "name no more"
-            )
-    kinds = [in_turn(said["protective_output"], i) for i in range(len(subjects))]
-    for field in fields(settings):
-        needs = _OF_ONE_KIND.get(field.name)
-        if needs and needs not in kinds and getattr(settings, field.name) != field.default:
-            raise UsageError(
-                f"{named(field.name)} has no effect without protective output {needs}; give both, or neither"
-            )
-    outputs: dict[str, tuple[str, str]] = {}
-    for i, (one, kind) in enumerate(zip(subjects, kinds, strict=True)):
-        noun = in_turn(said["target_noun"], i) if kind == "target" else ""
-        if kind == "target" and noun.lower() in ("", one.class_noun.lower()):
-            raise UsageError(
-                f"{_called(i, one)} needs a target noun other than {with_article(one.class_noun)}, and "
-                f"{'its own' if noun else 'no'} noun is given; give --target-noun, or target_noun in the "
-                "list of subjects"
-            )
-        name = f"{one.identifier} {one.class_noun}".lower()
-        if outputs.setdefault(name, (kind, noun)) != (kind, noun):
-            raise UsageError(
-                f"{_called(i, one)} has the name of an earlier subject, {name!r}, and another protective "
-                "output; give it an identifier of its own, or both the same output"
-            )
-
-
-def _called(index: int, one: Named) -> str:
-    return f"subject {index + 1} ({one.class_noun})"
-
-
-def _as_list(value: object) -> list[str]:
-    """A value before it is parsed: a list, or the text of a flag."""
-    parts = value.split(",") if isinstance(value, str) else value
-    return [str(part).strip() for part in parts] if isinstance(parts, list | tuple) else []
 
 
 @dataclass(frozen=True)

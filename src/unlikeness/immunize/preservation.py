@@ -61,8 +61,7 @@ class Preservation:
             prompts += [self.prompts[i] for i in which.tolist()]
         if of_class:
             one = self.subjects[int(torch.randint(len(self.subjects), (), generator=generator))]
-            member = torch.randint(len(one.prior), (of_class,), generator=generator)
-            parts.append(pick(one.prior, member, generator))
+            parts.append(one.members(of_class, generator))
             prompts += [one.subject.class_prompt] * of_class
         if s.preserve_empty:
             bare = torch.rand(len(prompts), generator=generator) < s.preserve_empty

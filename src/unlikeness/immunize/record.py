@@ -15,7 +15,7 @@ from unlikeness.provenance import own_name, pixel_digest, versions
 
 if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage
-    from unlikeness.immunize.registry import Defence
+    from unlikeness.immunize import Defence
     from unlikeness.subjects import Subject
 
 __all__ = ["FILE", "LARGEST", "SCHEMA", "ended", "missing", "read", "record", "texts"]

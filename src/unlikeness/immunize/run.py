@@ -12,11 +12,12 @@ from unlikeness.diffusion.devices import training_precision
 from unlikeness.diffusion.fingerprint import fingerprint
 from unlikeness.diffusion.lora import merged_copy
 from unlikeness.errors import UsageError
+from unlikeness.immunize import Defence, create
 from unlikeness.immunize.data import draw_general, protected_subjects
 from unlikeness.immunize.l2p import L2P
-from unlikeness.immunize.outputs import check_outputs, watermark_digest
+from unlikeness.immunize.outputs import watermark_digest
 from unlikeness.immunize.preservation import Preservation
-from unlikeness.immunize.registry import Defence, create
+from unlikeness.immunize.subject_list import check_outputs
 from unlikeness.progress import Progress
 from unlikeness.settings import named
 from unlikeness.subjects import Subject
@@ -68,7 +69,7 @@ def immunize(
 
     Raises:
         UsageError: an unknown method or setting, or a wrong value; no subject; preservation without prompts;
-            protective outputs that do not fit the subjects (`outputs.check_outputs`).
+            protective outputs that do not fit the subjects (`subject_list.check_outputs`).
         UnlikenessError: the training diverged.
     """
     defence = create(method, settings) if isinstance(method, str) else method

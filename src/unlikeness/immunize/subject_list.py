@@ -1,4 +1,5 @@
-"""Several subjects at once: from a YAML file, or from a folder CLASS_NOUN/NAME/pictures.
+"""Several subjects at once: from a YAML file, or from a folder CLASS_NOUN/NAME/pictures; and which protective
+output each of them has.
 
 The file is a list, and its paths are relative to it:
 
@@ -16,27 +17,45 @@ All values are read as text: `no` is a word, not a truth value.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import yaml
 
 from unlikeness.errors import UnlikenessError, UsageError
 from unlikeness.foreign import UnreadableError, parse_yaml, read, reason
+from unlikeness.immunize.outputs import in_turn
+from unlikeness.settings import Checked, named
+from unlikeness.words import with_article
 
 if TYPE_CHECKING:
     from unlikeness.subjects import Subject
 
-__all__ = ["Listed", "listed", "load"]
+__all__ = ["Listed", "check_outputs", "listed", "load", "own_outputs"]
 
 _log = logging.getLogger(__name__)
 
 _KEYS = ("images", "class_noun", "identifier")
 _OWN = ("protective_output", "target_noun")
+_OF_ONE_KIND = {
+    "target_noun": "target", "pattern": "pattern", "pattern_weight": "pattern", "avoidance": "erasure",
+}  # fmt: skip
+"""Settings that have an effect with one kind alone."""
+
 _LARGEST = 2**20
 _FORM = "write it as a list of entries with images, class_noun and, if it differs, identifier"
+
+
+class Named(Protocol):
+    """A subject's words."""
+
+    @property
+    def class_noun(self) -> str: ...
+
+    @property
+    def identifier(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -174,3 +193,81 @@ def _parsed(path: Path) -> Any:
         return parse_yaml(text.decode(), _Texts)
     except (UnreadableError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} is no YAML ({reason(error)}); {_FORM}") from error
+
+
+def own_outputs(
+    subjects: Sequence[Listed], values: Mapping[str, object], kind: type[Checked]
+) -> dict[str, object]:
+    """`values`, with the subjects' own protective outputs and target nouns.
+
+    A subject without its own has the one of `values`, or the default of the settings class `kind`.
+    UsageError: the list and `values` both name several; a target noun without the kind target.
+    """
+    defaults = {field.name: field.default for field in fields(kind)}
+    made = dict(values)
+    for name in _OWN:
+        own = [getattr(one, name) for one in subjects]
+        if any(own):
+            common = _as_list(values.get(name, defaults.get(name, ())))
+            if len(common) > 1:
+                raise UsageError(
+                    f"{name} {','.join(common)} goes to the subjects in turn, and the list of subjects names "
+                    "one of its own; leave one of the two out"
+                )
+            made[name] = [word or in_turn(common, 0) for word in own]
+    kinds = _as_list(made.get("protective_output", defaults.get("protective_output", ())))
+    for i, one in enumerate(subjects):
+        if one.target_noun and in_turn(kinds, i) != "target":
+            raise UsageError(
+                f"{_called(i, one)} has a target_noun, and its protective output is not target; give both"
+            )
+    return made
+
+
+def check_outputs(settings: Checked, subjects: Sequence[Named]) -> None:
+    """UsageError for protective outputs that do not fit the subjects.
+
+    They may be more than the subjects, or without an effect. A target needs a noun of another class. Two
+    subjects of one name need one output: a fine-tune tells a model nothing of a subject but its name.
+    """
+    said: dict[str, Sequence[str]] = {name: getattr(settings, name, ()) for name in _OWN}
+    if not said["protective_output"]:
+        return
+    for name, words in said.items():
+        if len(words) > len(subjects):
+            raise UsageError(
+                f"{name} {','.join(words)} goes to the subjects in turn, of which there are {len(subjects)}; "
+                "name no more"
+            )
+    kinds = [in_turn(said["protective_output"], i) for i in range(len(subjects))]
+    for field in fields(settings):
+        needs = _OF_ONE_KIND.get(field.name)
+        if needs and needs not in kinds and getattr(settings, field.name) != field.default:
+            raise UsageError(
+                f"{named(field.name)} has no effect without protective output {needs}; give both, or neither"
+            )
+    outputs: dict[str, tuple[str, str]] = {}
+    for i, (one, kind) in enumerate(zip(subjects, kinds, strict=True)):
+        noun = in_turn(said["target_noun"], i) if kind == "target" else ""
+        if kind == "target" and noun.lower() in ("", one.class_noun.lower()):
+            raise UsageError(
+                f"{_called(i, one)} needs a target noun other than {with_article(one.class_noun)}, and "
+                f"{'its own' if noun else 'no'} noun is given; give --target-noun, or target_noun in the "
+                "list of subjects"
+            )
+        name = f"{one.identifier} {one.class_noun}".lower()
+        if outputs.setdefault(name, (kind, noun)) != (kind, noun):
+            raise UsageError(
+                f"{_called(i, one)} has the name of an earlier subject, {name!r}, and another protective "
+                "output; give it an identifier of its own, or both the same output"
+            )
+
+
+def _called(index: int, one: Named) -> str:
+    return f"subject {index + 1} ({one.class_noun})"
+
+
+def _as_list(value: object) -> list[str]:
+    """A value before it is parsed: a list, or the text of a flag."""
+    parts = value.split(",") if isinstance(value, str) else value
+    return [str(part).strip() for part in parts] if isinstance(parts, list | tuple) else []

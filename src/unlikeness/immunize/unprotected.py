@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from unlikeness.immunize.batch import Batch, Part, noised, with_references
+from unlikeness.immunize.batch import Batch, Part, class_part, noised, with_references
 from unlikeness.immunize.data import ProtectedSubject, pick
 from unlikeness.immunize.losses import preserved_weight, weighted_error
 from unlikeness.personalize.data import Data
@@ -51,14 +51,11 @@ class Unprotected:
         """"subject" (n): the attacked picture, its target shifted where a place is named; "class" (n)."""
         n, target = self.settings.batch_size, attack.target
         own = pick(target.data.subject, torch.zeros(n, dtype=torch.long), generator)
-        c_V, c_class = attack.read(model)
-        parts = {"subject": noised(model.schedule, own, c_V, generator)}
+        parts = {"subject": noised(model.schedule, own, attack.read(model)[0], generator)}
         if self.settings.places:
             parts["subject"] = self._placed(parts["subject"], model, attack, generator)
         if self.settings.attack_prior_weight:
-            which = torch.randint(len(target.prior), (n,), generator=generator)
-            member = pick(target.prior, which, generator)
-            parts["class"] = noised(model.schedule, member, c_class, generator)
+            parts["class"] = class_part(model, attack, n, generator)
         return Batch(parts)
 
     def loss(self, f: Mapping[str, Tensor], batch: Batch) -> Tensor:

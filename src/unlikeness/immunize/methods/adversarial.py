@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor
 
-from unlikeness.immunize.batch import Batch, noised
-from unlikeness.immunize.data import pick
+from unlikeness.immunize.batch import Batch, class_part, subject_part
 from unlikeness.immunize.losses import adversarial, error
 from unlikeness.immunize.methods.settings import ImmaSettings
 from unlikeness.immunize.settings import ImmunizeSettings
@@ -47,15 +46,10 @@ class Adversarial:
 
     def batch(self, model: TextToImage, attack: Attack, generator: torch.Generator) -> Batch:
         """ "subject" (n) and "class" (n); the original predicts nothing."""
-        n, target = self.settings.batch_size, attack.target
-        which = torch.randint(target.data.count, (n,), generator=generator)
-        subject = pick(target.data.subject, which, generator)
-        c_V, c_class = attack.read(model)
-        parts = {"subject": noised(model.schedule, subject, c_V, generator)}
+        n = self.settings.batch_size
+        parts = {"subject": subject_part(model, attack, n, generator)}
         if self.settings.class_weight:
-            member = torch.randint(len(target.prior), (n,), generator=generator)
-            z0 = pick(target.prior, member, generator)
-            parts["class"] = noised(model.schedule, z0, c_class, generator)
+            parts["class"] = class_part(model, attack, n, generator)
         return Batch(parts)
 
     def loss(self, f: Mapping[str, Tensor], batch: Batch) -> Tensor:

@@ -11,11 +11,9 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor
 
-from unlikeness.immunize.batch import Batch, noised
-from unlikeness.immunize.data import pick
-from unlikeness.immunize.losses import error
+from unlikeness.immunize.batch import Batch, class_part, joined, preference_parts
+from unlikeness.immunize.losses import error, preference
 from unlikeness.immunize.methods.settings import ApdmSettings
-from unlikeness.immunize.preference import preference_loss, preference_parts
 
 if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage
@@ -41,17 +39,15 @@ class Apdm:
 
     def batch(self, model: TextToImage, attack: Attack, generator: torch.Generator) -> Batch:
         """ "generic" (n) and "subject" (n), which the original predicts too, and "class" (n)."""
-        s, prior = self.settings, attack.target.prior
+        s = self.settings
         parts = preference_parts(model, attack, s.batch_size, generator, paired=s.paired)
         if s.class_weight:
-            c_class = attack.read(model)[1]
-            member = torch.randint(len(prior), (s.batch_size,), generator=generator)
-            parts["class"] = noised(model.schedule, pick(prior, member, generator), c_class, generator)
+            parts["class"] = class_part(model, attack, s.batch_size, generator)
         return Batch(parts)
 
     def loss(self, f: Mapping[str, Tensor], batch: Batch) -> Tensor:
         """L_protect (Eq. 15)."""
-        total = preference_loss(f, batch, self.settings.beta)
+        total = preference(*joined(f, batch, "generic", "subject"), self.settings.beta)
         if "class" in batch:
             total = total + self.settings.class_weight * error(f["class"], batch["class"].target)
         return total

@@ -37,8 +37,8 @@ import torch
 from torch import Tensor
 
 from unlikeness.immunize.attackers import check_prompts
-from unlikeness.immunize.batch import Batch, Part, noised
-from unlikeness.immunize.data import ProtectedSubject, pick
+from unlikeness.immunize.batch import Batch, Part, class_part, noised
+from unlikeness.immunize.data import ProtectedSubject
 from unlikeness.immunize.losses import guided, weighted_error, z0_weight
 from unlikeness.immunize.methods.settings import DivertSettings, NoticeSettings
 from unlikeness.immunize.outputs import ProtectiveOutput, draw_outputs
@@ -90,9 +90,8 @@ class Divert:
         output = self.outputs.get(target)
         prompt = self._draw(attack, 2 * n, generator)
         c, c_output = self._conditions(model, attack, prompt, output)
-        which = torch.randint(target.data.count, (n,), generator=generator)
-        own = pick(target.data.subject, which, generator)
-        other = output.draw(prompt[n:], generator) if output else self._members(target, n, generator)
+        own = target.own(n, generator)
+        other = output.draw(prompt[n:], generator) if output else target.members(n, generator)
         named = noised(
             model.schedule, torch.cat([own, other]), c, generator, reference_c=c_output,
             least=int(s.least_level * model.schedule.steps),
@@ -102,10 +101,7 @@ class Divert:
             named = replace(named, contrast_c=avoided[prompt])
         parts = {"subject": named[:n], "output": named[n:]}
         if s.class_weight:
-            member, c_class = self._members(target, n, generator), attack.read(model)[1]
-            parts["class"] = noised(
-                model.schedule, member, c_class, generator, reference_c=attack.c_class
-            )
+            parts["class"] = class_part(model, attack, n, generator, held=True)
         if s.guidance:
             empty = [one.condition([""]).expand(len(named)) for one in (model, self.original)]
             parts["empty"] = replace(named, c=empty[0], reference_c=empty[1], contrast_c=None)
@@ -139,10 +135,6 @@ class Divert:
         if part.contrast is not None:
             reference = reference + self.settings.avoidance * part.shift
         return reference + self.settings.repulsion * (reference - part.target) if repelled else reference
-
-    def _members(self, target: ProtectedSubject, count: int, generator: torch.Generator) -> Tensor:
-        """z0 of class pictures."""
-        return pick(target.prior, torch.randint(len(target.prior), (count,), generator=generator), generator)
 
     def _draw(self, attack: Attack, count: int, generator: torch.Generator) -> Tensor:
         """Indices into `prompts`, long [count]: the attack's own, in about half of the cases a context."""

@@ -31,12 +31,11 @@ from torch import Tensor
 
 from unlikeness.errors import UsageError
 from unlikeness.immunize.attackers import check_prompts
-from unlikeness.immunize.batch import Batch, Part, noised
-from unlikeness.immunize.data import ProtectedSubject, pick
-from unlikeness.immunize.losses import error
+from unlikeness.immunize.batch import Batch, Part, class_part, joined, noised, preference_parts, subject_part
+from unlikeness.immunize.data import ProtectedSubject
+from unlikeness.immunize.losses import error, preference
 from unlikeness.immunize.methods.settings import CombinedSettings, PersGuardSettings
 from unlikeness.immunize.outputs import ProtectiveOutput, draw_outputs
-from unlikeness.immunize.preference import preference_loss, preference_parts
 from unlikeness.settings import named
 
 if TYPE_CHECKING:
@@ -71,18 +70,13 @@ class PersGuard:
 
     def batch(self, model: TextToImage, attack: Attack, generator: torch.Generator) -> Batch:
         """ "class", "output" and "retained" (n each); a term of weight 0 has none."""
-        s, target = self.settings, attack.target
+        s = self.settings
         parts: dict[str, Part] = {}
-        c_V, c_class = attack.read(model)
         if s.class_weight:
-            which = torch.randint(len(target.prior), (s.batch_size,), generator=generator)
-            member = pick(target.prior, which, generator)
-            parts["class"] = noised(model.schedule, member, c_class, generator, reference_c=attack.c_class)
+            parts["class"] = class_part(model, attack, s.batch_size, generator, held=True)
         parts["output"] = self._output(model, attack, generator)
         if s.retention_weight:
-            which = torch.randint(target.data.count, (s.batch_size,), generator=generator)
-            subject = pick(target.data.subject, which, generator)
-            parts["retained"] = noised(model.schedule, subject, c_V, generator)
+            parts["retained"] = subject_part(model, attack, s.batch_size, generator)
         return Batch(parts)
 
     def loss(self, f: Mapping[str, Tensor], batch: Batch) -> Tensor:
@@ -122,7 +116,8 @@ class Combined(PersGuard):
 
     def loss(self, f: Mapping[str, Tensor], batch: Batch) -> Tensor:
         """The sum of both losses."""
-        backdoor = super().loss(f, batch)
-        if not self.settings.preference_weight:
+        s, backdoor = self.settings, super().loss(f, batch)
+        if not s.preference_weight:
             return backdoor
-        return self.settings.preference_weight * preference_loss(f, batch, self.settings.beta) + backdoor
+        preferred = preference(*joined(f, batch, "generic", "subject"), s.beta)
+        return s.preference_weight * preferred + backdoor
