@@ -14,25 +14,28 @@ from unlikeness import immunize, personalize, protect
 from unlikeness.cli.verbs import app_of
 
 DOCS = Path(__file__).parents[1] / "docs"
+PAGES = [DOCS.parent / "README.md", *sorted(DOCS.rglob("*.md"))]
+COMMANDS = generated.commands()
+SETTINGS = generated.settings()
+OTHERS = {"--help", "--size"}
+"""Flags of every command, and of the benchmarks."""
 
 
 def test_the_commands_page_has_every_command_and_flag() -> None:
-    page = generated.commands()
     for context in generated.walk(typer.Context(typer.main.get_command(app_of()), info_name="unlikeness")):
-        assert f"## {context.command_path}\n" in page
+        assert f"## {context.command_path}\n" in COMMANDS
         for parameter in context.command.params:
             record = parameter.get_help_record(context)
-            assert record is None or record[0].replace("|", "\\|") in page
+            assert record is None or record[0].replace("|", "\\|") in COMMANDS
 
 
 @pytest.mark.parametrize("command", generated.settings_classes())
 def test_the_settings_page_has_every_setting_with_its_meaning(command: str) -> None:
-    page = generated.settings()
     for name, kind in generated.settings_classes()[command].items():
-        assert f"### `{name}`\n" in page
+        assert f"### `{name}`\n" in SETTINGS
         for field in dataclasses.fields(kind):
             assert field.metadata["doc"], f"{kind.__name__}.{field.name} has no documentation"
-            assert f"| `{field.name}` |" in page
+            assert f"| `{field.name}` |" in SETTINGS
 
 
 def test_every_public_name_of_the_api_is_on_a_page() -> None:
@@ -55,3 +58,13 @@ def test_the_navigation_names_every_page() -> None:
     written = {page.relative_to(DOCS).as_posix() for page in DOCS.rglob("*.md")}
     named = set(re.findall(r"\S+\.md$", config, re.MULTILINE))
     assert named == written | set(generated.pages())
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_flag_and_setting_that_a_page_names_exists(page: Path) -> None:
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    code = re.findall(r"`[^`]+`", text)
+    flags = {flag for part in code for flag in re.findall(r"(?<![\w-])--[a-z][a-z-]*", part)}
+    settings = {name for part in code for name in re.findall(r"--set ([a-z_]+)=", part)}
+    assert not {flag for flag in flags if f"{flag} " not in COMMANDS.replace("`", " ")} - OTHERS
+    assert not {name for name in settings if f"| `{name}` |" not in SETTINGS}
