@@ -1,6 +1,6 @@
-"""NaN and infinity, told where they arise: signs, clamps, averages and files take them without a word.
+"""Errors for NaN and infinity where they arise. Signs, clamps, averages and files take them silently.
 
-A check on a GPU waits for it, so that checks stand where a result is kept or written, not in every step.
+A check waits for the GPU. So checks stand where a result is kept or written, not in every step.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ def check(values: Tensor, part: str, dtype: torch.dtype) -> Tensor:
 
 
 def not_finite(part: str, dtype: torch.dtype) -> NotFiniteError:
-    """The error for a part of a model whose answer is not finite."""
+    """The error for a part of a model whose output is not finite."""
     return NotFiniteError(f"{part} gives values that are not finite (NaN or infinity){remedy(dtype)}")
 
 
 def remedy(dtype: torch.dtype) -> str:
-    """What follows "... are not finite" in a message: where from, and what may help."""
+    """The end of a message that says "... are not finite": the likely reason, and what may help."""
     name = str(dtype).removeprefix("torch.")
     if torch.finfo(dtype).bits < 32:
         return f" in {name}; --dtype float32 may help"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from unlikeness import finite
 
-__all__ = ["Autoencoder", "Posterior", "randn"]
+__all__ = ["Autoencoder", "Posterior", "randn", "samples"]
 
 _SAMPLED = 64
 """Values of each weight that a fingerprint reads. Any training changes all of them."""
@@ -100,9 +101,8 @@ class Autoencoder:
         """Sixteen digits of the SHA-256 of the configuration and of a sample of every weight."""
         config = {k: v for k, v in self.network.config.items() if not k.startswith("_")}
         digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
-        for name, weight in self.network.named_parameters():
-            sample = weight.detach().flatten()[:_SAMPLED].float().cpu().numpy()
-            digest.update(f"{name} {tuple(weight.shape)}".encode() + sample.tobytes())
+        for sample in samples(self.network):
+            digest.update(sample)
         return digest.hexdigest()[:16]
 
     def encode(self, images: Tensor) -> Posterior:
@@ -139,7 +139,8 @@ class Autoencoder:
     def to(self, device: torch.device, dtype: torch.dtype) -> Autoencoder:
         """Move and cast in place. On CUDA the convolutions are laid out channels-last."""
         torch.nn.Module.to(self.network, device, dtype)
-        self.network.to(memory_format=torch.channels_last if _on_cuda(device) else torch.contiguous_format)
+        layout = torch.channels_last if device.type == "cuda" else torch.contiguous_format
+        self.network.to(memory_format=layout)
         return self
 
     def copy(self) -> Autoencoder:
@@ -162,5 +163,8 @@ class Autoencoder:
         return float(config.scaling_factor), float(config.get("shift_factor") or 0)
 
 
-def _on_cuda(device: torch.device) -> bool:
-    return device.type == "cuda"
+def samples(network: Any) -> Iterator[bytes]:
+    """Name, shape and first values of every weight, for a fingerprint."""
+    for name, weight in network.named_parameters():
+        sample = weight.detach().flatten()[:_SAMPLED].float().cpu().numpy()
+        yield f"{name} {tuple(weight.shape)}".encode() + sample.tobytes()

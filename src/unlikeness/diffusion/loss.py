@@ -1,4 +1,4 @@
-"""The diffusion loss (METHODS: L_diff), on which personalization and protection both stand."""
+"""The diffusion loss L_diff, which personalization and protection share."""
 
 from __future__ import annotations
 
@@ -49,10 +49,10 @@ def diffusion_loss(
 ) -> Tensor:
     """‖f_θ(z_t, t, c) − target(z0, ε, t)‖², the mean over elements (Ho et al. 2020, Eq. 14).
 
-    z0: [B, C, h, w] scaled latents; c: of B prompts, or of one (then the same for all).
-    t: long [B]; eps: like z0; each that is not given is drawn from `generator`.
-    reduce "mean": a scalar; "none": [B], one mean per picture. In float32 at least, whatever the
-    model's dtype.
+    z0: [B, C, h, w] normalised latents; c: of B prompts, or of one (then the same for all).
+    t: long [B]; eps: like z0. Each one that is not given is drawn from `generator`.
+    reduce: "mean" gives a scalar, "none" one mean per picture, [B]. The result is float32 at least, whatever
+    the model's dtype.
     """
     if t is None or eps is None:
         drawn_t, drawn_eps = draw(model, z0, generator)
@@ -72,8 +72,8 @@ def mean_loss_over_levels(
 ) -> float:
     """The frozen model's diffusion loss on images [B, 3, H, W] in [0, 1], mean over pictures, t and ε.
 
-    t takes `levels` values, evenly spaced over all, each with `draws` draws of ε a picture; ε comes from
-    `seed` alone, so that a picture and its protected copy meet the same. The denoiser sees a bounded number
+    t takes `levels` evenly spaced values, each with `draws` draws of ε a picture. ε comes from `seed` alone:
+    a picture and its protected copy meet the same noise. The denoiser sees a bounded number
     of pictures at once. NotFiniteError if the loss is NaN or infinite.
     """
     z0 = model.encode_all(images).mean.repeat(draws, 1, 1, 1)

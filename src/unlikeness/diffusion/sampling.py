@@ -1,4 +1,4 @@
-"""Drawing pictures: a deterministic solver from diffusers around batched classifier-free guidance."""
+"""Generate pictures: a deterministic solver of diffusers, with both halves of guidance in one batch."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ __all__ = ["SAMPLERS", "drawn", "generate", "initial_noise"]
 _DECODED_AT_ONCE = 4 * 512 * 512  # pixels: what a float32 autoencoder decodes in about 8 GB
 
 _NEAR_NOISE = 0.75
-"""Least share of the noise levels that lie below the first of many steps."""
+"""Smallest share of the noise levels below the first step, where there are many steps."""
 
 
 def initial_noise(shape: tuple[int, int, int], seeds: Sequence[int]) -> Tensor:
-    """[B, C, h, w] float32 on the CPU, each picture's from its own seed alone."""
+    """[B, C, h, w] float32 on the CPU; each picture's noise comes from its own seed alone."""
     return torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
 
 
 def generate(model: TextToImage, prompts: Sequence[str], **how: Any) -> Tensor:
-    """Images [B, 3, H, W], float32 in [0, 1] on the CPU: all that `drawn` yields, in one tensor."""
+    """Images [B, 3, H, W], float32 in [0, 1] on the CPU: all batches of `drawn` in one tensor."""
     return torch.cat(list(drawn(model, prompts, **how)))
 
 
@@ -53,12 +53,12 @@ def drawn(
 
     Args:
         prompts: one per seed, or a single one for all.
-        seeds: a picture's noise comes from its own seed, whatever else is in the batch.
+        seeds: each picture's noise comes from its own seed, whatever else is in the batch.
         steps: solver steps, at least 1, and no more than the noise levels can be divided into.
-        guidance: scale of classifier-free guidance (Ho & Salimans 2022), both halves in one forward pass;
-            1 or less turns it off; None takes the model's default.
+        guidance: scale of classifier-free guidance (Ho & Salimans 2022), both halves in one forward pass.
+            1 or less turns it off. None is the model's default.
         negative_prompt: what guidance avoids; one for all, or one per seed.
-        batch_size: pictures in flight at once.
+        batch_size: pictures that are computed at once.
         sampler: "dpm++" (DPM-Solver++ 2M, Lu et al. 2022) or "ddim" (Song et al. 2021, η = 0), both set up
             from the model's own scheduler configuration.
 
@@ -106,11 +106,11 @@ def _batches(
 
 
 def make_solver(scheduler: Any, sampler: str) -> Any:
-    """A diffusers scheduler of the asked kind with the betas and prediction type of the model's own.
+    """A solver of this kind with the betas and the prediction type of the model's own scheduler.
 
-    What the model's configuration leaves out is as its own scheduler has it, not as the solver would: saved
-    again it is written out, and the copy must draw as the model does. Latents are unbounded, so the solver
-    never clips its estimate of z0, whatever the configuration omits.
+    A setting that the model's configuration leaves out has the default of the model's scheduler, not the
+    solver's: a saved copy writes it out, and must draw as the model does. Latents are unbounded, so the
+    solver never clips its estimate of z0.
     """
     from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
 
@@ -125,8 +125,11 @@ def make_solver(scheduler: Any, sampler: str) -> Any:
 
 
 def _check_steps(solver: Any, steps: int) -> None:
-    """UsageError for more steps than the solver finds noise levels for: each its own, and, of many, from near
-    the highest on, since the first begins with pure noise."""
+    """UsageError for more steps than the solver finds noise levels for.
+
+    Each step needs a level of its own. The first of many must be near the highest, since it begins with pure
+    noise.
+    """
     levels = int(solver.config.num_train_timesteps)
     if steps <= levels:
         solver.set_timesteps(steps)

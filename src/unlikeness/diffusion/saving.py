@@ -1,4 +1,4 @@
-"""A model written as a diffusers folder: safetensors only, complete or not at all."""
+"""Write a model as a diffusers folder: safetensors only, complete or not at all."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ __all__ = ["save_folder"]
 
 _ABSENT: list[Any] = [None, None]
 _SETTINGS = ("config.json", "preprocessor_config.json")
-"""Files beside weights that a carried part needs. Nothing else of a stranger's folder is handed on."""
+"""Files beside weights that a carried part needs. Nothing else of a stranger's folder is copied."""
 
 
 def save_folder(model: TextToImage, folder: Path, dtype: torch.dtype | None = None) -> Path:
-    """Write `model` to `folder` under a temporary name beside it, then rename. Returns the folder.
+    """Write `model` to `folder` under a temporary name beside it, then rename it. Returns the folder.
 
-    What the model carries without having loaded it (a safety checker, ...) is copied from its source folder;
-    a part that is no longer there is entered as absent.
+    Parts that the model carries without having loaded them (a safety checker, ...) are copied from its source
+    folder. A part that is no longer there is entered as absent.
     """
     check_empty(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -130,7 +130,7 @@ def _library(part: Any) -> str:
 
 
 def _plain(module: Any, dtype: torch.dtype | None) -> Any:
-    """The module as it is to be written: adapters merged, cast; the model's own is never touched."""
+    """The module to write, cast and with its adapters merged. The model's own stays as it is."""
     adapted = bool(getattr(module, "peft_config", None))
     if not adapted and dtype in (None, module.dtype):
         return module
@@ -141,7 +141,7 @@ def _plain(module: Any, dtype: torch.dtype | None) -> Any:
 
 
 def _carry(source: Path | None, name: str, work: Path) -> bool:
-    """Copy the component's folder, pickled weights as safetensors. False if it is not there."""
+    """Copy the part's folder, with pickled weights as safetensors. False if it is not there."""
     if source is None or not (source / name).is_dir():
         return False
     inside = source / name

@@ -1,7 +1,7 @@
-"""The tokenizer of a model, from copies of the few files and settings that a CLIP's has.
+"""Open a model's tokenizer from copies of the few files and settings that a CLIP's tokenizer has.
 
-transformers reads whatever else lies in a tokenizer's folder (templates, other tokenizers, further settings).
-So it is shown a folder that holds nothing else, and the result is tried before it is used.
+transformers also reads other files of a tokenizer's folder (templates, other tokenizers, further settings).
+So it gets a folder with nothing else in it, and the result is tried before use.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from unlikeness.networks.configs import read_object
 __all__ = ["check_tokenizer", "load_tokenizer"]
 
 _LARGEST = 1 << 23
-"""Bytes of one file; those of CLIP have up to 3.6 million."""
+"""Bytes of one file. CLIP's have up to 3.6 million."""
 
 _MOST_WORDS = 1 << 18
 _MOST_ADDED = 10_000
-"""Words of a vocabulary, and added to it: a CLIP has 49,408, and two of its own."""
+"""Words of a vocabulary, and words added to it. A CLIP has 49,408 and two."""
 
 _SPECIAL = ("bos_token", "eos_token", "unk_token", "pad_token", "additional_special_tokens")
 _SETTINGS = (
@@ -40,7 +40,7 @@ _WHOLE = ("version", "truncation", "padding", "added_tokens", "normalizer", "pre
 def load_tokenizer(folder: Path, kind: str = "CLIPTokenizer", *, part: str = "tokenizer") -> Any:
     """transformers' tokenizer of class `kind` from `folder`/`part`.
 
-    UnlikenessError, naming the file, for what is damaged, of another kind of tokenizer, or out of bounds.
+    UnlikenessError, naming the file, for a file that is damaged, out of bounds, or of another tokenizer.
     """
     import transformers
 
@@ -55,8 +55,8 @@ def load_tokenizer(folder: Path, kind: str = "CLIPTokenizer", *, part: str = "to
 
 
 def check_tokenizer(tokenizer: Any, *, words: int, longest: int, what: str) -> None:
-    """UnlikenessError, about `what`, unless prompts become numbers below `words`, the rows of the embedding,
-    and fit into `longest` positions."""
+    """UnlikenessError, about `what`, unless prompts become token numbers below `words` and fit into `longest`
+    positions."""
     length = tokenizer.model_max_length
     if isinstance(length, bool) or not isinstance(length, int) or not 3 <= length <= longest:
         raise UnlikenessError(
@@ -80,7 +80,7 @@ def check_tokenizer(tokenizer: Any, *, words: int, longest: int, what: str) -> N
 
 
 def _files(inside: Path, folder: Path) -> dict[str, bytes]:
-    """The tokenizer's files by name, each with its checked content."""
+    """The tokenizer's files: name -> checked content."""
 
     def there(name: str) -> bool:
         return (inside / name).exists() or (inside / name).is_symlink()
@@ -111,7 +111,7 @@ def _files(inside: Path, folder: Path) -> dict[str, bytes]:
 
 
 def _whole(path: Path, folder: Path) -> dict[str, Any]:
-    """tokenizer.json, of which transformers takes the vocabulary, the merges and the added tokens."""
+    """The parts of tokenizer.json that transformers uses: vocabulary, merges and added tokens."""
     content = read_object(path, folder, most=_LARGEST)
     model, added = content.get("model"), content.get("added_tokens", [])
     if not isinstance(model, dict) or model.get("type", "BPE") != "BPE":

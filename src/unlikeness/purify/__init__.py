@@ -1,4 +1,4 @@
-"""Picture -> picture, the attacker's way: what may wash a protection out before a model learns from it.
+"""Purification: what an attacker does to pictures to remove a protection before training on them.
 
     washed = purify.create("jpeg", settings={"quality": 50}).purify(images, seeds=range(len(images)))
 

@@ -1,7 +1,6 @@
-"""What all purifications have in common: pictures in, pictures out, each on its own.
+"""What all purifications share: pictures in, pictures out, each on its own.
 
-Images are [B, 3, H, W] in [0, 1]. Nothing here is differentiable: it is the real thing, as an attacker does
-it to files.
+Images are [B, 3, H, W] in [0, 1]. Nothing here is differentiable: attackers do this to files.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ P = TypeVar("P", bound=PurifySettings)
 
 
 class Purifier(Protocol):
-    """A purification, made from its settings, with one verb."""
+    """A purification. It is made from its settings."""
 
     @property
     def settings(self) -> PurifySettings: ...
@@ -47,10 +46,10 @@ class Purifier(Protocol):
 
 
 class PictureByPicture(ABC, Generic[P]):
-    """A purification that does one picture after another: alone and in company the result is the same.
+    """A purification that works picture by picture: the rest of the batch has no influence.
 
     Args:
-        model: for a method that needs one (`needs_model`): the attacker's own.
+        model: the attacker's own, for a method that needs one (`needs_model`).
         settings: the method's own.
     """
 
@@ -82,7 +81,7 @@ class PictureByPicture(ABC, Generic[P]):
 
 
 class ThroughPillow(PictureByPicture[P]):
-    """A purification that Pillow does: the picture is rounded to 8 bits first, and no seed matters."""
+    """A purification by Pillow. The picture is rounded to 8 bits first; the seed has no effect."""
 
     @abstractmethod
     def edit(self, picture: Image) -> Image:

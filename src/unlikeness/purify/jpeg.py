@@ -1,4 +1,4 @@
-"""JPEG: what every platform does to a picture."""
+"""JPEG compression, as every platform does it."""
 
 from __future__ import annotations
 

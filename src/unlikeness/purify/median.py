@@ -14,7 +14,7 @@ __all__ = ["Median", "MedianSettings"]
 
 
 class Median(ThroughPillow[MedianSettings]):
-    """Puts the median of its neighbourhood in place of each colour value: specks go, edges stay."""
+    """Puts the median of its neighbourhood in place of each colour value: specks vanish, edges stay."""
 
     settings_type = MedianSettings
 

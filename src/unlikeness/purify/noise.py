@@ -1,4 +1,4 @@
-"""Gaussian noise, which drowns a perturbation rather than removing it."""
+"""Gaussian noise, which covers a perturbation rather than removing it."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ __all__ = ["Resize", "ResizeSettings"]
 
 
 class Resize(ThroughPillow[ResizeSettings]):
-    """Resizes the picture by a factor and back up (Lanczos): what is finer than that is gone."""
+    """Resizes the picture by a factor and back up (Lanczos): finer details are lost."""
 
     settings_type = ResizeSettings
 

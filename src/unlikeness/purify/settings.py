@@ -15,12 +15,12 @@ __all__ = [
 
 @dataclass(frozen=True, kw_only=True)
 class PurifySettings(Checked):
-    """What every purification has: nothing yet. Each method's own settings derive from it."""
+    """The base of every method's settings. It has none of its own."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class JpegSettings(PurifySettings):
-    """How strongly."""
+    """Strength of the method."""
 
     quality: int = setting(
         75,
@@ -34,13 +34,13 @@ class JpegSettings(PurifySettings):
 
 @dataclass(frozen=True, kw_only=True)
 class ResizeSettings(PurifySettings):
-    """How far down."""
+    """Strength of the method."""
 
     factor: float = setting(
         0.5,
-        "Size in between.",
+        "Size between down and up.",
         unit="share of the side",
-        source="ours: what a thumbnail of a post is",
+        source="ours: the size of a thumbnail",
         at_least=0.01,
         at_most=1.0,
     )
@@ -48,14 +48,14 @@ class ResizeSettings(PurifySettings):
 
 @dataclass(frozen=True, kw_only=True)
 class BlurSettings(PurifySettings):
-    """How strongly."""
+    """Strength of the method."""
 
     sigma: float = setting(1.0, "Standard deviation.", unit="px", source="ours", at_least=0.0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class NoiseSettings(PurifySettings):
-    """How strongly."""
+    """Strength of the method."""
 
     sigma: float = setting(
         8.0,
@@ -69,7 +69,7 @@ class NoiseSettings(PurifySettings):
 
 @dataclass(frozen=True, kw_only=True)
 class MedianSettings(PurifySettings):
-    """How wide. UsageError for an even size."""
+    """Strength of the method. UsageError for an even size."""
 
     size: int = setting(3, "Side of the window, odd.", unit="px", source="ours: the smallest", at_least=1)
 
@@ -81,4 +81,4 @@ class MedianSettings(PurifySettings):
 
 @dataclass(frozen=True, kw_only=True)
 class VaeSettings(PurifySettings):
-    """Nothing to set: the model is all."""
+    """No settings: the model decides everything."""

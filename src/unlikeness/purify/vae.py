@@ -1,4 +1,4 @@
-"""The autoencoder's round trip: only what it can express comes back."""
+"""The autoencoder's round trip: details that it cannot express are lost."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["Vae", "VaeSettings"]
 
 
 class Vae(PictureByPicture[VaeSettings]):
-    """Encodes the picture and decodes the posterior's mean, at the picture's own size. No seed matters."""
+    """Encodes the picture and decodes the posterior's mean, at the picture's size. The seed has no effect."""
 
     settings_type = VaeSettings
     needs_model = True
