@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from benchmarks import common, personalization
-from experiments import apdm_ablation, immunization, immunization_tables, immunizing, rows
+from experiments import immunization, immunization_tables, immunizing, rows
 from unlikeness.diffusion import TextToImage
 from unlikeness.subjects import Subject
 from unlikeness.toybox.cast import unseen
@@ -52,10 +52,10 @@ def test_from_cells_to_table(
     immunization.cli([*flags, "--rows", "none", "--attackers", "paper"])
     assert common.load(path)["cells"] == record["cells"]
     # Ablations have a table of their own, on the subjects that they have.
-    assert apdm_ablation.render(record) == []
+    assert immunization_tables._ablations(record) == []
     cells = record["cells"]
     cells |= {f"apdm-short/{k.split('/', 1)[1]}": cell for k, cell in cells.items() if k.startswith("apdm/")}
-    [_, table, told] = apdm_ablation.render(record)
+    [_, table, told] = immunization_tables._ablations(record)
     s = cells["apdm/person-0/gentle/paper"]["s"]
     assert f"| the method | 0.138 (N_per 20) | {s:.2f} [" in table
     assert "| N_per 5 | 0.337 | – | – |" in table
