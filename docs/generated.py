@@ -96,13 +96,18 @@ def _option(flags: str, text: str) -> str:
     """One row; the help's own [required], [default: ...; bounds] goes into the last column."""
     found = re.search(r"\s*\[((?:required|default: |[\d<x>=]+)[^]]*)\]$", text)
     doc = text[: found.start()] if found else text
-    value = f"`{_cell(found[1].replace('default: ', ''))}`" if found else ""
-    return f"| `{_cell(flags)}` | {_cell(doc)} | {value} |"
+    value = _code(found[1].replace("default: ", "")) if found else ""
+    return f"| {_code(flags)} | {_cell(doc)} | {value} |"
 
 
 def _cell(text: str) -> str:
     """Text that stands in one cell of a table."""
     return re.sub(r"\s+", " ", text).replace("|", "\\|").strip()
+
+
+def _code(text: str) -> str:
+    """Code in one cell of a table, where no character needs an escape."""
+    return f"`{' '.join(text.split())}`"
 
 
 def settings_classes() -> dict[str, dict[str, type[Checked]]]:
@@ -167,7 +172,7 @@ def _value(value: object) -> str:
     if isinstance(value, bool):
         return "on" if value else "off"
     text = ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
-    return f"`{_cell(text)}`" if text else "empty"
+    return _code(text) if text else "empty"
 
 
 def _bounds(what: Any, hint: Any) -> str:
@@ -204,7 +209,7 @@ def api() -> dict[str, str]:
 
 
 def _intro(module: Any) -> str:
-    return inspect.cleandoc(module.__doc__ or "")
+    return (module.__doc__ or "").strip()
 
 
 def _homes(module: Any) -> dict[str, str]:
