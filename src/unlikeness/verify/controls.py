@@ -67,7 +67,7 @@ class Control:
         """Images before any attack, which may resemble the subject by chance."""
         subject = taught(self.subject, PAPER, threat=ThreatModel.of(self.attacks.base))
         label = f"{self.label}-{RELEASED.name}"
-        return self.attacks.released(self.target, subject, self.evaluator, self.output, label)
+        return self.attacks.outcome(self.target, subject, RELEASED, self.evaluator, label, self.output)
 
     def outcome(self, attacker: Attacker) -> Outcome:
         """This attacker's outcome."""

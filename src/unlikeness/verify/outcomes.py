@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from unlikeness import __version__
-from unlikeness.cache import Cache, Part
+from unlikeness.cache import Cache
 from unlikeness.diffusion.fingerprint import fingerprint
 from unlikeness.errors import NotFiniteError
 from unlikeness.measure.intervals import share
@@ -88,59 +88,44 @@ class Attacks:
     ) -> Outcome:  # fmt: skip
         """Attack, generate and compare; or take the cached part of an earlier run with the same settings.
 
+        With the attacker `RELEASED` the model itself generates, with the words of `subject`.
+
         output: to look for in the images.
         """
-        settings = asdict(personalizer(attacker, self.base, self.overrides).settings)
-        learnt = taught(subject, attacker, self.unseen, ThreatModel.of(self.base))
+        settings: dict[str, Any] = {}
+        learnt = subject
+        if attacker is not RELEASED:
+            settings = asdict(personalizer(attacker, self.base, self.overrides).settings)
+            learnt = taught(subject, attacker, self.unseen, ThreatModel.of(self.base))
 
         def make(scratch: Path) -> dict[str, Tensor]:
-            attacked = run_attacker(
-                target.model, subject, attacker, self.base, overrides=self.overrides, priors=target.priors,
-                unseen=self.unseen, unrelated=self.unrelated, scratch=scratch, progress=self.progress,
-            )  # fmt: skip
-            losses = torch.tensor(attacked.losses, dtype=torch.float64)
-            return {"losses": losses, **self._generated(attacked.model, attacked.subject, evaluator)}
+            tuned: TextToImage = target.model
+            losses: tuple[float, ...] = ()
+            if attacker is not RELEASED:
+                attacked = run_attacker(
+                    target.model, subject, attacker, self.base, overrides=self.overrides,
+                    priors=target.priors, unseen=self.unseen, unrelated=self.unrelated, scratch=scratch,
+                    progress=self.progress,
+                )  # fmt: skip
+                tuned, losses = attacked.model, attacked.losses
+            tensors = {"losses": torch.tensor(losses, dtype=torch.float64)}
+            generated = generate_subject(tuned, learnt, self.base, self.contexts, progress=self.progress)
+            for name, images in (("plain", generated.plain), ("elsewhere", generated.elsewhere)):
+                if images is not None:
+                    pairs = evaluator.pairs(images / 255)
+                    tensors |= {name: images, f"{name}.generated": torch.from_numpy(pairs.generated)}
+                    tensors |= {"of_class": torch.from_numpy(pairs.of_class)}
+                    tensors |= {"subject": torch.from_numpy(pairs.subject)}
+            return tensors
 
         part = self.cache.part(label, self._key(target, learnt, attacker, settings, evaluator), make)
-        return self._judged(part, learnt, attacker, settings, label, output)
-
-    def released(
-        self, target: Target, subject: Subject, evaluator: Evaluator, output: ProtectiveOutput | None,
-        label: str = RELEASED.name,
-    ) -> Outcome:  # fmt: skip
-        """The model before any attack, prompted with the subject's protected name."""
-
-        def make(_: Path) -> dict[str, Tensor]:
-            none = torch.zeros(0, dtype=torch.float64)
-            return {"losses": none, **self._generated(target.model, subject, evaluator)}
-
-        part = self.cache.part(label, self._key(target, subject, RELEASED, {}, evaluator), make)
-        return self._judged(part, subject, RELEASED, {}, label, output)
-
-    def _generated(self, model: TextToImage, subject: Subject, evaluator: Evaluator) -> dict[str, Tensor]:
-        """The cached tensors of a model's images of the subject: the images and their cosines."""
-        generated = generate_subject(model, subject, self.base, self.contexts, progress=self.progress)
-        tensors: dict[str, Tensor] = {}
-        for name, images in (("plain", generated.plain), ("elsewhere", generated.elsewhere)):
-            if images is not None:
-                pairs = evaluator.pairs(images / 255)
-                tensors |= {name: images, f"{name}.generated": torch.from_numpy(pairs.generated)}
-                tensors |= {"of_class": torch.from_numpy(pairs.of_class)}
-                tensors |= {"subject": torch.from_numpy(pairs.subject)}
-        return tensors
-
-    def _judged(
-        self, part: Part, learnt: Subject, attacker: Attacker, settings: dict[str, Any], label: str,
-        output: ProtectiveOutput | None,
-    ) -> Outcome:  # fmt: skip
-        """The outcome that the cached tensors amount to."""
         found = part.tensors
         places = tuple(place for place in self.contexts for _ in range(self.base.pictures_in_context))
         generated = Generated(found["plain"], found.get("elsewhere"), places)
         detected = None if output is None else output.detect(generated)
-        of_class, subject = found["of_class"].numpy(), found["subject"].numpy()
+        of_class, itself = found["of_class"].numpy(), found["subject"].numpy()
         pairs = {
-            name: Pairs(found[f"{name}.generated"].numpy(), of_class, subject)
+            name: Pairs(found[f"{name}.generated"].numpy(), of_class, itself)
             for name in ("plain", "elsewhere")
             if name in found
         }

@@ -20,7 +20,7 @@ from unlikeness.verify.attack import Priors
 from unlikeness.verify.attackers import EVERY, PAPER, Attacker, personalizer
 from unlikeness.verify.controls import Control, UnprotectedSubject, controls
 from unlikeness.verify.evaluator import Evaluator
-from unlikeness.verify.outcomes import Attacks, Target
+from unlikeness.verify.outcomes import RELEASED, Attacks, Target
 from unlikeness.verify.protective import ProtectiveOutput
 from unlikeness.verify.settings import CONTEXTS, Overrides, VerifySettings
 from unlikeness.verify.threat_model import ThreatModel, taught
@@ -117,7 +117,8 @@ def verify_subject(
         clean = attacks.attempt(f"{PAPER.name}, on {ORIGINAL}", on_original)
     released = None
     if output is not None:
-        released = attacks.released(target, taught(subject, PAPER, threat=threat), evaluator, output)
+        itself = taught(subject, PAPER, threat=threat)
+        released = attacks.outcome(target, itself, RELEASED, evaluator, RELEASED.name, output)
     tried = [
         attacks.attempt(one.name, partial(attacks.outcome, target, subject, one, evaluator, one.name, output))
         for one in chosen
