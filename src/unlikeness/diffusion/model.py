@@ -6,7 +6,7 @@ import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,9 +19,6 @@ from unlikeness.diffusion.devices import pick_device, pick_dtype
 from unlikeness.diffusion.families import Family, family_of
 from unlikeness.diffusion.schedule import Schedule
 from unlikeness.provenance import own_name
-
-if TYPE_CHECKING:
-    from unlikeness.progress import Progress
 
 __all__ = ["TextToImage"]
 
@@ -306,32 +303,14 @@ class TextToImage:
         """
         return self.family.predict(self.denoiser, z_t, self.schedule.told(t), condition)
 
-    def generate(
-        self,
-        prompts: Sequence[str],
-        *,
-        seeds: Sequence[int],
-        steps: int = 25,
-        guidance: float | None = None,
-        negative_prompt: str | Sequence[str] = "",
-        batch_size: int = 16,
-        sampler: str = "dpm++",
-        progress: Progress | None = None,
-    ) -> Tensor:
-        """Draw one picture per seed: see `unlikeness.diffusion.sampling.generate`."""
-        from unlikeness.diffusion.sampling import generate
+    def generate(self, prompts: Sequence[str], *, seeds: Sequence[int], **how: Any) -> Tensor:
+        """Images [B, 3, H, W], float32 in [0, 1] on the CPU, one per seed.
 
-        return generate(
-            self,
-            prompts,
-            seeds=seeds,
-            steps=steps,
-            guidance=guidance,
-            negative_prompt=negative_prompt,
-            batch_size=batch_size,
-            sampler=sampler,
-            progress=progress,
-        )
+        how: steps, guidance, negative_prompt, batch_size, sampler, progress; see `sampling.drawn`.
+        """
+        from unlikeness.diffusion.sampling import drawn
+
+        return torch.cat(list(drawn(self, prompts, seeds=seeds, **how)))
 
 
 def _same(one: Tensor, other: Tensor) -> bool:

@@ -18,7 +18,7 @@ from unlikeness.progress import Progress, Silent
 if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage
 
-__all__ = ["SAMPLERS", "drawn", "generate", "initial_noise"]
+__all__ = ["SAMPLERS", "drawn", "initial_noise"]
 
 _DECODED_AT_ONCE = 4 * 512 * 512  # pixels: what a float32 autoencoder decodes in about 8 GB
 
@@ -29,11 +29,6 @@ _NEAR_NOISE = 0.75
 def initial_noise(shape: tuple[int, int, int], seeds: Sequence[int]) -> Tensor:
     """[B, C, h, w] float32 on the CPU; each picture's noise comes from its own seed alone."""
     return torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
-
-
-def generate(model: TextToImage, prompts: Sequence[str], **how: Any) -> Tensor:
-    """Images [B, 3, H, W], float32 in [0, 1] on the CPU: all batches of `drawn` in one tensor."""
-    return torch.cat(list(drawn(model, prompts, **how)))
 
 
 def drawn(

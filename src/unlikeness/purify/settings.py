@@ -23,13 +23,9 @@ class JpegSettings(PurifySettings):
     """Strength of the method."""
 
     quality: int = setting(
-        75,
-        "Quality of the JPEG.",
-        unit="1 to 100",
-        source="Pillow's and libjpeg's own default",
-        at_least=1,
-        at_most=100,
-    )
+        75, "Quality of the JPEG.", unit="1 to 100", source="Pillow's and libjpeg's own default",
+        at_least=1, at_most=100,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,13 +33,9 @@ class ResizeSettings(PurifySettings):
     """Strength of the method."""
 
     factor: float = setting(
-        0.5,
-        "Size between down and up.",
-        unit="share of the side",
-        source="ours: the size of a thumbnail",
-        at_least=0.01,
-        at_most=1.0,
-    )
+        0.5, "Size between down and up.", unit="share of the side", source="ours: the size of a thumbnail",
+        at_least=0.01, at_most=1.0,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,13 +50,9 @@ class NoiseSettings(PurifySettings):
     """Strength of the method."""
 
     sigma: float = setting(
-        8.0,
-        "Standard deviation.",
-        unit="n/255 of the range [0, 1]",
-        source="ours: as much as the budget of a perturbation",
-        at_least=0.0,
-        at_most=255.0,
-    )
+        8.0, "Standard deviation.", unit="n/255 of the range [0, 1]",
+        source="ours: as much as the budget of a perturbation", at_least=0.0, at_most=255.0,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)

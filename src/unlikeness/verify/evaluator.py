@@ -84,13 +84,13 @@ def generate_subject(
     first = JUDGED + 10_000 * s.seed
     how = {"steps": s.solver_steps, "guidance": s.guidance, "progress": progress}
     seeds = range(first, first + s.pictures)
-    plain = tuned.generate([subject.instance_prompt], seeds=seeds, **how)  # type: ignore[arg-type]
+    plain = tuned.generate([subject.instance_prompt], seeds=seeds, **how)
     places = tuple(place for place in contexts for _ in range(s.pictures_in_context))
     elsewhere = None
     if places:
         prompts = [f"{subject.instance_prompt} {place}" for place in places]
         seeds = range(first + 5_000, first + 5_000 + len(places))
-        elsewhere = eight_bits(tuned.generate(prompts, seeds=seeds, **how))  # type: ignore[arg-type]
+        elsewhere = eight_bits(tuned.generate(prompts, seeds=seeds, **how))
     return Generated(eight_bits(plain), elsewhere, places)
 
 
