@@ -4,9 +4,9 @@
     python -m experiments.NAME --results copy.json ...
     python -m experiments.merge experiments/results/NAME.json copy.json
 
-The two files must be of the same benchmark with the same `about` and code; the copy may have cells of newer
-code, added with --keep. If both have a cell, the file's own stays. The benchmark itself updates the summary
-when it runs again."""
+The two files must be of the same benchmark with the same `about`, and must have begun with the same code; both
+may have cells of newer code, added with --keep. If both have a cell, the file's own stays. The benchmark itself
+updates the summary when it runs again."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ def cli(argv: Sequence[str] | None) -> None:
         raise UsageError(f"{args.file} does not exist; rename {args.copy} instead")
     results = common.Results(args.file, str(theirs.get("benchmark")), theirs.get("about") or {})
     code, others = (list(one.get("code") or ()) for one in (results.record, theirs))
-    older = isinstance(theirs.get("code"), list) and others[: len(code)] == code
+    related = isinstance(theirs.get("code"), list) and others[:1] == code[:1]
     for name in ("benchmark", "id", "code"):
-        if results.record.get(name) != theirs.get(name) and not (name == "code" and older):
+        if results.record.get(name) != theirs.get(name) and not (name == "code" and related):
             raise UsageError(
                 f"{args.copy} is no copy of {args.file}: it has another {name}; only cells of the same "
                 "benchmark and code belong together"
             )
     new = {key: cell for key, cell in theirs["cells"].items() if key not in results.cells}
     results.cells.update(new)
-    results.record["code"] = others
+    results.record["code"] = list(dict.fromkeys([*code, *others]))
     results.save()
     print(f"{len(new)} cells from {args.copy}")
 

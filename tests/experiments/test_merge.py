@@ -36,6 +36,9 @@ def test_a_copy_may_have_been_kept_by_newer_code(tmp_path: Path) -> None:
     merge.cli([str(file), str(copy)])
     assert list(common.load(file)["cells"]) == ["a", "b"]
     assert common.load(file)["code"] == ["abc", "def"]
+    common.Results(file, "x", {"seed": 0}, code="ghi", keep=True).cell("c", lambda: {"s": 3.0})
+    merge.cli([str(copy), str(file)])
+    assert common.load(copy)["code"] == ["abc", "def", "ghi"]
     with pytest.raises(UsageError, match="another code"):
         merge.cli([str(copy), str(_older(file))])
 
