@@ -4,9 +4,9 @@
     python -m experiments.NAME --results copy.json ...
     python -m experiments.merge experiments/results/NAME.json copy.json
 
-The two files must be of the same benchmark with the same `about`, and must have begun with the same code; both
-may have cells of newer code, added with --keep. If both have a cell, the file's own stays. The benchmark itself
-updates the summary when it runs again."""
+The two files must be of the same benchmark with the same `about`, and must have begun with the same code;
+both may have cells of newer code, added with --keep. If both have a cell, the file's own stays. The benchmark
+itself updates the summary when it runs again."""
 
 from __future__ import annotations
 
