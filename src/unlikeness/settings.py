@@ -13,7 +13,7 @@ import json
 import logging
 import math
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -23,7 +23,8 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 from unlikeness.errors import UsageError
 
 __all__ = [
-    "Checked", "build", "current_names", "named", "outdated", "pairs", "setting", "typed", "with_default",
+    "Checked", "build", "current_names", "given_in", "named", "outdated", "pairs", "setting", "typed",
+    "with_default",
 ]  # fmt: skip
 
 _log = logging.getLogger(__name__)
@@ -56,6 +57,13 @@ def named(name: str) -> str:
     """The setting `name` in a message: its flag or "--set NAME" on the command line, its name in Python."""
     how = _TYPED.get()
     return name if how is None else how.flags.get(name, f"--set {name}")
+
+
+def given_in(place: str, names: Iterable[str]) -> None:
+    """Let messages of the command line name these settings as "PLACE: NAME", such as those of a YAML file."""
+    how = _TYPED.get()
+    if how is not None:
+        how.flags.update({name: f"{place}: {name}" for name in names})
 
 
 def outdated(text: str) -> None:

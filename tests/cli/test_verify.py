@@ -283,7 +283,7 @@ def test_misuse_is_one_line(home: Path, tmp_path: Path, capsys: pytest.CaptureFi
     assert not new.exists()
     own = ["--settings", str(tmp_path / "settings.yaml"), "--attackers", "slow"]
     assert main(words(home, new, *own)) == 2
-    assert "stepps is no setting" in capsys.readouterr().err
+    assert "settings.yaml: stepps is no setting" in capsys.readouterr().err
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").write_text("mine")
     assert main(words(home, tmp_path / "full")) == 2

@@ -16,7 +16,7 @@ from unlikeness.measure.encoders import check_encoder, load_encoder
 from unlikeness.paths import check_exists
 from unlikeness.pictures.finding import check_pictures
 from unlikeness.presets import preset_values, which_preset
-from unlikeness.settings import pairs
+from unlikeness.settings import given_in, pairs
 from unlikeness.verify.attackers import Attacker, named
 from unlikeness.verify.protective import Requested
 from unlikeness.verify.settings import CONTEXTS, FILE, given
@@ -275,7 +275,10 @@ def _yaml(path: Path | None) -> dict[str, Any]:
         ) from error
     if not isinstance(content, dict):
         raise UsageError(f"the settings {path} must be lines NAME: VALUE")
-    return {str(name): value for name, value in content.items()}
+    found = {str(name): value for name, value in content.items()}
+    inner = [str(name) for value in found.values() if isinstance(value, dict) for name in value]
+    given_in(str(path), [*found, *inner])
+    return found
 
 
 def _silent(line: str) -> None:
