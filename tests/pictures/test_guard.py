@@ -152,8 +152,9 @@ def test_the_process_ends_with_its_parent(end: str, tmp_path: Path) -> None:
     """Also in the middle of a file."""
     image("RGB").save(tmp_path / "a.bmp")
     code = f"""
-import os, sys, threading
+import os, signal, sys, threading
 from pathlib import Path
+signal.signal(signal.SIGINT, signal.default_int_handler)  # also below a shell that ignores it
 from unlikeness.pictures import guard, open_picture
 guard.PROGRAM = '''
 import time
