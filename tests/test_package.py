@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 import tomllib
-from importlib.metadata import entry_points
+from importlib.metadata import PackageNotFoundError, entry_points, metadata
 from importlib.resources import files
 from pathlib import Path
 
 import pytest
+from packaging.specifiers import SpecifierSet
 
 import unlikeness
 
@@ -32,6 +34,18 @@ def test_importing_loads_nothing_heavy(module: str) -> None:
 def test_version_is_the_same_everywhere() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert unlikeness.__version__ == project["version"]
+
+
+def test_every_pinned_package_allows_the_oldest_python() -> None:
+    """Of those that are installed here."""
+    checked = 0
+    for line in (ROOT / "constraints.txt").read_text().splitlines():
+        name, equal, _ = line.partition("==")
+        with contextlib.suppress(PackageNotFoundError):
+            wanted = metadata(name)["Requires-Python"] if equal else None
+            assert wanted is None or "3.11.0" in SpecifierSet(wanted), f"{name} needs Python {wanted}"
+            checked += wanted is not None
+    assert checked > 20
 
 
 def test_console_script_is_installed() -> None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from unlikeness.progress import Progress
     from unlikeness.subjects import Subject
 
+
 class Personalizer(Protocol):
     """A method: made from its settings, with one verb."""
 

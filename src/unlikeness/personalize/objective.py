@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -119,7 +120,7 @@ def check_checkpoint(
         )
 
 
-class FineTuning(Generic[S]):
+class FineTuning(ABC, Generic[S]):
     """A method that minimises L_per over some weights of a copy of the model.
 
     A method derives from it, names itself and its settings, and says in `trainable` what it trains.
@@ -131,9 +132,9 @@ class FineTuning(Generic[S]):
     def __init__(self, settings: S | None = None) -> None:
         self.settings: S = self.settings_type() if settings is None else settings
 
+    @abstractmethod
     def trainable(self, model: TextToImage) -> tuple[TextToImage, list[Tensor]]:
         """(a copy of `model`, its weights that are trained, with `requires_grad`)."""
-        raise NotImplementedError
 
     def personalize(
         self,
