@@ -36,6 +36,8 @@ PROGRAM = "from unlikeness.pictures.worker import main; main()"
 """What the process runs."""
 _START = "import sys; sys.path[:] = sys.argv[1:]; "
 _START_SECONDS = 120
+_END_SECONDS = 5
+"""A process closes its link when it begins to end; it may have a large picture to let go of."""
 _AT_ONCE = 2
 """Processes at a time: one file is read while another is read again."""
 
@@ -43,10 +45,17 @@ _AT_ONCE = 2
 def decode(path: Path, max_pixels: int) -> Decoded:
     """`worker.decode_file` in another process.
 
+    A waiting process may be killed from outside before it answers. Then the file goes once to a new process,
+    and only if that dies as well is it the file's fault.
+
     Unusable, with the reason, for a file that cannot be used; UnlikenessError if no process can be started.
     """
-    with _pool.child() as child:
-        return child.decode(path, max_pixels)
+    try:
+        with _pool.child() as child:
+            return child.decode(path, max_pixels)
+    except _KilledError:
+        with _pool.child(new=True) as child:
+            return child.decode(path, max_pixels)
 
 
 def prepare() -> None:
@@ -60,6 +69,14 @@ def close() -> None:
     _pool.close()
 
 
+class _KilledError(Exception):
+    """A process that had been waiting was killed, and its file is not known to be the reason."""
+
+
+class _TooLongError(Exception):
+    """A process does not answer within its time."""
+
+
 class _Child:
     """One process that decodes."""
 
@@ -70,6 +87,8 @@ class _Child:
         self.link = Link(ours)
         self.ready = False
         self.fit = True
+        self.waited = False
+        """Whether it waited for this file, and was not started for it."""
         command = [sys.executable, "-P", "-c", _START + PROGRAM, *(str(place) for place in sys.path)]
         few = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
         try:
@@ -101,8 +120,11 @@ class _Child:
         try:
             self.link.send(packed(request))
             kind, answer, *last = unpacked(*self.link.receive(lambda: self._check(deadline)))
+        except _TooLongError:
+            longest = f"reading it takes longer than {LIMITS.waiting} seconds; copy it to another disk"
+            raise Unusable(longest) from None
         except (EOFError, OSError):
-            raise Unusable(self._end_of()) from None
+            raise self._end_of() from None
         except (ValueError, TypeError, LookupError, AttributeError, ImportError, RecursionError) as error:
             raise Unusable(_CRASHED) from error
         if kind == "picture":
@@ -130,13 +152,23 @@ class _Child:
             deadline = time.monotonic() + _START_SECONDS
             try:
                 self.link.receive(lambda: self._check(deadline))
+            except _TooLongError as error:
+                raise _cannot_start(f"it is not ready after {_START_SECONDS} seconds") from error
             except (EOFError, OSError) as error:
+                if self.waited and self._status() in _FROM_OUTSIDE:
+                    raise _KilledError from error
                 raise _cannot_start(self._last_words()) from error
             self.ready = True
 
     def _check(self, deadline: float) -> None:
         if time.monotonic() > deadline:
-            raise EOFError("it took too long")
+            raise _TooLongError
+
+    def _status(self) -> int | None:
+        """The exit status of a process whose end of the link is closed; None if it goes on all the same."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(_END_SECONDS)
+        return self.process.poll()
 
     def _last_words(self) -> str:
         """The last line that the process wrote."""
@@ -145,21 +177,28 @@ class _Child:
         lines = said.decode(errors="replace").strip().splitlines()
         return lines[-1] if lines else f"it ended with status {self.process.wait()}"
 
-    def _end_of(self) -> str:
-        """Why the process ended, or is ended here, in the middle of a file."""
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self.process.wait(0.5)
-        status = self.process.poll()
-        if status is None:
-            return f"reading it takes longer than {LIMITS.waiting} seconds; copy it to another disk"
+    def _end_of(self) -> Exception:
+        """Why the process ended in the middle of a file."""
+        status = self._status()
+        if self.waited and status in _FROM_OUTSIDE:
+            return _KilledError()
         if status == OVER or (sys.platform != "win32" and status == -signal.SIGXCPU):
-            return f"decoding it takes longer than {LIMITS.seconds} seconds of computing; export it again"
+            return Unusable(
+                f"decoding it takes longer than {LIMITS.seconds} seconds of computing; export it again"
+            )
         if sys.platform != "win32" and status == -signal.SIGKILL:  # by Linux, where memory is short
-            return TOO_LARGE
-        return _CRASHED
+            return Unusable(TOO_LARGE)
+        return Unusable(_CRASHED)
 
 
 _CRASHED = "it is damaged (its decoder crashed); copy it again, or open and export it elsewhere"
+_FROM_OUTSIDE = (
+    # Windows has no signals: its task manager ends a process with the status 1, and `terminate` with any.
+    (1,)
+    if sys.platform == "win32"
+    else tuple(-number for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT))
+)
+"""Exit statuses of a process that another one ended. A decoder's own faults have others."""
 _WITHOUT_A_WINDOW = 0x08000000 if sys.platform == "win32" else 0
 
 
@@ -172,10 +211,13 @@ class _Pool:
         self.lock = threading.Lock()
 
     @contextmanager
-    def child(self) -> Iterator[_Child]:
-        """A process for one file. It then waits for the next, or is ended if it is not fit."""
+    def child(self, *, new: bool = False) -> Iterator[_Child]:
+        """A process for one file. It then waits for the next, or is ended if it is not fit.
+
+        new: do not take one that waits.
+        """
         with self.slots:
-            child = self._take()
+            child = _Child() if new else self._take()
             try:
                 yield child
             finally:  # also where Ctrl-C came in the middle of a file
@@ -201,6 +243,7 @@ class _Pool:
             if child is None:
                 return _Child()
             if child.process.poll() is None:
+                child.waited = True
                 return child
             child.close()
 
