@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler, FlowMatchEulerDiscreteScheduler
@@ -92,20 +94,43 @@ def test_a_flow_draws_the_middle_more_often_and_its_shift_moves_it(shift: float,
     t = schedule.draw(20_000, torch.Generator().manual_seed(0), "cpu")
     assert t.dtype == torch.long
     assert 0 <= int(t.min()) <= int(t.max()) < 1000
-    assert abs(float(t.float().median()) / 1000 - middle) < 0.02
-    near = ((t.float() / 1000 - middle).abs() < 0.1).float().mean()
-    assert near > 0.25  # a uniform draw has 0.2
-    even = Schedule(schedule.signal, schedule.noise, "flow", "uniform", shift)
-    spread = even.draw(20_000, torch.Generator().manual_seed(0), "cpu")
-    assert abs(float(spread.float().median()) / 1000 - middle) < 0.02
+    sigma = schedule.noise[t]
+    assert abs(float(sigma.median()) - middle) < 0.02
+    assert (t.float() / 1000 - 0.5).abs().lt(0.1).float().mean() > 0.25  # a uniform draw has 0.2
 
 
-def test_a_flow_is_told_its_noise_level_in_thousandths_and_a_solvers_time_as_it_is() -> None:
-    schedule = Schedule.from_scheduler(FlowMatchEulerDiscreteScheduler())
-    t = torch.tensor([0, 499, 999])
-    assert torch.allclose(schedule.told(t) / 1000, schedule.noise[t])
+@pytest.mark.parametrize("settings", [{}, {"shift": 3.0}, {"shift": 3.0, "use_dynamic_shifting": True}])
+def test_a_flow_has_the_levels_and_times_of_diffusers_training_scripts(settings: dict[str, Any]) -> None:
+    scheduler = FlowMatchEulerDiscreteScheduler(**settings)
+    schedule = Schedule.from_scheduler(scheduler)
+    t = torch.arange(1000)
+    assert torch.equal(schedule.noise, scheduler.sigmas.flip(0))
+    assert torch.equal(schedule.told(t), scheduler.timesteps.flip(0))
     time = torch.tensor([731.25])
     assert schedule.told(time) is time
+
+
+def test_a_flows_levels_can_be_drawn_evenly() -> None:
+    schedule = Schedule.from_scheduler(FlowMatchEulerDiscreteScheduler(), density="uniform")
+    t = schedule.draw(4000, torch.Generator().manual_seed(0), "cpu")
+    assert torch.equal(t, torch.randint(1000, (4000,), generator=torch.Generator().manual_seed(0)))
+
+
+def test_the_weighting_z0_counts_the_error_of_z0() -> None:
+    schedule = Schedule.from_scheduler(FlowMatchEulerDiscreteScheduler(shift=3.0), weighting="z0")
+    z_t, f = schedule.add_noise(Z0, EPS, T), latents(2)
+    weight = schedule.weight(T)
+    assert weight is not None
+    weighted = weight.view(3, 1, 1, 1) * (f - schedule.target(Z0, EPS, T)).square()
+    assert torch.allclose(weighted, (schedule.predict_z0(f, z_t, T) - Z0).square(), atol=1e-6)
+    assert Schedule.from_scheduler(FlowMatchEulerDiscreteScheduler()).weight(T) is None
+
+
+@pytest.mark.parametrize("wrong", [("flow", "uniform", "sigma"), ("epsilon", "uniform", "z0")])
+def test_an_unknown_weighting_is_refused(wrong: tuple[str, str, str]) -> None:
+    table = torch.linspace(0, 1, 10)
+    with pytest.raises(UsageError, match=r"weighting '\w+' is unknown"):
+        Schedule(1 - table, table, *wrong)
 
 
 def test_an_unknown_density_is_refused() -> None:

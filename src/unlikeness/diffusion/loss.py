@@ -47,7 +47,9 @@ def diffusion_loss(
     generator: torch.Generator | None = None,
     reduce: Literal["mean", "none"] = "mean",
 ) -> Tensor:
-    """‖f_θ(z_t, t, c) − target(z0, ε, t)‖², the mean over elements (Ho et al. 2020, Eq. 14).
+    """w(t) · ‖f_θ(z_t, t, c) − target(z0, ε, t)‖², the mean over elements (Ho et al. 2020, Eq. 14).
+
+    w is the schedule's weight, 1 for most models.
 
     z0: [B, C, h, w] normalised latents; c: of B prompts, or of one (then the same for all).
     t: long [B]; eps: like z0. Each one that is not given is drawn from `generator`.
@@ -63,6 +65,9 @@ def diffusion_loss(
     f = model.predict(model.schedule.add_noise(z0, eps, t), t, c)
     wide = torch.promote_types(f.dtype, torch.float32)
     error = (f.to(wide) - model.schedule.target(z0, eps, t).to(wide)).square()
+    weight = model.schedule.weight(t)
+    if weight is not None:
+        error = error * weight.to(error).view(-1, *[1] * (error.ndim - 1))
     return error.mean() if reduce == "mean" else error.flatten(1).mean(1)
 
 

@@ -10,12 +10,16 @@ from torch import Tensor
 
 from unlikeness.errors import UsageError
 
-__all__ = ["DENSITIES", "PREDICTION_TYPES", "Schedule"]
+__all__ = ["DENSITIES", "PREDICTION_TYPES", "WEIGHTINGS", "Schedule"]
 
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample", "flow")
 
 DENSITIES = ("uniform", "logit-normal")
 """Every level alike (Ho et al. 2020), or the middle ones more often (Esser et al. 2024, Eq. 19)."""
+
+WEIGHTINGS = ("none", "z0")
+"""The loss of the prediction itself, or of the z0 that it stands for (Karras et al. 2022, Section 5): the
+velocity's error counts with σ²."""
 
 
 @dataclass(frozen=True)
@@ -26,14 +30,14 @@ class Schedule:
     signal = √ᾱ and noise = √(1 − ᾱ); a flow (Lipman et al. 2023; Esser et al. 2024) 1 − σ and σ.
     prediction_type: one of PREDICTION_TYPES; UsageError otherwise.
     density: of the levels that training draws, one of DENSITIES; UsageError otherwise.
-    shift: of a flow's levels; above 1, more of them are near pure noise (Esser et al. 2024, Eq. 23).
+    weighting: of the training loss, one of WEIGHTINGS, "z0" for a flow only; UsageError otherwise.
     """
 
     signal: Tensor
     noise: Tensor
     prediction_type: str = "epsilon"
     density: str = "uniform"
-    shift: float = 1.0
+    weighting: str = "none"
 
     def __post_init__(self) -> None:
         if self.prediction_type not in PREDICTION_TYPES:
@@ -43,6 +47,11 @@ class Schedule:
             )
         if self.density not in DENSITIES:
             raise UsageError(f"density {self.density!r} is unknown; it must be one of {', '.join(DENSITIES)}")
+        if self.weighting not in WEIGHTINGS or (self.weighting == "z0" and self.prediction_type != "flow"):
+            raise UsageError(
+                f"weighting {self.weighting!r} is unknown for {self.prediction_type}; it must be none, "
+                "or z0 for flow"
+            )
         if self.signal.ndim != 1 or self.signal.shape != self.noise.shape:
             raise UsageError("a noise schedule needs two tables of one length, signal and noise")
 
@@ -52,11 +61,17 @@ class Schedule:
         return cls(alpha_bar.sqrt(), (1 - alpha_bar).sqrt(), prediction_type)
 
     @classmethod
-    def from_scheduler(cls, scheduler: Any) -> Schedule:
+    def from_scheduler(
+        cls, scheduler: Any, *, density: str = "logit-normal", weighting: str = "none"
+    ) -> Schedule:
         """The schedule that a diffusers scheduler was configured with.
 
         A scheduler with `alphas_cumprod` (DDPM, DDIM, PNDM, Euler, DPM-Solver, ...) is variance-preserving.
-        One without it is flow matching, with σ = (t + 1) / T. Its time shift decides which t are drawn.
+        One without it is flow matching. Its levels are σ = (t + 1) / T, moved by a fixed `shift` towards pure
+        noise (Esser et al. 2024, Eq. 23). A shift that depends on the picture's size (`use_dynamic_shifting`)
+        is for drawing alone, as in diffusers' training scripts.
+
+        density, weighting: of a flow.
         """
         config = scheduler.config
         alpha_bar = getattr(scheduler, "alphas_cumprod", None)
@@ -66,7 +81,10 @@ class Schedule:
             )
         steps = int(config.get("num_train_timesteps", 1000))
         sigma = torch.arange(1, steps + 1, dtype=torch.float32) / steps
-        return cls(1 - sigma, sigma, "flow", "logit-normal", float(config.get("shift") or 1))
+        if not config.get("use_dynamic_shifting"):
+            shift = float(config.get("shift") or 1)
+            sigma = shift * sigma / (1 + (shift - 1) * sigma)
+        return cls(1 - sigma, sigma, "flow", density, weighting)
 
     @property
     def steps(self) -> int:
@@ -81,21 +99,25 @@ class Schedule:
 
     def draw(self, count: int, generator: torch.Generator | None, device: torch.device | str) -> Tensor:
         """Levels t for training, long [count], drawn on `device` from `generator`."""
-        if self.density == "uniform" and self.shift == 1:
-            return torch.randint(self.steps, (count,), generator=generator, device=device)
         if self.density == "uniform":
-            share = torch.rand(count, generator=generator, device=device)
-        else:
-            share = torch.randn(count, generator=generator, device=device).sigmoid()
-        share = self.shift * share / (1 + (self.shift - 1) * share)
+            return torch.randint(self.steps, (count,), generator=generator, device=device)
+        share = torch.randn(count, generator=generator, device=device).sigmoid()
         return (share * self.steps).long().clamp(max=self.steps - 1)
 
+    def weight(self, t: Tensor) -> Tensor | None:
+        """The factor [B] of the squared error at the levels t (long [B]); None where it is 1."""
+        if self.weighting == "none":
+            return None
+        return self.noise.to(t.device)[t].square()
+
     def told(self, t: Tensor) -> Tensor:
-        """What the denoiser is given for the levels t (long): t itself, and T · σ for a flow.
+        """What the denoiser is given for the levels t (long): t itself, and T · σ (float) for a flow.
 
         A solver's own times (floating-point) stay as they are.
         """
-        return t + 1 if self.prediction_type == "flow" and not t.is_floating_point() else t
+        if self.prediction_type != "flow" or t.is_floating_point():
+            return t
+        return self.noise.to(t.device)[t] * self.steps
 
     def _at(self, table: Tensor, t: Tensor, like: Tensor) -> Tensor:
         values = table.to(like.device, like.dtype)[t.to(like.device)]
