@@ -12,6 +12,7 @@ from unlikeness.cli.options import give, how, run
 from unlikeness.pictures.limits import MAX_PIXELS
 
 if TYPE_CHECKING:
+    from unlikeness.measure.patterns import FlatPattern
     from unlikeness.measure.report import VisibilityReport
 
 __all__ = ["app"]
@@ -45,9 +46,11 @@ def visibility(
     seed: BootstrapSeed = 0,
     max_pixels: Annotated[int, run("Skip larger pictures.", min=1)] = MAX_PIXELS,
 ) -> None:
-    """Compare protected pictures with their originals: L∞ [n/255], PSNR [dB], SSIM and file sizes.
+    """Compare protected pictures with their originals: L∞ [n/255], PSNR [dB], SSIM, patterns, file sizes.
 
     `measure ORIGINAL PROTECTED` is the same. In folders, pictures are matched by their relative name.
+    A pattern is the change's strongest regular one where the original is flat (sky, skin, black); 1 is just
+    noticeable at arm's length.
     """
     from unlikeness.errors import UsageError
 
@@ -77,7 +80,7 @@ def _show(report: VisibilityReport) -> None:
     from unlikeness.errors import one_line
 
     table = Table("picture")
-    for header in ("L∞ /255", "PSNR dB", "SSIM", "bytes before", "after", "growth"):
+    for header in ("L∞ /255", "PSNR dB", "SSIM", "pattern", "bytes before", "after", "growth"):
         table.add_column(header, justify="right")
     for p in report.pictures:
         table.add_row(
@@ -85,14 +88,24 @@ def _show(report: VisibilityReport) -> None:
             f"{p.linf:.2f}",
             "identical" if p.psnr is None else f"{p.psnr:.1f}",
             "too small" if p.ssim is None else f"{p.ssim:.4f}",
+            _pattern(p.pattern),
             f"{p.bytes_before:,}",
             f"{p.bytes_after:,}",
             f"{p.growth:+.1%}",
         )
     console = Console()
     console.print(table)
+    typer.echo(
+        "pattern: the change's strongest regular one in flat areas, – without such an area; "
+        "1 is just noticeable at arm's length"
+    )
     if len(report.pictures) > 1:
-        mean = {"PSNR dB": report.psnr, "SSIM": report.ssim, "growth": report.growth}
+        mean = {
+            "PSNR dB": report.psnr,
+            "SSIM": report.ssim,
+            "pattern": report.pattern,
+            "growth": report.growth,
+        }
         typer.echo(f"largest L∞ {report.max_linf:.2f}/255; means with 95 % bootstrap intervals:")
         for name, interval in mean.items():
             if interval is not None:
@@ -105,6 +118,13 @@ def _show(report: VisibilityReport) -> None:
         typer.echo(f"only among the protected: {one_line(name)}", err=True)
     for line in report.failed:
         typer.echo(one_line(line), err=True)
+
+
+def _pattern(found: FlatPattern) -> str:
+    """The worst window's figure with the pattern's wavelength."""
+    if found.worst is None:
+        return "–"
+    return f"{found.worst:.1f}" + (f" ({found.wavelength:.0f} px)" if found.wavelength else "")
 
 
 @app.command()

@@ -9,6 +9,7 @@ from unlikeness import looked_up
 if TYPE_CHECKING:
     from unlikeness.measure.distribution import frechet_distance, kernel_distance, kernel_distance_subsets
     from unlikeness.measure.intervals import Interval, bootstrap_mean
+    from unlikeness.measure.patterns import FlatPattern, flat_pattern
     from unlikeness.measure.report import PictureVisibility, VisibilityReport, compare, compare_pictures
     from unlikeness.measure.similarity import (
         Embedder,
@@ -21,10 +22,10 @@ if TYPE_CHECKING:
     from unlikeness.measure.visibility import linf, psnr, ssim
 
 __all__ = [
-    "Embedder", "Interval", "Pairs", "PictureVisibility", "SubjectSimilarity", "VisibilityReport",
-    "bootstrap_mean", "compare", "compare_pictures", "frechet_distance", "kernel_distance",
-    "kernel_distance_subsets", "linf", "mean_similarity", "pair_similarities", "psnr", "ssim",
-    "subject_similarity",
+    "Embedder", "FlatPattern", "Interval", "Pairs", "PictureVisibility", "SubjectSimilarity",
+    "VisibilityReport", "bootstrap_mean", "compare", "compare_pictures", "flat_pattern", "frechet_distance",
+    "kernel_distance", "kernel_distance_subsets", "linf", "mean_similarity", "pair_similarities", "psnr",
+    "ssim", "subject_similarity",
 ]  # fmt: skip
 
 __getattr__ = looked_up(
@@ -32,6 +33,7 @@ __getattr__ = looked_up(
     {
         "distribution": ("frechet_distance", "kernel_distance", "kernel_distance_subsets"),
         "intervals": ("Interval", "bootstrap_mean"),
+        "patterns": ("FlatPattern", "flat_pattern"),
         "report": ("PictureVisibility", "VisibilityReport", "compare", "compare_pictures"),
         "similarity": (
             "Embedder", "Pairs", "SubjectSimilarity", "mean_similarity", "pair_similarities",

@@ -13,6 +13,7 @@ import torch
 from unlikeness import __version__, pictures
 from unlikeness.errors import PictureError, UsageError
 from unlikeness.measure.intervals import Interval, bootstrap_mean
+from unlikeness.measure.patterns import FlatPattern, flat_pattern
 from unlikeness.measure.visibility import SSIM_WINDOW, linf, psnr, ssim
 from unlikeness.pictures import kinds
 from unlikeness.pictures.finding import find
@@ -33,6 +34,8 @@ class PictureVisibility:
     """[dB]; None if the pixels are identical."""
     ssim: float | None
     """1 for identical pixels; None if a side is shorter than the SSIM window."""
+    pattern: FlatPattern
+    """The strongest regular pattern in flat areas."""
     bytes_before: int
     bytes_after: int
 
@@ -52,6 +55,8 @@ class VisibilityReport:
     psnr: Interval | None
     """Mean over the pictures whose pixels changed."""
     ssim: Interval | None
+    pattern: Interval | None
+    """Mean over the pictures with a flat area; 1 is just noticeable."""
     growth: Interval | None
     only_original: tuple[str, ...]
     """With the pictures of kinds that cannot be protected (RAW, PSD, ...)."""
@@ -96,6 +101,7 @@ def _compared(original: Path, protected: Path, name: str, max_pixels: int) -> Pi
         linf=float(linf(x, y)),
         psnr=ratio if math.isfinite(ratio) else None,
         ssim=float(ssim(x, y)) if min(x.shape[-2:]) >= SSIM_WINDOW else None,
+        pattern=flat_pattern(a, b),
         bytes_before=original.stat().st_size,
         bytes_after=protected.stat().st_size,
     )
@@ -171,6 +177,7 @@ def _report(
         max_linf=max((p.linf for p in done), default=None),
         psnr=interval([p.psnr for p in done if p.psnr is not None]),
         ssim=interval([p.ssim for p in done if p.ssim is not None]),
+        pattern=interval([p.pattern.worst for p in done if p.pattern.worst is not None]),
         growth=interval([p.growth for p in done]),
         only_original=tuple(only_original),
         only_protected=tuple(only_protected),
