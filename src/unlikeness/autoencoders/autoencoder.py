@@ -7,12 +7,14 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from unlikeness import finite
+from unlikeness.autoencoders.tiny import TinyAutoencoder
 
 __all__ = ["Autoencoder", "Posterior", "randn", "samples"]
 
@@ -64,6 +66,26 @@ class Autoencoder:
 
     def __init__(self, network: Any) -> None:
         self.network = network
+
+    @classmethod
+    def open(
+        cls, path: str | Path, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32,
+        decoder: bool = True,
+    ) -> Autoencoder:  # fmt: skip
+        """Open an autoencoder, frozen.
+
+        Args:
+            path: a folder of diffusers with an autoencoder alone, a whole model's folder (its `vae` is read),
+                or a file of a tiny autoencoder.
+            decoder: whether to open the decoder, too, where that is a file of its own.
+
+        Raises:
+            UsageError: there is no autoencoder.
+            UnlikenessError: a file is damaged or out of bounds.
+        """
+        from unlikeness.autoencoders.opening import open_path
+
+        return open_path(Path(path), decoder=decoder).to(torch.device(device), dtype)
 
     @property
     def factor(self) -> int:
@@ -137,9 +159,11 @@ class Autoencoder:
         return ((images + 1) / 2).clamp(0, 1)
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Autoencoder:
-        """Move and cast in place. On CUDA the convolutions are laid out channels-last."""
+        """Move and cast in place. Where that is faster, the convolutions are laid out channels-last: on CUDA,
+        and those of a `TinyAutoencoder` on the CPU."""
         torch.nn.Module.to(self.network, device, dtype)
-        layout = torch.channels_last if device.type == "cuda" else torch.contiguous_format
+        fast = device.type == "cuda" or (device.type == "cpu" and isinstance(self.network, TinyAutoencoder))
+        layout = torch.channels_last if fast else torch.contiguous_format
         self.network.to(memory_format=layout)
         return self
 
@@ -160,7 +184,7 @@ class Autoencoder:
                 for name in ("latents_mean", "latents_std")
             )
             return float(config.get("scaling_factor") or 1) / std, mean
-        return float(config.scaling_factor), float(config.get("shift_factor") or 0)
+        return float(config["scaling_factor"]), float(config.get("shift_factor") or 0)
 
 
 def samples(network: Any) -> Iterator[bytes]:

@@ -1,14 +1,16 @@
-"""An autoencoder from a stranger's folder, its configuration in bounds."""
+"""An autoencoder from a stranger's folder or file, its configuration in bounds."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from unlikeness.autoencoders.autoencoder import Autoencoder
-from unlikeness.errors import UsageError, one_line
+from unlikeness.autoencoders.tiny import is_tiny, tiny_autoencoder
+from unlikeness.errors import UnlikenessError, UsageError, one_line
+from unlikeness.foreign import UnreadableError
 from unlikeness.networks.building import build, fill, quiet
 from unlikeness.networks.configs import (
     ACTIVATION,
@@ -25,8 +27,12 @@ from unlikeness.networks.configs import (
     whole,
 )
 from unlikeness.networks.weights import read_weights
+from unlikeness.tensors import read_tensors
 
-__all__ = ["RULES", "open_autoencoder"]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["RULES", "open_autoencoder", "open_file", "open_path"]
 
 _VAE: dict[str, Rule] = {
     "in_channels": whole(3, 3),
@@ -103,3 +109,40 @@ def open_autoencoder(folder: Path) -> Autoencoder:
         network = build(kind, read_config(folder, "", "config.json", kind, RULES.get(kind, _Others())), what)
         fill(network, read_weights(folder, "", half=False, pickles=False), what)
     return Autoencoder(network.requires_grad_(False))
+
+
+def open_path(path: Path, *, decoder: bool = True) -> Autoencoder:
+    """The autoencoder of a file, of a folder that holds it alone, or of the `vae` folder of a whole model.
+
+    decoder: whether to open the decoder of a tiny autoencoder, too, which is a file of its own. Raises as
+    `open_autoencoder` and `open_file`.
+    """
+    if path.is_file():
+        return open_file(path, decoder=decoder)
+    if not path.is_dir():
+        raise UsageError(f"{path} is no file or folder; give an autoencoder's")
+    inner = path if (path / "config.json").exists() else path / "vae"
+    if not (inner / "config.json").exists():
+        raise UsageError(f"{path} holds no autoencoder: there is no config.json in it, nor in a folder vae")
+    return open_autoencoder(inner)
+
+
+def open_file(file: Path, *, decoder: bool = True) -> Autoencoder:
+    """The tiny autoencoder of a file (see `tiny`), with the decoder of the file beside it, if that is there.
+
+    UsageError for a file of something else; UnlikenessError for a damaged one.
+    """
+    tensors = _read(file)
+    what = f"the autoencoder {file}"
+    if not is_tiny(tensors):
+        raise UsageError(f"{file} holds no tiny autoencoder; give one, or a folder of diffusers")
+    beside = file.with_name(file.name.replace("encoder", "decoder"))
+    other = _read(beside) if decoder and beside != file and beside.exists() else None
+    return Autoencoder(tiny_autoencoder(tensors, other, what).requires_grad_(False))
+
+
+def _read(file: Path) -> dict[str, Tensor]:
+    try:
+        return read_tensors(file)
+    except UnreadableError as error:
+        raise UnlikenessError(f"the autoencoder {file} cannot be read ({error}); fetch it again") from error

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
@@ -16,11 +17,13 @@ from torch import Tensor, nn
 
 from unlikeness import finite
 from unlikeness.autoencoders import Autoencoder, Posterior
+from unlikeness.diffusion.devices import pick_device, pick_dtype
 from unlikeness.diffusion.fingerprint import fingerprint
 from unlikeness.diffusion.loading import check_model
 from unlikeness.diffusion.loss import diffusion_loss
 from unlikeness.errors import UsageError
 from unlikeness.protect.against import Against, is_toy
+from unlikeness.provenance import own_name
 from unlikeness.seeds import integers, normal
 from unlikeness.viewing import viewed
 
@@ -28,7 +31,10 @@ if TYPE_CHECKING:
     from unlikeness.diffusion.condition import Condition
     from unlikeness.diffusion.model import TextToImage
 
-__all__ = ["Models", "Surrogate", "Surrogates", "frozen"]
+__all__ = ["RESOLUTION", "Models", "Surrogate", "Surrogates", "frozen"]
+
+RESOLUTION = 512
+"""Of an autoencoder alone [px]: the side at which most trainers show pictures."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,6 +127,35 @@ class Surrogates(tuple[Surrogate, ...]):
         several = given if isinstance(given, Sequence) else [given]
         return cls(one if isinstance(one, Surrogate) else Surrogate.of(one) for one in several)
 
+    @classmethod
+    def named(
+        cls, names: str | Path | Sequence[str | Path], *, resolution: int = RESOLUTION,
+        device: str | torch.device | None = None, dtype: str | torch.dtype | None = None,
+    ) -> Surrogates:  # fmt: skip
+        """Autoencoders alone, opened for encoding.
+
+        Args:
+            names: what `Autoencoder.open` opens. A text that is no path here may hold several names, with
+                commas between.
+            resolution: short side at which a trainer shows pictures to them [px].
+            device, dtype: as in `TextToImage.from_pretrained`.
+
+        Raises:
+            UsageError: no name, or one of nothing.
+            UnlikenessError: a file is damaged or out of bounds.
+        """
+        on = pick_device(device)
+        precision = pick_dtype(dtype, on)
+        several = [names] if isinstance(names, str | Path) else names
+        given = [one for name in several for one in _split(name)]
+        if not given:
+            raise UsageError("no autoencoder is given; name one at least")
+        opened = (Autoencoder.open(name, device=on, dtype=precision, decoder=False) for name in given)
+        return cls(
+            Surrogate(autoencoder, resolution, own_name(name))
+            for name, autoencoder in zip(given, opened, strict=True)
+        )
+
     @property
     def resolution(self) -> int:
         """The largest [px]."""
@@ -162,6 +197,13 @@ class Surrogates(tuple[Surrogate, ...]):
     def frozen(self) -> Any:
         """A context in which no weight gets a gradient: see `frozen`."""
         return frozen(*(network for one in self for network in one.networks))
+
+
+def _split(names: str | Path) -> list[str]:
+    """Names with commas between; a path that exists is one name, whatever it holds."""
+    if Path(names).exists():
+        return [str(names)]
+    return [name.strip() for name in str(names).split(",") if name.strip()]
 
 
 Models: TypeAlias = "TextToImage | Surrogate | Sequence[TextToImage | Surrogate]"
