@@ -3,7 +3,7 @@
 They are distilled: small networks whose latents are close to those of a large autoencoder, in the normalised
 form that the denoiser sees. An encoder and a decoder are files of their own, `..._encoder` and `..._decoder`,
 with numbered names (`0.weight`, `1.conv.0.weight`, ...). diffusers' single files with both
-(`encoder.layers.0.weight`, ...) are read too. The layers are told by the names and shapes of the tensors.
+(`encoder.layers.0.weight`, ...) are read too. Names and shapes of the tensors give the layers.
 
 Source: github.com/madebyollin/taesd.
 """
