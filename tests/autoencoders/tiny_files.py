@@ -64,7 +64,7 @@ def write(file: Path, tensors: dict[str, Tensor]) -> Path:
     """As .pth or .safetensors, in half precision as the real ones are."""
     from safetensors.torch import save_file
 
-    halved = {name: tensor.half() for name, tensor in tensors.items()}
+    halved = {n: t.half() if t.is_floating_point() else t for n, t in tensors.items()}
     if file.suffix == ".safetensors":
         save_file(halved, file)
     else:

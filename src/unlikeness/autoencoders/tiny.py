@@ -27,9 +27,8 @@ __all__ = ["TinyAutoencoder", "is_tiny", "tiny_autoencoder"]
 
 _ENCODERS = {8: "cb" + 3 * "sbbb" + "c", 32: "drdrb" + 3 * "sbbb" + "c"}
 _DECODERS = {8: "tcr" + 3 * "bbbun" + "bc", 32: "tcr" + 5 * "bbbun" + "bc"}
-"""Pixels per latent -> the layers, a letter each: c convolution; d one with stride 2; s the same without
-bias; n without bias, stride 1; b block; r ReLU; t the tanh that bounds latents; u enlarging. Only c, d, s, n
-and b have weights."""
+"""Pixels per latent -> the layers, a letter each. Convolutions: c; d with stride 2; s with stride 2 and n with
+stride 1, both without bias. The others: b block; r ReLU; t the tanh that bounds latents; u enlarging."""
 
 _WIDEST = 1024
 """Bound on channels; known ones have up to 256."""
