@@ -32,9 +32,7 @@ class At(StrEnum):
 def protect(
     paths: Annotated[
         list[Path],
-        typer.Argument(
-            help="Pictures, and folders of pictures with all their subfolders.", metavar="PATHS"
-        ),
+        typer.Argument(help="Pictures, and folders of pictures with all their subfolders.", metavar="PATHS"),
     ],
     output: Annotated[Path, give("Folder for the protected pictures.", "--output", "-o")],
     mask: Annotated[
@@ -87,9 +85,7 @@ def protect(
     seed: Annotated[int, how("Random seed.")] = 0,
     dry_run: Annotated[bool, run("List what would be done; write nothing.", "--dry-run")] = False,
     max_pixels: Annotated[int, run("Skip larger pictures.", min=1)] = MAX_PIXELS,
-    batch_size: Annotated[
-        int | None, run("Tiles in a batch. Default: chosen for the device.", min=1)
-    ] = None,
+    batch_size: Annotated[int | None, run("Tiles in a batch. Default: chosen for the device.", min=1)] = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
     quiet: Quiet = False,

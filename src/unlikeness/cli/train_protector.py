@@ -130,4 +130,3 @@ def train_protector(
             )  # fmt: skip
         if processes.main:
             typer.echo(f"protector: {output}")
-

@@ -66,9 +66,7 @@ def drawn(
     prompts, negative = (every * len(seeds) if len(every) == 1 else every for every in (prompts, negative))
     for every, kind in ((prompts, "prompt"), (negative, "negative prompt")):
         if len(every) != len(seeds) or not seeds:
-            raise UsageError(
-                f"{len(every)} {kind}s for {len(seeds)} seeds: give one {kind}, or one per seed"
-            )
+            raise UsageError(f"{len(every)} {kind}s for {len(seeds)} seeds: give one {kind}, or one per seed")
     if steps < 1 or batch_size < 1:
         raise UsageError(f"steps ({steps}) and batch_size ({batch_size}) must be 1 or more")
     scale = model.default_guidance if guidance is None else guidance
