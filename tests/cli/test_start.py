@@ -43,6 +43,7 @@ WRONG = [
     "protect {photos} -o x --method advdm --model nosuch",
     "protect {photos} -o x --method photoguard --set steps=0",
     "protect {photos} -o x --weights nosuch",
+    "protect {photos} -o x --against ./nosuch.pth",
     "protect {photos} -o x --device gpu",
     "export -o x.onnx --weights nosuch",
     "personalize --images nosuch --class-noun dog --output x",

@@ -42,7 +42,7 @@ class Aims:
         if target == "grey":
             self._pictures = torch.full((1, 3, 8, 8), 0.5)
         elif target not in ("farthest", "zero"):
-            self._pictures = read_target(Path(target))
+            self._pictures = read_target(Path(target), "farthest, grey, zero")
             self.fingerprint = hashlib.sha256(self._pictures.numpy().tobytes()).hexdigest()[:16]
         self._spreads: dict[Surrogate, Tensor] = {}
         self._targets: dict[tuple[Surrogate, int, int], Tensor] = {}
@@ -92,14 +92,14 @@ def rms(x: Tensor) -> Tensor:
     return (x.square().mean((-3, -2, -1)) + 1e-12).sqrt()
 
 
-def read_target(path: Path) -> Tensor:
-    """A target picture as [1, 3, H, W] in [0, 1]. UsageError if it cannot be read."""
+def read_target(path: Path, known: str = "grey, zero") -> Tensor:
+    """A target picture as [1, 3, H, W] in [0, 1]. UsageError, which lists the `known` names, if not."""
     from unlikeness.pictures import open_picture
 
     try:
         picture = open_picture(path)
     except PictureError as error:
-        raise UsageError(f"target must be grey, zero or a picture: {error}") from error
+        raise UsageError(f"target must be {known} or a picture: {error}") from error
     return torch.from_numpy(picture.rgb).permute(2, 0, 1)[None].contiguous()
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from unlikeness.settings import Checked, setting, with_default
+from unlikeness.errors import UsageError
+from unlikeness.settings import Checked, named, setting, with_default
+from unlikeness.words import closest
 
 __all__ = [
     "ENCODER_PRESETS",
@@ -20,6 +22,7 @@ __all__ = [
     "ResolutionMode",
     "RidSettings",
     "StepSettings",
+    "encoder_preset",
 ]  # fmt: skip
 
 
@@ -189,6 +192,16 @@ ENCODER_PRESETS: Mapping[str, Mapping[str, object]] = {
 }  # fmt: skip
 """Settings of the method `encoder` that aim where these methods aim, by its own steps. Mist's second term,
 the diffusion loss, is left out: it needs a denoiser. At a budget of 8 they have no further bound."""
+
+
+def encoder_preset(name: str) -> dict[str, object]:
+    """The values of a preset of `encoder`. UsageError for an unknown one."""
+    if name not in ENCODER_PRESETS:
+        near = closest(name, ENCODER_PRESETS)
+        raise UsageError(
+            f"{named('preset')} {name} is no preset of encoder{near}; valid are: {', '.join(ENCODER_PRESETS)}"
+        )
+    return dict(ENCODER_PRESETS[name])
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,8 +29,9 @@ _QUALITIES = (60, 91)
 class View:
     """One way to see a picture.
 
-    share: of the side at which the trainer of a model shows pictures. filter: of the resizing. shift:
-    pixels cut off at the left and top. flipped: left and right. compressed: JPEG before the resizing.
+    share: of the side at which the trainer of a model shows pictures. filter: of the resizing. shift: pixels
+    cut off at the left and top, at most an eighth of the side. flipped: left and right. compressed: JPEG before
+    the resizing.
     """
 
     share: float = 1.0
@@ -42,13 +43,14 @@ class View:
     def __call__(self, images: Tensor, side: int, multiple: int) -> Tensor:
         """[B, 3, H, W] in [0, 1], resized until the short side is about `share` times `side`; differentiable.
 
-        Never enlarged. Sides that are resized are multiples of `multiple` px.
+        Sides become multiples of `multiple` px, the nearest. A smaller picture is not enlarged beyond that.
         """
-        images = images[..., self.shift :, self.shift :]
+        cut = min(self.shift, min(images.shape[-2:]) // 8)
+        images = images[..., cut:, cut:]
         height, width = images.shape[-2:]
         factor = min(self.share * side / min(height, width), 1.0)
         size = [max(round(length * factor / multiple), 1) * multiple for length in (height, width)]
-        if factor < 1 and size != [height, width]:
+        if size != [height, width]:
             if self.filter == "area":
                 images = F.interpolate(images, size, mode="area")
             else:
@@ -69,7 +71,7 @@ VIEWS = (
     View(0.5, "bicubic", compressed=True),
     View(0.75, "area", shift=3),
     View(0.5, flipped=True, shift=5),
-    View(1.0, compressed=True),
+    View(1.5, compressed=True),
     View(0.625, "bicubic"),
 )  # fmt: skip
 """Chosen on photographs for one figure: the mean displacement as it is, after JPEG, and at half the side."""

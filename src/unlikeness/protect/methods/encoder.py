@@ -70,6 +70,7 @@ class Encoder(GradientProtection[EncoderSettings]):
         self._views = VIEWS if settings.transforms else (PLAIN,)
         self._aims = Aims(settings.target, posterior=settings.objective == "posterior")
         self._batch: _Batch
+        self.begin(torch.zeros(1, 3, 8, 8))
 
     @property
     def fingerprint(self) -> str:
