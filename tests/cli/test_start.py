@@ -60,7 +60,7 @@ WRONG = [
     "verify toybox --images {photos} --class-noun dog --output x --set step=4",
     "verify toybox --images {photos} --class-noun dog --output x --protective-output targt",
     "generate --prompt dog --output x --model nosuch",
-    "generate --prompt dog --output x --sampler euler",
+    "generate --prompt dog --output x --sampler heun",
     "generate --prompt dog --output {photos}",
     "purify nosuch -o x",
     "purify {photos} -o x --method vae --model nosuch",

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from unlikeness import protect
 from unlikeness.diffusion import Condition, TextToImage, diffusion_loss
+from unlikeness.diffusion.families import Defaults
 from unlikeness.diffusion.families.stable_diffusion import ClipConditioner, StableDiffusion
 from unlikeness.immunize import immunize
 from unlikeness.personalize import personalize
@@ -161,7 +162,7 @@ def richer(tmp_path: Path) -> TextToImage:
     conditioner = Pooled(model.conditioner.encoders, model.conditioner.tokenizers)
     return TextToImage(
         autoencoder=model.autoencoder, denoiser=model.denoiser, conditioner=conditioner,
-        scheduler=model.scheduler, family=Richer(), default_guidance=3.0,
+        scheduler=model.scheduler, family=Richer(), defaults=Defaults(guidance=3.0),
     )  # fmt: skip
 
 

@@ -93,6 +93,10 @@ class Conditioner(ABC):
     def encode(self, prompts: Sequence[str]) -> Condition:
         """The condition of these prompts, computed now; differentiable w.r.t. the encoders' weights."""
 
+    def nothing(self) -> Condition:
+        """The condition of one picture without any prompt, which guidance leads away from."""
+        return self.encode([""])
+
     @property
     def tokenizer(self) -> Any:
         """The first tokenizer: the one that class nouns are looked up in."""
