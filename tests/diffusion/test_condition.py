@@ -30,7 +30,7 @@ class Sized(Condition):
 
 def sized(count: int) -> Sized:
     rows = torch.arange(count)[:, None]
-    return Sized(rows[:, :, None].expand(count, 2, 3).float(), rows.float(), rows)
+    return Sized(rows[:, :, None].expand(count, 2, 3).float(), rows.float(), sizes=rows)
 
 
 def rows_of(condition: Condition) -> list[list[float]]:
@@ -141,7 +141,7 @@ class Pooled(ClipConditioner):
 
     def encode(self, prompts: Sequence[str]) -> Condition:
         tokens = super().encode(prompts).tokens
-        return Sized(tokens, tokens.mean(1), torch.full((len(tokens), 2), 32))
+        return Sized(tokens, tokens.mean(1), sizes=torch.full((len(tokens), 2), 32))
 
 
 class Richer(StableDiffusion):

@@ -26,14 +26,16 @@ _SAMPLED = 16
 class Condition:
     """B prompts as a model reads them. Every field is a tensor [B, ...] or None.
 
-    A family that needs further tensors (size ids, a mask, embedded guidance) derives a class with more
+    A family that needs further tensors (size ids, a mask, a second sequence) derives a class with more
     fields. Only the family's own code reads the fields.
 
-    tokens: [B, L, D]; pooled: [B, P], one vector a prompt.
+    tokens: [B, L, D]; pooled: [B, P], one vector a prompt; guidance: [B], the scale that the denoiser is told,
+    where it embeds guidance.
     """
 
     tokens: Tensor
     pooled: Tensor | None = None
+    guidance: Tensor | None = None
 
     def __len__(self) -> int:
         return self.tokens.shape[0]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -133,7 +133,7 @@ class Family(ABC):
     def set_steps(
         self, solver: Any, steps: int, latents: tuple[int, int, int], device: torch.device | None = None
     ) -> None:
-        """Give the solver its steps. latents: (C, h, w) of a picture; some solvers shift steps by its size."""
+        """Give the solver its steps. latents: (C, h, w) of a picture; some solvers go by its size."""
         solver.set_timesteps(steps, device=device)
 
     def embeds_guidance(self, denoiser: Any) -> bool:
@@ -142,7 +142,7 @@ class Family(ABC):
 
     def with_guidance(self, condition: Condition, scale: float) -> Condition:
         """The condition that tells the denoiser this scale; for a family that embeds guidance."""
-        return condition
+        return replace(condition, guidance=condition.tokens.new_full((len(condition),), scale))
 
     def loader(self) -> Any:
         """The class of `lora_loader`."""
