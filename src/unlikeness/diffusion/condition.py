@@ -29,8 +29,9 @@ class Condition:
     A family that needs further tensors (size ids, a mask, a second sequence) derives a class with more
     fields. Only the family's own code reads the fields.
 
-    tokens: [B, L, D]; pooled: [B, P], one vector a prompt; guidance: [B], the scale that the denoiser is told,
-    where it embeds guidance.
+    tokens: [B, L, D].
+    pooled: [B, P], one vector a prompt.
+    guidance: [B], the scale of guidance, for a denoiser that takes it as an input.
     """
 
     tokens: Tensor
@@ -96,7 +97,7 @@ class Conditioner(ABC):
         """The condition of these prompts, computed now; differentiable w.r.t. the encoders' weights."""
 
     def nothing(self) -> Condition:
-        """The condition of one picture without any prompt, which guidance leads away from."""
+        """The condition of one picture without any prompt, for the second half of guidance."""
         return self.encode([""])
 
     @property

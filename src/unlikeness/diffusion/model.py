@@ -36,7 +36,7 @@ class TextToImage:
         schedule: how noise is added and what the target is.
         scheduler: diffusers' own scheduler object, from which solvers are made.
         family: what is particular to this kind of model.
-        defaults: guidance, steps and sampler of `generate` where nothing else is asked.
+        defaults: guidance, steps and sampler of `generate`, unless others are given.
         source: the folder that it was loaded from, if any; what `carried` names is copied from there on save.
         name: "toybox", a hub name, or the folder's own name, if any.
         carried: entries of model_index.json that are kept without being loaded (safety checker, ...).
@@ -273,8 +273,8 @@ class TextToImage:
         return self.autoencoder.decode(z0)
 
     def condition(self, prompts: Sequence[str | None], *, grad: bool = False) -> Condition:
-        """What the prompts become, one row a prompt. None is no prompt, which guidance leads away from; some
-        families tell it from an empty one.
+        """What the prompts become, one row a prompt. None is no prompt, for the second half of guidance; in
+        some families it differs from an empty one.
 
         Each prompt is computed once. It is kept until the encoders' weights change, of which a sample is
         compared at every call. With `grad` everything is computed anew, with the graph that trains the

@@ -52,10 +52,10 @@ def drawn(
         steps: solver steps, at least 1, and no more than the noise levels can be divided into. None is the
             model's default.
         guidance: scale of classifier-free guidance (Ho & Salimans 2022), both halves in one forward pass.
-            1 or less turns it off. A denoiser that embeds guidance is told the scale instead. None is the
-            model's default.
-        negative_prompt: what guidance avoids; one for all, or one per seed. None avoids nothing, which some
-            families tell from an empty prompt.
+            1 or less turns it off. A denoiser that embeds guidance gets the scale as an input instead. None
+            is the model's default.
+        negative_prompt: what guidance avoids; one for all, or one per seed. None avoids nothing. In some
+            families this differs from an empty prompt.
         batch_size: pictures that are computed at once.
         sampler: one of the family's `samplers`, set up from the model's own scheduler configuration. See
             `solvers`. None is the model's default.
@@ -85,8 +85,7 @@ def drawn(
         raise UsageError(f"guidance must be a finite number, not {scale}")
     if model.family.embeds_guidance(model.denoiser) and any(words is not None for words in negative):
         raise UsageError(
-            "this model is told the scale of guidance and draws each picture once, so that a negative prompt "
-            "has no effect; leave it out"
+            "this model embeds guidance, so that a negative prompt has no effect; leave it out"
         )
     sampler = model.defaults.sampler if sampler is None else sampler
     _check_steps(model, sampler, steps)

@@ -55,11 +55,12 @@ CLIP_CARRIED: Mapping[str, Known] = {
 
 @dataclass(frozen=True)
 class Defaults:
-    """What a model draws with where nothing else is asked.
+    """What a model draws with by default.
 
-    guidance: scale of classifier-free guidance, or of the guidance that the denoiser is told; steps: of the
-    solver; sampler: its name in `devices.SAMPLERS`; spacing: of the solver's levels (diffusers'
-    timestep_spacing), None for that of the model's own scheduler.
+    guidance: scale of classifier-free guidance, or of embedded guidance.
+    steps: of the solver.
+    sampler: its name in `devices.SAMPLERS`.
+    spacing: diffusers' timestep_spacing. None is that of the model's own scheduler.
     """
 
     guidance: float
@@ -133,15 +134,15 @@ class Family(ABC):
     def set_steps(
         self, solver: Any, steps: int, latents: tuple[int, int, int], device: torch.device | None = None
     ) -> None:
-        """Give the solver its steps. latents: (C, h, w) of a picture; some solvers go by its size."""
+        """Give the solver its steps. latents: (C, h, w) of a picture, whose size some solvers use."""
         solver.set_timesteps(steps, device=device)
 
     def embeds_guidance(self, denoiser: Any) -> bool:
-        """Whether the denoiser is told the scale of guidance, so that one pass draws with it."""
+        """Whether the denoiser takes the scale of guidance as an input, so that one pass draws with it."""
         return False
 
     def with_guidance(self, condition: Condition, scale: float) -> Condition:
-        """The condition that tells the denoiser this scale; for a family that embeds guidance."""
+        """The condition with this scale of guidance, for a family that embeds guidance."""
         return replace(condition, guidance=condition.tokens.new_full((len(condition),), scale))
 
     def loader(self) -> Any:
