@@ -11,14 +11,16 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
+from tests.autoencoders.tiny_files import encoder_weights, write
 from tests.tiny import PIXELS, write_tiny
 
 from unlikeness.cli import main
 from unlikeness.diffusion import TextToImage
 from unlikeness.diffusion.fingerprint import fingerprint
 from unlikeness.protect.rid.network import NetworkSettings
-from unlikeness.protect.rid.train.recipe import ProtectorRecipe
+from unlikeness.protect.rid.train.recipe import RECIPES, ProtectorRecipe, read_recipe
 from unlikeness.protect.rid.weights import load_protector
+from unlikeness.settings import build
 
 TINY = ["--network", "fine=4", "--network", "middle=6", "--network", "coarse=8", "--device", "cpu", "-q"]
 FEW = ["--steps", "2", "--batch-size", "2", "--set", "renders=2", "--set", "leaves=2"]
@@ -160,3 +162,55 @@ def test_misuse_is_said_before_any_model_is_loaded(
     assert main(["train-protector", "-o", output, "--model", "/no/such/model", "--work", str(work)]) == 2
     assert "/no/such/model" in capsys.readouterr().err
     assert not work.exists()
+
+
+def test_it_trains_against_autoencoders_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = [
+        write(tmp_path / f"tae{factor}_encoder.safetensors", encoder_weights(factor=factor))
+        for factor in (8, 32)
+    ]
+    output = tmp_path / "o.safetensors"
+    command = ["train-protector", "-o", str(output), "--work", str(tmp_path / "w"), *TINY, "--steps", "2"]
+    command += ["--batch-size", "2", "--set", "leaves=2", "--set", "side=64"]
+    for file in files:
+        command += ["--against", str(file)]
+    assert main(command) == 0, capsys.readouterr().err
+    loaded = load_protector(output)
+    assert loaded.network.settings.sees == "detail"
+    assert (loaded.about["models"], loaded.resolution) == ([file.name for file in files], 512)
+    assert loaded.about["toybox"] == [False, False]
+
+
+@pytest.mark.parametrize("name", [file.stem for file in RECIPES.glob("*.yaml")])
+def test_every_shipped_recipe_fits_the_settings(name: str) -> None:
+    recipe, network = read_recipe(name)
+    assert build(ProtectorRecipe, recipe).steps > 100
+    assert build(NetworkSettings, network)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("recipe: [1, 2]", "recipe must hold lines"),
+        ("steps: 4", "is no recipe"),
+        ("recipe: {steps: *a}", "is no YAML"),
+        ("recipe: {stepps: 4}", "stepps"),
+        ("recipe: {steps: many}", "steps"),
+    ],
+)
+def test_a_recipe_that_is_none_is_one_sentence(
+    text: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(text)
+    assert main(["train-protector", "-o", str(tmp_path / "o.safetensors"), "--recipe", str(file)]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert "Traceback" not in error
+
+
+def test_a_recipe_of_no_such_name_lists_those_that_are_shipped(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train-protector", "-o", str(tmp_path / "o.safetensors"), "--recipe", "nothing"]) == 2
+    assert "rid-photo" in capsys.readouterr().err

@@ -41,20 +41,36 @@ _SWITCHES: dict[Loss, dict[str, float]] = {
 
 def train_protector(
     output: Annotated[Path, give("File to write: NAME.safetensors.", "--output", "-o")],
+    against: Annotated[
+        list[str] | None,
+        give(
+            "Autoencoder to protect against: a file or a folder. Can be given several times, for an ensemble."
+        ),
+    ] = None,
     model: Annotated[
         list[str] | None,
         give(
-            "Model to protect against: toybox, a folder or a hub name. Can be given several times, for an "
-            "ensemble."
+            "Whole model to protect against: toybox, a folder or a hub name. Can be given several times. "
+            "Default without --against: toybox."
         ),
     ] = None,
     images: Annotated[
         list[Path] | None,
         give("Pictures to learn from beside generated ones, or folders of them; can be given several times."),
     ] = None,
+    recipe_: Annotated[
+        str | None,
+        how(
+            "Settings to start from: a shipped recipe's name, or a YAML file. Default with --against: "
+            "rid-photo.",
+            "--recipe",
+            metavar="NAME|FILE",
+        ),
+    ] = None,
     loss: Annotated[
-        Loss, how("sds: Adv-SDS. regression: towards gradient perturbations. both: the sum of the two.")
-    ] = Loss.sds,
+        Loss | None,
+        how("sds: Adv-SDS. regression: towards gradient perturbations. both: the sum of the two."),
+    ] = None,
     steps: Steps = None,
     batch_size: BatchSize = None,
     learning_rate: LearningRate = None,
@@ -80,7 +96,7 @@ def train_protector(
     device: Device = "auto",
     quiet: Quiet = False,
 ) -> None:
-    """Train the network of `protect --method rid` against one or more models.
+    """Train the network of `protect --method rid` against one or more autoencoders or models.
 
     Repeat the command to go on after a stop. Without --images it learns from renders and from generated
     pictures with the statistics of photographs. On several devices, which share each batch:
@@ -93,16 +109,20 @@ def train_protector(
     from unlikeness.diffusion import hub
     from unlikeness.diffusion.devices import check_device
     from unlikeness.protect.rid.settings import NetworkSettings, is_protector
-    from unlikeness.protect.rid.train.recipe import CHECKPOINT, ProtectorRecipe, check_sources
+    from unlikeness.protect.rid.train.recipe import CHECKPOINT, ProtectorRecipe, check_sources, read_recipe
     from unlikeness.settings import build, pairs
 
     # Validate before importing torch, which takes seconds.
     given = {"steps": steps, "batch_size": batch_size, "learning_rate": learning_rate, "seed": seed}
-    recipe = build(ProtectorRecipe, {**_SWITCHES[loss], **pairs("--set", set_, given)})
-    widths = build(NetworkSettings, pairs("--network", network))
+    if recipe_ is None and against:
+        recipe_ = "rid-photo"
+    start, sizes = ({}, {}) if recipe_ is None else read_recipe(recipe_)
+    switches = {} if loss is None else _SWITCHES[loss]
+    recipe = build(ProtectorRecipe, {**start, **switches, **pairs("--set", set_, given)})
+    widths = build(NetworkSettings, {**sizes, **pairs("--network", network)})
     check_sources(recipe, images or [])
     check_device(device)
-    names = model or ["toybox"]
+    names = model or ([] if against else ["toybox"])
     check_target(
         output, ".safetensors", overwrite=overwrite, is_ours=is_protector, checkpoint=work / CHECKPOINT
     )
@@ -115,13 +135,18 @@ def train_protector(
     from unlikeness.progress import on_stderr
     from unlikeness.protect.rid.train import fit
     from unlikeness.protect.rid.train.processes import launched
+    from unlikeness.protect.surrogates import Surrogate, Surrogates
 
     with launched(device) as processes, ExitStack() as held:
         if processes.main:
             held.enter_context(locks.inside(work, "--work"))
             held.enter_context(locks.beside(output))
         on = processes.device or pick_device(device)
-        models = [TextToImage.from_pretrained(name, device=on, dtype="float32") for name in names]
+        models: list[TextToImage | Surrogate] = [
+            *(Surrogates.named(against, device=on, dtype="float32") if against else ()),
+            *(TextToImage.from_pretrained(name, device=on, dtype="float32") for name in names),
+        ]
+        names = [*(against or []), *names]
         with on_stderr(quiet=quiet or not processes.main) as progress:
             fit.train_protector(
                 recipe, models, output, work=work, network=widths, images=images or [], names=names,
@@ -130,3 +155,4 @@ def train_protector(
             )  # fmt: skip
         if processes.main:
             typer.echo(f"protector: {output}")
+

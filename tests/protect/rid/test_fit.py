@@ -186,7 +186,7 @@ def test_what_cannot_be_trained_is_said_first(model: TextToImage, tmp_path: Path
     run = partial(train_protector, work=tmp_path / "work")
     with pytest.raises(UsageError, match="nothing to learn from"):
         run(nothing, [model], tmp_path / "o.safetensors")
-    with pytest.raises(UsageError, match="needs a model"):
+    with pytest.raises(UsageError, match="needs something to protect against"):
         run(ProtectorRecipe(**FEW), [], tmp_path / "o.safetensors")
     with pytest.raises(UsageError, match="is where the checkpoint will be"):
         run(ProtectorRecipe(**FEW), [model], tmp_path / "work" / CHECKPOINT)

@@ -165,3 +165,41 @@ def test_mirroring_continues_a_picture_as_often_as_it_takes() -> None:
 def test_settings_are_checked() -> None:
     with pytest.raises(UsageError, match="fine must be at least 1"):
         NetworkSettings(fine=0)
+
+
+DETAIL = NetworkSettings(fine=6, middle=8, coarse=10, sees="detail")
+
+
+def test_a_network_that_sees_detail_leaves_flat_areas_alone() -> None:
+    network = random_protector(DETAIL, gain=4)
+    flat = torch.tensor([0.0, 0.3, 1.0]).view(3, 1, 1, 1).expand(3, 3, 50, 66)
+    assert float(network(flat, torch.full((3,), 8.0)).abs().max()) < 1e-6
+    textured = noise(2, 50, 66)
+    for budget in (2.0, 16.0):
+        delta = network(textured, torch.full((2,), budget))
+        assert delta.any()
+        assert float(delta.abs().max()) <= budget / 255
+    grain = 0.5 + (textured - 0.5) * 2 / 255
+    faint = network(grain, torch.full((2,), 8.0)).square().mean()
+    assert faint < 0.02 * network(textured, torch.full((2,), 8.0)).square().mean()
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_detail_is_taken_at_any_size_and_from_nearby_alone(size: tuple[int, int]) -> None:
+    network = random_protector(DETAIL)
+    images, budget = noise(1, *size), torch.full((1,), 8.0)
+    delta = network(images, budget)
+    assert delta.shape == images.shape
+    assert delta.isfinite().all()
+    wide = torch.cat([images, noise(1, size[0], 600)], 3)
+    with torch.no_grad():
+        more = network(torch.cat([wide, 1 - noise(1, size[0], 64, seed=1)], 3), budget)
+        less = network(torch.cat([wide, noise(1, size[0], 64, seed=2)], 3), budget)
+    torch.testing.assert_close(more[..., : size[1]], less[..., : size[1]])
+
+
+def test_a_network_that_sees_detail_can_learn_from_its_start() -> None:
+    network = Protector(DETAIL)
+    network(noise(1, 32, 32), torch.tensor([8.0])).square().sum().backward()
+    assert network.leave.weight.grad is not None
+    assert network.leave.weight.grad.any()

@@ -22,6 +22,9 @@ FORMAT = "unlikeness protector 1"
 """What a protector's file calls itself."""
 
 
+SEEN = ("colours", "detail")
+
+
 @dataclass(frozen=True, kw_only=True)
 class NetworkSettings(Checked):
     """Widths of the three levels (at 1/4, 1/8 and 1/16 of the side) and residual blocks in each."""
@@ -30,6 +33,12 @@ class NetworkSettings(Checked):
     middle: int = setting(96, "Channels at an eighth.", at_least=1)
     coarse: int = setting(160, "Channels at a sixteenth.", at_least=1)
     blocks: int = setting(1, "Residual blocks on each level, on the way down and on the way up.", at_least=1)
+    sees: str = setting(
+        "colours",
+        "colours: the picture and the budget. detail: only how pixels differ from their neighbourhood, over "
+        "the contrast there; without any bias, and weaker where the picture is flat.",
+        choices=SEEN,
+    )
 
 
 def is_protector(path: Path) -> bool:

@@ -6,6 +6,7 @@ Each takes images [B, 3, H, W] in [0, 1]. `Augment` draws one or none for a batc
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -15,7 +16,14 @@ from torch import Tensor
 
 from unlikeness.errors import UsageError
 
-__all__ = ["Augment", "blur", "jpeg", "noise", "quantisation", "rescale"]
+__all__ = [
+    "FILTERS", "TRAINER", "Augment", "View", "blur", "jpeg", "noise", "quantisation", "rescale", "shrunk",
+]  # fmt: skip
+
+View = Callable[[Tensor], Tensor]
+
+FILTERS = ("bilinear", "bicubic", "area")
+"""How trainers make pictures smaller: those of diffusers, ai-toolkit and kohya, in this order."""
 
 # ITU-T T.81, tables K.1 and K.2, in rows of eight horizontal frequencies.
 _LUMINANCE = (
@@ -162,11 +170,19 @@ def rescale(images: Tensor, factor: float) -> Tensor:
     return F.interpolate(down, (height, width), mode="bilinear", align_corners=False)
 
 
+def shrunk(images: Tensor, factor: float, how: str) -> Tensor:
+    """Down to `factor` (above 0, at most 1) of the size, to whole 8 px; how: one of `FILTERS`."""
+    height, width = (max(round(side * factor / 8) * 8, 8) for side in images.shape[-2:])
+    if how == "area":
+        return F.interpolate(images, (height, width), mode="area")
+    return F.interpolate(images, (height, width), mode=how, align_corners=False, antialias=True).clamp(0, 1)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Augment:
     """Degrades each batch in one way, or in none, drawn from a generator.
 
-    jpeg, rescale, blur, noise: probabilities; the rest of 1 leaves the batch as it is.
+    jpeg, rescale, blur, noise, shrink: probabilities; the rest of 1 leaves the batch as it is.
     quality [1 to 100], factor [of the side], blur_sigma [px], noise_sigma [n/255]: ranges of the strength.
     All values are ours; results are given at JPEG 75 and at half the size.
     """
@@ -175,31 +191,50 @@ class Augment:
     rescale: float = 0.15
     blur: float = 0.1
     noise: float = 0.05
+    shrink: float = 0.0
     quality: tuple[int, int] = (50, 95)
     factor: tuple[float, float] = (0.5, 0.9)
     blur_sigma: tuple[float, float] = (0.3, 1.0)
     noise_sigma: tuple[float, float] = (1.0, 8.0)
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """images [B, 3, H, W] in [0, 1] -> the same shape and range, differentiable.
+        """images [B, 3, H, W] in [0, 1] -> the same range, differentiable; the same shape unless shrunk.
 
-        Each picture gets its own quality of JPEG or strength of noise; blur and rescaling are the same for
-        all. `generator` is a CPU one, so that the draws are the same on every device.
+        Each picture gets its own quality of JPEG or strength of noise; blur and size are the same for all.
+        `generator` is a CPU one, so that the draws are the same on every device.
         """
-        bounds = list(accumulate((self.jpeg, self.rescale, self.blur, self.noise)))
+        return self.drawn(len(images), generator)(images)
+
+    def drawn(self, count: int, generator: torch.Generator) -> View:
+        """One way, for batches of `count` pictures. It does the same to every batch that it is given."""
+        bounds = list(accumulate((self.jpeg, self.rescale, self.blur, self.noise, self.shrink)))
         kind, strength = torch.rand(2, generator=generator, dtype=torch.float64).tolist()
         if kind < bounds[0]:
             low, high = self.quality
-            return jpeg(images, torch.randint(low, high + 1, (len(images),), generator=generator))
+            quality = torch.randint(low, high + 1, (count,), generator=generator)
+            return lambda images: jpeg(images, quality)
         if kind < bounds[1]:
-            return rescale(images, _between(self.factor, strength))
+            return lambda images: rescale(images, _between(self.factor, strength))
         if kind < bounds[2]:
-            return blur(images, _between(self.blur_sigma, strength))
+            return lambda images: blur(images, _between(self.blur_sigma, strength))
         if kind < bounds[3]:
-            sigma = torch.rand(len(images), generator=generator)
+            sigma = torch.rand(count, generator=generator)
             least, most = self.noise_sigma
-            return noise(images, least + (most - least) * sigma, generator)
-        return images
+            state = generator.get_state()
+
+            def noised(images: Tensor) -> Tensor:
+                generator.set_state(state)
+                return noise(images, least + (most - least) * sigma, generator)
+
+            return noised
+        if kind < bounds[4]:
+            how = FILTERS[int(torch.randint(len(FILTERS), (), generator=generator))]
+            return lambda images: shrunk(images, _between(self.factor, strength), how)
+        return lambda images: images
+
+
+TRAINER = Augment(jpeg=0.25, rescale=0.0, blur=0.05, noise=0.05, shrink=0.35, factor=(0.45, 1.0))
+"""What happens to a picture on its way into a trainer: often nothing, often JPEG or another size."""
 
 
 def _between(bounds: tuple[float, float], share: float) -> float:

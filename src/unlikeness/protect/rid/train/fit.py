@@ -18,7 +18,7 @@ from unlikeness.protect.rid.train.pairs import pairs_of
 from unlikeness.protect.rid.train.pictures import Pictures
 from unlikeness.protect.rid.train.processes import Processes
 from unlikeness.protect.rid.train.recipe import CHECKPOINT, ProtectorRecipe
-from unlikeness.protect.rid.train.trial import NO_MODEL, Trial, draw_budgets, draw_side
+from unlikeness.protect.rid.train.trial import NO_MODEL, Trial, distances_of, draw_budgets, draw_side
 from unlikeness.protect.rid.weights import save_protector
 from unlikeness.protect.surrogates import Models, Surrogates
 from unlikeness.provenance import own_name
@@ -57,12 +57,14 @@ def train_protector(
     checkpoint = work / CHECKPOINT
     if output.resolve() == checkpoint.resolve():
         raise UsageError(f"{output} is where the checkpoint will be; name another --output or --work")
-    pictures = Pictures(recipe, images, round(surrogates.resolution * recipe.largest_detail * 1.25))
+    largest = 3 * recipe.side or round(surrogates.resolution * recipe.largest_detail * 1.25)
+    pictures = Pictures(recipe, images, largest)
     mine = replace(recipe, batch_size=processes.share(recipe.batch_size))
     device = surrogates.device
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         protector = Protector(network).to(device)
+        protector.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     parameters = list(protector.parameters())
     against = {
         "models": [own_name(name) for name in names],
@@ -88,7 +90,9 @@ def train_protector(
                     recipe, surrogates, pictures.draw, source=pictures.source, folder=work / "pairs",
                     progress=progress,
                 )  # fmt: skip
-        trial = Trial(protector, surrogates, mine, pairs=pairs)
+        side = recipe.side or surrogates.resolution
+        distances = distances_of(surrogates, pictures.draw, side, recipe.seed)
+        trial = Trial(protector, surrogates, mine, pairs=pairs, distances=distances)
 
         def step(index: int, common: torch.Generator) -> Tensor:
             # The side is the same for all processes: none waits for the largest.

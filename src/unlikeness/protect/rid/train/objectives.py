@@ -1,4 +1,4 @@
-"""The loss terms of a protector: those of RID (arXiv 2412.09844, section 4), and three more.
+"""The loss terms of a protector: those of RID (arXiv 2412.09844, section 4), and four more.
 
 All are *minimised*. With y = clamp(x + δ) as a trainer would see it:
 
@@ -6,6 +6,7 @@ All are *minimised*. With y = clamp(x + δ) as a trainer would see it:
   only the direction: it runs without a graph, and the gradient flows through noising and encoder alone.
 * `regression`: δ is pulled to a perturbation δ* that a gradient method found for this picture.
 * `displacement` (ours): the latent's mean moves away from the clean picture's. It needs only the autoencoder.
+* `moved` (ours): the same, as a share of the distance between two pictures.
 * `pull`: the latent's mean moves to a target's, as in PhotoGuard's encoder attack (arXiv 2302.06588, Eq. 2).
 * `visibility` (ours): visible energy of δ.
 """
@@ -25,7 +26,9 @@ if TYPE_CHECKING:
     from unlikeness.diffusion.condition import Condition
     from unlikeness.diffusion.model import TextToImage
 
-__all__ = ["adv_sds", "displacement", "excess_energy", "pull", "regression", "visibility"]
+__all__ = [
+    "adv_sds", "displacement", "excess_energy", "mean_distance", "moved", "pull", "regression", "visibility",
+]  # fmt: skip
 
 _WINDOWS = ((5, 5), (1, 13), (13, 1))
 """Height and width of what `visibility` averages over [px]."""
@@ -66,6 +69,23 @@ def displacement(posterior: Posterior, clean: Tensor) -> Tensor:
     The logarithm keeps a picture that has moved far from outweighing those that have not.
     """
     return -torch.log1p(100 * (posterior.mean - clean).square().flatten(1).mean(1)).mean()
+
+
+def moved(mean: Tensor, clean: Tensor, distance: float) -> Tensor:
+    """−‖μ(y) − μ(x)‖ / `distance`, both norms root mean squares, then the mean over pictures; <= 0.
+
+    distance: between the latents of two pictures, see `mean_distance`. At 1 a picture's latent has moved as
+    far as another picture's.
+    """
+    squared = (mean - clean).square().flatten(1).mean(1)
+    return -(squared + 1e-6).sqrt().mean() / distance
+
+
+def mean_distance(latents: Tensor) -> float:
+    """Root mean square difference of two of the latents [B, C, h, w], mean over all pairs; B at least 2."""
+    flat = latents.flatten(1).double()
+    pairs = torch.pdist(flat) / flat.shape[1] ** 0.5
+    return float(pairs.mean())
 
 
 def pull(posterior: Posterior, clean: Tensor, target: Tensor) -> Tensor:

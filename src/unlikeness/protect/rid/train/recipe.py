@@ -6,12 +6,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from unlikeness.errors import UsageError
+from yaml import BaseLoader
+
+from unlikeness.errors import UnlikenessError, UsageError
+from unlikeness.foreign import UnreadableError, parse_yaml, read, reason
 from unlikeness.pictures.finding import find_pictures
 from unlikeness.protect.rid.settings import LARGEST_BUDGET
 from unlikeness.settings import Checked, named, setting
 
-__all__ = ["CHECKPOINT", "ProtectorRecipe", "check_sources"]
+__all__ = ["CHECKPOINT", "RECIPES", "ProtectorRecipe", "check_sources", "read_recipe"]
+
+RECIPES = Path(__file__).parents[1] / "recipes"
+"""The folder of the shipped recipes: NAME.yaml."""
+
+_LARGEST = 1 << 16
+_FORM = "a recipe has two parts, recipe: and network:, with lines NAME: VALUE"
 
 CHECKPOINT = "protector.safetensors"
 """The checkpoint's name in the `work` folder."""
@@ -28,6 +37,10 @@ class ProtectorRecipe(Checked):
     displacement_weight: float = setting(
         0.1, "Weight of the latent's displacement.", source="ours", at_least=0
     )
+    distance_weight: float = setting(
+        0.0, "Weight of the latent's displacement, as a share of the distance between two pictures' latents.",
+        source="ours", at_least=0,
+    )  # fmt: skip
     pull_weight: float = setting(
         0.0, "Weight of the pull to the latent of a grey picture.", source="PhotoGuard's objective",
         at_least=0,
@@ -35,12 +48,22 @@ class ProtectorRecipe(Checked):
     visibility_weight: float = setting(
         1.0, "Weight of what an eye would see of the perturbation.", source="ours", at_least=0
     )
+    pattern_weight: float = setting(
+        0.0, "Weight of visible regular patterns: see `patterns`.", source="ours", at_least=0
+    )
+    repetition_weight: float = setting(
+        0.0, "Weight of what is the same in every cell of 16 px: see `patterns`.", source="ours", at_least=0
+    )
     energy_weight: float = setting(
         10.0, "Weight of the energy beyond energy_share.", source="ours", at_least=0
     )
     energy_share: float = setting(
         0.48, "Root mean square of the perturbation that is free.", unit="of the budget",
         source="ours: 36.4 dB of PSNR at 8/255", at_least=0, at_most=1,
+    )  # fmt: skip
+    side: int = setting(
+        0, "Side of the training crops; 0: the models' resolution, and up to largest_detail times it.",
+        unit="px", at_least=0, at_most=2048,
     )  # fmt: skip
     steps: int = setting(4_000, "Optimizer steps.", at_least=1)
     batch_size: int = setting(16, "Pictures a step.", at_least=1)
@@ -78,9 +101,37 @@ class ProtectorRecipe(Checked):
                 f"{named('least_budget')} ({self.least_budget:g}) must be at most most_budget "
                 f"({self.most_budget:g})"
             )
-        terms = ("sds_weight", "regression_weight", "displacement_weight", "pull_weight")
+        terms = ("sds_weight", "regression_weight", "displacement_weight", "distance_weight", "pull_weight")
         if not any(getattr(self, name) for name in terms):
             raise UsageError(f"{', '.join(terms)} are all 0, which teaches nothing; raise one with --set")
+
+
+def read_recipe(name_or_path: str) -> tuple[dict[str, object], dict[str, object]]:
+    """Settings of the recipe and of the network, as text, from a shipped recipe's name or a YAML file.
+
+    UsageError if there is none, or the file has another form; UnlikenessError if it cannot be read.
+    """
+    shipped = RECIPES / f"{name_or_path}.yaml"
+    path = shipped if Path(name_or_path).name == name_or_path and shipped.is_file() else Path(name_or_path)
+    if not path.is_file():
+        known = ", ".join(sorted(file.stem for file in RECIPES.glob("*.yaml")))
+        raise UsageError(f"--recipe {name_or_path} is no file and no shipped recipe (there are: {known})")
+    try:
+        text = read(path, most=_LARGEST)
+    except UnreadableError as error:
+        raise UnlikenessError(f"{path} cannot be read ({error}); name another --recipe") from error
+    try:
+        given = parse_yaml(text.decode(), BaseLoader)
+    except (UnreadableError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is no YAML ({reason(error)}); {_FORM}") from error
+    parts = ("recipe", "network")
+    if not (isinstance(given, dict) and set(given) <= set(parts)):
+        raise UsageError(f"{path} is no recipe; {_FORM}")
+    found = [given.get(part) or {} for part in parts]
+    for part, values in zip(parts, found, strict=True):
+        if not (isinstance(values, dict) and all(isinstance(value, str) for value in values.values())):
+            raise UsageError(f"{path}: {part} must hold lines NAME: VALUE; {_FORM}")
+    return dict(found[0]), dict(found[1])
 
 
 def check_sources(recipe: ProtectorRecipe, images: Sequence[Path]) -> None:

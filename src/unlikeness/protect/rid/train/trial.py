@@ -7,6 +7,8 @@ and shown to each surrogate. The gradient reaches the network through the encode
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -15,15 +17,18 @@ from unlikeness import finite
 from unlikeness.diffusion.devices import computes_bfloat16
 from unlikeness.errors import UsageError
 from unlikeness.protect.rid.network import MULTIPLE, Protector
-from unlikeness.protect.rid.train import objectives
-from unlikeness.protect.rid.train.augment import Augment
+from unlikeness.protect.rid.train import objectives, patterns
+from unlikeness.protect.rid.train.augment import TRAINER, Augment
 from unlikeness.protect.rid.train.pairs import Pairs
 from unlikeness.protect.rid.train.recipe import ProtectorRecipe
 from unlikeness.protect.surrogates import Models, Surrogate, Surrogates
 
-__all__ = ["NO_MODEL", "Trial", "draw_budgets", "draw_side"]
+__all__ = ["NO_MODEL", "Trial", "distances_of", "draw_budgets", "draw_side"]
 
-NO_MODEL = "a protector needs a model to protect against; give one or more --model"
+NO_MODEL = "a protector needs something to protect against; give one or more --against or --model"
+
+_COMPARED = 24
+"""Pictures whose latents `distances_of` compares."""
 
 
 class Trial:
@@ -31,14 +36,15 @@ class Trial:
 
     Args:
         network: what is trained.
-        models: the frozen surrogates. All see the same pictures, each at its own resolution; the loss is the
-            mean. Adv-SDS leaves out those that are only an autoencoder.
+        models: the frozen surrogates; the loss is the mean. A whole model sees the degraded pictures at its
+            own resolution. An autoencoder alone sees them as they are, as parts of larger pictures.
+        distances: of each autoencoder alone, between the latents of two pictures.
         pairs: pictures with gradient perturbations; needed if the regression has a weight.
     """
 
     def __init__(
         self, network: Protector, models: Models, recipe: ProtectorRecipe, *, augment: Augment | None = None,
-        pairs: Pairs | None = None,
+        pairs: Pairs | None = None, distances: Mapping[Surrogate, float] | None = None,
     ) -> None:  # fmt: skip
         self.surrogates = Surrogates.of(models)
         if not self.surrogates:
@@ -46,7 +52,10 @@ class Trial:
         if recipe.regression_weight and pairs is None:
             raise UsageError("regression_weight needs pictures with gradient perturbations")
         self.network, self.recipe, self.pairs = network, recipe, pairs
-        self.augment = augment or Augment()
+        self.augment, self.trainer = augment or Augment(), TRAINER
+        self.whole = [one for one in self.surrogates if one.model is not None]
+        self.autoencoders = [one for one in self.surrogates if one.model is None]
+        self.distances = distances or {}
         self._c = self.surrogates.conditions(recipe.prompt)
         self._grey: dict[Surrogate, Tensor] = {}
         if recipe.pull_weight:
@@ -60,13 +69,26 @@ class Trial:
         r = self.recipe
         delta = self._answer(images, budget)
         flat = budget if budget.ndim == 1 else budget.flatten(1).amax(1).clamp_min(0.1)
-        total = r.visibility_weight * objectives.visibility(delta, images, flat)
+        total = torch.zeros((), device=images.device)
+        if r.visibility_weight:
+            total = r.visibility_weight * objectives.visibility(delta, images, flat)
         total = total + r.energy_weight * objectives.excess_energy(delta, flat, r.energy_share)
-        if r.sds_weight or r.displacement_weight or r.pull_weight:
-            published = self.augment((images + delta).clamp(0, 1), generator)
+        if r.pattern_weight:
+            total = total + r.pattern_weight * patterns.regular(delta, images, flat)
+        if r.repetition_weight:
+            total = total + r.repetition_weight * patterns.repeated(delta, flat)
+        protected = (images + delta).clamp(0, 1)
+        if self.whole and (r.sds_weight or r.displacement_weight or r.pull_weight):
+            published = self.augment(protected, generator)
             self.raised = 0.0
-            for surrogate in self.surrogates:
+            for surrogate in self.whole:
                 total = total + self._against(surrogate, published, images, generator) / len(self.surrogates)
+        if self.autoencoders and r.distance_weight:
+            view = self.trainer.drawn(len(images), generator)
+            seen, clean = view(protected), view(images)
+            for surrogate in self.autoencoders:
+                moved = self._moved(surrogate, seen, clean).to(images.device)
+                total = total + r.distance_weight * moved / len(self.surrogates)
         if r.regression_weight:
             assert self.pairs is not None
             clean, wanted = self.pairs.draw(max(r.batch_size // 2, 1), generator)
@@ -106,6 +128,13 @@ class Trial:
                 total = total + r.pull_weight * objectives.pull(posterior, clean, self._grey[surrogate])
         return total.to(images.device)
 
+    def _moved(self, surrogate: Surrogate, seen: Tensor, clean: Tensor) -> Tensor:
+        """The term of an autoencoder alone."""
+        with torch.no_grad():
+            unmoved = surrogate.autoencoder.encode(clean).mean
+        mean = surrogate.autoencoder.encode(seen).mean
+        return objectives.moved(mean, unmoved, self.distances.get(surrogate, 1.0))
+
 
 def _grey_latent(surrogate: Surrogate) -> Tensor:
     """z_tgt of the pull: [1, C, h, w]."""
@@ -125,8 +154,25 @@ def draw_budgets(recipe: ProtectorRecipe, count: int, side: int, generator: torc
     return budget.view(-1, 1, 1, 1) * mask
 
 
+def distances_of(
+    surrogates: Surrogates, draw: Callable[[int, int, torch.Generator], Tensor], side: int, seed: int
+) -> dict[Surrogate, float]:
+    """The mean distance between the latents of two of the training's pictures, for autoencoders alone."""
+    pictures = draw(_COMPARED, side, torch.Generator().manual_seed(seed))
+    found = {}
+    with torch.no_grad():
+        for one in surrogates:
+            if one.model is None:
+                parts = [one.autoencoder.encode(pictures[i : i + 4]).mean for i in range(0, _COMPARED, 4)]
+                found[one] = objectives.mean_distance(torch.cat(parts))
+    return found
+
+
 def draw_side(recipe: ProtectorRecipe, resolution: int, generator: torch.Generator) -> int:
-    """Side of a batch [px]: half of the time the resolution, otherwise up to `largest_detail` times it."""
+    """Side of a batch [px]: `recipe.side`, or half of the time the resolution and otherwise up to
+    `largest_detail` times it."""
+    if recipe.side:
+        return recipe.side
     larger, factor = (float(v) for v in torch.rand(2, generator=generator))
     if larger < 0.5:
         return resolution
