@@ -57,7 +57,7 @@ def about(model: TextToImage, args: argparse.Namespace, judges: str, counts: Cou
     return {
         "model": common.model_name(args.model),
         "weights": common.model_digest(model),
-        "guidance": model.default_guidance,
+        "guidance": model.defaults.guidance,
         "precision": training_precision("auto", model.device),
         "judges": judges,
         "seed": args.seed,

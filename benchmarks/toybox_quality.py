@@ -71,7 +71,7 @@ def cli(argv: Sequence[str] | None) -> None:
     about = {
         "model": common.model_name(args.model),
         "weights": common.model_digest(model),
-        "guidance": model.default_guidance,
+        "guidance": model.defaults.guidance,
         "judges": common.weights_digest(encoder.net, judge.net),
         "seed": args.seed,
         "sizes": asdict(sizes),

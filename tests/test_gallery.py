@@ -43,9 +43,7 @@ def test_pictures_are_written_as_they_come(tmp_path: Path) -> None:
 @pytest.mark.parametrize("count", [0, 2, 4])
 def test_fewer_or_more_pictures_than_named_leave_no_folder(count: int, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="zip"):
-        save_generated(
-            images(count), tmp_path / "drawn", prompts=["a dog"] * 3, seeds=[0, 1, 2], settings={}
-        )
+        save_generated(images(count), tmp_path / "drawn", prompts=["a dog"] * 3, seeds=[0, 1, 2], settings={})
     assert list(tmp_path.iterdir()) == []
 
 

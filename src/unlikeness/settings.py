@@ -181,7 +181,10 @@ def current_names(cls: type[Checked], values: Mapping[str, object]) -> dict[str,
 
 
 def pairs(
-    option: str, texts: Sequence[str] | None, flags: Mapping[str, object] | None = None, *,
+    option: str,
+    texts: Sequence[str] | None,
+    flags: Mapping[str, object] | None = None,
+    *,
     form: str = "NAME=VALUE",
 ) -> dict[str, object]:
     """Values by name: of `flags` those that are given (not None), and the texts NAME=VALUE of `option`.

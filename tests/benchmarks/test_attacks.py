@@ -18,6 +18,7 @@ from torch import Tensor
 
 from benchmarks import attacking, common, personalization, protection, publishing
 from unlikeness.diffusion import TextToImage
+from unlikeness.diffusion.families import Defaults
 from unlikeness.diffusion.loss import mean_loss_over_levels as frozen_loss
 from unlikeness.errors import UsageError
 from unlikeness.measure.similarity import Pairs
@@ -184,9 +185,9 @@ def test_what_decides_the_figures_is_told(model: TextToImage) -> None:
     args = argparse.Namespace(model="tiny", seed=0, quick=False)
     told = personalization.about(model, args, "judges", Counts())
     assert told["common"] == attacking.COMMON
-    assert told["guidance"] == model.default_guidance
+    assert told["guidance"] == model.defaults.guidance
     assert told["precision"] in ("float32", "bfloat16")
-    model.default_guidance += 1
+    model.defaults = Defaults(guidance=model.defaults.guidance + 1)
     assert personalization.about(model, args, "judges", Counts())["weights"] != told["weights"]
 
 

@@ -11,6 +11,7 @@ from tests.tiny import tiny_model
 
 from benchmarks import attacking, common, protection
 from unlikeness.diffusion import TextToImage
+from unlikeness.diffusion.families import Defaults
 from unlikeness.errors import UnlikenessError, UsageError
 
 
@@ -98,9 +99,9 @@ def test_the_digest_of_a_model_sees_its_configuration(tmp_path: Path) -> None:
     model = tiny_model(tmp_path)
     before = common.model_digest(model)
     assert common.model_digest(TextToImage.from_pretrained(model.source or "", device="cpu")) == before
-    model.default_guidance += 1
+    model.defaults = Defaults(guidance=model.defaults.guidance + 1)
     assert common.model_digest(model) != before
-    model.default_guidance -= 1
+    model.defaults = Defaults(guidance=model.defaults.guidance - 1)
     model.autoencoder.network.register_to_config(scaling_factor=0.5)
     assert common.model_digest(model) != before
 

@@ -85,9 +85,7 @@ def test_results_of_a_run_leave_out_times_and_see_pixels(tmp_path: Path) -> None
     for name, seconds, value in (("a", 1, 1), ("b", 2, 1), ("c", 1, 2)):
         folder = tmp_path / name / "run"
         folder.mkdir(parents=True)
-        (folder / "manifest.jsonl").write_text(
-            f'{{"path": "x", "seconds": {seconds}, "linf": 1}}\n' * value
-        )
+        (folder / "manifest.jsonl").write_text(f'{{"path": "x", "seconds": {seconds}, "linf": 1}}\n' * value)
         (folder / "x").write_bytes(zlib.compress(bytes([value])))
     a, b, c = (results(tmp_path / name / "run") for name in "abc")
     assert a == b

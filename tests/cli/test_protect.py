@@ -119,7 +119,7 @@ def test_misuse_gives_status_2_and_one_line(
 def test_the_help_names_every_method(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["protect", "--help"]) == 0
     said = capsys.readouterr().out
-    ours = ("rid", "advdm", "photoguard", "noise")
+    ours = ("rid", "encoder", "advdm", "photoguard", "noise")
     assert all(name in said for name in registry.METHODS.names() if name in ours)
 
 

@@ -90,7 +90,9 @@ def test_train_refuses_wrong_settings_before_any_work(
         "project exists and is no earlier result": ["vae", "--output", str(project), "--overwrite"],
         "mixed exists and is no earlier result": ["vae", "--output", str(mixed), "--overwrite"],
         "is where the checkpoint will be": [
-            "identity", "--output", str(work / "identity.checkpoint.safetensors"),
+            "identity",
+            "--output",
+            str(work / "identity.checkpoint.safetensors"),
         ],
         "'vea'": ["vea"],
     }

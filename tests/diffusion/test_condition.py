@@ -14,6 +14,7 @@ from torch import Tensor
 
 from unlikeness import protect
 from unlikeness.diffusion import Condition, TextToImage, diffusion_loss
+from unlikeness.diffusion.families import Defaults
 from unlikeness.diffusion.families.stable_diffusion import ClipConditioner, StableDiffusion
 from unlikeness.immunize import immunize
 from unlikeness.personalize import personalize
@@ -29,7 +30,7 @@ class Sized(Condition):
 
 def sized(count: int) -> Sized:
     rows = torch.arange(count)[:, None]
-    return Sized(rows[:, :, None].expand(count, 2, 3).float(), rows.float(), rows)
+    return Sized(rows[:, :, None].expand(count, 2, 3).float(), rows.float(), sizes=rows)
 
 
 def rows_of(condition: Condition) -> list[list[float]]:
@@ -140,7 +141,7 @@ class Pooled(ClipConditioner):
 
     def encode(self, prompts: Sequence[str]) -> Condition:
         tokens = super().encode(prompts).tokens
-        return Sized(tokens, tokens.mean(1), torch.full((len(tokens), 2), 32))
+        return Sized(tokens, tokens.mean(1), sizes=torch.full((len(tokens), 2), 32))
 
 
 class Richer(StableDiffusion):
@@ -161,7 +162,7 @@ def richer(tmp_path: Path) -> TextToImage:
     conditioner = Pooled(model.conditioner.encoders, model.conditioner.tokenizers)
     return TextToImage(
         autoencoder=model.autoencoder, denoiser=model.denoiser, conditioner=conditioner,
-        scheduler=model.scheduler, family=Richer(), default_guidance=3.0,
+        scheduler=model.scheduler, family=Richer(), defaults=Defaults(guidance=3.0),
     )  # fmt: skip
 
 

@@ -18,6 +18,7 @@ from tests.tiny import encoder_of, pictures, tiny_model, write_tiny
 from transformers import CLIPTokenizer
 
 from unlikeness.diffusion import TextToImage
+from unlikeness.diffusion.families import Defaults
 from unlikeness.diffusion.fingerprint import configuration, fingerprint
 from unlikeness.errors import UnlikenessError, UsageError
 from unlikeness.networks.weights import Weights, choose_weights, needed_files
@@ -231,12 +232,12 @@ def test_a_model_is_saved_alike_before_and_after_its_use(tmp_path: Path) -> None
 
 def test_saving_in_half_precision_leaves_the_model_alone(tmp_path: Path) -> None:
     model = tiny_model(tmp_path)
-    model.default_guidance = 5.0
+    model.defaults = Defaults(guidance=5.0)
     before = answer(model)
     saved = model.save_pretrained(tmp_path / "half", dtype="float16")
     assert torch.equal(answer(model), before)
     again = TextToImage.from_pretrained(saved, device="cpu")
-    assert again.default_guidance == 5.0
+    assert again.defaults.guidance == 5.0
     assert torch.allclose(answer(again), before, atol=2e-2)
     size = (saved / "unet" / "diffusion_pytorch_model.safetensors").stat().st_size
     assert size < 0.6 * 4 * sum(p.numel() for p in model.denoiser.parameters())
@@ -244,7 +245,7 @@ def test_saving_in_half_precision_leaves_the_model_alone(tmp_path: Path) -> None
 
 def test_a_copy_on_disk_is_the_same_model(tmp_path: Path) -> None:
     model = tiny_model(tmp_path)
-    model.default_guidance = 5.0
+    model.defaults = Defaults(guidance=5.0)
     saved = model.save_pretrained(tmp_path / "saved")
     again = TextToImage.from_pretrained(saved, device="cpu")
     assert configuration(again) == configuration(model)

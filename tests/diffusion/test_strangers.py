@@ -457,7 +457,7 @@ def test_a_scheduler_of_any_known_class_opens(folder: Path) -> None:
         assert type(scheduler).__name__ == kind
         theirs = getattr(diffusers, kind).from_pretrained(folder / "scheduler").config
         assert {**scheduler.config, "_diffusers_version": "0"} == {**theirs, "_diffusers_version": "0"}
-        check_scheduler(folder, scheduler)
+        check_scheduler(folder, scheduler, StableDiffusion())
 
 
 def test_a_library_that_is_missing_is_one_sentence(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,9 +20,7 @@ pytestmark = pytest.mark.usefixtures("apart")
 
 
 @pytest.mark.usefixtures("unattacked")
-def test_from_cells_to_table(
-    quick: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_from_cells_to_table(quick: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "immunization.json"
     flags = [*quick, "--results", str(path), "--strengths", "gentle"]
     immunization.cli([*flags, "--rows", "none,apdm", "--attackers", "paper,lora-4"])
@@ -41,9 +39,10 @@ def test_from_cells_to_table(
     paper, lora = (f"{got[name]:.2f} (1)" for name in ("paper", "lora-4"))
     assert f"| apdm | {paper} | – | {lora} | – | – | {got[worst]:.2f} ({worst}) | – | – |" in shown
     assert record["sheets"] == ["apdm"]
-    with Image.open(tmp_path / "immunization-apdm.png") as sheet, Image.open(
-        next((common.RUNS / "work").rglob("none-person-0-paper-5e-05.png"))
-    ) as strip:
+    with (
+        Image.open(tmp_path / "immunization-apdm.png") as sheet,
+        Image.open(next((common.RUNS / "work").rglob("none-person-0-paper-5e-05.png"))) as strip,
+    ):
         assert sheet.size == (3 * strip.width + 16, strip.height // 2)
         width, half = strip.width, strip.height // 2
         upper = strip.crop((0, 0, width, half))

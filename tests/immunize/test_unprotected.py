@@ -67,7 +67,10 @@ def test_the_loss_is_the_attackers_own(
     settings = create(
         "divert",
         {
-            **FEW, "attack_prior_weight": prior_weight, "preserve_cap": cap, "unprotected_every": 2,
+            **FEW,
+            "attack_prior_weight": prior_weight,
+            "preserve_cap": cap,
+            "unprotected_every": 2,
             "contexts": "",
         },
     ).settings

@@ -291,7 +291,7 @@ def profile(name: bytes, content: bytes) -> bytes:
 def split(count: int) -> bytes:
     """A picture whose pixels are in many chunks, most of them empty."""
     plain = png()
-    return plain[:33] + png(*[(b"IDAT", b"")] * count)[33:-(len(plain) - 33)] + plain[33:]
+    return plain[:33] + png(*[(b"IDAT", b"")] * count)[33 : -(len(plain) - 33)] + plain[33:]
 
 
 XMP_HEAD = b"XML:com.adobe.xmp\0\0\0\0\0" + (

@@ -16,10 +16,10 @@ from unlikeness.protect.methods.advdm import AdvDM, AdvDMSettings
 from unlikeness.protect.methods.photoguard import PhotoGuard, PhotoGuardSettings
 from unlikeness.seeds import normal, picture_generators
 
-METHODS = ["advdm", "photoguard", "noise"]
+METHODS = ["encoder", "advdm", "photoguard", "noise"]
 """Those that protect each picture on its own."""
 QUICK: dict[str, dict[str, object]] = {
-    "rid": {}, "advdm": {"steps": 3}, "photoguard": {"steps": 3}, "noise": {},
+    "rid": {}, "encoder": {"steps": 3}, "advdm": {"steps": 3}, "photoguard": {"steps": 3}, "noise": {},
     "aspl": {"rounds": 2, "pgd_steps": 3, "step_size": 1.0, "prior_weight": 0.0},
 }  # fmt: skip
 

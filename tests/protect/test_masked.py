@@ -12,6 +12,7 @@ from unlikeness.protect.base import GradientProtection, perturb_within
 
 FEW: dict[str, dict[str, object]] = {
     "rid": {},
+    "encoder": {"steps": 2},
     "advdm": {"steps": 2},
     "photoguard": {"steps": 2},
     "noise": {},

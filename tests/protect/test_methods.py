@@ -51,9 +51,7 @@ def test_advdm_raises_its_own_objective_for_every_kind_of_model(
     class Fixed(AdvDM):
         """The same t and ε in all steps."""
 
-        def objective(
-            self, surrogate: Surrogate, images: torch.Tensor, generators: object
-        ) -> torch.Tensor:
+        def objective(self, surrogate: Surrogate, images: torch.Tensor, generators: object) -> torch.Tensor:
             return super().objective(surrogate, images, picture_generators([1, 2, 3, 4]))
 
     made = Fixed(model, AdvDMSettings(steps=10))

@@ -16,7 +16,7 @@ from unlikeness.protect.methods.advdm import AdvDMSettings
 from unlikeness.protect.settings import PgdSettings
 from unlikeness.settings import build
 
-METHODS = ["rid", "advdm", "aspl", "photoguard", "noise"]
+METHODS = ["rid", "encoder", "advdm", "aspl", "photoguard", "noise"]
 
 
 def test_every_method_is_in_the_table_that_the_tests_walk() -> None:

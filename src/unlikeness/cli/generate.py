@@ -18,12 +18,16 @@ def generate(
     model: Annotated[str, give("Model: a diffusers folder, a hub name or toybox.")] = "toybox",
     lora: Annotated[Path | None, give("LoRA to apply: a file, or a folder with one.")] = None,
     count: Annotated[int, how("Pictures for each prompt.", min=1)] = 8,
-    negative_prompt: Annotated[str, how("Negative prompt.")] = "",
+    negative_prompt: Annotated[str | None, how("Negative prompt.")] = None,
     guidance: Annotated[
         float | None, how("Classifier-free guidance scale. Default: the model's own.")
     ] = None,
-    steps: Annotated[int, how("Steps of the sampler.", min=1)] = 25,
-    sampler: Annotated[str, how("dpm++ or ddim.")] = "dpm++",
+    steps: Annotated[
+        int | None, how("Steps of the sampler. Default: the model's own, mostly 25.", min=1)
+    ] = None,
+    sampler: Annotated[
+        str | None, how("dpm++, ddim or euler. Default: the model's own, mostly dpm++.")
+    ] = None,
     seed: Annotated[
         int, how("Random seed of the first picture; each further picture adds 1.", min=0, max=2**62)
     ] = 0,
@@ -45,12 +49,13 @@ def generate(
     check_device(device)
     check_dtype(dtype)
     hub.check_name(model)
-    if sampler not in SAMPLERS:
+    if sampler is not None and sampler not in SAMPLERS:
         raise UsageError(f"--sampler {sampler!r} is unknown; it must be one of {', '.join(SAMPLERS)}")
     if lora is not None and not lora.exists():
         raise UsageError(f"--lora {lora} does not exist; give a .safetensors file, or a folder with one")
     prompt = [as_text("prompt", words) for words in prompt]
-    negative_prompt = as_text("negative prompt", negative_prompt)
+    if negative_prompt is not None:
+        negative_prompt = as_text("negative prompt", negative_prompt)
     with locks.beside(output):
         from unlikeness.diffusion.lora import load_lora
         from unlikeness.diffusion.model import TextToImage
@@ -61,7 +66,7 @@ def generate(
         loaded = TextToImage.from_pretrained(model, device=device, dtype=dtype)
         if lora is not None:
             loaded = load_lora(loaded, lora)
-        lines = [loaded.conditioner.too_long(words) for words in [*prompt, negative_prompt]]
+        lines = [loaded.conditioner.too_long(words) for words in [*prompt, negative_prompt or ""]]
         lines += [loaded.conditioner.unknown_in(words) for words in prompt]
         for line in filter(None, lines):
             typer.echo(f"unlikeness: {line}", err=True)
@@ -70,10 +75,10 @@ def generate(
         settings = {
             "model": model,
             "lora": None if lora is None else str(lora),
-            "steps": steps,
-            "guidance": loaded.default_guidance if guidance is None else guidance,
+            "steps": loaded.defaults.steps if steps is None else steps,
+            "guidance": loaded.defaults.guidance if guidance is None else guidance,
             "negative_prompt": negative_prompt,
-            "sampler": sampler,
+            "sampler": loaded.defaults.sampler if sampler is None else sampler,
         }
         with on_stderr(quiet=quiet) as progress:
             batches = drawn(

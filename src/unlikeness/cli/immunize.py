@@ -41,9 +41,7 @@ def immunize(
         Path | None,
         give("File with one prompt a line, whose pictures must not change (with --set preserve_weight=1)."),
     ] = None,
-    method: Annotated[
-        str, how("divert, notice, apdm, persguard, combined, adversarial or imma.")
-    ] = "divert",
+    method: Annotated[str, how("divert, notice, apdm, persguard, combined, adversarial or imma.")] = "divert",
     protective_output: Annotated[
         str | None,
         how(
@@ -59,9 +57,7 @@ def immunize(
     ] = None,
     preset: Preset = "auto",
     outer_steps: Annotated[int | None, how("Steps of the released model (N_protect).")] = None,
-    inner_steps: Annotated[
-        int | None, how("Steps of a simulated attack for each of those (N_per).")
-    ] = None,
+    inner_steps: Annotated[int | None, how("Steps of a simulated attack for each of those (N_per).")] = None,
     learning_rate: Annotated[float | None, how("Learning rate of the released model (AdamW).")] = None,
     attack_learning_rate: Annotated[float | None, how("Learning rate of the simulated attacker.")] = None,
     train: Annotated[str | None, how("Weights to change: all, attention or cross-attention.")] = None,

@@ -30,9 +30,7 @@ def personalize(
     class_noun: ClassNoun,
     output: Annotated[Path, give("New folder for the result and personalization.json.")],
     model: Annotated[str, give("Model to fine-tune: a diffusers folder, a hub name or toybox.")] = "toybox",
-    identifier: Annotated[
-        str, give("Identifier token: the rare word that stands for the subject.")
-    ] = "sks",
+    identifier: Annotated[str, give("Identifier token: the rare word that stands for the subject.")] = "sks",
     method: Annotated[str, how("dreambooth or lora.")] = "dreambooth",
     preset: Preset = "auto",
     steps: Steps = None,
@@ -43,9 +41,7 @@ def personalize(
     ] = None,
     rank: Annotated[int | None, how("Rank of a LoRA.")] = None,
     prior_weight: Annotated[float | None, how("Weight of prior preservation; 0 disables it.")] = None,
-    class_images: Annotated[
-        int | None, how("Class pictures to generate for prior preservation.")
-    ] = None,
+    class_images: Annotated[int | None, how("Class pictures to generate for prior preservation.")] = None,
     set_: Set = None,
     seed: Seed = None,
     checkpoint: Annotated[

@@ -32,9 +32,7 @@ class At(StrEnum):
 def protect(
     paths: Annotated[
         list[Path],
-        typer.Argument(
-            help="Pictures, and folders of pictures with all their subfolders.", metavar="PATHS"
-        ),
+        typer.Argument(help="Pictures, and folders of pictures with all their subfolders.", metavar="PATHS"),
     ],
     output: Annotated[Path, give("Folder for the protected pictures.", "--output", "-o")],
     mask: Annotated[
@@ -47,8 +45,9 @@ def protect(
     method: Annotated[
         str | None,
         how(
-            "rid (one pass of a network), advdm, photoguard, aspl (all pictures together, as one subject's; "
-            "slow), or noise (the control). Default: rid, or advdm with --model."
+            "rid (one pass of a network), encoder (gradient steps against autoencoders), advdm, photoguard, "
+            "aspl (all pictures together, as one subject's; slow), or noise (the control). Default: rid, "
+            "encoder with --against, or advdm with --model."
         ),
     ] = None,
     budget: Annotated[float, how("Largest change of a colour value [n/255].")] = 8.0,
@@ -56,7 +55,7 @@ def protect(
         float | None,
         how(
             "Weaken the change of each picture until its PSNR is this high [dB], before rounding. A change "
-            "of 40 dB is hardly visible.",
+            "of 40 dB is hardly visible. encoder keeps to it from its first step on (default: 36).",
             min=10,
             max=100,
         ),
@@ -82,14 +81,23 @@ def protect(
             "a toy that people do not use."
         ),
     ] = None,
+    against: Annotated[
+        str | None,
+        how(
+            "Autoencoders that encoder and photoguard compute against, instead of a model: names, folders or "
+            "files, with commas between.",
+            metavar="NAME[,NAME...]",
+        ),
+    ] = None,
+    preset: Annotated[
+        str | None, how("Preset of encoder: aim as photoguard, mist or pid, by encoder's own steps.")
+    ] = None,
     steps: Annotated[int | None, how("Gradient steps. Default: the method's own.")] = None,
     set_: Set = None,
     seed: Annotated[int, how("Random seed.")] = 0,
     dry_run: Annotated[bool, run("List what would be done; write nothing.", "--dry-run")] = False,
     max_pixels: Annotated[int, run("Skip larger pictures.", min=1)] = MAX_PIXELS,
-    batch_size: Annotated[
-        int | None, run("Tiles in a batch. Default: chosen for the device.", min=1)
-    ] = None,
+    batch_size: Annotated[int | None, run("Tiles in a batch. Default: chosen for the device.", min=1)] = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
     quiet: Quiet = False,
@@ -97,9 +105,9 @@ def protect(
     """Add a faint perturbation to pictures, so that a model learns the subject less well from them.
 
     The perturbation works, as far as it does, against the model that it was computed with. The last line
-    names that model. Without --model and --weights it is the small model of the toybox, and the perturbation
-    does nothing against Stable Diffusion or any model that people use. No perturbation is a lock: measure
-    what it is worth.
+    names that model. Without --against, --model and --weights it is the small model of the toybox, and the
+    perturbation does nothing against Stable Diffusion or any model that people use. No perturbation is a
+    lock: measure what it is worth.
 
     Protected pictures keep their names, sizes, formats and metadata. OUTPUT/manifest.jsonl says what was done
     to each file. Repeat the command to go on after a stop. The exit status is 1 if a file was skipped, or was
@@ -110,29 +118,43 @@ def protect(
     from unlikeness.diffusion.devices import check_device, check_dtype
     from unlikeness.errors import UsageError
     from unlikeness.protect import registry
+    from unlikeness.protect.against import check_surrogates
     from unlikeness.protect.files.targets import find_targets
     from unlikeness.protect.rid.settings import check_weights
-    from unlikeness.protect.settings import ResolutionMode, RidSettings
+    from unlikeness.protect.settings import EncoderSettings, ResolutionMode, RidSettings, encoder_preset
     from unlikeness.settings import build, pairs
 
     # Validate before importing torch, which takes seconds.
-    values = pairs("--set", set_, {"budget": budget, "steps": steps, "weights": weights})
-    method = method or ("rid" if model is None else "advdm")
+    if model is not None and against is not None:
+        raise UsageError("--model and --against both say what to compute against; give one of them")
+    method = method or ("encoder" if against or preset else "advdm" if model else "rid")
     needs_model = registry.needs_model(method)
-    if model is not None and not needs_model:
-        raise UsageError(
-            f"--model is for methods that follow a gradient; {method} needs none: leave it out, or give "
-            "another --method"
-        )
+    for flag, given in (("--model", model), ("--against", against)):
+        if given is not None and not needs_model:
+            raise UsageError(
+                f"{flag} is for methods that follow a gradient; {method} needs none: leave it out, or give "
+                "another --method"
+            )
+    kind = registry.settings_type(method)
+    own = issubclass(kind, EncoderSettings)
+    values = pairs(
+        "--set", set_,
+        {"budget": budget, "steps": steps, "weights": weights, "psnr": psnr if own else None},
+    )  # fmt: skip
+    if preset is not None:
+        if not own:
+            raise UsageError(f"--preset is for the method encoder, and {method} has none; leave it out")
+        values = {**encoder_preset(preset), **values}
     if dtype != "auto" and not needs_model:
         raise UsageError(f"--dtype is the precision of a model, and {method} uses none; leave it out")
     check_device(device)
     check_dtype(dtype)
-    settings = build(registry.settings_type(method), values)
+    settings = build(kind, values)
     sized = build(ResolutionMode, {"mode": at.value})
-    against = model or "toybox"
-    if needs_model:
-        hub.check_name(against)
+    if against is not None:
+        check_surrogates(against)
+    elif needs_model:
+        hub.check_name(model or "toybox")
     if isinstance(settings, RidSettings):
         check_weights(settings.weights)
     if not dry_run:
@@ -153,9 +175,17 @@ def protect(
     from unlikeness.protect.files import folder
     from unlikeness.protect.files.survey import survey
     from unlikeness.protect.methods.rid import Rid
+    from unlikeness.protect.surrogates import Surrogates
     from unlikeness.protect.tiling import batches
 
-    loaded = TextToImage.from_pretrained(against, device=device, dtype=dtype) if needs_model else None
+    loaded: TextToImage | Surrogates | None = None
+    name = None
+    if against is not None:
+        loaded = Surrogates.named(against, device=device, dtype=dtype)
+        name = ", ".join(one.name for one in loaded)
+    elif needs_model:
+        name = model or "toybox"
+        loaded = TextToImage.from_pretrained(name, device=device, dtype=dtype)
 
     def make(settings: ProtectSettings) -> Perturber:
         if method == "rid" and isinstance(settings, RidSettings):
@@ -175,7 +205,7 @@ def protect(
         else:
             outcome = folder.protect_folder(
                 paths, output, protection,
-                method=method, model=against if needs_model else None, seed=seed, at=sized, psnr=psnr,
+                method=method, model=name, seed=seed, at=sized, psnr=psnr,
                 mask=mask, max_pixels=max_pixels, batch_size=size, progress=progress,
             )  # fmt: skip
     said = against_of(protection).sentence

@@ -42,9 +42,7 @@ class Part(StrEnum):
 def train(
     part: Annotated[
         Part,
-        typer.Argument(
-            help="vae (the first), model, or an evaluator: identity, classifier.", metavar="PART"
-        ),
+        typer.Argument(help="vae (the first), model, or an evaluator: identity, classifier.", metavar="PART"),
     ],
     output: Annotated[
         Path | None, give("Result. Default: the package's own weights; for vae WORK/vae.")

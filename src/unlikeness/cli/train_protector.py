@@ -155,4 +155,3 @@ def train_protector(
             )  # fmt: skip
         if processes.main:
             typer.echo(f"protector: {output}")
-

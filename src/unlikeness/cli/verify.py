@@ -95,9 +95,7 @@ def verify(
         float | None,
         run("Exit with status 1 if the worst similarity s is larger, or an attacker is inconclusive."),
     ] = None,
-    sign: Annotated[
-        bool, run("Write the figures into the model's own immunization.json.", "--sign")
-    ] = False,
+    sign: Annotated[bool, run("Write the figures into the model's own immunization.json.", "--sign")] = False,
     device: Device = "auto",
     quiet: Quiet = False,
 ) -> None:

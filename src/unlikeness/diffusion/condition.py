@@ -26,14 +26,17 @@ _SAMPLED = 16
 class Condition:
     """B prompts as a model reads them. Every field is a tensor [B, ...] or None.
 
-    A family that needs further tensors (size ids, a mask, embedded guidance) derives a class with more
+    A family that needs further tensors (size ids, a mask, a second sequence) derives a class with more
     fields. Only the family's own code reads the fields.
 
-    tokens: [B, L, D]; pooled: [B, P], one vector a prompt.
+    tokens: [B, L, D].
+    pooled: [B, P], one vector a prompt.
+    guidance: [B], the scale of guidance, for a denoiser that takes it as an input.
     """
 
     tokens: Tensor
     pooled: Tensor | None = None
+    guidance: Tensor | None = None
 
     def __len__(self) -> int:
         return self.tokens.shape[0]
@@ -92,6 +95,10 @@ class Conditioner(ABC):
     @abstractmethod
     def encode(self, prompts: Sequence[str]) -> Condition:
         """The condition of these prompts, computed now; differentiable w.r.t. the encoders' weights."""
+
+    def nothing(self) -> Condition:
+        """The condition of one picture without any prompt, for the second half of guidance."""
+        return self.encode([""])
 
     @property
     def tokenizer(self) -> Any:

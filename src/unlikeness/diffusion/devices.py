@@ -16,8 +16,8 @@ __all__ = [
     "training_precision",
 ]  # fmt: skip
 
-SAMPLERS = ("dpm++", "ddim")
-"""See `sampling.make_solver`."""
+SAMPLERS = ("dpm++", "ddim", "euler")
+"""See `solvers`. A family may take some of them only."""
 
 DTYPES = {
     "float64": "float64", "float32": "float32", "fp32": "float32", "float16": "float16", "fp16": "float16",

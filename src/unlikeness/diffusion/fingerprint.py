@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from unlikeness.autoencoders.autoencoder import samples
@@ -22,11 +23,13 @@ def configuration(model: TextToImage) -> str:
     It holds the configurations of the parts (scaling of latents, noise schedule, ...), the vocabulary and the
     default guidance. It holds no path and no version.
     """
-    parts: dict[str, Any] = {"default_guidance": model.default_guidance}
+    parts: dict[str, Any] = {"default_guidance": model.defaults.guidance}
     for name in (*model.family.networks, "scheduler"):
         config = model.parts[name].config
         content = config.to_dict() if hasattr(config, "to_dict") else dict(config)
         parts[name] = {k: v for k, v in content.items() if not (k.startswith("_") or k in _OF_THE_FILES)}
+    if replace(model.defaults, guidance=model.family.usual.guidance) != model.family.usual:
+        parts["defaults"] = asdict(model.defaults)
     parts["vocabulary"] = model.conditioner.vocabulary
     return json.dumps(parts, sort_keys=True, default=str)
 

@@ -15,32 +15,42 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from unlikeness import finite
-from unlikeness.diffusion.families import FAMILIES, Family, family_of
+from unlikeness.diffusion.families import FAMILIES, Defaults, Family, family_of
 from unlikeness.diffusion.schedule import Schedule
 from unlikeness.diffusion.tokens import load_tokenizer
 from unlikeness.errors import NotFiniteError, UnlikenessError, UsageError, one_line
 from unlikeness.foreign import UnreadableError, check_file
 from unlikeness.networks.building import build, fill, quiet, sentence
-from unlikeness.networks.configs import SCHEDULER, read_config, read_object
+from unlikeness.networks.configs import SCHEDULER, number, one_of, read_config, read_object, whole
 from unlikeness.networks.weights import read_weights
 
 if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage
 
 __all__ = [
-    "Components", "Index", "check_model", "check_scheduler", "check_weights", "load_folder", "load_scheduler",
-    "read_index", "try_networks",
+    "OWN_FILE", "Components", "Index", "check_model", "check_scheduler", "check_weights", "load_folder",
+    "load_scheduler", "read_index", "try_networks",
 ]  # fmt: skip
 
 _COPIED = ("README.md", "immunization.json")
 """Files that a later step reads. They are checked before anything long."""
+
+
+OWN_FILE = "unlikeness.json"
+"""What a model draws with, where diffusers' files do not tell."""
+
+_DEFAULTS = {
+    "default_guidance": number(0, 100),
+    "default_steps": whole(1, 1000),
+    "default_spacing": one_of("leading", "linspace", "trailing"),
+}
 
 
 @dataclass(frozen=True)
@@ -87,7 +97,7 @@ def read_index(folder: Path) -> Index:
             _check_class(family, folder, name, *entry)
     classes = {name: index[name][1] for name in family.parts}
     carried = {name: index[name] for name in family.carried if name in index}
-    carried["requires_safety_checker"] = bool(index.get("requires_safety_checker", False))
+    carried |= {name: bool(index.get(name, default)) for name, default in family.flags.items()}
     return Index(family, classes, carried)
 
 
@@ -100,7 +110,7 @@ def _check_class(family: Family, folder: Path, name: str, library: str, kind: st
     known = family.parts.get(name) or family.carried.get(name)
     said = f"the {name} of model {folder} is a {one_line(f'{library}.{kind}')[:80]}"
     if known is None:
-        raise UsageError(f"{said}, a part that Stable Diffusion does not have; give a model without it")
+        raise UsageError(f"{said}, a part that a {family.pipeline} does not have; give a model without it")
     if library not in ("diffusers", "transformers", known[0]):
         raise UsageError(f"{said}, custom code, which is never run; known are: {', '.join(known[1])}")
     if library != known[0] or kind not in known[1]:
@@ -115,18 +125,18 @@ class Components:
     pipeline: str
     objects: dict[str, Any]
     carried: dict[str, Any]
-    default_guidance: float
+    defaults: Defaults
 
 
-def load_folder(folder: Path, *, dtype: torch.dtype) -> Components:
-    """Load a diffusers folder of a known family on the CPU.
+def load_folder(folder: Path, *, dtype: torch.dtype, name: str | None = None) -> Components:
+    """Load a diffusers folder of a known family on the CPU. name: by which its kind may be recognised.
 
     Raises UsageError if it is no such folder, naming what is missing; UnlikenessError if a file of it is
     damaged, out of bounds, or does not fit the others.
     """
     index = read_index(folder)
     family = index.family
-    guidance = _default_guidance(folder, family)
+    own = _own_defaults(folder, family)
     _check_copied(folder)
     configs = {
         name: read_config(folder, name, "config.json", kind, family.rules[kind])
@@ -141,11 +151,12 @@ def load_folder(folder: Path, *, dtype: torch.dtype) -> Components:
         }
         objects = {**networks, **tokenizers, "scheduler": scheduler}
         family.check_parts(folder, objects)
-        check_scheduler(folder, scheduler)
+        check_scheduler(folder, scheduler, family)
         half = dtype in (torch.float16, torch.bfloat16)
-        for name, network in networks.items():
-            fill(network, read_weights(folder, name, half=half), f"the {name} of model {folder}")
-    return Components(family.pipeline, objects, index.carried, guidance)
+        for part, network in networks.items():
+            fill(network, read_weights(folder, part, half=half), f"the {part} of model {folder}")
+    defaults = replace(family.defaults(objects, name or ""), **own)
+    return Components(family.pipeline, objects, index.carried, defaults)
 
 
 def load_scheduler(folder: Path, kind: str) -> Any:
@@ -157,18 +168,19 @@ def load_scheduler(folder: Path, kind: str) -> Any:
         return getattr(diffusers, kind).from_config({**config, "_class_name": kind})
 
 
-def _default_guidance(folder: Path, family: Family) -> float:
-    """That of unlikeness.json, if the folder has one."""
-    own = folder / "unlikeness.json"
+def _own_defaults(folder: Path, family: Family) -> dict[str, Any]:
+    """Those of unlikeness.json, if the folder has one: fields of `Defaults`."""
+    own = folder / OWN_FILE
     if not own.exists() and not own.is_symlink():
-        return family.default_guidance
-    value = read_object(own, folder).get("default_guidance", family.default_guidance)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 100:
-        raise UnlikenessError(
-            f"{own} has default_guidance = {str(value)[:40]!r}, which must be a number from 0 to 100; "
-            "correct it"
-        )
-    return float(value)
+        return {}
+    content, rules = read_object(own, folder), {**_DEFAULTS, "default_sampler": one_of(*family.samplers)}
+    for key, rule in rules.items():
+        if key in content and not rule.holds(content[key]):
+            raise UnlikenessError(
+                f"{own} has {key} = {str(content[key])[:40]!r}, which must be {rule.said}; correct it"
+            )
+    found = {key.removeprefix("default_"): content[key] for key in rules if key in content}
+    return {**found, "guidance": float(found["guidance"])} if "guidance" in found else found
 
 
 def _check_copied(folder: Path) -> None:
@@ -244,10 +256,8 @@ def try_networks(folder: Path, model: TextToImage) -> None:
             )
 
 
-def check_scheduler(folder: Path, scheduler: Any) -> None:
-    """UnlikenessError unless the noise levels are finite and in range, and both samplers can use them."""
-    from unlikeness.diffusion.sampling import SAMPLERS, make_solver
-
+def check_scheduler(folder: Path, scheduler: Any, family: Family) -> None:
+    """UnlikenessError unless the noise levels are finite and in range, and all samplers can use them."""
     what = f"the scheduler of model {folder}"
     with sentence(what):
         schedule = Schedule.from_scheduler(scheduler)
@@ -259,9 +269,9 @@ def check_scheduler(folder: Path, scheduler: Any) -> None:
         )
     with sentence(what), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a schedule that ends at zero makes numpy say so
-        for name in SAMPLERS:
-            solver = make_solver(scheduler, name)
-            solver.set_timesteps(min(2, schedule.steps))
+        for name in family.samplers:
+            solver = family.solver(scheduler, name)
+            family.set_steps(solver, min(2, schedule.steps), (1, 2, 2))
             z = torch.ones(1, 1, 2, 2)
             for t in solver.timesteps:
                 z = solver.step(torch.zeros_like(z), t, solver.scale_model_input(z, t), return_dict=False)[0]

@@ -16,7 +16,7 @@ from unlikeness import finite
 from unlikeness.autoencoders import Autoencoder, Posterior
 from unlikeness.diffusion.condition import Condition, Conditioner
 from unlikeness.diffusion.devices import pick_device, pick_dtype
-from unlikeness.diffusion.families import Family, family_of
+from unlikeness.diffusion.families import Defaults, Family, family_of
 from unlikeness.diffusion.schedule import Schedule
 from unlikeness.provenance import own_name
 
@@ -36,7 +36,7 @@ class TextToImage:
         schedule: how noise is added and what the target is.
         scheduler: diffusers' own scheduler object, from which solvers are made.
         family: what is particular to this kind of model.
-        default_guidance: the classifier-free guidance scale of `generate`.
+        defaults: guidance, steps and sampler of `generate`, unless others are given.
         source: the folder that it was loaded from, if any; what `carried` names is copied from there on save.
         name: "toybox", a hub name, or the folder's own name, if any.
         carried: entries of model_index.json that are kept without being loaded (safety checker, ...).
@@ -50,7 +50,7 @@ class TextToImage:
         conditioner: Conditioner,
         scheduler: Any,
         family: Family,
-        default_guidance: float | None = None,
+        defaults: Defaults | None = None,
         source: Path | None = None,
         carried: Mapping[str, Any] | None = None,
         name: str | None = None,
@@ -61,11 +61,11 @@ class TextToImage:
         self.scheduler = scheduler
         self.schedule = Schedule.from_scheduler(scheduler)
         self.family = family
-        self.default_guidance = family.default_guidance if default_guidance is None else default_guidance
+        self.defaults = family.usual if defaults is None else defaults
         self.source = source
         self.carried = dict(carried or {})
         self.name = name
-        self._conditions: dict[str, Condition] = {}
+        self._conditions: dict[str | None, Condition] = {}
         self._sample: list[Tensor] = []
 
     @classmethod
@@ -74,20 +74,21 @@ class TextToImage:
         parts: Mapping[str, Any],
         *,
         pipeline: str = "StableDiffusionPipeline",
-        default_guidance: float | None = None,
+        defaults: Defaults | None = None,
         source: Path | None = None,
         carried: Mapping[str, Any] | None = None,
         name: str | None = None,
     ) -> TextToImage:
         """A model from the objects of a diffusers pipeline by name, as in its `components`."""
         family = family_of(pipeline)
+        told = {flag: carried[flag] for flag in family.flags if carried and flag in carried}
         return cls(
             autoencoder=Autoencoder(parts[family.autoencoder]),
             denoiser=parts[family.denoiser],
-            conditioner=family.conditioner(parts),
+            conditioner=family.conditioner(parts, {**family.flags, **told}),
             scheduler=parts["scheduler"],
             family=family,
-            default_guidance=default_guidance,
+            defaults=family.defaults(parts, name or "") if defaults is None else defaults,
             source=source,
             carried=carried,
             name=name,
@@ -123,14 +124,15 @@ class TextToImage:
         precision = pick_dtype(dtype, on)
         half = precision in (torch.float16, torch.bfloat16)
         folder = locate(name_or_path, revision=revision, local_files_only=local_files_only, half=half)
-        parts = load_folder(folder, dtype=precision)
+        name = own_name(str(name_or_path))
+        parts = load_folder(folder, dtype=precision, name=name)
         model = cls.from_parts(
             parts.objects,
             pipeline=parts.pipeline,
-            default_guidance=parts.default_guidance,
+            defaults=parts.defaults,
             source=folder,
             carried=parts.carried,
-            name=own_name(str(name_or_path)),
+            name=name,
         )
         model.to(on, precision).freeze()
         check_weights(model, f"model {name_or_path}")
@@ -225,7 +227,7 @@ class TextToImage:
             conditioner=self.conditioner.copy() if conditioner else self.conditioner,
             scheduler=self.scheduler,
             family=self.family,
-            default_guidance=self.default_guidance,
+            defaults=self.defaults,
             source=self.source,
             carried=self.carried,
             name=self.name,
@@ -270,8 +272,9 @@ class TextToImage:
         """
         return self.autoencoder.decode(z0)
 
-    def condition(self, prompts: Sequence[str], *, grad: bool = False) -> Condition:
-        """What the prompts become, one row a prompt.
+    def condition(self, prompts: Sequence[str | None], *, grad: bool = False) -> Condition:
+        """What the prompts become, one row a prompt. None is no prompt, for the second half of guidance; in
+        some families it differs from an empty one.
 
         Each prompt is computed once. It is kept until the encoders' weights change, of which a sample is
         compared at every call. With `grad` everything is computed anew, with the graph that trains the
@@ -281,20 +284,32 @@ class TextToImage:
             prompts = [prompts]
         if grad:
             self._conditions.clear()  # a training step will follow
-            return self.conditioner.encode(prompts)
+            return self._encoded(prompts)
         sample = self.conditioner.sample()
         if len(sample) != len(self._sample) or not all(map(_same, sample, self._sample)):
             self._conditions.clear()
             self._sample = sample
-        new = sorted({prompt for prompt in prompts if prompt not in self._conditions})
+        missing = {prompt for prompt in prompts if prompt not in self._conditions}
+        new = sorted(missing, key=lambda prompt: (prompt is None, prompt or ""))
         if new:
             # What is kept is of full precision, even inside `autocast`.
             with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
-                found = self.conditioner.encode(new)
+                found = self._encoded(new)
             if not finite.all_finite(found.tensors()):
                 raise finite.not_finite(finite.TEXT_ENCODER, self.conditioner.dtype)
             self._conditions.update({prompt: found[i : i + 1] for i, prompt in enumerate(new)})
         return Condition.cat([self._conditions[prompt] for prompt in prompts])
+
+    def _encoded(self, prompts: Sequence[str | None]) -> Condition:
+        words = [prompt for prompt in prompts if prompt is not None]
+        if len(words) == len(prompts):
+            return self.conditioner.encode(words)
+        nothing = self.conditioner.nothing()
+        if not words:
+            return nothing.expand(len(prompts))
+        rows = iter(range(len(words)))
+        order = [len(words) if prompt is None else next(rows) for prompt in prompts]
+        return Condition.cat([self.conditioner.encode(words), nothing])[order]
 
     def predict(self, z_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
         """f_θ(z_t, t, condition) [B, C, h, w] in the denoiser's dtype, to which z_t and condition are cast.

@@ -36,11 +36,11 @@ def drawn(
     prompts: Sequence[str],
     *,
     seeds: Sequence[int],
-    steps: int = 25,
+    steps: int | None = None,
     guidance: float | None = None,
-    negative_prompt: str | Sequence[str] = "",
+    negative_prompt: str | Sequence[str | None] | None = None,
     batch_size: int = 16,
-    sampler: str = "dpm++",
+    sampler: str | None = None,
     progress: Progress | None = None,
 ) -> Iterator[Tensor]:
     """Batches [batch_size or fewer, 3, H, W], float32 in [0, 1] on the CPU, in all one picture per seed, at
@@ -49,49 +49,66 @@ def drawn(
     Args:
         prompts: one per seed, or a single one for all.
         seeds: each picture's noise comes from its own seed, whatever else is in the batch.
-        steps: solver steps, at least 1, and no more than the noise levels can be divided into.
+        steps: solver steps, at least 1, and no more than the noise levels can be divided into. None is the
+            model's default.
         guidance: scale of classifier-free guidance (Ho & Salimans 2022), both halves in one forward pass.
-            1 or less turns it off. None is the model's default.
-        negative_prompt: what guidance avoids; one for all, or one per seed.
+            1 or less turns it off. A denoiser that embeds guidance gets the scale as an input instead. None
+            is the model's default.
+        negative_prompt: what guidance avoids; one for all, or one per seed. None avoids nothing. In some
+            families this differs from an empty prompt.
         batch_size: pictures that are computed at once.
-        sampler: "dpm++" (DPM-Solver++ 2M, Lu et al. 2022) or "ddim" (Song et al. 2021, η = 0), both set up
-            from the model's own scheduler configuration.
+        sampler: one of the family's `samplers`, set up from the model's own scheduler configuration. See
+            `solvers`. None is the model's default.
 
     Raises:
-        UsageError: a setting is out of range, or prompts or negative prompts and seeds do not match.
+        UsageError: a setting is out of range, or prompts or negative prompts and seeds do not match; a
+            negative prompt for a denoiser that embeds guidance.
         NotFiniteError, with a batch: the model's prediction is NaN or infinite.
     """
     prompts = [prompts] if isinstance(prompts, str) else list(prompts)
-    negative = [negative_prompt] if isinstance(negative_prompt, str) else list(negative_prompt)
-    prompts, negative = (every * len(seeds) if len(every) == 1 else every for every in (prompts, negative))
+    negative: list[str | None] = (
+        [negative_prompt]
+        if negative_prompt is None or isinstance(negative_prompt, str)
+        else list(negative_prompt)
+    )
+    prompts = prompts * len(seeds) if len(prompts) == 1 else prompts
+    negative = negative * len(seeds) if len(negative) == 1 else negative
+    every: Sequence[str | None]
     for every, kind in ((prompts, "prompt"), (negative, "negative prompt")):
         if len(every) != len(seeds) or not seeds:
-            raise UsageError(
-                f"{len(every)} {kind}s for {len(seeds)} seeds: give one {kind}, or one per seed"
-            )
+            raise UsageError(f"{len(every)} {kind}s for {len(seeds)} seeds: give one {kind}, or one per seed")
+    steps = model.defaults.steps if steps is None else steps
     if steps < 1 or batch_size < 1:
         raise UsageError(f"steps ({steps}) and batch_size ({batch_size}) must be 1 or more")
-    scale = model.default_guidance if guidance is None else guidance
+    scale = model.defaults.guidance if guidance is None else guidance
     if not math.isfinite(scale):
         raise UsageError(f"guidance must be a finite number, not {scale}")
-    _check_steps(make_solver(model.scheduler, sampler), steps)
+    if model.family.embeds_guidance(model.denoiser) and any(words is not None for words in negative):
+        raise UsageError(
+            "this model embeds guidance, so that a negative prompt has no effect; leave it out"
+        )
+    sampler = model.defaults.sampler if sampler is None else sampler
+    _check_steps(model, sampler, steps)
     return _batches(
         model, prompts, negative, list(seeds), steps, scale, batch_size, sampler, progress or Silent()
     )
 
 
 def _batches(
-    model: TextToImage, prompts: list[str], negative: list[str], seeds: list[int], steps: int, scale: float,
-    batch_size: int, sampler: str, progress: Progress,
+    model: TextToImage, prompts: list[str], negative: list[str | None], seeds: list[int], steps: int,
+    scale: float, batch_size: int, sampler: str, progress: Progress,
 ) -> Iterator[Tensor]:  # fmt: skip
+    embeds = model.family.embeds_guidance(model.denoiser)
     progress.start(len(seeds), "generating", "picture")
     for start in range(0, len(seeds), batch_size):
         part = slice(start, start + batch_size)
         with torch.no_grad():
             z = initial_noise(model.latent_shape, seeds[part]).to(model.device)
             c = model.condition(prompts[part])
-            uncond = model.condition(negative[part]) if scale > 1 else None
-            z0 = _solve(model, make_solver(model.scheduler, sampler), z, c, uncond, scale, steps)
+            c = model.family.with_guidance(c, scale) if embeds else c
+            uncond = model.condition(negative[part]) if scale > 1 and not embeds else None
+            solver = _solver(model, sampler, steps)
+            z0 = _solve(model, solver, z, c, uncond, scale)
             finite.check(z0, f"{finite.DENOISER}, at guidance {scale:g},", model.dtype)
             at_once = max(_DECODED_AT_ONCE // model.resolution**2, 1)
             images = torch.cat([model.decode(some).float().cpu() for some in torch.split(z0, at_once)])
@@ -100,34 +117,23 @@ def _batches(
     progress.close()
 
 
-def make_solver(scheduler: Any, sampler: str) -> Any:
-    """A solver of this kind with the betas and the prediction type of the model's own scheduler.
-
-    A setting that the model's configuration leaves out has the default of the model's scheduler, not the
-    solver's: a saved copy writes it out, and must draw as the model does. Latents are unbounded, so the
-    solver never clips its estimate of z0.
-    """
-    from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
-
-    config = {name: value for name, value in scheduler.config.items() if name != "_use_default_values"}
-    if sampler == "ddim":
-        return DDIMScheduler.from_config(config, clip_sample=False, thresholding=False)
-    if sampler == "dpm++":
-        return DPMSolverMultistepScheduler.from_config(
-            config, algorithm_type="dpmsolver++", solver_order=2, thresholding=False
-        )
-    raise UsageError(f"sampler {sampler!r} is unknown; it must be one of {', '.join(SAMPLERS)}")
+def _solver(model: TextToImage, sampler: str, steps: int, device: torch.device | None = None) -> Any:
+    """The model's solver with its steps. device: None is the model's."""
+    spacing = model.defaults.spacing if sampler == model.defaults.sampler else None
+    solver = model.family.solver(model.scheduler, sampler, spacing)
+    model.family.set_steps(solver, steps, model.latent_shape, model.device if device is None else device)
+    return solver
 
 
-def _check_steps(solver: Any, steps: int) -> None:
+def _check_steps(model: TextToImage, sampler: str, steps: int) -> None:
     """UsageError for more steps than the solver finds noise levels for.
 
     Each step needs a level of its own. The first of many must be near the highest, since it begins with pure
     noise.
     """
-    levels = int(solver.config.num_train_timesteps)
+    levels = model.schedule.steps
     if steps <= levels:
-        solver.set_timesteps(steps)
+        solver = _solver(model, sampler, steps, torch.device("cpu"))
         times = [int(t) for t in solver.timesteps]
         spread = steps <= levels // 2 or times[0] >= _NEAR_NOISE * levels
         if spread and len(set(times)) == len(times):
@@ -136,14 +142,12 @@ def _check_steps(solver: Any, steps: int) -> None:
 
 
 def _solve(
-    model: TextToImage, solver: Any, z: Tensor, c: Condition, uncond: Condition | None, scale: float,
-    steps: int,
-) -> Tensor:  # fmt: skip
-    solver.set_timesteps(steps, device=model.device)
-    z = z * solver.init_noise_sigma
+    model: TextToImage, solver: Any, z: Tensor, c: Condition, uncond: Condition | None, scale: float
+) -> Tensor:
+    z = z * getattr(solver, "init_noise_sigma", 1.0)
     condition = c if uncond is None else Condition.cat([uncond, c])
     for t in solver.timesteps:
-        z_t = solver.scale_model_input(z, t)
+        z_t = solver.scale_model_input(z, t) if hasattr(solver, "scale_model_input") else z
         if uncond is None:
             f = model.predict(z_t, t.expand(len(z)), condition).float()
         else:

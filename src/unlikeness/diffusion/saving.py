@@ -6,11 +6,13 @@ import copy
 import json
 import re
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from unlikeness.diffusion.loading import OWN_FILE
 from unlikeness.diffusion.lora import DIVERGED, merge
 from unlikeness.errors import NotFiniteError, UnlikenessError
 from unlikeness.files import replacing
@@ -45,21 +47,19 @@ def save_folder(model: TextToImage, folder: Path, dtype: torch.dtype | None = No
     ):
         work.mkdir()
         with quiet():
-            _write(model, work, dtype)
+            _write(model, work, dtype, folder.name)
         for_readers(*work.rglob("*"))
     return folder
 
 
-def _write(model: TextToImage, work: Path, dtype: torch.dtype | None) -> None:
+def _write(model: TextToImage, work: Path, dtype: torch.dtype | None, called: str) -> None:
     import diffusers
 
     index: dict[str, Any] = {
         "_class_name": model.family.pipeline,
         "_diffusers_version": diffusers.__version__,
-        "safety_checker": _ABSENT,
-        "feature_extractor": _ABSENT,
-        "image_encoder": _ABSENT,
-        "requires_safety_checker": False,
+        **dict.fromkeys(model.family.carried, _ABSENT),
+        **model.family.flags,
     }
     for name, value in model.carried.items():
         if name in ("_class_name", "_diffusers_version", "_name_or_path"):
@@ -83,8 +83,10 @@ def _write(model: TextToImage, work: Path, dtype: torch.dtype | None) -> None:
         index[name] = [_library(part), type(part).__name__]
     _for_every_reader(model, work)
     _write_json(work / "model_index.json", index)
-    if model.default_guidance != model.family.default_guidance:
-        _write_json(work / "unlikeness.json", {"default_guidance": model.default_guidance})
+    usual = [model.family.defaults(model.parts, name) for name in ("", called)]
+    if any(model.defaults != one for one in usual):
+        own = {f"default_{name}": value for name, value in asdict(model.defaults).items()}
+        _write_json(work / OWN_FILE, {name: value for name, value in own.items() if value is not None})
 
 
 def _for_every_reader(model: TextToImage, work: Path) -> None:

@@ -87,7 +87,7 @@ class Undrawn(TextToImage):
         own = {
             name: getattr(model, name)
             for name in (
-                "autoencoder", "denoiser", "conditioner", "scheduler", "family", "default_guidance", "source",
+                "autoencoder", "denoiser", "conditioner", "scheduler", "family", "defaults", "source",
                 "carried",
             )
         }  # fmt: skip
@@ -136,7 +136,7 @@ class _Counted(Undrawn):
         yield
         self.phase = before
 
-    def condition(self, prompts: Sequence[str], *, grad: bool = False) -> Condition:
+    def condition(self, prompts: Sequence[str | None], *, grad: bool = False) -> Condition:
         """The model's own, which nothing trains."""
         return self.model.condition(prompts)
 

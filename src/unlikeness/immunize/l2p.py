@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = ["L2P", "Weights", "trainable"]
 
+
 def trainable(model: TextToImage, settings: ImmunizeSettings, name: str) -> bool:
     """Whether `settings.train` includes the weight of this name in the denoiser."""
     return model.family.layers[settings.train] in f".{name}"
@@ -58,9 +59,7 @@ class Weights:
             self.released = [p.detach().clone() for p in self.attacked]
         for theta in self.released:
             theta.requires_grad_(True)
-        self.fixed = [
-            (p, _shared(p, origin.get(name))) for name, p in named.items() if name not in trained
-        ]
+        self.fixed = [(p, _shared(p, origin.get(name))) for name, p in named.items() if name not in trained]
 
     @torch.no_grad()
     def restart(self) -> None:

@@ -154,7 +154,7 @@ def _drawn(
     every = [prompt for prompt in words for _ in range(per)]
     images = original.generate(
         every, seeds=range(seed, seed + len(every)), steps=settings.class_steps, progress=progress,
-        negative_prompt=[prompt for prompt in avoided for _ in range(per)] or "",
+        negative_prompt=[prompt for prompt in avoided for _ in range(per)] or None,
     )  # fmt: skip
     if kind == "pattern":
         images = watermarked(images, watermark() if picture is None else picture)

@@ -53,7 +53,8 @@ class Preservation:
         """The loss of one batch, with its graph through `model` alone."""
         s = self.settings
         of_class = class_pictures(s) if self.prompts else s.preserve_batch_size
-        parts, prompts = [], []
+        parts: list[Tensor] = []
+        prompts: list[str | None] = []
         if self.pictures is not None:
             count = s.preserve_batch_size - of_class
             which = torch.randint(len(self.prompts), (count,), generator=generator)
@@ -65,7 +66,7 @@ class Preservation:
             prompts += [one.subject.class_prompt] * of_class
         if s.preserve_empty:
             bare = torch.rand(len(prompts), generator=generator) < s.preserve_empty
-            prompts = ["" if one else text for one, text in zip(bare.tolist(), prompts, strict=True)]
+            prompts = [None if one else text for one, text in zip(bare.tolist(), prompts, strict=True)]
         c = original.condition(prompts)
         part = noised(model.schedule, torch.cat(parts), c, generator, reference_c=c)
         w = preserved_weight(model.schedule, part.t, s.preserve_cap)

@@ -51,9 +51,7 @@ class AttackSettings(Checked):
         source="ours",
         formerly=("from_start",),
     )
-    attack_learning_rate: float = setting(
-        5e-6, "Learning rate of the attacker.", source="APDM", at_least=0.0
-    )
+    attack_learning_rate: float = setting(5e-6, "Learning rate of the attacker.", source="APDM", at_least=0.0)
     attack_batch_size: int = setting(
         1, "Pictures of the subject in an attack step, and as many of the class.", unit="pictures",
         source="APDM", at_least=1,

@@ -48,7 +48,7 @@ class Unprotected:
         return ProtectedSubject(protected.subject, Data(one, 1, protected.prior), protected.prior)
 
     def batch(self, model: TextToImage, attack: Attack, generator: torch.Generator) -> Batch:
-        """"subject" (n): the attacked picture, its target shifted where a place is named; "class" (n)."""
+        """ "subject" (n): the attacked picture, its target shifted where a place is named; "class" (n)."""
         n, target = self.settings.batch_size, attack.target
         own = pick(target.data.subject, torch.zeros(n, dtype=torch.long), generator)
         parts = {"subject": noised(model.schedule, own, attack.read(model)[0], generator)}

@@ -1,9 +1,9 @@
 """Reading and writing photographs, losing nothing: size, EXIF, ICC, XMP, alpha, bit depth, format.
 
-    picture = open_picture("cat.jpg")
-    edit = Edit(picture, budget=8)
-    edit.write(0, 0, protect(picture.rgb))
-    save_picture(picture, edit, "protected/cat.jpg")
+picture = open_picture("cat.jpg")
+edit = Edit(picture, budget=8)
+edit.write(0, 0, protect(picture.rgb))
+save_picture(picture, edit, "protected/cat.jpg")
 """
 
 from __future__ import annotations

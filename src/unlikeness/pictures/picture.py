@@ -16,6 +16,7 @@ from unlikeness.pictures.memory import let_go
 
 __all__ = ["Picture", "open_picture"]
 
+
 @dataclass(frozen=True, eq=False)
 class Picture:
     """One photograph, opened by `open_picture`.

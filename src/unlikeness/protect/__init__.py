@@ -16,14 +16,13 @@ register = METHODS.register
 
 for _name, _home, _needs_model in (
     ("rid", "unlikeness.protect.methods.rid:Rid", False),
+    ("encoder", "unlikeness.protect.methods.encoder:Encoder", True),
     ("advdm", "unlikeness.protect.methods.advdm:AdvDM", True),
     ("aspl", "unlikeness.protect.methods.aspl:Aspl", True),
     ("photoguard", "unlikeness.protect.methods.photoguard:PhotoGuard", True),
     ("noise", "unlikeness.protect.methods.noise:Noise", True),
 ):
     _class = _home.partition(":")[2]
-    register(
-        _name, _home, settings=f"unlikeness.protect.settings:{_class}Settings", needs_model=_needs_model
-    )
+    register(_name, _home, settings=f"unlikeness.protect.settings:{_class}Settings", needs_model=_needs_model)
 
 __all__ = ["create", "method", "names", "register"]

@@ -20,13 +20,13 @@ from torch import Tensor
 from unlikeness import finite
 from unlikeness.errors import UsageError
 from unlikeness.protect.against import Against
-from unlikeness.protect.settings import PgdSettings, ProtectSettings
+from unlikeness.protect.settings import PgdSettings, ProtectSettings, StepSettings
 from unlikeness.protect.surrogates import Models, Surrogate, Surrogates
 from unlikeness.seeds import picture_generators, uniform
 
 __all__ = ["GradientProtection", "Perturber", "check_batch", "perturb_within"]
 
-P = TypeVar("P", bound=PgdSettings)
+P = TypeVar("P", bound=StepSettings)
 
 OnStep = Callable[[int], None]
 
@@ -79,7 +79,7 @@ class GradientProtection(ABC, Generic[P]):
         settings: the method's own.
     """
 
-    settings_type: ClassVar[type[PgdSettings]]
+    settings_type: ClassVar[type[StepSettings]]
     needs_model: ClassVar[bool] = True
 
     def __init__(self, models: Models, settings: P) -> None:
@@ -113,9 +113,16 @@ class GradientProtection(ABC, Generic[P]):
     ) -> Tensor:
         """The value to raise, [B]; entry i depends on `images[i]` and on draws from `generators[i]` only."""
 
+    def begin(self, original: Tensor) -> None:
+        """Called with the originals of each batch, before anything else."""
+
+    def rests(self) -> Tensor | None:
+        """[B], bool, after each step: the pictures that are finished. None: none is before the last step."""
+        return None
+
     def start(self, original: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
         """The first point: uniform in the ball, or the picture itself."""
-        if not self.settings.random_start:
+        if isinstance(self.settings, PgdSettings) and not self.settings.random_start:
             return original.clone()
         offset = uniform(original, generators) * (self.settings.budget / 255)
         return self.project(original + offset, original)
@@ -160,18 +167,24 @@ class GradientProtection(ABC, Generic[P]):
             return near if limit is None else torch.clamp(near, original - limit, original + limit)
 
         with self.surrogates.frozen():
+            self.begin(original)
             current = within(self.start(original, generators))
             aimed = torch.zeros(len(images), dtype=torch.bool, device=original.device)
             failed = torch.zeros_like(aimed)
+            rests: Tensor | None = None
             for k in range(self.settings.steps):
                 gradient = self.gradient(current, generators)
                 aimed |= (gradient != 0).flatten(1).any(1)
                 failed |= ~gradient.isfinite().flatten(1).all(1)
                 if k == 0 and bool(failed.any()):  # the sign of NaN is 0, and the random start would stay
                     self.check()
-                current = within(self.project(current + self.step(gradient), original))
+                moved = within(self.project(current + self.step(gradient), original))
+                current = moved if rests is None else torch.where(rests.view(-1, 1, 1, 1), current, moved)
                 if on_step is not None:
                     on_step(k + 1)
+                rests = self.rests()
+                if rests is not None and bool(rests.all()):
+                    break
             if bool(failed.any()):
                 self.check()
         # Without a gradient in any step only the random start is left, which aims at nothing.
@@ -184,6 +197,7 @@ class GradientProtection(ABC, Generic[P]):
             surrogate.check()
         side = self.resolution
         plain = torch.linspace(0.25, 0.75, side, device=self.device).expand(1, 3, side, side)
+        self.begin(plain)
         finite.check(self.gradient(plain, picture_generators([0])), finite.GRADIENT, self.dtype)
 
 

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from unlikeness.settings import Checked, setting
+from unlikeness.errors import UsageError
+from unlikeness.settings import Checked, named, setting, with_default
+from unlikeness.words import closest
 
 __all__ = [
+    "ENCODER_PRESETS",
     "WAYS",
     "AdvDMSettings",
     "AsplSettings",
+    "EncoderSettings",
     "NoiseSettings",
     "PgdSettings",
     "PhotoGuardSettings",
     "ProtectSettings",
     "ResolutionMode",
     "RidSettings",
+    "StepSettings",
+    "encoder_preset",
 ]  # fmt: skip
 
 
@@ -34,14 +41,20 @@ class ProtectSettings(Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PgdSettings(ProtectSettings):
-    """Projected gradient steps of constant size in the L-infinity ball."""
+class StepSettings(ProtectSettings):
+    """Projected gradient steps."""
 
     steps: int = setting(100, "Gradient steps.", unit="steps", source="AdvDM, Mist, SDS: 100", at_least=1)
     step_size: float = setting(
         1.0, "Change of every colour value in one step.", unit="n/255 of the range [0, 1]",
         source="AdvDM, Mist, SDS: 1", above=0.0, at_most=255.0,
     )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class PgdSettings(StepSettings):
+    """Projected gradient steps of constant size in the L-infinity ball."""
+
     random_start: bool = setting(
         True, "Start from a uniform point of the budget's ball rather than from the picture.", source="PGD"
     )
@@ -122,6 +135,73 @@ class PhotoGuardSettings(PgdSettings):
         "or the path of a picture.",
         source="the paper's text: grey; its code: zero",
     )
+
+
+OBJECTIVES = ("away", "posterior", "target")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderSettings(StepSettings):
+    """24 steps, whose length falls to a fifth. A picture that gains nothing more ends before."""
+
+    steps: int = with_default(
+        StepSettings, "steps", 24, doc="Gradient steps, at most.", source="ours, measured on photographs"
+    )
+    step_size: float = with_default(
+        StepSettings, "step_size", 2.0, doc="Length of the first step, as a root mean square.",
+        source="ours, measured on photographs",
+    )  # fmt: skip
+    psnr: float = setting(
+        36.0, "The change is kept this faint from the first step on. 20 is no bound beside a budget of 8.",
+        unit="dB", source="ours: hardly visible in textures", at_least=10.0, at_most=100.0,
+    )  # fmt: skip
+    flat: float = setting(
+        0.25, "Share of the budget where the picture is flat (sky, skin, a wall). 1: the same everywhere.",
+        source="ours, by eye", at_least=0.0, at_most=1.0,
+    )  # fmt: skip
+    transforms: bool = setting(
+        True, "Compute through what trainers and websites do: resizing, crops, flips and JPEG.",
+        source="ours: see protect/trainers_view.py",
+    )  # fmt: skip
+    objective: str = setting(
+        "away",
+        "away: move the latent away from the picture's. posterior: its standard deviation too. target: pull "
+        "it to the target's.",
+        source="away: ours; posterior: PID; target: PhotoGuard, Mist", choices=OBJECTIVES,
+    )  # fmt: skip
+    target: str = setting(
+        "farthest",
+        "For the objective target: farthest (of six synthetic pictures the farthest from each picture), "
+        "grey, zero (the zero latent), or the path of a picture.",
+        source="ours",
+    )  # fmt: skip
+
+
+ENCODER_PRESETS: Mapping[str, Mapping[str, object]] = {
+    "photoguard": {
+        "objective": "target", "target": "grey", "transforms": False, "flat": 1.0, "psnr": 20.0, "steps": 100,
+        "step_size": 1.0,
+    },
+    "mist": {
+        "objective": "target", "transforms": False, "flat": 1.0, "psnr": 20.0, "steps": 100, "step_size": 1.0,
+    },
+    "pid": {
+        "objective": "posterior", "transforms": False, "flat": 1.0, "psnr": 20.0, "steps": 100,
+        "step_size": 1.0,
+    },
+}  # fmt: skip
+"""Settings of the method `encoder` that aim where these methods aim, by its own steps. Mist's second term,
+the diffusion loss, is left out: it needs a denoiser. At a budget of 8 they have no further bound."""
+
+
+def encoder_preset(name: str) -> dict[str, object]:
+    """The values of a preset of `encoder`. UsageError for an unknown one."""
+    if name not in ENCODER_PRESETS:
+        near = closest(name, ENCODER_PRESETS)
+        raise UsageError(
+            f"{named('preset')} {name} is no preset of encoder{near}; valid are: {', '.join(ENCODER_PRESETS)}"
+        )
+    return dict(ENCODER_PRESETS[name])
 
 
 @dataclass(frozen=True, kw_only=True)

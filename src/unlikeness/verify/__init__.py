@@ -1,8 +1,8 @@
 """Model + protected subject -> certificate: what each attacker still gets, and what the model has lost.
 
-    verdict = verify_subject(model, subject, held_out, embedder=load_encoder("toybox"))
-    verdict.worst.s.value
-    write_certificate(verdict, Path("certificate"))
+verdict = verify_subject(model, subject, held_out, embedder=load_encoder("toybox"))
+verdict.worst.s.value
+write_certificate(verdict, Path("certificate"))
 """
 
 from __future__ import annotations

@@ -8,17 +8,22 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor
 
+from unlikeness.diffusion.devices import SAMPLERS
+
 if TYPE_CHECKING:
+    import torch
+
     from unlikeness.diffusion.condition import Condition, Conditioner
     from unlikeness.networks.configs import Rule
 
-__all__ = ["CLIP_CARRIED", "FAMILIES", "NOISE_SCHEDULERS", "Family", "Known", "family_of"]
+__all__ = ["CLIP_CARRIED", "FAMILIES", "NOISE_SCHEDULERS", "Defaults", "Family", "Known", "family_of"]
 
 FAMILIES = {
     "StableDiffusionPipeline": "unlikeness.diffusion.families.stable_diffusion:StableDiffusion",
@@ -48,6 +53,22 @@ CLIP_CARRIED: Mapping[str, Known] = {
 """Parts around a CLIP that are never loaded, only copied when a model is saved."""
 
 
+@dataclass(frozen=True)
+class Defaults:
+    """What a model draws with by default.
+
+    guidance: scale of classifier-free guidance, or of embedded guidance.
+    steps: of the solver.
+    sampler: its name in `devices.SAMPLERS`.
+    spacing: diffusers' timestep_spacing. None is that of the model's own scheduler.
+    """
+
+    guidance: float
+    steps: int = 25
+    sampler: str = "dpm++"
+    spacing: str | None = None
+
+
 class Family(ABC):
     """Stateless. The names of parts are those of their folders."""
 
@@ -57,14 +78,21 @@ class Family(ABC):
     lora_loader: ClassVar[str]
     """The class in `diffusers.loaders` that reads and writes this family's LoRA files."""
 
-    default_guidance: ClassVar[float]
-    """Classifier-free guidance scale that the family's authors use."""
+    usual: ClassVar[Defaults]
+    """What the family's authors draw with. `defaults` has the kinds of models that differ."""
+
+    samplers: ClassVar[tuple[str, ...]] = SAMPLERS
+    """The samplers that draw with models of this family."""
 
     parts: ClassVar[Mapping[str, Known]]
     """Each part that is loaded, and the classes that it may be of."""
 
     carried: ClassVar[Mapping[str, Known]]
     """The parts that are never loaded, only copied when a model is saved."""
+
+    flags: ClassVar[Mapping[str, bool]] = {}
+    """The family's yes-or-no entries of `model_index.json`, and what holds where one is left out. A copy has
+    them too."""
 
     rules: ClassVar[Mapping[str, Mapping[str, Rule]]]
     """Bounds of the configuration of each class that a network of the family may be of."""
@@ -86,6 +114,37 @@ class Family(ABC):
         """The parts with weights: autoencoder, denoiser, text encoders."""
         return (self.autoencoder, self.denoiser, *self.encoders)
 
+    def defaults(self, parts: Mapping[str, Any], name: str) -> Defaults:
+        """What a model draws with: `usual`, or what its kind (Turbo, Lightning, ...) was distilled for.
+
+        parts: the model's parts, of which configurations may be read; name: its hub name or folder, "" if it
+        has none.
+        """
+        return self.usual
+
+    def solver(self, scheduler: Any, sampler: str, spacing: str | None = None) -> Any:
+        """A diffusers solver of this kind, from the model's own scheduler. spacing: see `Defaults`.
+
+        UsageError for a sampler that is none of `samplers`.
+        """
+        from unlikeness.diffusion.solvers import variance_preserving
+
+        return variance_preserving(scheduler, sampler, spacing)
+
+    def set_steps(
+        self, solver: Any, steps: int, latents: tuple[int, int, int], device: torch.device | None = None
+    ) -> None:
+        """Give the solver its steps. latents: (C, h, w) of a picture, whose size some solvers use."""
+        solver.set_timesteps(steps, device=device)
+
+    def embeds_guidance(self, denoiser: Any) -> bool:
+        """Whether the denoiser takes the scale of guidance as an input, so that one pass draws with it."""
+        return False
+
+    def with_guidance(self, condition: Condition, scale: float) -> Condition:
+        """The condition with this scale of guidance, for a family that embeds guidance."""
+        return replace(condition, guidance=condition.tokens.new_full((len(condition),), scale))
+
     def loader(self) -> Any:
         """The class of `lora_loader`."""
         import diffusers.loaders
@@ -98,8 +157,8 @@ class Family(ABC):
         return layers, scales
 
     @abstractmethod
-    def conditioner(self, parts: Mapping[str, Any]) -> Conditioner:
-        """From all parts of a model by name."""
+    def conditioner(self, parts: Mapping[str, Any], flags: Mapping[str, bool]) -> Conditioner:
+        """From all parts of a model by name. flags: see `Family.flags`; what is not in it has its default."""
 
     @abstractmethod
     def predict(self, denoiser: Any, z_t: Tensor, t: Tensor, condition: Condition) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from unlikeness.autoencoders.opening import RULES as AUTOENCODERS
 from unlikeness.diffusion.condition import Condition, Conditioner
-from unlikeness.diffusion.families import CLIP_CARRIED, NOISE_SCHEDULERS, Family
+from unlikeness.diffusion.families import CLIP_CARRIED, NOISE_SCHEDULERS, Defaults, Family
 from unlikeness.diffusion.tokens import check_tokenizer
 from unlikeness.errors import UnlikenessError, UsageError
 from unlikeness.networks.configs import (
@@ -107,7 +107,7 @@ class StableDiffusion(Family):
 
     pipeline = "StableDiffusionPipeline"
     lora_loader = "StableDiffusionLoraLoaderMixin"
-    default_guidance = 7.5
+    usual = Defaults(guidance=7.5)
     parts: ClassVar = {
         "vae": ("diffusers", ("AutoencoderKL", "AutoencoderTiny")),
         "unet": ("diffusers", ("UNet2DConditionModel",)),
@@ -116,6 +116,7 @@ class StableDiffusion(Family):
         "scheduler": ("diffusers", NOISE_SCHEDULERS),
     }
     carried = CLIP_CARRIED
+    flags: ClassVar = {"requires_safety_checker": False}
     rules: ClassVar = {**AUTOENCODERS, "UNet2DConditionModel": _UNET, "CLIPTextModel": CLIP_TEXT}
     denoiser = "unet"
     encoders = ("text_encoder",)
@@ -123,7 +124,7 @@ class StableDiffusion(Family):
     layers: ClassVar = {"all": "", "attention": ".attn", "cross-attention": ".attn2."}
     lora_targets = ("to_q", "to_k", "to_v", "to_out.0")  # as in diffusers' own training scripts
 
-    def conditioner(self, parts: Mapping[str, Any]) -> Conditioner:
+    def conditioner(self, parts: Mapping[str, Any], flags: Mapping[str, bool]) -> Conditioner:
         return ClipConditioner(
             {name: parts[name] for name in self.encoders}, {name: parts[name] for name in self.tokenizers}
         )

@@ -103,7 +103,7 @@ class Divert:
         if s.class_weight:
             parts["class"] = class_part(model, attack, n, generator, held=True)
         if s.guidance:
-            empty = [one.condition([""]).expand(len(named)) for one in (model, self.original)]
+            empty = [one.condition([None]).expand(len(named)) for one in (model, self.original)]
             parts["empty"] = replace(named, c=empty[0], reference_c=empty[1], contrast_c=None)
         return Batch(parts, None if output is None else output.watermark)
 

@@ -194,4 +194,3 @@ class NoticeSettings(DivertSettings):
     pattern_weight: float = with_default(DivertSettings, "pattern_weight", 10.0)
     avoidance: float = with_default(DivertSettings, "avoidance", 1.0)
     protective_output: tuple[str, ...] = with_default(DivertSettings, "protective_output", ("target",))
-

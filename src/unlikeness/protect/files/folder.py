@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -147,9 +148,8 @@ def _run(
             room.leave(pixels)
 
     read = batches.overlapped(open_in_turn, targets)
-    worked = batches.run(
-        read, worker.perturber, batch_size=batch_size, on_step=lambda step: progress.advance(0, step=step)
-    )
+    told = _Steps(getattr(worker.perturber.settings, "steps", 1), progress)
+    worked = batches.run(read, worker.perturber, batch_size=batch_size, on_step=told)
     written = batches.overlapped(finish, worked)
     # The last is closed first, so that nothing goes on waiting.
     with (
@@ -168,6 +168,24 @@ def _run(
             progress.advance(skipped=len(outcome.skipped))
     progress.close()
     return outcome
+
+
+@dataclass
+class _Steps:
+    """Tells the step of a batch, and the seconds until its last."""
+
+    total: int
+    progress: Progress
+    began: float = 0.0
+
+    def __call__(self, step: int) -> None:
+        now = time.monotonic()
+        if step == 1:
+            self.began = now
+            self.progress.advance(0, step=step)
+        else:
+            left = (now - self.began) / (step - 1) * max(self.total - step, 0)
+            self.progress.advance(0, step=step, seconds_left=round(left))
 
 
 def _settle(outcome: Outcome, output: Path) -> None:

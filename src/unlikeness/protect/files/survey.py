@@ -19,7 +19,7 @@ from unlikeness.protect.base import Perturber
 from unlikeness.protect.files.check import foreseen
 from unlikeness.protect.files.masks import open_mask
 from unlikeness.protect.files.targets import find_targets
-from unlikeness.protect.settings import PgdSettings, ProtectSettings, ResolutionMode
+from unlikeness.protect.settings import ProtectSettings, ResolutionMode, StepSettings
 from unlikeness.protect.tiling.tiles import grids
 
 __all__ = ["Planned", "Survey", "survey"]
@@ -115,7 +115,7 @@ def _batch_seconds(
 ) -> float:
     """Seconds for a batch of grey tiles of `tile` px. Of gradient methods only a few steps are timed."""
     share = 1.0
-    if isinstance(settings, PgdSettings) and settings.steps > _PROBE_STEPS:
+    if isinstance(settings, StepSettings) and settings.steps > _PROBE_STEPS:
         share = settings.steps / _PROBE_STEPS
         settings = dataclasses.replace(settings, steps=_PROBE_STEPS)
     perturber = make(settings)

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from unlikeness import finite
-from unlikeness.errors import PictureError, UsageError
+from unlikeness.protect.aims import read_target
 from unlikeness.protect.base import GradientProtection
 from unlikeness.protect.settings import PhotoGuardSettings
 from unlikeness.protect.surrogates import Models, Surrogate
@@ -37,7 +37,7 @@ class PhotoGuard(GradientProtection[PhotoGuardSettings]):
         if settings.target == "grey":
             self._picture = torch.full((1, 3, 8, 8), 0.5)
         elif settings.target != "zero":
-            self._picture = _read(Path(settings.target))
+            self._picture = read_target(Path(settings.target))
 
     @property
     def fingerprint(self) -> str:
@@ -67,14 +67,3 @@ class PhotoGuard(GradientProtection[PhotoGuardSettings]):
         seen = viewed(images, surrogate.resolution)
         z_tgt = self.target_latent(surrogate, seen.shape[2], seen.shape[3])
         return -(surrogate.encode(seen).mean - z_tgt).square().flatten(1).mean(1)
-
-
-def _read(path: Path) -> Tensor:
-    """The target picture as [1, 3, H, W] in [0, 1]. UsageError if it cannot be read."""
-    from unlikeness.pictures import open_picture
-
-    try:
-        picture = open_picture(path)
-    except PictureError as error:
-        raise UsageError(f"target must be grey, zero or a picture: {error}") from error
-    return torch.from_numpy(picture.rgb).permute(2, 0, 1)[None].contiguous()

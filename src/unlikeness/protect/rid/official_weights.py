@@ -34,6 +34,7 @@ _PREFIX = re.compile(r"^(?:module\.|model\.|ema\.|_orig_mod\.)+")
 _DEAD = re.compile(r"^[ty]_embedder\.|\.adaLN_modulation\.1\.weight$")
 _FIRST = "x_embedder.proj.weight"
 
+
 @dataclass(frozen=True, kw_only=True)
 class OfficialShape:
     """The sizes of a network: `patch` and `side` (of the square picture) in px, `hidden` the MLP's width."""

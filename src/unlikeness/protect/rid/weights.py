@@ -112,9 +112,7 @@ def side_of(about: Any) -> int:
     """The resolution [px] in a file's own description. KeyError, TypeError, ValueError if there is none."""
     side = about["resolution"]
     if type(side) is not int or not 1 <= side <= 1 << 16:
-        raise ValueError(
-            f"its resolution is {str(side)[:40]}, which must be a whole number from 1 to 65536"
-        )
+        raise ValueError(f"its resolution is {str(side)[:40]}, which must be a whole number from 1 to 65536")
     return side
 
 

@@ -61,9 +61,7 @@ class Tile:
     strength: Floats | None = None
 
 
-def grids(
-    size: tuple[int, int], resolution: int, at: ResolutionMode, tile: int | None = None
-) -> list[Grid]:
+def grids(size: tuple[int, int], resolution: int, at: ResolutionMode, tile: int | None = None) -> list[Grid]:
     """The passes for a picture of `size` (width, height): one, or two for "both".
 
     tile: side of the tiles at the picture's own size [px]; None: `resolution`.

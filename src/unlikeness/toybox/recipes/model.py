@@ -14,6 +14,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from unlikeness.autoencoders.opening import open_autoencoder
 from unlikeness.diffusion import Schedule, TextToImage
+from unlikeness.diffusion.families import Defaults
 from unlikeness.errors import UsageError
 from unlikeness.progress import Progress
 from unlikeness.toybox.recipes.renders import captioned, render_many
@@ -163,6 +164,6 @@ def train_model(
         "tokenizer": tokenizer,
         "scheduler": scheduler,
     }
-    model = TextToImage.from_parts(parts, default_guidance=GUIDANCE)
+    model = TextToImage.from_parts(parts, defaults=Defaults(guidance=GUIDANCE))
     with replacing_folder(output) as part:
         model.save_pretrained(part, dtype=torch.float16)

@@ -5,6 +5,14 @@ from unlikeness.toybox.world.identity import CLASS_NOUNS, Identity, sample_ident
 from unlikeness.toybox.world.scene import SIZE, Scene, describe, sample_picture, sample_scene, to_images
 
 __all__ = [
-    "CLASS_NOUNS", "CONTEXTS", "SIZE", "Identity", "Scene",
-    "describe", "sample_identity", "sample_picture", "sample_scene", "to_images",
+    "CLASS_NOUNS",
+    "CONTEXTS",
+    "SIZE",
+    "Identity",
+    "Scene",
+    "describe",
+    "sample_identity",
+    "sample_picture",
+    "sample_scene",
+    "to_images",
 ]
