@@ -91,7 +91,7 @@ def _damage(path: Path) -> Iterator[None]:
 
 
 def _check_file(path: Path) -> None:
-    """UsageError for what is no checkpoint at all, such as a folder or a picture, and so not a damaged one."""
+    """UsageError for what is no checkpoint at all, such as a folder or a picture, and so no damaged one."""
     if not path.is_file():
         raise UsageError(f"{path} is no file, and a checkpoint is one; give another name")
     with path.open("rb") as file:

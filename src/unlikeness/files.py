@@ -113,7 +113,7 @@ def sync(path: Path) -> None:
 
 
 def sync_folder(path: Path) -> None:
-    """Force a file, or the names in a folder but not what is below them, to the disk. OSError as in `sync`."""
+    """Force a file, or the names in a folder but not what is below them, to disk. OSError as in `sync`."""
     if os.name == "nt" and path.is_dir():  # Windows opens no folders
         return
     try:
@@ -127,7 +127,7 @@ def sync_folder(path: Path) -> None:
 
 
 def force(opened: IO[Any]) -> None:
-    """Force the data of an open file to the disk. OSError as in `sync`."""
+    """Force the data of an open file to disk. OSError as in `sync`."""
     opened.flush()
     _fsync(opened.fileno())
 

@@ -60,7 +60,7 @@ def cosine(steps: int, *, warmup: int = 0, floor: float = 0.0) -> Rates:
 
 
 def trapezoid(steps: int, *, warmup: int = 0, fall: float = 0.25) -> Rates:
-    """Rises over `warmup` steps, stays 1, then falls linearly to 0 over the last share `fall` of the steps."""
+    """Rises over `warmup` steps, stays 1, then falls linearly to 0 over the last `fall` of the steps."""
     rise = constant(warmup=warmup)
     return lambda index: rise(index) * min(max(steps - index, 0) / max(fall * steps, 1), 1.0)
 

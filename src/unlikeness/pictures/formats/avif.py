@@ -161,7 +161,7 @@ def colours_of(picture: bytes) -> tuple[int, int] | None:
 
 
 def _with_colours(picture: bytes, primaries: int, transfer: int) -> bytes:
-    """An AV1 picture with these numbers, 0 to 255, in its sequence header. OSError without a place for them."""
+    """An AV1 picture with these numbers, 0 to 255, in its sequence header. OSError if there is no place."""
     place = _place(picture)
     if place is None or _Bits(picture, place + 16).take(8) == _IDENTITY:
         raise OSError("the encoder does not describe colours")
@@ -207,7 +207,7 @@ class _Bits:
 
 
 def _description(bits: _Bits) -> int | None:
-    """The bit behind the header's fields up to the description, named as in the specification (5.5.1, 5.5.2)."""
+    """The bit behind the header's fields up to the description, as the specification names them (5.5.1)."""
     profile, _still, reduced = bits.take(3), bits.take(1), bits.take(1)
     if reduced:
         bits.take(5)

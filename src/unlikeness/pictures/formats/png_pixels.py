@@ -69,7 +69,7 @@ def write_pixels(pixels: Pixels, target: BinaryIO) -> None:
 
 
 def _filtered(rows: Bytes, above: Bytes, unit: int) -> Bytes:
-    """n × m bytes, the row above, bytes a pixel -> n × (1 + m): filter type and filtered bytes of each row."""
+    """n × m bytes, the row above, bytes a pixel -> n × (1 + m): filter type and filtered bytes by row."""
     up = np.vstack((above, rows[:-1]))
     left, corner = np.zeros_like(rows), np.zeros_like(rows)
     left[:, unit:] = rows[:, :-unit]
@@ -105,7 +105,7 @@ def _paeth(left: Bytes, up: Bytes, corner: Bytes) -> Bytes:
 def decode(
     idat: Sequence[bytes], size: tuple[int, int], depth: int, colour_type: int, interlaced: int
 ) -> Pixels:
-    """The stored samples: H × W × C uint8 or uint16. Grey below 8 bits is scaled up, palette indices are not."""
+    """The stored samples: H × W × C uint8 or uint16. Grey below 8 bits is scaled up, indices are not."""
     joined_up: list[bytes] = []
 
     def image(mode: str, raw: str) -> Image.Image:
