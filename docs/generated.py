@@ -26,7 +26,7 @@ PUBLIC = {
     "Models": ["immunize"],
     "Attacks": ["personalize", "purify"],
     "Measures": ["measure", "verify"],
-    "Models and training": ["diffusion", "subjects", "training"],
+    "Models and training": ["diffusion", "autoencoders", "subjects", "training"],
     "Tools": ["errors", "progress", "settings", "plugins"],
 }
 """The documented subpackages; of each, the names in its `__all__`."""

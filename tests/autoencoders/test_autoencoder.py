@@ -40,7 +40,28 @@ def _film() -> Any:
     )  # fmt: skip
 
 
-MADE = {"kl": (_kl, 4, 4), "tiny": (_tiny, 4, 4), "film": (_film, 2, 3)}
+def _wan() -> Any:
+    return diffusers.AutoencoderKLWan(base_dim=8, z_dim=16, num_res_blocks=1)
+
+
+def _flux2() -> Any:
+    return diffusers.AutoencoderKLFlux2(**KL)
+
+
+def _dc() -> Any:
+    return diffusers.AutoencoderDC(
+        latent_channels=4, attention_head_dim=4, encoder_block_types=["ResBlock", "EfficientViTBlock"],
+        decoder_block_types=["ResBlock", "EfficientViTBlock"], encoder_block_out_channels=(8, 8),
+        decoder_block_out_channels=(8, 8), encoder_layers_per_block=(1, 1), decoder_layers_per_block=(1, 1),
+        encoder_qkv_multiscales=((), (5,)), decoder_qkv_multiscales=((), (5,)), scaling_factor=0.4,
+        downsample_block_type="Conv", upsample_block_type="interpolate",
+    )  # fmt: skip
+
+
+MADE = {
+    "kl": (_kl, 4, 4), "tiny": (_tiny, 4, 4), "film": (_film, 2, 3), "wan": (_wan, 8, 16), "dc": (_dc, 2, 4),
+    "flux2": (_flux2, 4, 4),
+}  # fmt: skip
 """Name -> (maker, factor, channels)."""
 
 

@@ -102,7 +102,7 @@ def test_what_is_no_tiny_autoencoder_is_one_sentence(tmp_path: Path) -> None:
     for number, (tensors, error, said) in enumerate(
         (
             (decoder_weights(), UsageError, "is a decoder"),
-            ({"unet.weight": torch.zeros(2)}, UsageError, "no tiny autoencoder"),
+            ({"unet.weight": torch.zeros(2)}, UsageError, "no autoencoder"),
             (change(**{"14_weight": None, "14_bias": None}), UnlikenessError, "13 layers|14 layers"),
             (change(**{"14_weight": None}), UnlikenessError, "without a convolution"),
             (change(**{"0_weight": torch.zeros(2000, 3, 3, 3)}), UnlikenessError, "at most 1024"),
@@ -110,7 +110,7 @@ def test_what_is_no_tiny_autoencoder_is_one_sentence(tmp_path: Path) -> None:
             (change(**{"2_weight": torch.zeros(4, 8, 3, 3)}), UnlikenessError, "do not follow|of shape"),
             (change(**{"0_weight": torch.zeros(8, 3, 5, 5)}), UnlikenessError, "shape"),
             (change(**{"1_conv_2_weight": None}), UnlikenessError, "lacks 1 tensors"),
-            ({}, UsageError, "no tiny autoencoder"),
+            ({}, UsageError, "no autoencoder"),
         )
     ):
         file = write(tmp_path / f"{number}_encoder.pth", tensors)

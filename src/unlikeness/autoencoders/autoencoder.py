@@ -15,6 +15,7 @@ from torch import Tensor
 
 from unlikeness import finite
 from unlikeness.autoencoders.tiny import TinyAutoencoder
+from unlikeness.errors import UsageError
 
 __all__ = ["Autoencoder", "Posterior", "randn", "samples"]
 
@@ -58,8 +59,8 @@ class Autoencoder:
     """Any autoencoder of diffusers.
 
     Latents are normalised by the autoencoder's own configuration: `scaling_factor` and `shift_factor`, or a
-    mean and a standard deviation for each channel (`latents_mean`, `latents_std`). An autoencoder for video
-    sees a picture as a film of one frame.
+    mean and a standard deviation for each channel (`latents_mean`, `latents_std`; FLUX.2's are weights). An
+    autoencoder for video sees a picture as a film of one frame.
 
     network: the diffusers object.
     """
@@ -69,23 +70,30 @@ class Autoencoder:
 
     @classmethod
     def open(
-        cls, path: str | Path, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32,
+        cls, name: str | Path, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32,
         decoder: bool = True,
     ) -> Autoencoder:  # fmt: skip
         """Open an autoencoder, frozen.
 
+        Example:
+            `Autoencoder.open("sdxl:tiny")`, `Autoencoder.open("models/vae/ae.safetensors")`
+
         Args:
-            path: a folder of diffusers with an autoencoder alone, a whole model's folder (its `vae` is read),
-                or a file of a tiny autoencoder.
-            decoder: whether to open the decoder, too, where that is a file of its own.
+            name: a known name (see `autoencoders.names`), a folder of diffusers, a single file, or a name on
+                the Hugging Face hub. Of a whole model only the `vae` part is read or fetched.
+            decoder: whether to keep the decoder. Without it, only `encode` works, in less memory.
 
         Raises:
             UsageError: there is no autoencoder.
-            UnlikenessError: a file is damaged or out of bounds.
+            UnlikenessError: a file is damaged or out of bounds, or could not be fetched.
         """
+        from unlikeness.autoencoders.fetching import locate
+        from unlikeness.autoencoders.names import source_of
         from unlikeness.autoencoders.opening import open_path
 
-        return open_path(Path(path), decoder=decoder).to(torch.device(device), dtype)
+        known = str(name) if source_of(str(name)) else None
+        opened = open_path(locate(str(name)), name=known, decoder=decoder)
+        return opened.to(torch.device(device), dtype)
 
     @property
     def factor(self) -> int:
@@ -147,8 +155,11 @@ class Autoencoder:
     def decode(self, latents: Tensor) -> Tensor:
         """Normalised latents [B, C, h, w] -> images [B, 3, H, W], clamped to [0, 1].
 
-        Without a gradient to keep, NotFiniteError if a value is NaN or infinite.
+        Without a gradient to keep, NotFiniteError if a value is NaN or infinite. UsageError if it was opened
+        without its decoder.
         """
+        if getattr(self.network, "decoder", self.network) is None:
+            raise UsageError("this autoencoder was opened without its decoder, so it only encodes")
         latents = latents.to(self.device, self.dtype)
         scale, shift = self._normalisation(latents)
         raw = latents / scale + shift
@@ -178,13 +189,34 @@ class Autoencoder:
     def _normalisation(self, like: Tensor) -> tuple[Any, Any]:
         """(scale, shift): normalised = (raw − shift) · scale; numbers, or [1, C, 1, 1]."""
         config = self.network.config
+        norm = getattr(self.network, "bn", None)
+        if norm is not None:
+            return self._phases(norm, like)
         if config.get("latents_mean") is not None and config.get("latents_std") is not None:
             mean, std = (
                 torch.tensor(config[name], device=like.device, dtype=like.dtype).reshape(1, -1, 1, 1)
                 for name in ("latents_mean", "latents_std")
             )
             return float(config.get("scaling_factor") or 1) / std, mean
-        return float(config["scaling_factor"]), float(config.get("shift_factor") or 0)
+        return float(config.get("scaling_factor") or 1), float(config.get("shift_factor") or 0)
+
+    def _phases(self, norm: torch.nn.BatchNorm2d, like: Tensor) -> tuple[Tensor, Tensor]:
+        """FLUX.2's (scale, shift), [1, C, h, w].
+
+        Its denoiser sees patches of 2 × 2 latents, and each place in a patch has a mean and a deviation of
+        its own. Here the latents stay unpatched.
+        """
+        tall, wide = self.network.config["patch_size"]
+        h, w = like.shape[-2:]
+
+        def spread(values: Tensor) -> Tensor:
+            patch = values.to(like.device, like.dtype).reshape(1, -1, tall, wide)
+            return patch.repeat(1, 1, -(-h // tall), -(-w // wide))[..., :h, :w]
+
+        mean, variance = norm.running_mean, norm.running_var
+        assert mean is not None
+        assert variance is not None
+        return spread(1 / torch.sqrt(variance.float() + norm.eps)), spread(mean)
 
 
 def samples(network: Any) -> Iterator[bytes]:

@@ -27,8 +27,8 @@ __all__ = ["TinyAutoencoder", "is_tiny", "tiny_autoencoder"]
 
 _ENCODERS = {8: "cb" + 3 * "sbbb" + "c", 32: "drdrb" + 3 * "sbbb" + "c"}
 _DECODERS = {8: "tcr" + 3 * "bbbun" + "bc", 32: "tcr" + 5 * "bbbun" + "bc"}
-"""Pixels per latent -> the layers, a letter each. Convolutions: c; d with stride 2; s with stride 2 and n with
-stride 1, both without bias. The others: b block; r ReLU; t the tanh that bounds latents; u enlarging."""
+"""Pixels per latent -> the layers, a letter each. Convolutions: c; d with stride 2; s with stride 2 and n
+with stride 1, both without bias. The others: b block; r ReLU; t the tanh that bounds latents; u enlarging."""
 
 _WIDEST = 1024
 """Bound on channels; known ones have up to 256."""
@@ -105,9 +105,8 @@ class TinyAutoencoder(nn.Module):
         return _Encoded(self.encoder((pixels + 1) / 2))
 
     def decode(self, latents: Tensor) -> _Decoded:
-        """Pixels in about [-1, 1]. UsageError if there is no decoder."""
-        if self.decoder is None:
-            raise UsageError("this autoencoder was opened without its decoder, so it only encodes")
+        """Pixels in about [-1, 1]. There must be a decoder."""
+        assert self.decoder is not None
         return _Decoded(2 * self.decoder(latents) - 1)
 
 

@@ -22,6 +22,7 @@ __all__ = ["HELP", "VERBS", "app_of", "check_words", "command_of", "flags_of", "
 
 VERBS = {
     "protect": ("Pictures", "protect:protect", "Add a faint perturbation against personalization."),
+    "surrogates": ("Pictures", "surrogates:surrogates", "List the autoencoders to protect against, by name."),
     "train-protector": ("Pictures", "train_protector:train_protector", "Train the network of protect."),
     "export": ("Pictures", "export:export", "Write that network as an ONNX file."),
     "immunize": ("Models", "immunize:immunize", "Make a model hard to personalize on named subjects."),

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from unlikeness import finite
 from unlikeness.autoencoders import Autoencoder, Posterior
+from unlikeness.autoencoders.names import expand
 from unlikeness.diffusion.devices import pick_device, pick_dtype
 from unlikeness.diffusion.fingerprint import fingerprint
 from unlikeness.diffusion.loading import check_model
@@ -135,21 +136,17 @@ class Surrogates(tuple[Surrogate, ...]):
         """Autoencoders alone, opened for encoding.
 
         Args:
-            names: what `Autoencoder.open` opens. A text that is no path here may hold several names, with
-                commas between.
+            names: what `Autoencoder.open` opens, and groups: see `autoencoders.names.expand`.
             resolution: short side at which a trainer shows pictures to them [px].
             device, dtype: as in `TextToImage.from_pretrained`.
 
         Raises:
             UsageError: no name, or one of nothing.
-            UnlikenessError: a file is damaged or out of bounds.
+            UnlikenessError: a file is damaged or out of bounds, or could not be fetched.
         """
         on = pick_device(device)
         precision = pick_dtype(dtype, on)
-        several = [names] if isinstance(names, str | Path) else names
-        given = [one for name in several for one in _split(name)]
-        if not given:
-            raise UsageError("no autoencoder is given; name one at least")
+        given = expand(names)
         opened = (Autoencoder.open(name, device=on, dtype=precision, decoder=False) for name in given)
         return cls(
             Surrogate(autoencoder, resolution, own_name(name))
@@ -197,13 +194,6 @@ class Surrogates(tuple[Surrogate, ...]):
     def frozen(self) -> Any:
         """A context in which no weight gets a gradient: see `frozen`."""
         return frozen(*(network for one in self for network in one.networks))
-
-
-def _split(names: str | Path) -> list[str]:
-    """Names with commas between; a path that exists is one name, whatever it holds."""
-    if Path(names).exists():
-        return [str(names)]
-    return [name.strip() for name in str(names).split(",") if name.strip()]
 
 
 Models: TypeAlias = "TextToImage | Surrogate | Sequence[TextToImage | Surrogate]"

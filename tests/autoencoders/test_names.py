@@ -1,0 +1,140 @@
+"""Names of autoencoders: groups, what is on this machine, and what a missing one says."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import pytest
+import torch
+from tests.autoencoders.tiny_files import encoder_weights, write
+from tests.tiny import pictures
+
+from unlikeness.autoencoders import Autoencoder
+from unlikeness.autoencoders.fetching import locate
+from unlikeness.autoencoders.names import FOLDERS, GROUPS, KNOWN, TINY, expand, find, source_of
+from unlikeness.cli import main
+from unlikeness.errors import UnlikenessError, UsageError
+from unlikeness.protect.surrogates import Surrogates
+
+
+@pytest.fixture(autouse=True)
+def _offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No network, an empty hub cache, and no folders of one's own."""
+    from huggingface_hub import constants
+
+    monkeypatch.delenv(FOLDERS, raising=False)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+
+
+def cached(root: Path, repository: str, inside: str = "") -> Path:
+    """A folder of a repository in the hub's cache, empty."""
+    home = root / "hub" / f"models--{repository.replace('/', '--')}"
+    (home / "refs").mkdir(parents=True)
+    (home / "refs" / "main").write_text("abc")
+    folder = home / "snapshots" / "abc" / inside
+    folder.mkdir(parents=True)
+    return folder
+
+
+def test_names_and_groups_become_single_names(tmp_path: Path) -> None:
+    assert expand("sdxl, flux2:tiny") == ["sdxl", "flux2:tiny"]
+    assert expand(["sd1", "common"]) == list(GROUPS["common"])
+    assert expand("all") == list(KNOWN)
+    assert expand("common:tiny") == [f"{name}{TINY}" for name in GROUPS["common"] if KNOWN[name].tiny]
+    odd = tmp_path / "a,b.pth"
+    odd.touch()
+    assert expand([odd, "sana"]) == [str(odd), "sana"]
+    assert expand("someone/model") == ["someone/model"]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("sdxxl", "did you mean sdxl"), ("qwen:tiny", "no distilled"), ("", "no autoencoder"),
+        ("./none.pth", "no file or folder"), ("x" * 9000, "no known name"), ("a\0b", "no known name"),
+        ("~nosuchuser/x", "no known name"), ("flux1:small", "did you mean flux1"),
+    ],
+)  # fmt: skip
+def test_what_is_no_name_is_one_sentence(given: str, said: str) -> None:
+    with pytest.raises(UsageError, match=said) as found:
+        expand(given)
+    assert "\n" not in str(found.value)
+    assert len(str(found.value)) < 400
+
+
+@pytest.mark.parametrize("name", [*KNOWN, *(name + TINY for name, known in KNOWN.items() if known.tiny)])
+def test_a_missing_one_says_what_is_missing_and_where_it_is(name: str) -> None:
+    with pytest.raises(UnlikenessError) as found:
+        Autoencoder.open(name)
+    source = source_of(name)
+    assert source is not None
+    assert name in str(found.value)
+    assert source.address in str(found.value)
+    assert "\n" not in str(found.value)
+
+
+def test_a_hub_name_that_is_not_here_is_one_sentence() -> None:
+    with pytest.raises(UsageError, match="cannot be a name on the hub"):
+        Autoencoder.open("some..one/model")
+    with pytest.raises(UnlikenessError, match="someone/model is not on this machine"):
+        Autoencoder.open("someone/model")
+
+
+def test_a_folder_of_ones_own_serves_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = tmp_path / "vae_approx"
+    own.mkdir()
+    file = write(own / "taesana_encoder.pth", encoder_weights(factor=32, latents=32))
+    assert find("sana:tiny") is None
+    monkeypatch.setenv(FOLDERS, f"{tmp_path / 'none'}:{own}")
+    assert find("sana:tiny") == locate("sana:tiny") == file
+    assert find("sana") is None
+    found = Surrogates.named("sana:tiny", resolution=64)
+    assert [one.name for one in found] == ["sana:tiny"]
+    assert found[0].encode(pictures(1, size=64)).mean.shape == (1, 32, 2, 2)
+
+
+def test_the_hubs_cache_serves_names(tmp_path: Path) -> None:
+    assert find("flux1") is None
+    folder = cached(tmp_path, "Tongyi-MAI/Z-Image-Turbo", "vae")
+    diffusers.AutoencoderKL(block_out_channels=(8,), norm_num_groups=4).save_pretrained(folder)
+    assert find("flux1") == folder
+    assert Autoencoder.open("flux1").channels == 4
+    own = cached(tmp_path, "someone/model", "vae")
+    for file in folder.iterdir():
+        file.rename(own / file.name)
+    assert Autoencoder.open("someone/model").channels == 4
+    assert find("flux1") is None
+    file = cached(tmp_path, "madebyollin/taef2") / "taef2.safetensors"
+    write(file, encoder_weights(latents=32, pooled=True))
+    assert Autoencoder.open("flux2:tiny").channels == 32
+
+
+def test_the_vae_of_a_whole_models_folder_is_opened(tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    diffusers.AutoencoderKL(block_out_channels=(8,), norm_num_groups=4).save_pretrained(model / "vae")
+    (model / "model_index.json").write_text("no JSON, and no matter")
+    found = Autoencoder.open(model, decoder=False)
+    assert found.channels == 4
+    with pytest.raises(UsageError, match="without its decoder"):
+        found.decode(torch.zeros(1, 4, 2, 2))
+
+
+def test_the_command_lists_all_names(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "taef1_encoder.safetensors", encoder_weights(latents=16))
+    monkeypatch.setenv(FOLDERS, str(tmp_path))
+    assert main(["surrogates"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    table = {line.split()[0]: line.split()[1] for line in lines if line.split()[1] in ("yes", "no")}
+    assert table["flux1:tiny"] == "yes"
+    assert table["flux1"] == table["sdxl"] == "no"
+    assert set(KNOWN) <= set(table)
+    assert main(["surrogates", "--json"]) == 0
+    told: dict[str, Any] = json.loads(capsys.readouterr().out)
+    assert told["groups"]["all"] == list(KNOWN)
+    assert all(row["licence"] and row["from"] and row["megabytes"] for row in told["autoencoders"])
