@@ -205,8 +205,8 @@ def test_the_command_says_against_what_and_does_not_do_it_twice(
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--against", "no/such_encoder.pth"], "--against no/such_encoder.pth is no file or folder"),
-        (["--against", " , "], "--against names no autoencoder"),
+        (["--against", "no/such_encoder.pth"], "no/such_encoder.pth is no file or folder"),
+        (["--against", " , "], "no autoencoder is given"),
         (["--against", "x", "--model", "toybox"], "--model and --against both"),
         (["--against", "x", "--method", "rid"], "rid needs none"),
         (["--preset", "mits"], "did you mean mist?"),

@@ -69,6 +69,7 @@ class Known:
 
 _DIFFUSERS = "diffusion_pytorch_model.safetensors"
 _ENDINGS = (".safetensors", ".pth")
+_FILES = (*_ENDINGS, ".pt", ".bin", ".ckpt", ".gguf")
 _HUB = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 
 
@@ -180,7 +181,7 @@ def check_name(name: str) -> None:
     plain = name.removesuffix(TINY)
     if plain in KNOWN:
         raise UsageError(f"there is no distilled autoencoder of {plain}; give {plain} itself")
-    if not _HUB.fullmatch(name):
+    if not _HUB.fullmatch(name) or name.lower().endswith(_FILES):
         near = difflib.get_close_matches(plain, [*KNOWN, *GROUPS], 1)
         hint = f", did you mean {near[0]}?" if near else ""
         raise UsageError(

@@ -84,8 +84,8 @@ def protect(
     against: Annotated[
         str | None,
         how(
-            "Autoencoders that encoder and photoguard compute against, instead of a model: names, folders or "
-            "files, with commas between.",
+            "Autoencoders that encoder and photoguard compute against, instead of a model: names (see "
+            "unlikeness surrogates), folders or files, with commas between.",
             metavar="NAME[,NAME...]",
         ),
     ] = None,
@@ -114,11 +114,11 @@ def protect(
     only copied.
     """
     from unlikeness import locks
+    from unlikeness.autoencoders.names import expand
     from unlikeness.diffusion import hub
     from unlikeness.diffusion.devices import check_device, check_dtype
     from unlikeness.errors import UsageError
     from unlikeness.protect import registry
-    from unlikeness.protect.against import check_surrogates
     from unlikeness.protect.files.targets import find_targets
     from unlikeness.protect.rid.settings import check_weights
     from unlikeness.protect.settings import EncoderSettings, ResolutionMode, RidSettings, encoder_preset
@@ -152,7 +152,7 @@ def protect(
     settings = build(kind, values)
     sized = build(ResolutionMode, {"mode": at.value})
     if against is not None:
-        check_surrogates(against)
+        expand(against)
     elif needs_model:
         hub.check_name(model or "toybox")
     if isinstance(settings, RidSettings):

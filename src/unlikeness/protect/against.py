@@ -9,19 +9,16 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from unlikeness.errors import UnlikenessError, UsageError, one_line
+from unlikeness.errors import UnlikenessError, one_line
 from unlikeness.provenance import own_name
 
 if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage
     from unlikeness.protect.base import Perturber
 
-__all__ = ["Against", "against_of", "check_surrogates", "is_toy"]
-
-_FILES = (".pth", ".pt", ".bin", ".ckpt", ".safetensors")
+__all__ = ["Against", "against_of", "is_toy"]
 
 _TOY = (
     "computed against the toybox's model: this does nothing against Stable Diffusion or any model that "
@@ -112,19 +109,6 @@ def against_of(perturber: Perturber) -> Against:
     """A method's `against`; unknown for a method of another package that has none."""
     found = getattr(perturber, "against", None)
     return found if isinstance(found, Against) else Against(kind="unknown")
-
-
-def check_surrogates(names: str) -> None:
-    """UsageError for a list of autoencoders that is empty, or names a file that is missing; without torch."""
-    given = [name.strip() for name in names.split(",") if name.strip()]
-    if not given:
-        raise UsageError("--against names no autoencoder; give names, folders or files")
-    if Path(names).expanduser().exists():
-        return
-    for name in given:
-        path = Path(name).expanduser()
-        if (path.suffix in _FILES or name.startswith((".", "/", "~"))) and not path.exists():
-            raise UsageError(f"--against {name} is no file or folder; give an autoencoder's")
 
 
 def is_toy(model: TextToImage) -> bool:
