@@ -55,7 +55,8 @@ def test_names_and_groups_become_single_names(tmp_path: Path) -> None:
     ("given", "said"),
     [
         ("sdxxl", "did you mean sdxl"), ("qwen:tiny", "no distilled"), ("", "no autoencoder"),
-        ("./none.pth", "no file or folder"), ("no/such.pth", "no file or folder"), ("x" * 9000, "no known name"), ("a\0b", "no known name"),
+        ("./none.pth", "no file or folder"), ("no/such.pth", "no file or folder"),
+        ("x" * 9000, "no known name"), ("a\0b", "no known name"),
         ("~nosuchuser/x", "no known name"), ("flux1:small", "did you mean flux1"),
     ],
 )  # fmt: skip
