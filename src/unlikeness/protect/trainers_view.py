@@ -30,8 +30,8 @@ class View:
     """One way to see a picture.
 
     share: of the side at which the trainer of a model shows pictures. filter: of the resizing. shift: pixels
-    cut off at the left and top, at most an eighth of the side. flipped: left and right. compressed: JPEG before
-    the resizing.
+    cut off at the left and top, at most an eighth of the side. flipped: left and right. compressed: JPEG
+    before the resizing.
     """
 
     share: float = 1.0
