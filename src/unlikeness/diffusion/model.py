@@ -276,8 +276,8 @@ class TextToImage:
         """What the prompts become, one row a prompt. None is no prompt, for the second half of guidance; in
         some families it differs from an empty one.
 
-        Each prompt is computed once. It is kept until the encoders' weights change, of which a sample is
-        compared at every call. With `grad` everything is computed anew, with the graph that trains the
+        Each prompt is computed once, and alone, so that no bit depends on the others. It is kept until the
+        encoders' weights change, of which a sample is compared at every call. With `grad` everything is computed anew, with the graph that trains the
         encoders, and nothing is kept. NotFiniteError if what is kept would be NaN or infinite.
         """
         if isinstance(prompts, str):
@@ -294,7 +294,7 @@ class TextToImage:
         if new:
             # What is kept is of full precision, even inside `autocast`.
             with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
-                found = self._encoded(new)
+                found = Condition.cat([self._encoded([prompt]) for prompt in new])
             if not finite.all_finite(found.tensors()):
                 raise finite.not_finite(finite.TEXT_ENCODER, self.conditioner.dtype)
             self._conditions.update({prompt: found[i : i + 1] for i, prompt in enumerate(new)})

@@ -92,7 +92,7 @@ def _write(model: TextToImage, work: Path, dtype: torch.dtype | None, called: st
 def _for_every_reader(model: TextToImage, work: Path) -> None:
     """Undo what the installed transformers and diffusers write that older ones, or strangers, should not see.
 
-    - transformers 5 leaves out the text encoder's key prefix and the tokenizer's two original files. Without
+    - transformers 5 leaves out a text encoder's key prefix and a tokenizer's two original files. Without
       them version 4 reads random weights or nothing.
     - Configurations name the folder they came from.
     - transformers 5 opens a text encoder at the precision that its configuration names, and diffusers opens a
@@ -102,23 +102,26 @@ def _for_every_reader(model: TextToImage, work: Path) -> None:
     """
     from safetensors.torch import load_file, save_file
 
-    file = work / "text_encoder" / "model.safetensors"
-    tensors = load_file(file) if file.exists() else {}
-    if tensors and not any(key.startswith("text_model.") for key in tensors):
-        save_file({f"text_model.{key}": tensor for key, tensor in tensors.items()}, file, {"format": "pt"})
-    backend = getattr(model.conditioner.tokenizer, "backend_tokenizer", None)
-    if backend is not None:  # transformers 4's slow tokenizers write both themselves
-        backend.model.save(str(work / "tokenizer"))
-    whole = work / "tokenizer" / "tokenizer.json"
-    if whole.exists():
-        content = json.loads(whole.read_text(encoding="utf-8")) | {"truncation": None, "padding": None}
-        whole.write_text(json.dumps(content, indent=2, ensure_ascii=False), encoding="utf-8")
+    for name, encoder in model.conditioner.encoders.items():
+        file = work / name / "model.safetensors"
+        tensors = load_file(file) if file.exists() and type(encoder).__name__ == "CLIPTextModel" else {}
+        if tensors and not any(key.startswith("text_model.") for key in tensors):
+            named = {f"text_model.{key}": tensor for key, tensor in tensors.items()}
+            save_file(named, file, {"format": "pt"})
+    for name, tokenizer in model.conditioner.tokenizers.items():
+        backend = getattr(tokenizer, "backend_tokenizer", None)
+        if backend is not None:  # transformers 4's slow tokenizers write both themselves
+            backend.model.save(str(work / name))
+        whole = work / name / "tokenizer.json"
+        if whole.exists():
+            content = json.loads(whole.read_text(encoding="utf-8")) | {"truncation": None, "padding": None}
+            whole.write_text(json.dumps(content, indent=2, ensure_ascii=False), encoding="utf-8")
     for path in sorted(work.glob("*/*config.json")):
         content = json.loads(path.read_text(encoding="utf-8"))
         kept = {
             k: v for k, v in content.items() if k not in ("_name_or_path", "is_local", "local_files_only")
         }
-        if path.parent.name == "text_encoder":
+        if path.parent.name in model.conditioner.encoders:
             kept["dtype"] = kept["torch_dtype"] = "float32"
         _write_json(path, kept)
 

@@ -52,10 +52,11 @@ def build(kind: str, config: Mapping[str, Any], what: str) -> nn.Module:
 
     with sentence(what), warnings.catch_warnings(), torch.device("meta"):
         warnings.simplefilter("ignore")  # torch warns about odd sizes; `fill` refuses what does not fit
-        if kind == "CLIPTextModel":
+        network: nn.Module
+        if kind in ("CLIPTextModel", "CLIPTextModelWithProjection"):
             import transformers
 
-            network: nn.Module = transformers.CLIPTextModel(clip_text(config))
+            network = getattr(transformers, kind)(clip_text(config))
         else:
             network = getattr(diffusers, kind).from_config({**config, "_class_name": kind})
     return network

@@ -27,6 +27,7 @@ __all__ = ["CLIP_CARRIED", "FAMILIES", "NOISE_SCHEDULERS", "Defaults", "Family",
 
 FAMILIES = {
     "StableDiffusionPipeline": "unlikeness.diffusion.families.stable_diffusion:StableDiffusion",
+    "StableDiffusionXLPipeline": "unlikeness.diffusion.families.sdxl:StableDiffusionXL",
 }
 """The pipeline class of diffusers -> where its family is."""
 
