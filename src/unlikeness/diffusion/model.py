@@ -277,8 +277,9 @@ class TextToImage:
         some families it differs from an empty one.
 
         Each prompt is computed once, and alone, so that no bit depends on the others. It is kept until the
-        encoders' weights change, of which a sample is compared at every call. With `grad` everything is computed anew, with the graph that trains the
-        encoders, and nothing is kept. NotFiniteError if what is kept would be NaN or infinite.
+        encoders' weights change, of which a sample is compared at every call. With `grad` everything is
+        computed anew, with the graph that trains the encoders, and nothing is kept. NotFiniteError if what is
+        kept would be NaN or infinite.
         """
         if isinstance(prompts, str):
             prompts = [prompts]
