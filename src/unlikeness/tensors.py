@@ -13,6 +13,7 @@ import re
 import warnings
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
 from struct import error as StructError
@@ -20,14 +21,14 @@ from typing import TYPE_CHECKING, Any
 
 from unlikeness.errors import UnlikenessError, one_line
 from unlikeness.files import replacing
-from unlikeness.foreign import UnreadableError, check_file, reason
+from unlikeness.foreign import UnreadableError, check_file, parse_json, reason
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 __all__ = [
-    "all_finite", "for_readers", "open_pickle", "read_header", "read_safetensors", "read_tensors",
-    "save_tensors", "written",
+    "Layout", "Stored", "all_finite", "for_readers", "open_pickle", "read_header", "read_layout",
+    "read_safetensors", "read_tensors", "save_tensors", "written",
 ]  # fmt: skip
 
 _LARGEST_HEADER = 1 << 25
@@ -52,6 +53,44 @@ def read_header(path: Path, *, folder: Path | None = None) -> dict[str, str]:
         raise UnreadableError(reason(error)) from error
 
 
+@dataclass(frozen=True)
+class Stored:
+    """A tensor in a safetensors file. dtype: as in the header ("F16"); at: its first byte in the file."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    at: int
+    size: int
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The header of a safetensors file."""
+
+    tensors: Mapping[str, Stored]
+    metadata: Mapping[str, str]
+
+
+def read_layout(path: Path, *, folder: Path | None = None) -> Layout:
+    """The names, shapes and places of all tensors in a safetensors file, without torch and without a tensor.
+
+    UnreadableError if the file is damaged, of another kind, or shorter or longer than its header says.
+    """
+    metadata = read_header(path, folder=folder)  # where safetensors checks shapes, places and the length
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = parse_json(file.read(length), surrogates=True)
+    header.pop("__metadata__", None)
+    found = {
+        name: Stored(
+            one["dtype"], tuple(one["shape"]), 8 + length + one["data_offsets"][0],
+            one["data_offsets"][1] - one["data_offsets"][0],
+        )
+        for name, one in header.items()
+    }  # fmt: skip
+    return Layout(found, metadata)
+
+
 def read_tensors(path: Path, *, folder: Path | None = None) -> dict[str, Tensor]:
     """The tensors of a .safetensors file, or of a state dict that `torch.save` wrote, by name.
 
@@ -64,6 +103,8 @@ def read_tensors(path: Path, *, folder: Path | None = None) -> dict[str, Tensor]
     if path.suffix.lower() == ".safetensors":
         return read_safetensors(path, folder=folder)
     loaded = open_pickle(path, folder=folder)
+    if isinstance(loaded, Mapping) and isinstance(loaded.get("state_dict"), Mapping):
+        loaded = loaded["state_dict"]  # as pytorch-lightning writes it
     if not isinstance(loaded, Mapping):
         raise UnreadableError(f"it holds a {type(loaded).__name__}, no state dict")
     found: dict[str, Tensor] = {}

@@ -83,15 +83,14 @@ def test_only_what_is_needed_is_fetched(monkeypatch: pytest.MonkeyPatch, tmp_pat
 
 def test_what_cannot_be_a_name_is_refused(tmp_path: Path) -> None:
     for wrong in (str(tmp_path / "nowhere"), "./nowhere", "stable-diffusion", "a/b/c"):
-        with pytest.raises(UsageError, match="is no folder here"):
+        with pytest.raises(UsageError, match="is no folder or file here"):
             locate(wrong)
     with pytest.raises(UsageError, match="model ~nobody-here begins with a user"):
         locate("~nobody-here")
     with pytest.raises(UsageError, match="hub name"):
         locate("bad name/with spaces", local_files_only=True)
     (tmp_path / "model.safetensors").touch()
-    with pytest.raises(UsageError, match="single file"):
-        locate(tmp_path / "model.safetensors")
+    assert locate(tmp_path / "model.safetensors") == tmp_path / "model.safetensors"
 
 
 def test_a_hub_that_is_down_leaves_the_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

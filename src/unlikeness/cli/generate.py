@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from unlikeness.cli.options import Device, Dtype, Quiet, give, how, run
+from unlikeness.cli.options import Device, Dtype, ModelConfig, Prediction, Quiet, give, how, run
 
 __all__ = ["generate"]
 
@@ -15,8 +15,17 @@ __all__ = ["generate"]
 def generate(
     prompt: Annotated[list[str], give("Prompt; can be given several times.")],
     output: Annotated[Path, give("New folder for the PNG files, grid.png and generation.json.")],
-    model: Annotated[str, give("Model: a diffusers folder, a hub name or toybox.")] = "toybox",
-    lora: Annotated[Path | None, give("LoRA to apply: a file, or a folder with one.")] = None,
+    model: Annotated[str, give("Model: a diffusers folder, a single file, a hub name or toybox.")] = "toybox",
+    prediction: Prediction = None,
+    model_config: ModelConfig = None,
+    lora: Annotated[
+        list[str] | None,
+        give(
+            "LoRA to apply: a file, a folder or a hub name, with :STRENGTH behind it if not 1; can be given "
+            "several times.",
+            metavar="FILE[:STRENGTH]",
+        ),
+    ] = None,
     count: Annotated[int, how("Pictures for each prompt.", min=1)] = 8,
     negative_prompt: Annotated[str | None, how("Negative prompt.")] = None,
     guidance: Annotated[
@@ -39,6 +48,7 @@ def generate(
     """Generate pictures with the toybox or with any Stable Diffusion 1.x or 2.x."""
     from unlikeness import locks
     from unlikeness.diffusion import hub
+    from unlikeness.diffusion.adapters import parse_loras
     from unlikeness.diffusion.devices import SAMPLERS, check_device, check_dtype
     from unlikeness.errors import UsageError
     from unlikeness.paths import check_output
@@ -48,11 +58,10 @@ def generate(
     check_output(output)
     check_device(device)
     check_dtype(dtype)
-    hub.check_name(model)
+    told = hub.check_name(model, prediction=prediction, config=model_config)
     if sampler is not None and sampler not in SAMPLERS:
         raise UsageError(f"--sampler {sampler!r} is unknown; it must be one of {', '.join(SAMPLERS)}")
-    if lora is not None and not lora.exists():
-        raise UsageError(f"--lora {lora} does not exist; give a .safetensors file, or a folder with one")
+    loras = parse_loras(lora or [])
     prompt = [as_text("prompt", words) for words in prompt]
     if negative_prompt is not None:
         negative_prompt = as_text("negative prompt", negative_prompt)
@@ -63,9 +72,15 @@ def generate(
         from unlikeness.gallery import save_generated
         from unlikeness.progress import on_stderr
 
-        loaded = TextToImage.from_pretrained(model, device=device, dtype=dtype)
-        if lora is not None:
-            loaded = load_lora(loaded, lora)
+        if told and not quiet:
+            typer.echo(told, err=True)
+        loaded = TextToImage.from_pretrained(
+            model, device=device, dtype=dtype, prediction=prediction, model_config=model_config
+        )
+        if loaded.single and not told and not quiet:
+            typer.echo(loaded.single.line, err=True)
+        for one in loras:
+            loaded = load_lora(loaded, one.name, strength=one.strength)
         lines = [loaded.conditioner.too_long(words) for words in [*prompt, negative_prompt or ""]]
         lines += [loaded.conditioner.unknown_in(words) for words in prompt]
         for line in filter(None, lines):
@@ -74,7 +89,7 @@ def generate(
         prompts = [words for words in prompt for _ in range(count)]
         settings = {
             "model": model,
-            "lora": None if lora is None else str(lora),
+            "lora": [str(one) for one in loras],
             "steps": loaded.defaults.steps if steps is None else steps,
             "guidance": loaded.defaults.guidance if guidance is None else guidance,
             "negative_prompt": negative_prompt,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from unlikeness.cli.options import Device, Preset, Quiet, Seed, Set, give, how, run
+from unlikeness.cli.options import Device, ModelConfig, Prediction, Preset, Quiet, Seed, Set, give, how, run
 
 __all__ = ["immunize"]
 
@@ -15,8 +15,11 @@ __all__ = ["immunize"]
 def immunize(
     output: Annotated[Path, give("New folder for the model, its card and immunization.json.")],
     model: Annotated[
-        str | None, give("Model to immunize: a diffusers folder, a hub name or toybox (the default).")
+        str | None,
+        give("Model to immunize: a diffusers folder, a single file, a hub name or toybox (default)."),
     ] = None,
+    prediction: Prediction = None,
+    model_config: ModelConfig = None,
     add_to: Annotated[
         Path | None,
         give("Instead of --model: folder of an immunized model, to protect further subjects in it."),
@@ -61,6 +64,9 @@ def immunize(
     learning_rate: Annotated[float | None, how("Learning rate of the released model (AdamW).")] = None,
     attack_learning_rate: Annotated[float | None, how("Learning rate of the simulated attacker.")] = None,
     train: Annotated[str | None, how("Weights to change: all, attention or cross-attention.")] = None,
+    single_file: Annotated[
+        bool, how("Write one file in the layout of the single file that --model names.", "--single-file")
+    ] = False,
     set_: Set = None,
     seed: Seed = None,
     dry_run: Annotated[
@@ -78,7 +84,8 @@ def immunize(
 ) -> None:
     """Change a model so that named subjects are hard to teach it, while it keeps everything else.
 
-    Writes a diffusers folder that opens wherever the original did. Repeat the command to go on after a stop.
+    Writes a diffusers folder that opens wherever the original did; with --single-file, a folder with one file
+    as it came. Repeat the command to go on after a stop.
     """
     from unlikeness.errors import one_line
     from unlikeness.immunize.job import Job
@@ -105,6 +112,7 @@ def immunize(
         output=output, model=model, add_to=add_to, original=original, method=method, images=images,
         class_noun=class_noun, identifier=identifier, subjects=subjects, preset=preset, values=values,
         prompts=prompts, checkpoint=checkpoint, device=device, dtype=dtype,
+        prediction=prediction, model_config=model_config, single_file=single_file,
     )  # fmt: skip
     if dry_run:
         typer.echo("\n".join(job.estimate(report=report).lines()))

@@ -7,8 +7,8 @@ from typing import Annotated, Any
 import typer
 
 __all__ = [
-    "GROUPS", "BatchSize", "ClassNoun", "Device", "Dtype", "LearningRate", "Overwrite", "Preset", "Quiet",
-    "Seed", "Set", "Steps", "give", "how", "run",
+    "GROUPS", "BatchSize", "ClassNoun", "Device", "Dtype", "LearningRate", "ModelConfig", "Overwrite",
+    "Prediction", "Preset", "Quiet", "Seed", "Set", "Steps", "give", "how", "run",
 ]  # fmt: skip
 
 GROUPS = ("What you give", "How", "Run")
@@ -30,6 +30,15 @@ def run(text: str, *names: str, **further: Any) -> Any:
 
 
 ClassNoun = Annotated[str, give("Class noun of the subject (dog, person, ...).")]
+
+Prediction = Annotated[
+    str | None,
+    give("What a single file predicts that does not say it: epsilon or v.", "--prediction"),
+]
+ModelConfig = Annotated[
+    str | None,
+    give("Diffusers folder with configurations and tokenizers for a single file of an unusual size."),
+]
 
 Steps = Annotated[int | None, how("Optimizer steps.")]
 LearningRate = Annotated[float | None, how("Learning rate of AdamW.")]

@@ -12,6 +12,8 @@ from unlikeness.cli.options import (
     ClassNoun,
     Device,
     LearningRate,
+    ModelConfig,
+    Prediction,
     Preset,
     Quiet,
     Seed,
@@ -29,7 +31,11 @@ def personalize(
     images: Annotated[Path, give("Folder of pictures of the subject. Three or more are usual.")],
     class_noun: ClassNoun,
     output: Annotated[Path, give("New folder for the result and personalization.json.")],
-    model: Annotated[str, give("Model to fine-tune: a diffusers folder, a hub name or toybox.")] = "toybox",
+    model: Annotated[
+        str, give("Model to fine-tune: a diffusers folder, a single file, a hub name or toybox.")
+    ] = "toybox",
+    prediction: Prediction = None,
+    model_config: ModelConfig = None,
     identifier: Annotated[str, give("Identifier token: the rare word that stands for the subject.")] = "sks",
     method: Annotated[str, how("dreambooth or lora.")] = "dreambooth",
     preset: Preset = "auto",
@@ -39,6 +45,9 @@ def personalize(
     text_encoder: Annotated[
         bool | None, how("Also train the text encoder.", "--text-encoder/--no-text-encoder")
     ] = None,
+    lora_format: Annotated[
+        str, how("Names in a LoRA file: diffusers, or kohya, which other tools read.", "--lora-format")
+    ] = "diffusers",
     rank: Annotated[int | None, how("Rank of a LoRA.")] = None,
     prior_weight: Annotated[float | None, how("Weight of prior preservation; 0 disables it.")] = None,
     class_images: Annotated[int | None, how("Class pictures to generate for prior preservation.")] = None,
@@ -62,6 +71,7 @@ def personalize(
 
     from unlikeness import locks
     from unlikeness.diffusion import hub
+    from unlikeness.diffusion.adapters import check_form
     from unlikeness.diffusion.devices import check_device, check_dtype
     from unlikeness.errors import UsageError
     from unlikeness.paths import check_output
@@ -84,9 +94,14 @@ def personalize(
     # Validate before importing torch, which takes seconds.
     build(settings_type(method), values)
     which_preset(preset, 0)
+    check_form(lora_format)
+    if lora_format != "diffusers" and method != "lora":
+        raise UsageError(
+            f"--lora-format is for the method lora, and {method} writes a whole model; leave it out"
+        )
     check_device(device)
     check_dtype(dtype)
-    hub.check_name(model)
+    single = hub.check_name(model, prediction=prediction, config=model_config)
     check_output(output, checkpoint)
     check_pictures(images)
     with ExitStack() as held:
@@ -100,12 +115,18 @@ def personalize(
         from unlikeness.progress import on_stderr
         from unlikeness.subjects import Subject
 
-        loaded = TextToImage.from_pretrained(model, device=device, dtype=dtype)
+        if single and not quiet:
+            typer.echo(single, err=True)
+        loaded = TextToImage.from_pretrained(
+            model, device=device, dtype=dtype, prediction=prediction, model_config=model_config
+        )
         made = create(method, {**preset_values("personalize", preset, loaded.resolution, method), **values})
 
         def report(line: str) -> None:
             typer.echo(line, err=True)
 
+        if loaded.single and not single and not quiet:
+            report(loaded.single.line)
         if told := loaded.conditioner.check_noun(class_noun, "--class-noun"):
             report(told)
         subject = Subject.from_folder(images, class_noun, identifier, size=loaded.resolution, report=report)
@@ -113,5 +134,5 @@ def personalize(
             raise UsageError(reason)
         with on_stderr(quiet=quiet) as progress:
             tuned = made.personalize(loaded, subject, checkpoint=checkpoint, progress=progress)
-        save(tuned, output, record(method, made, subject, model))
+        save(tuned, output, record(method, made, subject, model), lora_format=lora_format)
     typer.echo(f'{output}: ask it for "{subject.instance_prompt}"')

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from unlikeness.cli.options import Device, Dtype, Quiet, Set, give, how, run
+from unlikeness.cli.options import Device, Dtype, ModelConfig, Prediction, Quiet, Set, give, how, run
 from unlikeness.pictures.limits import MAX_PIXELS
 
 if TYPE_CHECKING:
@@ -77,7 +77,8 @@ def protect(
     model: Annotated[
         str | None,
         how(
-            "Model that gradient methods compute against: a folder, a hub name or toybox. Default: toybox, "
+            "Model that gradient methods compute against: a folder, a single file, a hub name or toybox. "
+            "Default: toybox, "
             "a toy that people do not use."
         ),
     ] = None,
@@ -92,6 +93,8 @@ def protect(
     preset: Annotated[
         str | None, how("Preset of encoder: aim as photoguard, mist or pid, by encoder's own steps.")
     ] = None,
+    prediction: Prediction = None,
+    model_config: ModelConfig = None,
     steps: Annotated[int | None, how("Gradient steps. Default: the method's own.")] = None,
     set_: Set = None,
     seed: Annotated[int, how("Random seed.")] = 0,
@@ -154,7 +157,9 @@ def protect(
     if against is not None:
         expand(against)
     elif needs_model:
-        hub.check_name(model or "toybox")
+        told = hub.check_name(model or "toybox", prediction=prediction, config=model_config)
+        if told and not quiet:
+            typer.echo(told, err=True)
     if isinstance(settings, RidSettings):
         check_weights(settings.weights)
     if not dry_run:
@@ -185,7 +190,9 @@ def protect(
         name = ", ".join(one.name for one in loaded)
     elif needs_model:
         name = model or "toybox"
-        loaded = TextToImage.from_pretrained(name, device=device, dtype=dtype)
+        loaded = TextToImage.from_pretrained(
+            name, device=device, dtype=dtype, prediction=prediction, model_config=model_config
+        )
 
     def make(settings: ProtectSettings) -> Perturber:
         if method == "rid" and isinstance(settings, RidSettings):

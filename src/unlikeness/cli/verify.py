@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from unlikeness.cli.options import ClassNoun, Device, Preset, Quiet, give, how, run
+from unlikeness.cli.options import ClassNoun, Device, ModelConfig, Prediction, Preset, Quiet, give, how, run
 
 if TYPE_CHECKING:
     from unlikeness.verify.verdict import Outcome, Verdict
@@ -18,11 +18,15 @@ __all__ = ["verify"]
 def verify(
     model: Annotated[
         str,
-        typer.Argument(help="Model to attack: a diffusers folder, a hub name or toybox.", metavar="MODEL"),
+        typer.Argument(
+            help="Model to attack: a diffusers folder, a single file, a hub name or toybox.", metavar="MODEL"
+        ),
     ],
     images: Annotated[Path, give("Folder of the protected pictures of the subject.")],
     class_noun: ClassNoun,
     output: Annotated[Path, give("Folder for the certificate. Repeat the command to go on after a stop.")],
+    prediction: Prediction = None,
+    model_config: ModelConfig = None,
     identifier: Annotated[
         str | None,
         give("Protected identifier token. Default: the one in the model's immunization.json, or sks."),
@@ -123,7 +127,7 @@ def verify(
         contexts=CONTEXTS if context is None else tuple(context), preset=preset, settings=settings,
         values=tuple(set_ or ()), encoder=encoder,
         requested=Requested(protective_output, target_noun, pattern, classifier),
-        quality=quality, sign=sign, device=device,
+        quality=quality, sign=sign, device=device, prediction=prediction, model_config=model_config,
     )  # fmt: skip
     with on_stderr(quiet=quiet) as progress:
         verdict = job.run(report=report, progress=progress)

@@ -7,10 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from unlikeness.diffusion.single_file.kinds import SUFFIXES, check_prediction, look, place
 from unlikeness.errors import UnlikenessError, UsageError
 from unlikeness.foreign import reason
 
-__all__ = ["ALIASES", "at_home", "check_name", "fetch", "locate"]
+__all__ = ["ALIASES", "at_home", "check_name", "fetch", "given", "locate"]
 
 ALIASES = {
     # Runway left the hub in August 2024; its checkpoint is kept by the hub itself.
@@ -24,6 +25,10 @@ ALIASES = {
 """Old names of checkpoints, which papers and scripts still use -> where they are now."""
 
 
+_BESIDE = ("unlikeness.json", "immunization.json", "README.md")
+"""Files beside a model that a later step reads."""
+
+
 def locate(
     name_or_path: str | Path,
     *,
@@ -31,7 +36,10 @@ def locate(
     local_files_only: bool = False,
     half: bool = False,
 ) -> Path:
-    """The diffusers folder of "toybox", of a folder, or of a hub name (downloaded into the hub's cache).
+    """The diffusers folder, or the single file, of "toybox", of a path, or of a hub name.
+
+    A hub name is downloaded into the hub's cache: REPOSITORY, or REPOSITORY/FILE for one file of it. A folder
+    or a repository that holds nothing but one checkpoint leads to that file.
 
     Args:
         revision: branch, tag or commit of a hub name.
@@ -39,7 +47,7 @@ def locate(
         half: where the hub has both, fetch the half-precision files.
 
     Raises:
-        UsageError: the folder does not exist, or is no diffusers folder; the name cannot be a hub name.
+        UsageError: the path does not exist, or is no model; the name cannot be a hub name.
         UnlikenessError: the hub cannot be reached, or does not know the name.
     """
     name = str(name_or_path)
@@ -47,31 +55,75 @@ def locate(
         from unlikeness.toybox.weights import model_path
 
         return Path(model_path())
-    check_name(name)
-    path = at_home(name, "model")
-    if path.is_dir():
-        return path
-    repo = ALIASES.get(name, name)
-    said = f"model {name}" + ("" if repo == name else f" (which now lives at {repo})")
-    return fetch(
-        repo, said, lambda files: _wanted(files, half), revision=revision, local_files_only=local_files_only
-    )
-
-
-def check_name(name: str) -> None:
-    """UsageError for what `locate` cannot find, as far as that is known without the hub and torch."""
-    if name == "toybox":
-        return
-    path = at_home(name, "model")
-    if path.is_file():
-        raise UsageError(
-            f"{name} is a single file, and a model is a diffusers folder; convert it with diffusers' "
-            "StableDiffusionPipeline.from_single_file(...).save_pretrained(...)"
+    path = _check_path(name)
+    if path.is_dir() or path.is_file():
+        return place(path) or path
+    owner, _, rest = name.partition("/")
+    repo, _, file = rest.partition("/")
+    old, repo = f"{owner}/{repo}", ALIASES.get(f"{owner}/{repo}", f"{owner}/{repo}")
+    said = f"model {old}" + ("" if repo == old else f" (which now lives at {repo})")
+    if repo != old and (kept := _cached(old, revision)):
+        folder = kept
+    else:
+        wanted = (
+            (lambda files: _one_file(files, file, said)) if file else (lambda files: _wanted(files, half))
         )
-    if name and path.is_dir():
-        return
-    if name.startswith((".", "/", "~")) or name.count("/") != 1 or "\\" in name:
-        raise UsageError(f"model {name} is no folder here; give a diffusers folder, a hub name or toybox")
+        folder = fetch(repo, said, wanted, revision=revision, local_files_only=local_files_only)
+    if file and not (folder / file).is_file():
+        raise UnlikenessError(
+            f"{said} in the hub cache here has no {file}; check its spelling or the network"
+        )
+    return folder / file if file else place(folder) or folder
+
+
+def check_name(name: str, *, prediction: str | None = None, config: str | None = None) -> str | None:
+    """UsageError for what `locate` cannot find, as far as that is known without the hub and torch.
+
+    prediction, config: `--prediction` and `--model-config`, which are for single files. Returns a line that
+    says what a single file holds; None for other models, and for a .ckpt, which says it when it is read.
+    """
+    check_prediction(prediction)
+    path = _check_path(name)
+    if config is not None and not at_home(config, "--model-config").is_dir():
+        raise UsageError(f"--model-config {config} is no folder here; give a diffusers folder")
+    file = place(path) if name != "toybox" and path.exists() else None
+    if file is not None:
+        found = look(file, prediction=prediction)
+        return found.line if found else None
+    if name == "toybox" or path.is_dir():
+        for option, value in (("--prediction", prediction), ("--model-config", config)):
+            if value is not None:
+                raise UsageError(
+                    f"{option} is for single files, and {name} is a folder that has its own configuration; "
+                    "leave it out"
+                )
+    return None
+
+
+def given(name: str, prediction: str | None, config: str | None) -> dict[str, Any]:
+    """What `TextToImage.from_pretrained` is given beside `name`: nothing, unless it may be a single file."""
+    path = at_home(name, "model")
+    known = name == "toybox" or (path.is_dir() and place(path) is None)
+    return {} if known else {"prediction": prediction, "model_config": config}
+
+
+def _check_path(name: str) -> Path:
+    """`name` as a path. UsageError if it is neither there nor a possible hub name."""
+    path = at_home(name, "model")
+    if name == "toybox" or (name and (path.is_file() or path.is_dir())):
+        return path
+    parts = name.split("/")
+    if name.startswith((".", "/", "~")) or "\\" in name or len(parts) not in (2, 3):
+        raise UsageError(
+            f"model {name} is no folder or file here; give a diffusers folder, a single file, a hub name or "
+            "toybox"
+        )
+    if len(parts) == 3 and not name.lower().endswith(SUFFIXES):
+        raise UsageError(
+            f"model {name} is no folder or file here, and in a hub repository only a checkpoint can be named "
+            f"({' or '.join(SUFFIXES)}); give OWNER/REPOSITORY, or the name of such a file behind it"
+        )
+    return path
 
 
 def at_home(name: str, what: str) -> Path:
@@ -114,9 +166,19 @@ def fetch(
         if files is None:
             return Path(snapshot_download(repo, revision=revision, local_files_only=True))
         return Path(snapshot_download(repo, revision=revision, allow_patterns=wanted(files)))
+    except UnlikenessError:
+        raise
     except (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, http_error, OSError, ValueError) as error:
         usage = isinstance(error, ValueError) and not isinstance(error, OSError)
         raise (UsageError if usage else UnlikenessError)(f"{said} {_why(error, revision)}") from error
+
+
+def _cached(repo: str, revision: str | None) -> Path | None:
+    """The folder of `repo` in the hub's cache, if it holds a model."""
+    from huggingface_hub import try_to_load_from_cache
+
+    index = try_to_load_from_cache(repo, "model_index.json", revision=revision)
+    return Path(index).parent if isinstance(index, str) else None
 
 
 def _passing(error: Exception) -> bool:
@@ -150,6 +212,14 @@ def _wanted(files: list[str], half: bool) -> list[str]:
     from unlikeness.diffusion.families import FAMILIES, family_of
     from unlikeness.networks.weights import needed_files
 
+    if "model_index.json" not in files:
+        checkpoints = [name for name in files if "/" not in name and name.endswith(SUFFIXES)]
+        if len(checkpoints) > 1:
+            raise UsageError(
+                f"the repository has no model_index.json, and {len(checkpoints)} checkpoints "
+                f"({', '.join(checkpoints[:4])}, ...); add the name of one: OWNER/REPOSITORY/FILE"
+            )
+        return [*checkpoints, *(name for name in files if name in _BESIDE)]
     families = [family_of(pipeline) for pipeline in FAMILIES]
     parts = dict.fromkeys(part for family in families for part in (*family.parts, *family.carried))
     folders: dict[str, list[str]] = defaultdict(list)
@@ -157,4 +227,10 @@ def _wanted(files: list[str], half: bool) -> list[str]:
         folder, _, name = file.rpartition("/")
         folders[folder].append(name)
     kept = [f"{folder}/{name}" for folder in parts for name in needed_files(folders[folder], half=half)]
-    return ["model_index.json", "unlikeness.json", "immunization.json", "README.md", *kept]
+    return ["model_index.json", *_BESIDE, *kept]
+
+
+def _one_file(files: list[str], file: str, said: str) -> list[str]:
+    if file not in files:
+        raise UsageError(f"{said} has no file {file}; check its spelling")
+    return [file, *(name for name in files if name in _BESIDE)]

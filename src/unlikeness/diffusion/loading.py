@@ -14,12 +14,13 @@ nothing but pickles they are read with `torch.load(weights_only=True)`: tensors 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 from unlikeness import finite
 from unlikeness.diffusion.families import FAMILIES, Defaults, Family, family_of
@@ -35,8 +36,8 @@ if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage
 
 __all__ = [
-    "OWN_FILE", "Components", "Index", "check_model", "check_scheduler", "check_weights", "load_folder",
-    "load_scheduler", "read_index", "try_networks",
+    "OWN_FILE", "Components", "Index", "Weights", "check_model", "check_scheduler", "check_weights",
+    "load_folder", "load_scheduler", "read_index", "try_networks",
 ]  # fmt: skip
 
 _COPIED = ("README.md", "immunization.json")
@@ -128,8 +129,17 @@ class Components:
     defaults: Defaults
 
 
-def load_folder(folder: Path, *, dtype: torch.dtype, name: str | None = None) -> Components:
+Weights = Callable[[str, Any], Mapping[str, Tensor]]
+"""(a part's name, its network without memory) -> its tensors by diffusers' names."""
+
+
+def load_folder(
+    folder: Path, *, dtype: torch.dtype, name: str | None = None, weights: Weights | None = None,
+    called: str | Path | None = None,
+) -> Components:  # fmt: skip
     """Load a diffusers folder of a known family on the CPU. name: by which its kind may be recognised.
+
+    weights: where the tensors come from; None: from the folder. called: the model in messages.
 
     Raises UsageError if it is no such folder, naming what is missing; UnlikenessError if a file of it is
     damaged, out of bounds, or does not fit the others.
@@ -154,7 +164,8 @@ def load_folder(folder: Path, *, dtype: torch.dtype, name: str | None = None) ->
         check_scheduler(folder, scheduler, family)
         half = dtype in (torch.float16, torch.bfloat16)
         for part, network in networks.items():
-            fill(network, read_weights(folder, part, half=half), f"the {part} of model {folder}")
+            tensors = weights(part, network) if weights else read_weights(folder, part, half=half)
+            fill(network, tensors, f"the {part} of model {called or folder}")
     defaults = replace(family.defaults(objects, name or ""), **own)
     return Components(family.pipeline, objects, index.carried, defaults)
 

@@ -1,4 +1,4 @@
-"""Low-rank adapters (LoRA) in the denoiser, in and out of diffusers' own file."""
+"""Low-rank adapters (LoRA): trained in the denoiser, written in two forms, read in all."""
 
 from __future__ import annotations
 
@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from unlikeness.diffusion.adapters import FILE, PEFT_FILE, check_form, find_lora
+from unlikeness.diffusion.lora_names import KOHYA, Update, kohya_name, made_for, of_model, updates
+from unlikeness.diffusion.lora_updates import bias_after, weight_after
 from unlikeness.errors import NotFiniteError, UnlikenessError, UsageError
 from unlikeness.files import replacing
-from unlikeness.foreign import UnreadableError, parse_json, reason
+from unlikeness.foreign import UnreadableError, parse_json, read_json, reason
 from unlikeness.networks.building import quiet
 from unlikeness.tensors import all_finite, for_readers, read_header, read_safetensors, written
 
@@ -24,11 +27,10 @@ __all__ = [
     "remove_lora", "save_lora",
 ]  # fmt: skip
 
-FILE = "pytorch_lora_weights.safetensors"
 DIVERGED = "its weights are not finite (NaN or infinity), as after a training that diverged"
 """Why a model is not written."""
 
-_HEADER = "lora_adapter_metadata"
+_HEADER, _PEFT_CONFIG = "lora_adapter_metadata", "adapter_config.json"
 _NAME = re.compile(r"[\w.\-]{1,300}", re.ASCII)
 
 _HIGHEST_RANK = 1024
@@ -62,76 +64,132 @@ def has_lora(model: TextToImage) -> bool:
     return bool(getattr(model.denoiser, "peft_config", None))
 
 
-def save_lora(model: TextToImage, folder: Path) -> Path:
+def save_lora(model: TextToImage, folder: Path, *, form: str = "diffusers") -> Path:
     """Write the denoiser's adapter as `pytorch_lora_weights.safetensors` into `folder`; returns the file.
 
-    Any diffusers pipeline loads it with `load_lora_weights`. UsageError if the model has no adapter, or if
-    the file exists. UsageError also for an adapter that was read from a file: its scale and its part in the
-    text encoder would be lost. UnlikenessError if the file cannot be written.
+    form: one of FORMS. Any diffusers pipeline loads both with `load_lora_weights`; other tools know kohya's.
+    UsageError if the model has no adapter, or if the file exists. UnlikenessError if the file cannot be
+    written.
     """
-    from diffusers.utils import convert_state_dict_to_diffusers
     from peft.utils import get_peft_model_state_dict
 
+    check_form(form)
     if not has_lora(model):
         raise UsageError("this model has no LoRA to save; personalize with the method lora, or save it whole")
-    if list(model.denoiser.peft_config) != ["default"]:
-        raise UsageError("this model's LoRA came from a file; copy that file, or save the model whole")
     if (folder / FILE).exists():
         raise UsageError(f"{folder / FILE} exists, and is never overwritten; give another folder")
-    layers = convert_state_dict_to_diffusers(get_peft_model_state_dict(model.denoiser))
+    layers = get_peft_model_state_dict(model.denoiser)
     layers = {name: tensor.detach().cpu().contiguous() for name, tensor in layers.items()}
     if not all_finite(layers.values()):
         raise NotFiniteError(f"the LoRA is not saved to {folder}: {DIVERGED}")
     with written(f"the LoRA cannot be saved to {folder}", "free space or give another folder"):
         folder.mkdir(parents=True, exist_ok=True)
         with replacing(folder / FILE) as work:
-            with quiet():
-                model.family.loader().save_lora_weights(
-                    folder, weight_name=work.name, safe_serialization=True,
-                    **{f"{model.family.denoiser}_lora_layers": layers},
-                )  # fmt: skip
+            if form == "kohya":
+                _write_kohya(model, layers, work)
+            else:
+                _write_diffusers(model, layers, work)
             for_readers(work)
     return folder / FILE
 
 
-def load_lora(model: TextToImage, path: str | Path) -> TextToImage:
-    """A copy of `model` with the LoRA of a file, or of a folder with `pytorch_lora_weights.safetensors`.
+def _write_diffusers(model: TextToImage, layers: Mapping[str, Tensor], work: Path) -> None:
+    from diffusers.utils import convert_state_dict_to_diffusers
 
-    What diffusers reads (its own and the kohya format) is read, for the denoiser and the text encoders;
-    safetensors only. UsageError if there is no such file; UnlikenessError if it does not fit the model.
+    with quiet():
+        model.family.loader().save_lora_weights(
+            work.parent, weight_name=work.name, safe_serialization=True,
+            **{f"{model.family.denoiser}_lora_layers": convert_state_dict_to_diffusers(dict(layers))},
+        )  # fmt: skip
+
+
+def _write_kohya(model: TextToImage, layers: Mapping[str, Tensor], work: Path) -> None:
+    """`lora_unet_LAYER.lora_down.weight`, `.lora_up.weight` and `.alpha`, as sd-scripts names them."""
+    from safetensors.torch import save_file
+
+    config = model.denoiser.peft_config["default"]
+    found: dict[str, Tensor] = {}
+    for name, tensor in layers.items():
+        layer, _, end = name.removesuffix(".weight").rpartition(".")
+        kohya = f"{KOHYA}{kohya_name(model, layer)}"
+        found[f"{kohya}.{_ENDS[end]}.weight"] = tensor
+        found[f"{kohya}.alpha"] = torch.tensor(float(config.lora_alpha))
+    about = {
+        "format": "pt", "ss_network_module": "networks.lora", "ss_network_dim": str(config.r),
+        "ss_network_alpha": str(float(config.lora_alpha)),
+    }  # fmt: skip
+    save_file(found, work, about)
+
+
+_ENDS = {"lora_A": "lora_down", "lora_B": "lora_up"}
+
+
+def load_lora(model: TextToImage, path: str | Path, *, strength: float = 1.0) -> TextToImage:
+    """A copy of `model` with the LoRA of a file, a folder or a hub name added to its weights.
+
+    LoRA, LoCon, LoHa, LoKr and DoRA are read, in the names of kohya, PEFT and diffusers, for the denoiser and
+    the text encoders. safetensors only. strength: what the updates are multiplied by.
+
+    Raises:
+        UsageError: there is no such file.
+        UnlikenessError: it is damaged, of another kind, or was made for another model.
+        NotFiniteError: a weight is NaN or infinite.
     """
-    family, loader = model.family, model.family.loader()
-    file = Path(path) / FILE if Path(path).is_dir() else Path(path)
-    if not file.is_file() or file.suffix != ".safetensors":
-        raise UsageError(f"{file} is no LoRA file; give a .safetensors file, or a folder with {FILE}")
+    file, tensors = find_lora(path), dict[str, Tensor]()
     try:
-        with quiet():
-            tensors, metadata = read_lora(file, (family.denoiser, *family.encoders))
-            layers, alphas = family.lora_layers(tensors)
-            told = {"network_alphas": alphas, "metadata": metadata}  # either may hold the updates' scale
-            encoders = [name for name in family.encoders if any(key.startswith(f"{name}.") for key in layers)]
-            adapted = model.copy(conditioner=bool(encoders))
-            into = getattr(loader, f"load_lora_into_{family.denoiser}")
-            into(layers, **{family.denoiser: adapted.denoiser}, **told)
-            for name in encoders:
-                encoder = adapted.conditioner.encoders[name]
-                loader.load_lora_into_text_encoder(layers, text_encoder=encoder, prefix=name, **told)
+        tensors, settings = read_lora(file, (model.family.denoiser, *model.family.encoders))
+        known, lost = updates(tensors, model)
+        if lost or not known:
+            raise UnreadableError(f"the model has no layer for {lost[0][:80] if lost else 'it'}")
+        encoders = any(one.layer.part != model.family.denoiser for one in known)
+        adapted = merged_copy(model, conditioner=encoders)
+        for one in updates(tensors, adapted)[0]:
+            _apply(one, settings or {}, strength)
     except (MemoryError, torch.OutOfMemoryError):  # no fault of the file
         raise
-    except Exception as error:
-        raise UnlikenessError(
-            f"the LoRA {file} cannot be used with this model ({reason(error)}); give one that was made for it"
-        ) from error
+    except (ValueError, RuntimeError, LookupError, TypeError) as error:
+        told = _of_another_family(tensors, model)
+        told = told or f"cannot be used with this model ({reason(error)}); give one that was made for it"
+        raise UnlikenessError(f"the LoRA {file} {told}") from error
     if not all_finite(tensors.values()):
         raise NotFiniteError(
             f"the LoRA {file} has weights that are not finite (NaN or infinity): they are damaged, or its "
             "training has diverged; fetch or make it again"
         )
-    if not has_lora(adapted) and not encoders:
-        raise UnlikenessError(f"the LoRA {file} holds nothing for this U-Net; give one that was made for it")
-    for part in (adapted.denoiser, *adapted.conditioner.encoders.values()):
-        part.to(model.device).requires_grad_(False)
     return adapted
+
+
+def _of_another_family(tensors: Mapping[str, Tensor], model: TextToImage) -> str | None:
+    made, own = made_for(tensors), of_model(model)
+    if made is None or made == own:
+        return None
+    return f"was made for {made}, and the model is {own}; give one that was made for the model"
+
+
+def _apply(update: Update, settings: Mapping[str, Any], strength: float) -> None:
+    """Change the weight and the bias of the layer."""
+    module, roles = update.layer.module, update.roles
+    scale = None if "alpha" in roles else _scale(update, settings)
+    weight, bias = module.weight, getattr(module, "bias", None)
+    new = weight_after(weight.data, roles, scale=scale, strength=strength)
+    weight.data = new.to(weight.dtype)
+    if "bias" in roles:
+        if bias is None:
+            raise UnreadableError(f"it has a bias for {update.layer.name}, which has none")
+        bias.data = bias_after(bias.data, roles, scale=scale, strength=strength).to(bias.dtype)
+
+
+def _scale(update: Update, settings: Mapping[str, Any]) -> float | None:
+    """α / rank, or α / √rank, as a header of peft says it."""
+    part, name = update.layer.part, update.layer.name
+    alpha = settings.get(f"{part}.lora_alpha")
+    for key, value in (settings.get(f"{part}.alpha_pattern") or {}).items():
+        if name == key or name.endswith(f".{key}"):
+            alpha = value
+    if alpha is None or "down" not in update.roles:
+        return None
+    rank = update.roles["down"].shape[0]
+    return float(alpha) / (rank**0.5 if settings.get(f"{part}.use_rslora") else rank)
 
 
 def merged_copy(model: TextToImage, *, conditioner: bool = False) -> TextToImage:
@@ -172,9 +230,9 @@ def _remove(network: Any) -> None:
 def read_lora(file: Path, parts: Sequence[str]) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
     """A LoRA file's (tensors by name, settings by part and name or None), as diffusers names both.
 
-    diffusers hands the header on to peft, which takes names for regular expressions, and settings that import
-    further libraries. So only numbers and plain names of `parts` are kept. UnreadableError for a damaged
-    file, impossible names, empty tensors, ranks above 1024, and settings out of bounds.
+    Only numbers and plain names of `parts` are kept of the settings. They come from the header, or from
+    peft's adapter_config.json beside the file. UnreadableError for a damaged file, impossible names, empty
+    tensors, ranks above 1024, and settings out of bounds.
     """
     tensors = read_safetensors(file)
     if len(tensors) > _MOST:
@@ -188,6 +246,9 @@ def read_lora(file: Path, parts: Sequence[str]) -> tuple[dict[str, Tensor], dict
         if _rank(name, tensor) > _HIGHEST_RANK:
             raise UnreadableError(f"{name[:60]} is of rank {_rank(name, tensor)}, above {_HIGHEST_RANK}")
     text = read_header(file).get(_HEADER)
+    if not text and file.name == PEFT_FILE and (file.parent / _PEFT_CONFIG).exists():
+        said = read_json(file.parent / _PEFT_CONFIG, folder=file.parent)
+        return tensors, _settings({f"{parts[0]}.{key}": one for key, one in dict(said).items()}, parts)
     return tensors, None if not text else _settings(parse_json(text), parts)
 
 
@@ -195,9 +256,10 @@ def _rank(name: str, tensor: Tensor) -> int:
     """That of one of the two factors of an update; 1 for anything else."""
     if tensor.ndim < 2:
         return 1
-    if re.search(r"lora_A|lora_down|lora\.down|_lora\.down|lora_linear_layer\.down", name):
+    if re.search(r"lora_A|lora_down|lora\.down|lora_linear_layer\.down|_w[12]_b$", name):
         return tensor.shape[0]
-    return tensor.shape[1] if re.search(r"lora_B|lora_up|lora\.up|lora_linear_layer\.up", name) else 1
+    up = r"lora_B|lora_up|lora\.up|lora_linear_layer\.up"
+    return tensor.shape[1] if re.search(up, name) else 1
 
 
 def _settings(said: Any, parts: Sequence[str]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from unlikeness.diffusion.condition import Condition, Conditioner
 from unlikeness.diffusion.devices import pick_device, pick_dtype
 from unlikeness.diffusion.families import Defaults, Family, family_of
 from unlikeness.diffusion.schedule import Schedule
+from unlikeness.diffusion.single_file.kinds import Found
 from unlikeness.provenance import own_name
 
 __all__ = ["TextToImage"]
@@ -40,6 +41,7 @@ class TextToImage:
         source: the folder that it was loaded from, if any; what `carried` names is copied from there on save.
         name: "toybox", a hub name, or the folder's own name, if any.
         carried: entries of model_index.json that are kept without being loaded (safety checker, ...).
+        single: the single file that it came from, if any.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class TextToImage:
         self.source = source
         self.carried = dict(carried or {})
         self.name = name
+        self.single: Found | None = None
         self._conditions: dict[str | None, Condition] = {}
         self._sample: list[Tensor] = []
 
@@ -103,40 +106,57 @@ class TextToImage:
         dtype: str | torch.dtype | None = None,
         revision: str | None = None,
         local_files_only: bool = False,
+        prediction: str | None = None,
+        model_config: str | Path | None = None,
     ) -> TextToImage:
-        """Open a Stable Diffusion 1.x or 2.x model: a diffusers folder, a hub name, or the embedded "toybox".
+        """Open a model: a diffusers folder, a single file, a hub name, or the embedded "toybox".
 
         Args:
             device: "auto" (CUDA, else MPS, else CPU) or a torch device.
             dtype: "auto" (half precision on a GPU, float32 on the CPU) or a name like "bfloat16".
             revision: branch, tag or commit of a hub name.
             local_files_only: never ask the hub.
+            prediction: "epsilon" or "v": what a single file predicts that does not say it.
+            model_config: a diffusers folder with the configurations and tokenizers of a single file.
 
         Raises:
             UsageError: what is given is no such model, or device or dtype is wrong.
             UnlikenessError: the hub cannot be reached or does not know the name; a file is damaged.
             NotFiniteError: a weight is NaN or infinite.
         """
-        from unlikeness.diffusion.hub import locate
+        from unlikeness.diffusion.hub import check_name, locate
         from unlikeness.diffusion.loading import check_weights, load_folder, try_networks
+        from unlikeness.diffusion.single_file.opening import load_file
 
         on = pick_device(device)
         precision = pick_dtype(dtype, on)
         half = precision in (torch.float16, torch.bfloat16)
-        folder = locate(name_or_path, revision=revision, local_files_only=local_files_only, half=half)
-        name = own_name(str(name_or_path))
-        parts = load_folder(folder, dtype=precision, name=name)
+        check_name(
+            str(name_or_path),
+            prediction=prediction,
+            config=None if model_config is None else str(model_config),
+        )
+        place = locate(name_or_path, revision=revision, local_files_only=local_files_only, half=half)
+        found, name = None, own_name(str(name_or_path))
+        if place.is_file():
+            config = None if model_config is None else Path(model_config).expanduser()
+            parts, found = load_file(
+                place, dtype=precision, name=name, prediction=prediction, config=config
+            )
+        else:
+            parts = load_folder(place, dtype=precision, name=name)
         model = cls.from_parts(
             parts.objects,
             pipeline=parts.pipeline,
             defaults=parts.defaults,
-            source=folder,
+            source=None if Path(name_or_path).expanduser().is_file() else place.parent if found else place,
             carried=parts.carried,
             name=name,
         )
+        model.single = found
         model.to(on, precision).freeze()
         check_weights(model, f"model {name_or_path}")
-        try_networks(folder, model)
+        try_networks(place, model)
         return model
 
     def save_pretrained(self, folder: str | Path, *, dtype: str | torch.dtype | None = None) -> Path:
@@ -221,7 +241,7 @@ class TextToImage:
 
     def copy(self, *, conditioner: bool = False) -> TextToImage:
         """Another model with a denoiser of its own (and a conditioner, on request), sharing all else."""
-        return TextToImage(
+        copied = TextToImage(
             autoencoder=self.autoencoder,
             denoiser=copy.deepcopy(self.denoiser),
             conditioner=self.conditioner.copy() if conditioner else self.conditioner,
@@ -232,6 +252,8 @@ class TextToImage:
             carried=self.carried,
             name=self.name,
         )
+        copied.single = self.single
+        return copied
 
     @contextmanager
     def autocast(self, dtype: str | torch.dtype | None = "bfloat16") -> Iterator[None]:

@@ -21,6 +21,8 @@ from unlikeness.presets import preset_values, which_preset
 from unlikeness.settings import build, current_names, named
 
 if TYPE_CHECKING:
+    import torch
+
     from unlikeness.diffusion.model import TextToImage
     from unlikeness.immunize.cost import Estimate
     from unlikeness.immunize.settings import ImmunizeSettings
@@ -40,9 +42,10 @@ class Job:
     """The command line's values: see `cli.immunize`.
 
     add_to: instead of model, one that was immunized before. original: the model before all immunizations, as
-    the reference instead. images with class_noun, or subjects (see `subject_list`). values: settings, which
-    override those of the preset. dtype: of the files, "auto" for that of the model's own. checkpoint: None
-    puts it beside the output and removes it at the end.
+    the reference instead. prediction, model_config: of a single file (`TextToImage.from_pretrained`).
+    single_file: write the model as the single file that it came as. images with class_noun, or subjects (see
+    `subject_list`). values: settings, which override those of the preset. dtype: of the files, "auto" for
+    that of the model's own. checkpoint: None puts it beside the output and removes it at the end.
     """
 
     output: Path
@@ -60,6 +63,9 @@ class Job:
     checkpoint: Path | None = None
     device: str = "auto"
     dtype: str = "auto"
+    prediction: str | None = None
+    model_config: str | None = None
+    single_file: bool = False
 
     def run(self, *, report: Tell | None = None, progress: Progress | None = None) -> Path:
         """Immunize, and write the folder; returns it. An interrupted run goes on when it is run again.
@@ -92,7 +98,7 @@ class Job:
             after=lambda steps, _: done.append(steps),
         )  # fmt: skip
         made = record.ended(made, time.perf_counter() - began, min(done) - 1)
-        lost = save(ready.model, released, self.output, made, dtype=self._dtype)
+        lost = save(ready.model, released, self.output, made, dtype=self._dtype, single_file=self.single_file)
         if lost > _MUCH:
             tell(
                 f"rounding to the files' precision undoes {lost:.0%} of the change; --dtype float32 keeps it"
@@ -151,7 +157,11 @@ class Job:
                 raise UsageError(
                     f"{self.add_to} has no {record.FILE}, so that nothing can be added to it; give --model"
                 )
-        hub.check_name(self._called)
+        hub.check_name(self._called, prediction=self.prediction, config=self.model_config)
+        if self.single_file and self.dtype != "auto":
+            raise UsageError("--single-file keeps the precision of the file; leave --dtype out")
+        if self.single_file and not hub.given(self._called, "", ""):
+            raise UsageError(f"--single-file needs a single file, and {self._called} is none; leave it out")
         if self.original is not None:
             hub.check_name(self.original)
         for one in subjects:
@@ -163,12 +173,15 @@ class Job:
     def _open(self, named: Sequence[Listed], tell: Tell) -> _Ready:
         """The models, the method and the pictures; warns of what may weaken a protection."""
         from unlikeness.diffusion.devices import pick_device, pick_dtype
-        from unlikeness.diffusion.model import TextToImage
         from unlikeness.immunize.attackers import attacks_on_each
 
         device = pick_device(self.device)
         pick_dtype(self._dtype, device)
-        model = TextToImage.from_pretrained(self._called, device=device, dtype="float32")
+        model = self._opened(self._called, device)
+        if model.single is not None:
+            tell(model.single.line)
+        elif self.single_file:
+            raise UsageError(f"--single-file needs a single file, and {self._called} is none; leave it out")
         preset = preset_values("immunize", self.preset, model.resolution, self.method)
         defence = create(self.method, self._settings(named, preset))
         for noun, where in self._nouns(named, defence.settings).items():
@@ -176,7 +189,7 @@ class Job:
                 tell(told)
         original = None
         if self.original is not None:
-            original = TextToImage.from_pretrained(self.original, device=device, dtype="float32")
+            original = self._opened(self.original, device)
             if not _alike(original, model):
                 raise UsageError(
                     f"--original {self.original} is of another size or kind; give the model's own original"
@@ -192,6 +205,14 @@ class Job:
         for line in record.missing(earlier or {}, subjects):
             tell(line)
         return _Ready(model, original, defence, subjects, earlier)
+
+    def _opened(self, name: str, device: torch.device) -> TextToImage:
+        """A model in full precision, with what was given for single files."""
+        from unlikeness.diffusion.model import TextToImage
+
+        return TextToImage.from_pretrained(
+            name, device=device, dtype="float32", **hub.given(name, self.prediction, self.model_config)
+        )
 
     def _settings(self, named: Sequence[Listed], further: Mapping[str, object]) -> ImmunizeSettings:
         """The method's settings alone, without torch."""

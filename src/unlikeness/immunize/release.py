@@ -12,6 +12,7 @@ import torch
 from unlikeness.diffusion.devices import pick_dtype
 from unlikeness.diffusion.loading import read_index
 from unlikeness.diffusion.lora import merged_copy
+from unlikeness.diffusion.single_file.writing import dtypes, write_file
 from unlikeness.errors import UnlikenessError
 from unlikeness.files import replacing
 from unlikeness.foreign import UnreadableError
@@ -34,6 +35,7 @@ def save(
     made: Mapping[str, Any],
     *,
     dtype: str | torch.dtype | None = None,
+    single_file: bool = False,
 ) -> float:
     """Write what `immunize` made of `model` to a new folder: a diffusers model that any tool opens.
 
@@ -41,6 +43,7 @@ def save(
         made: its record (`record.record`), written as immunization.json and summarized in README.md, above
             the text of the original's README.md.
         dtype: of the weights in the files. None: that of the original's files, part by part.
+        single_file: write one file in the layout of the single file that `model` came from, under its name.
 
     Returns:
         The share of the change that rounding to the files' precision undoes (`rounding`). It is written into
@@ -59,7 +62,13 @@ def save(
     with written(f"the model cannot be saved to {folder}", "free space or give another folder"):
         folder.parent.mkdir(parents=True, exist_ok=True)
         with replacing(folder) as whole:
-            files.save_pretrained(whole)
+            if single_file and files.single is not None:
+                whole.mkdir()
+                write_file(files, (whole / files.single.path.name).with_suffix(".safetensors"))
+                beside = {"prediction": files.single.said}
+                (whole / "unlikeness.json").write_text(json.dumps(beside) + "\n", "utf-8")
+            else:
+                files.save_pretrained(whole)
             (whole / FILE).write_text(as_json, "utf-8", errors="replace")
             (whole / card.FILE).write_text(text, "utf-8", errors="replace")
     return lost
@@ -70,7 +79,11 @@ def as_stored(model: TextToImage, dtype: torch.dtype | None = None) -> TextToIma
 
     dtype: that of all parts instead. Without it a model that came from no folder keeps its own.
     """
-    kinds = {} if model.source is None or dtype is not None else stored(model.source)
+    kinds = {}
+    if dtype is None and model.single is not None:
+        kinds = dtypes(model.single)
+    elif dtype is None and model.source is not None:
+        kinds = stored(model.source)
     cast = merged_copy(model, conditioner=True)
     cast.autoencoder = cast.autoencoder.copy()
     for part, network in zip(cast.family.networks, cast.networks, strict=True):

@@ -34,10 +34,11 @@ def record(name: str, method: Personalizer, subject: Subject, model: str) -> dic
     }
 
 
-def save(model: TextToImage, folder: Path, what: dict[str, Any]) -> Path:
+def save(model: TextToImage, folder: Path, what: dict[str, Any], *, lora_format: str = "diffusers") -> Path:
     """Write the result of a personalization to a new folder, with its record as `personalization.json`.
 
-    An adapter is written alone, as diffusers' LoRA file; anything else as a whole diffusers folder.
+    An adapter is written alone, as a LoRA file; anything else as a whole diffusers folder. lora_format: one
+    of `adapters.FORMS`.
     """
     check_empty(folder)
     text = json.dumps(what, indent=2, sort_keys=True) + "\n"
@@ -45,7 +46,7 @@ def save(model: TextToImage, folder: Path, what: dict[str, Any]) -> Path:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with replacing(folder) as work:
             if has_lora(model):
-                save_lora(model, work)
+                save_lora(model, work, form=lora_format)
             else:
                 model.save_pretrained(work)
             (work / FILE).write_text(text, encoding="utf-8")

@@ -69,6 +69,8 @@ class Verification:
     quality: bool = True
     sign: bool = False
     device: str = "auto"
+    prediction: str | None = None
+    model_config: str | None = None
 
     def run(
         self, *, report: Callable[[str], None] | None = None, progress: Progress | None = None
@@ -94,7 +96,7 @@ class Verification:
             raise UsageError("--unrelated and --unrelated-noun belong together; give both or neither")
         _check_output(self.output)
         check_device(self.device)
-        hub.check_name(self.model)
+        hub.check_name(self.model, prediction=self.prediction, config=self.model_config)
         if self.original is not None:
             hub.check_name(self.original)
         for folder in (self.images, self.held_out, self.unseen, self.class_pictures, self.unrelated):
@@ -122,7 +124,12 @@ class Verification:
         from unlikeness.verify.run import verify_subject
 
         embedder = load_encoder(self.encoder)
-        model = TextToImage.from_pretrained(self.model, device=self.device, dtype="float32")
+        model = TextToImage.from_pretrained(
+            self.model, device=self.device, dtype="float32",
+            **hub.given(self.model, self.prediction, self.model_config),
+        )  # fmt: skip
+        if model.single is not None:
+            report(model.single.line)
         for noun, where in self._nouns().items():
             if warning := model.conditioner.check_noun(noun, where):
                 report(warning)
@@ -182,7 +189,10 @@ class Verification:
             if toybox is not None:
                 report(f"the original is the toybox, as {RECORD} says")
             return toybox
-        original = TextToImage.from_pretrained(self.original, device=self.device, dtype="float32")
+        original = TextToImage.from_pretrained(
+            self.original, device=self.device, dtype="float32",
+            **hub.given(self.original, self.prediction, self.model_config),
+        )  # fmt: skip
         if (known := originals(content)) and fingerprint(original) not in known:
             report(
                 f"--original {self.original} has other weights than the model that {RECORD} names, and "

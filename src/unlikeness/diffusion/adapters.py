@@ -1,0 +1,118 @@
+"""LoRA files by path or hub name, with their strengths; without torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from unlikeness.diffusion import hub
+from unlikeness.errors import UsageError
+
+__all__ = ["FILE", "FORMS", "PEFT_FILE", "Adapter", "check_form", "check_lora", "find_lora", "parse_loras"]
+
+FORMS = ("diffusers", "kohya")
+"""How the layers in a written LoRA file are named."""
+
+FILE = "pytorch_lora_weights.safetensors"
+PEFT_FILE = "adapter_model.safetensors"
+"""How diffusers and peft name a LoRA's file."""
+
+_STRONGEST = 100.0
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """name: a file, a folder or a hub name; strength: what its updates are multiplied by."""
+
+    name: str
+    strength: float = 1.0
+
+    def __str__(self) -> str:
+        return self.name if self.strength == 1 else f"{self.name}:{self.strength:g}"
+
+
+def check_form(form: str) -> None:
+    """UsageError unless `form` is one of FORMS."""
+    if form not in FORMS:
+        raise UsageError(f"--lora-format {form!r} is unknown; it must be one of {', '.join(FORMS)}")
+
+
+def parse_loras(texts: Sequence[str]) -> list[Adapter]:
+    """`FILE`, or `FILE:STRENGTH`, of each `--lora`. UsageError for a path that is not there, or a strength
+    that is no number from -100 to 100."""
+    found = [_parse(text) for text in texts]
+    for one in found:
+        check_lora(one.name)
+    return found
+
+
+def _parse(text: str) -> Adapter:
+    name, colon, number = text.rpartition(":")
+    if not colon or Path(text).exists() or "/" in number or "\\" in number:
+        return Adapter(text)
+    try:
+        strength = float(number)
+    except ValueError as error:
+        raise UsageError(
+            f"--lora {text}: the strength {number!r} is no number; give FILE, or FILE:STRENGTH as in "
+            f"{name or 'FILE'}:0.8"
+        ) from error
+    if not math.isfinite(strength) or abs(strength) > _STRONGEST:
+        raise UsageError(f"--lora {text}: the strength must be from {-_STRONGEST:g} to {_STRONGEST:g}")
+    return Adapter(name, strength)
+
+
+def check_lora(name: str) -> None:
+    """UsageError for a path that is not there, or holds no LoRA file, and is no possible hub name."""
+    path = hub.at_home(name, "--lora")
+    if path.exists():
+        _inside(path)
+    elif name.startswith((".", "/", "~")) or "\\" in name or name.count("/") not in (1, 2):
+        raise UsageError(
+            f"--lora {name} does not exist; give a .safetensors file, a folder with one, or a hub name"
+        )
+
+
+def find_lora(name: str | Path, *, local_files_only: bool = False) -> Path:
+    """The file of a path, or of a hub name (REPOSITORY or REPOSITORY/FILE), fetched into the hub's cache.
+
+    UsageError for a path without a LoRA file; UnlikenessError as `hub.locate`.
+    """
+    path = hub.at_home(str(name), "--lora")
+    if path.exists():
+        return _inside(path)
+    check_lora(str(name))
+    owner, repo, *file = str(name).split("/")
+
+    def wanted(files: list[str]) -> list[str]:
+        if file and file[0] not in files:
+            raise UsageError(f"LoRA {name}: the repository has no {file[0]}; check its spelling")
+        chosen = file or [_choose(str(name), [one for one in files if "/" not in one])]
+        return [*chosen, "adapter_config.json"]
+
+    folder = hub.fetch(f"{owner}/{repo}", f"LoRA {name}", wanted, local_files_only=local_files_only)
+    return _inside(folder / file[0]) if file else _inside(folder)
+
+
+def _inside(path: Path) -> Path:
+    if path.is_dir():
+        return path / _choose(str(path), sorted(one.name for one in path.iterdir()))
+    if not path.is_file() or path.suffix.lower() != ".safetensors":
+        raise UsageError(
+            f"{path} is no LoRA file; give a .safetensors file, a folder with {FILE}, or a hub name"
+        )
+    return path
+
+
+def _choose(where: str, names: list[str]) -> str:
+    """The LoRA file among the names of a folder."""
+    for usual in (FILE, PEFT_FILE):
+        if usual in names:
+            return usual
+    others = [name for name in names if name.lower().endswith(".safetensors")]
+    if len(others) != 1:
+        said = "no .safetensors file" if not others else f"{len(others)} files ({', '.join(others[:4])})"
+        raise UsageError(f"{where} is no LoRA file, and holds {said}; name the file of the LoRA")
+    return others[0]
