@@ -76,7 +76,7 @@ def locate(
     return folder / file if file else place(folder) or folder
 
 
-def check_name(name: str, *, prediction: str | None = None, config: str | None = None) -> str | None:
+def check_name(name: str, *, prediction: str | None = None, config: str | Path | None = None) -> str | None:
     """UsageError for what `locate` cannot find, as far as that is known without the hub and torch.
 
     prediction, config: `--prediction` and `--model-config`, which are for single files. Returns a line that
@@ -84,7 +84,7 @@ def check_name(name: str, *, prediction: str | None = None, config: str | None =
     """
     check_prediction(prediction)
     path = _check_path(name)
-    if config is not None and not at_home(config, "--model-config").is_dir():
+    if config is not None and not at_home(str(config), "--model-config").is_dir():
         raise UsageError(f"--model-config {config} is no folder here; give a diffusers folder")
     file = place(path) if name != "toybox" and path.exists() else None
     if file is not None:

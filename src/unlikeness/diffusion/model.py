@@ -125,26 +125,18 @@ class TextToImage:
             NotFiniteError: a weight is NaN or infinite.
         """
         from unlikeness.diffusion.hub import check_name, locate
-        from unlikeness.diffusion.loading import check_weights, load_folder, try_networks
-        from unlikeness.diffusion.single_file.opening import load_file
+        from unlikeness.diffusion.loading import check_weights, try_networks
+        from unlikeness.diffusion.single_file.opening import open_place
 
         on = pick_device(device)
         precision = pick_dtype(dtype, on)
         half = precision in (torch.float16, torch.bfloat16)
-        check_name(
-            str(name_or_path),
-            prediction=prediction,
-            config=None if model_config is None else str(model_config),
-        )
+        check_name(str(name_or_path), prediction=prediction, config=model_config)
         place = locate(name_or_path, revision=revision, local_files_only=local_files_only, half=half)
-        found, name = None, own_name(str(name_or_path))
-        if place.is_file():
-            config = None if model_config is None else Path(model_config).expanduser()
-            parts, found = load_file(
-                place, dtype=precision, name=name, prediction=prediction, config=config
-            )
-        else:
-            parts = load_folder(place, dtype=precision, name=name)
+        name = own_name(str(name_or_path))
+        parts, found = open_place(
+            place, dtype=precision, name=name, prediction=prediction, config=model_config
+        )
         model = cls.from_parts(
             parts.objects,
             pipeline=parts.pipeline,

@@ -18,7 +18,17 @@ from unlikeness.foreign import UnreadableError
 from unlikeness.networks.building import quiet, sentence
 from unlikeness.tensors import read_tensors
 
-__all__ = ["converted", "load_file", "read_file"]
+__all__ = ["converted", "load_file", "open_place", "read_file"]
+
+
+def open_place(
+    place: Path, *, dtype: torch.dtype, name: str, prediction: str | None, config: str | Path | None
+) -> tuple[Components, Found | None]:
+    """The parts of a diffusers folder, or those of a single file and what it is. See `load_file`."""
+    if not place.is_file():
+        return load_folder(place, dtype=dtype, name=name), None
+    folder = None if config is None else Path(config).expanduser()
+    return load_file(place, dtype=dtype, name=name, prediction=prediction, config=folder)
 
 
 def load_file(
