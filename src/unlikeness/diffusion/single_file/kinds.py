@@ -150,7 +150,7 @@ def found_in(
     kind = kind_of(path, shapes)
     said = metadata.get("modelspec.prediction_type", "").lower()
     told = PREDICTIONS.get(said.removesuffix("_prediction").removesuffix("-prediction"), "")
-    told = "v_prediction" if "v_pred" in shapes else told  # a mark that trainers of v-models leave
+    told = "v_prediction" if "v_pred" in shapes else told  # trainers of v-models add such a tensor
     told = told or PREDICTIONS.get(_beside(path), "")
     chosen = PREDICTIONS[prediction] if prediction else told or kind.prediction
     if not chosen:
@@ -238,5 +238,5 @@ _OTHERS = (
 
 def _remedy(said: str) -> str:
     if said == "an autoencoder":
-        return "give it where an autoencoder is asked for, or give a whole checkpoint"
+        return "give it as protect --against, or give a whole checkpoint"
     return _FOLDER
