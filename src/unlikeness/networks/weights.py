@@ -29,7 +29,8 @@ _SHARD = re.compile(
     r"-\d+-of-\d+(?:\.(?P<variant>[A-Za-z]\w*))?\.(?P<format>safetensors|bin)$"
 )
 _ANY_WEIGHTS = re.compile(r"\.(safetensors|bin|ckpt|pt|pth|msgpack|h5|onnx|onnx_data|pb|tflite)$")
-_STEMS = dict.fromkeys(("", "text_encoder", "text_encoder_2", "text_encoder_3"), ("model.", "model-", "pytorch_model"))
+_ENCODERS = ("", "text_encoder", "text_encoder_2", "text_encoder_3")
+_STEMS = dict.fromkeys(_ENCODERS, ("model.", "model-", "pytorch_model"))
 _OTHER_STEMS = ("diffusion_pytorch_model",)
 """How the names of transformers' and of diffusers' weights begin: a folder may hold both."""
 
