@@ -7,7 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from tests.autoencoders import tiny_files
 
 from unlikeness.cli import main
 
@@ -101,3 +103,73 @@ def test_names_are_shown_on_one_line_of_plain_text(
     out, err = capsys.readouterr()
     assert "\x1b" not in out + err
     assert "only among the originals: e [0m.png" in err
+
+
+@pytest.fixture
+def autoencoder(tmp_path: Path) -> str:
+    """A tiny autoencoder in its author's format."""
+    torch.manual_seed(0)
+    return str(tiny_files.write(tmp_path / "tiny_encoder.safetensors", tiny_files.encoder_weights()))
+
+
+def test_latents_table_and_sentence(
+    folders: tuple[str, str], autoencoder: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    differ(folders)
+    assert main(["measure", "latents", *folders, "--against", autoencoder, "--size", "64", "-q"]) == 0
+    out, err = capsys.readouterr()
+    for word in ("protected", "noise", "as it is", "JPEG 75", "JPEG 50", "half size"):
+        assert word in out
+    assert "2 pictures at 64 px" in out
+    assert "tiny_encoder" in out
+    assert "as far as another picture would; noise of the same strength" in " ".join(out.split())
+    assert "only among the originals: only-photos.png" in err
+
+
+def test_latents_json(folders: tuple[str, str], autoencoder: str, capsys: pytest.CaptureFixture[str]) -> None:
+    differ(folders)
+    options = ["--against", autoencoder, "--size", "64", "--json", "--quiet"]
+    assert main(["measure", "latents", *folders, *options]) == 0
+    report = json.loads(capsys.readouterr().out)
+    (one,) = report["autoencoders"]
+    assert one["protected"]["as it is"]["n"] == 2
+    assert len(report["pictures"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "words"),
+    [
+        (["--size", "100"], 2, "multiple of 64"),
+        (["--against", ","], 2, "autoencoder"),
+        (["--against", "no/such_encoder.pth"], 2, "no/such_encoder.pth"),
+        (["--most", "1"], 2, "2"),
+    ],
+)
+def test_latents_says_what_is_wrong(
+    change: list[str],
+    status: int,
+    words: str,
+    folders: tuple[str, str],
+    autoencoder: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    options = ["--against", autoencoder, *change]
+    assert main(["measure", "latents", *folders, *options, "-q"]) == status
+    err = capsys.readouterr().err
+    assert words in err
+    assert "Traceback" not in err
+
+
+def test_latents_of_a_single_picture_says_that_others_are_needed(
+    folders: tuple[str, str], autoencoder: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pair = [f"{folder}/b.png" for folder in folders]
+    assert main(["measure", "latents", *pair, "--against", autoencoder, "-q"]) == 2
+    assert "single picture" in capsys.readouterr().err
+
+
+def differ(folders: tuple[str, str]) -> None:
+    """Other pixels in one of the two pairs."""
+    for folder in folders:
+        file = Path(folder, "b.png")
+        Image.fromarray(255 - np.asarray(Image.open(file))).save(file)

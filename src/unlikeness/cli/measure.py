@@ -1,4 +1,4 @@
-"""`unlikeness measure`: visibility of a protection, and similarity of generated pictures to a subject."""
+"""`unlikeness measure`: what a protection shows and does, and how similar generated pictures are."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer.core import TyperGroup
 
-from unlikeness.cli.options import give, how, run
+from unlikeness.cli.options import Device, Dtype, Quiet, give, how, run
 from unlikeness.pictures.limits import MAX_PIXELS
 
 if TYPE_CHECKING:
+    from unlikeness.measure.latents import LatentReport
     from unlikeness.measure.patterns import FlatPattern
     from unlikeness.measure.report import VisibilityReport
 
@@ -52,11 +53,9 @@ def visibility(
     A pattern is the change's strongest regular one where the original is flat (sky, skin, black); 1 is just
     noticeable at arm's length.
     """
-    from unlikeness.errors import UsageError
+    from unlikeness.measure.matching import matched
 
-    for path in (original, protected):
-        if not path.exists():  # validate before importing torch
-            raise UsageError(f"{path}: no such file or folder; give an original and its protected copy")
+    matched(original, protected)  # validate before importing torch
 
     from unlikeness.measure.report import compare, to_json
     from unlikeness.progress import on_stderr
@@ -112,12 +111,7 @@ def _show(report: VisibilityReport) -> None:
                 typer.echo(f"  {name}: {interval}")
     if same := sum(p.psnr is None for p in report.pictures):
         typer.echo(f"{same} of {len(report.pictures)} identical to the original: not protected", err=True)
-    for name in report.only_original:
-        typer.echo(f"only among the originals: {one_line(name)}", err=True)
-    for name in report.only_protected:
-        typer.echo(f"only among the protected: {one_line(name)}", err=True)
-    for line in report.failed:
-        typer.echo(one_line(line), err=True)
+    _tell_rest(report)
 
 
 def _pattern(found: FlatPattern) -> str:
@@ -125,6 +119,92 @@ def _pattern(found: FlatPattern) -> str:
     if found.worst is None:
         return "–"
     return f"{found.worst:.1f}" + (f" ({found.wavelength:.0f} px)" if found.wavelength else "")
+
+
+@app.command(short_help="Measure how far protected pictures moved for autoencoders.")
+def latents(
+    originals: Annotated[Path, typer.Argument(help="Folder of pictures.", metavar="ORIGINALS")],
+    protected: Annotated[Path, typer.Argument(help="Folder of their protected copies.", metavar="PROTECTED")],
+    against: Annotated[
+        str,
+        give("Autoencoders that look at the pictures: names, folders or files, with commas between."),
+    ],
+    size: Annotated[int, how("Short side at which a trainer sees pictures [px].")] = 512,
+    most: Annotated[int, how("Measure at most so many pictures, spread evenly.", min=2)] = 32,
+    json: Json = False,
+    seed: Annotated[int, how("Random seed of the noise and the bootstrap intervals.", min=0)] = 0,
+    max_pixels: Annotated[int, run("Skip larger pictures.", min=1)] = MAX_PIXELS,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    quiet: Quiet = False,
+) -> None:
+    """Measure how far a protection moves what autoencoders see, beside noise of the same strength.
+
+    1 is as far as another picture. Measured as it is, after JPEG at qualities 75 and 50, and at half size.
+    Pictures are matched by their relative name.
+    """
+    from unlikeness.diffusion.devices import check_device, check_dtype
+    from unlikeness.measure.matching import matched
+
+    check_device(device)  # validate before importing torch
+    check_dtype(dtype)
+    found = matched(originals, protected).sample(most)
+
+    from unlikeness.measure.latents import check_size, displacements
+    from unlikeness.measure.report import to_json
+    from unlikeness.progress import on_stderr
+    from unlikeness.protect.surrogates import Surrogates
+
+    check_size(size)
+    opened = Surrogates.named(against, device=device, dtype=dtype)
+    with on_stderr(quiet=quiet) as progress:
+        report = displacements(
+            found, {one.name: one.autoencoder for one in opened}, size=size, seed=seed,
+            max_pixels=max_pixels, progress=progress,
+        )  # fmt: skip
+    if json:
+        typer.echo(to_json(report))
+    else:
+        _show_latents(report)
+    if report.failed:
+        raise typer.Exit(1)
+
+
+def _show_latents(report: LatentReport) -> None:
+    """Two rows for each autoencoder, and a sentence; what was left out, a line each, on stderr."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from unlikeness.errors import one_line
+
+    ways = list(report.autoencoders[0].protected)
+    table = Table("encoder of", "", *ways)
+    for one in report.autoencoders:
+        for word, figures in (("protected", one.protected), ("noise", one.noise)):
+            cells = [f"{i.value:.2f} [{i.low:.2f}, {i.high:.2f}]" for i in figures.values()]
+            table.add_row(Text(one_line(one.name) if word == "protected" else ""), word, *cells)
+    Console().print(table)
+    n = len(report.pictures)
+    strength = "" if report.psnr is None else f", changed by {report.psnr.value:.1f} dB"
+    typer.echo(f"{n} pictures at {report.size} px{strength}; 1 is as far as another picture; 95 % intervals")
+    for one in report.autoencoders:
+        typer.echo(f"The protection {one_line(one.sentence)}.")
+    if same := sum(p.psnr is None for p in report.pictures):
+        typer.echo(f"{same} of {n} identical to the original: not protected", err=True)
+    _tell_rest(report)
+
+
+def _tell_rest(report: VisibilityReport | LatentReport) -> None:
+    """What has no partner or could not be read, a line each, on stderr."""
+    from unlikeness.errors import one_line
+
+    for name in report.only_original:
+        typer.echo(f"only among the originals: {one_line(name)}", err=True)
+    for name in report.only_protected:
+        typer.echo(f"only among the protected: {one_line(name)}", err=True)
+    for line in report.failed:
+        typer.echo(one_line(line), err=True)
 
 
 @app.command()

@@ -11,12 +11,11 @@ from pathlib import Path
 import torch
 
 from unlikeness import __version__, pictures
-from unlikeness.errors import PictureError, UsageError
+from unlikeness.errors import PictureError
 from unlikeness.measure.intervals import Interval, bootstrap_mean
+from unlikeness.measure.matching import Matched, matched
 from unlikeness.measure.patterns import FlatPattern, flat_pattern
 from unlikeness.measure.visibility import SSIM_WINDOW, linf, psnr, ssim
-from unlikeness.pictures import kinds
-from unlikeness.pictures.finding import find
 from unlikeness.pictures.limits import MAX_PIXELS
 from unlikeness.progress import Progress, Silent
 
@@ -121,52 +120,25 @@ def compare(
 
     Raises UsageError if one is a file and the other a folder, or if a folder pair has no name in common.
     """
-    for path in (original, protected):
-        if not path.exists():
-            raise UsageError(f"{path}: no such file or folder; give an original and its protected copy")
-    if original.is_dir() != protected.is_dir():
-        raise UsageError(f"{original} and {protected}: give two files or two folders, not one of each")
+    found = matched(original, protected)
     if not original.is_dir():
-        return _report([compare_pictures(original, protected, max_pixels=max_pixels)], [], [], [], seed)
-
-    (left, unprotected), (right, _) = _by_name(original, protected), _by_name(protected, original)
-    both = sorted(left.keys() & right.keys())
-    if not both:
-        raise UsageError(
-            f"{original} and {protected}: no picture has the same name in both; "
-            "give the folder that was protected and the folder it was protected into"
-        )
+        return _report([compare_pictures(original, protected, max_pixels=max_pixels)], found, [], seed)
     progress = progress or Silent()
-    progress.start(len(both), "comparing", "picture")
+    progress.start(len(found.pairs), "comparing", "picture")
     done: list[PictureVisibility] = []
     failed: list[str] = []
-    for name in both:
+    for name, before, after in found.pairs:
         try:
-            done.append(compare_pictures(left[name], right[name], name, max_pixels=max_pixels))
+            done.append(compare_pictures(before, after, name, max_pixels=max_pixels))
         except PictureError as error:
             failed.append(str(error))
         progress.advance()
     progress.close()
-    unprotected |= left.keys() - right.keys()
-    return _report(done, sorted(unprotected), sorted(right.keys() - left.keys()), failed, seed)
-
-
-def _by_name(folder: Path, other: Path) -> tuple[dict[str, Path], set[str]]:
-    """Pictures by their name relative to `folder`, without those of `other` if it lies inside; and the names
-    of those that cannot be protected.
-    """
-    exclude = [] if folder.samefile(other) else [other]
-    found = find([folder], exclude=exclude)
-    others = {file.relative_to(root).as_posix() for root, file, kind in found.others if kind != kinds.VIDEO}
-    return {file.relative_to(root).as_posix(): file for root, file in found.pictures}, others
+    return _report(done, found, failed, seed)
 
 
 def _report(
-    done: Sequence[PictureVisibility],
-    only_original: Sequence[str],
-    only_protected: Sequence[str],
-    failed: Sequence[str],
-    seed: int,
+    done: Sequence[PictureVisibility], found: Matched, failed: Sequence[str], seed: int
 ) -> VisibilityReport:
     def interval(figures: Sequence[float]) -> Interval | None:
         return bootstrap_mean([figures], seed=seed) if figures else None
@@ -179,7 +151,7 @@ def _report(
         ssim=interval([p.ssim for p in done if p.ssim is not None]),
         pattern=interval([p.pattern.worst for p in done if p.pattern.worst is not None]),
         growth=interval([p.growth for p in done]),
-        only_original=tuple(only_original),
-        only_protected=tuple(only_protected),
+        only_original=found.only_original,
+        only_protected=found.only_protected,
         failed=tuple(failed),
     )
