@@ -33,6 +33,7 @@ from unlikeness.errors import UnlikenessError
 from unlikeness.measure.intervals import bootstrap_mean
 from unlikeness.protect.rid.network import Protector
 from unlikeness.protect.rid.onnx_file import export_onnx
+from unlikeness.protect.rid.saved import read_saved
 from unlikeness.protect.rid.train.pictures import dead_leaves
 from unlikeness.protect.rid.weights import Loaded, load_protector
 from unlikeness.toybox.cast import unseen
@@ -143,7 +144,7 @@ def variants(loaded: Loaded, folder: Path, calibration: Sequence[Floats]) -> dic
         ) from error
 
     plain = folder / "float32.onnx"
-    export_onnx(loaded, plain)
+    export_onnx(read_saved(), plain)
     dynamic, convolutions, everything = (folder / f"{name}.onnx" for name in ("dynamic", "conv", "all"))
     quantize_dynamic(plain, dynamic, op_types_to_quantize=["Conv"], weight_type=QuantType.QUInt8)
     static = partial(

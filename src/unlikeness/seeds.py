@@ -1,15 +1,18 @@
 """Seeds: every random draw belongs to one picture or one step, and does not depend on the rest of its batch.
 
-All draws are made on the CPU, so that they are the same on every device.
+All draws are made on the CPU, so that they are the same on every device. torch is imported where a function
+draws, so that a seed can be derived without it.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 __all__ = [
     "JUDGED", "QUALITY", "STORY", "derive", "integers", "normal", "picture_generators", "step_generator",
@@ -34,26 +37,36 @@ def derive(seed: int, *keys: str | int) -> int:
 
 def step_generator(seed: int, index: int) -> torch.Generator:
     """The generator of one step of a training: unrelated for any two pairs (seed, index)."""
+    import torch
+
     digest = hashlib.sha256(f"{seed}:{index}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
 
 
 def picture_generators(seeds: Sequence[int]) -> list[torch.Generator]:
     """One generator a seed."""
+    import torch
+
     return [torch.Generator().manual_seed(seed) for seed in seeds]
 
 
 def uniform(like: Tensor, sources: Sequence[torch.Generator]) -> Tensor:
     """U[-1, 1) of the shape [B, ...], dtype and device of `like`; row i from `sources[i]`."""
+    import torch
+
     rows = [torch.rand(like.shape[1:], generator=g) for g in sources]
     return torch.stack(rows).mul_(2).sub_(1).to(like)
 
 
 def normal(like: Tensor, sources: Sequence[torch.Generator]) -> Tensor:
     """N(0, 1) of the shape [B, ...], dtype and device of `like`; row i from `sources[i]`."""
+    import torch
+
     return torch.stack([torch.randn(like.shape[1:], generator=g) for g in sources]).to(like)
 
 
 def integers(low: int, high: int, sources: Sequence[torch.Generator]) -> Tensor:
     """[B] long on the CPU, uniform in low <= k < high; entry i from `sources[i]`."""
+    import torch
+
     return torch.cat([torch.randint(low, high, (1,), generator=g) for g in sources])

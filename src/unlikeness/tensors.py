@@ -24,11 +24,12 @@ from unlikeness.files import replacing
 from unlikeness.foreign import UnreadableError, check_file, parse_json, reason
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
     from torch import Tensor
 
 __all__ = [
-    "Layout", "Stored", "all_finite", "for_readers", "open_pickle", "read_header", "read_layout",
-    "read_safetensors", "read_tensors", "save_tensors", "written",
+    "Layout", "Stored", "all_finite", "for_readers", "open_pickle", "read_arrays", "read_header",
+    "read_layout", "read_safetensors", "read_tensors", "save_tensors", "written",
 ]  # fmt: skip
 
 _LARGEST_HEADER = 1 << 25
@@ -123,6 +124,18 @@ def read_safetensors(path: Path, *, folder: Path | None = None) -> dict[str, Ten
     from safetensors.torch import load_file
 
     _check_header(path, folder)
+    try:
+        return load_file(path)
+    except (SafetensorError, *_DAMAGE) as error:
+        raise UnreadableError(reason(error)) from error
+
+
+def read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
+    """The tensors of a safetensors file as NumPy arrays, without torch. UnreadableError for damaged ones."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    _check_header(path, None)
     try:
         return load_file(path)
     except (SafetensorError, *_DAMAGE) as error:

@@ -138,7 +138,7 @@ def test_without_a_model_it_is_rid_in_one_pass(tmp_path: Path, capsys: pytest.Ca
     entry = json.loads(line)
     assert (entry["recipe"]["method"], entry["recipe"]["model"]) == ("rid", None)
     assert entry["recipe"]["settings"]["weights"] == "rid-toybox"
-    assert entry["computed"].keys() == {"batch_size", "device", "dtype"}
+    assert entry["computed"].keys() == {"batch_size", "device", "dtype", "engine"}
     assert 1 < entry["linf"] <= 4
 
 

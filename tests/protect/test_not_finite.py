@@ -107,10 +107,10 @@ def test_a_picture_whose_gradient_fails_in_any_step_is_skipped_and_the_others_go
 def test_a_network_that_fails_on_everything_ends_the_run(photos: Path, tmp_path: Path) -> None:
     rid = Rid(None, RidSettings())
 
-    def overflown(images: torch.Tensor, budget: torch.Tensor) -> torch.Tensor:
-        return images * torch.nan
+    def overflown(images: Any, *_: object) -> Any:
+        return images * np.nan
 
-    rid.delta = overflown  # type: ignore[method-assign]
+    rid.perturb_arrays = overflown  # type: ignore[method-assign]
     with pytest.raises(NotFiniteError, match=r"whatever the picture; .*: give other weights, or"):
         run(photos, tmp_path / "out", rid)
     assert not (tmp_path / "out" / "a.png").exists()

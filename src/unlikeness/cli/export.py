@@ -21,14 +21,13 @@ def export(
 ) -> None:
     """Write the network of `protect --method rid` as ONNX, for pictures and batches of any size.
 
-    `protect --weights NAME.onnx` runs the file on ONNX Runtime. Other programs can run it too: its
-    description names the inputs and outputs. Needs `pip install "unlikeness[onnx]"`.
+    Other programs can run the file: its description names the inputs and outputs. `protect --weights
+    NAME.onnx` runs it too.
     """
     from unlikeness.cli.targets import check_target
     from unlikeness.errors import UsageError
     from unlikeness.protect.rid.settings import check_weights, is_protector
 
-    # Validate before importing torch.
     file = check_weights(weights)
     if file.is_file() and file.suffix != ".safetensors" and not is_protector(file):
         raise UsageError(
@@ -37,7 +36,7 @@ def export(
     check_target(output, ".onnx", overwrite=overwrite)
 
     from unlikeness.protect.rid.onnx_file import export_onnx
-    from unlikeness.protect.rid.weights import load_protector
+    from unlikeness.protect.rid.saved import read_saved
 
-    export_onnx(load_protector(weights), output)
+    export_onnx(read_saved(weights), output)
     typer.echo(f"exported {weights}: {output}")

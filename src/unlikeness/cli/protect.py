@@ -13,10 +13,12 @@ from unlikeness.cli.options import Device, Dtype, ModelConfig, Prediction, Quiet
 from unlikeness.pictures.limits import MAX_PIXELS
 
 if TYPE_CHECKING:
+    from unlikeness.diffusion import TextToImage
     from unlikeness.protect.base import Perturber
     from unlikeness.protect.files.folder import Outcome
     from unlikeness.protect.files.survey import Survey
     from unlikeness.protect.settings import ProtectSettings
+    from unlikeness.protect.surrogates import Surrogates
 
 __all__ = ["protect"]
 
@@ -127,7 +129,7 @@ def protect(
     from unlikeness.protect.settings import EncoderSettings, ResolutionMode, RidSettings, encoder_preset
     from unlikeness.settings import build, pairs
 
-    # Validate before importing torch, which takes seconds.
+    # Validate before importing torch, which takes seconds. rid never imports it on the CPU.
     if model is not None and against is not None:
         raise UsageError("--model and --against both say what to compute against; give one of them")
     method = method or ("encoder" if against or preset else "advdm" if model else "rid")
@@ -173,22 +175,24 @@ def protect(
 
     from unlikeness.pictures import guard
 
-    guard.prepare()  # it starts while torch is imported
-    from unlikeness.diffusion import TextToImage
+    guard.prepare()  # it starts while the rest is imported
     from unlikeness.progress import on_stderr
     from unlikeness.protect.against import against_of
     from unlikeness.protect.files import folder
     from unlikeness.protect.files.survey import survey
     from unlikeness.protect.methods.rid import Rid
-    from unlikeness.protect.surrogates import Surrogates
     from unlikeness.protect.tiling import batches
 
     loaded: TextToImage | Surrogates | None = None
     name = None
     if against is not None:
+        from unlikeness.protect.surrogates import Surrogates
+
         loaded = Surrogates.named(against, device=device, dtype=dtype)
         name = ", ".join(one.name for one in loaded)
     elif needs_model:
+        from unlikeness.diffusion import TextToImage
+
         name = model or "toybox"
         loaded = TextToImage.from_pretrained(
             name, device=device, dtype=dtype, prediction=prediction, model_config=model_config

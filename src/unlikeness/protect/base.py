@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from unlikeness import finite
-from unlikeness.errors import UsageError
 from unlikeness.protect.against import Against
+from unlikeness.protect.arrays import check_batch
 from unlikeness.protect.settings import PgdSettings, ProtectSettings, StepSettings
 from unlikeness.protect.surrogates import Models, Surrogate, Surrogates
 from unlikeness.seeds import picture_generators, uniform
@@ -41,6 +41,9 @@ class Perturber(Protocol):
     - `against`, an `Against`: what it is computed with. Without it, this is recorded as unknown.
     - `tile`, an int: side of the tiles at a picture's own size [px]; without it, `resolution`.
     - `device` and `dtype`: where and in which precision it computes.
+    - `engine`, a str: the library that computes, where it is not torch. It is part of a picture's recipe.
+    - `perturb_arrays(images, strength, seeds, on_step)`: for a protection that needs no torch; see
+      `arrays.perturbed`.
     - `perturb_within(images, strength, seeds, on_step)`: see the function of this name.
     - `together(images, seeds)`: for a method that needs all pictures of a run at once. It is called with all
       tiles before the first `perturb`; `fingerprint` then has to depend on them.
@@ -199,14 +202,6 @@ class GradientProtection(ABC, Generic[P]):
         plain = torch.linspace(0.25, 0.75, side, device=self.device).expand(1, 3, side, side)
         self.begin(plain)
         finite.check(self.gradient(plain, picture_generators([0])), finite.GRADIENT, self.dtype)
-
-
-def check_batch(images: Tensor, seeds: Sequence[int]) -> None:
-    """UsageError for pictures of another shape, and unless there is one seed for each."""
-    if images.ndim != 4 or images.shape[1] != 3:
-        raise UsageError(f"images must be [B, 3, H, W], not {list(images.shape)}")
-    if len(seeds) != len(images):
-        raise UsageError(f"perturb needs one seed a picture: {len(images)} pictures, {len(seeds)} seeds")
 
 
 @torch.no_grad()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,10 @@ from tests.protect.rid.official import checkpoint, written
 from unlikeness import protect
 from unlikeness.errors import UnlikenessError, UsageError
 from unlikeness.protect.methods.rid import Rid, RidSettings
-from unlikeness.protect.rid import weights
+from unlikeness.protect.rid import torch_engine
 from unlikeness.protect.rid.network import NetworkSettings, Protector
+from unlikeness.protect.rid.onnx_file import export_onnx
+from unlikeness.protect.rid.saved import read_saved
 from unlikeness.protect.rid.train.pictures import dead_leaves
 from unlikeness.protect.rid.weights import load_protector, save_protector
 from unlikeness.protect.settings import ResolutionMode
@@ -37,8 +40,10 @@ def leaves(count: int, side: int = 64) -> torch.Tensor:
     return torch.from_numpy(drawn).permute(0, 3, 1, 2).float() / 255
 
 
-def test_it_is_what_the_network_says_within_bfloat16(file: Path) -> None:
-    made = Rid(None, RidSettings(weights=str(file), budget=6.0))
+@pytest.mark.parametrize("engine", ["onnxruntime", "torch"])
+def test_it_is_what_the_network_says_within_bfloat16(file: Path, engine: str) -> None:
+    made = Rid(None, RidSettings(weights=str(file), budget=6.0), engine=engine)
+    assert made.engine == engine
     assert made.resolution == 32
     images = leaves(2, 50)
     with torch.no_grad():
@@ -48,8 +53,9 @@ def test_it_is_what_the_network_says_within_bfloat16(file: Path) -> None:
     assert (wanted - images).abs().max() > 2 / 255
 
 
-def test_seeds_change_nothing_and_company_neither(file: Path) -> None:
-    made = Rid(None, RidSettings(weights=str(file)))
+@pytest.mark.parametrize("engine", ["onnxruntime", "torch"])
+def test_seeds_change_nothing_and_company_neither(file: Path, engine: str) -> None:
+    made = Rid(None, RidSettings(weights=str(file)), engine=engine)
     images = leaves(4)
     together = made.perturb(images, [0, 1, 2, 3])
     assert torch.equal(together[[2, 0, 1, 3]], made.perturb(images[[2, 0, 1, 3]], [9, 8, 7, 6]))
@@ -115,9 +121,46 @@ def test_the_fingerprint_is_the_same_wherever_it_computes(
     path = file if kind == "ours" else written(tmp_path, checkpoint())
     marks = []
     for half in (False, True):
-        monkeypatch.setattr(weights, "computes_bfloat16", lambda device, half=half: half)
-        marks.append(Rid(None, RidSettings(weights=str(path))).fingerprint)
-    assert marks[0] == marks[1]
+        monkeypatch.setattr(torch_engine, "computes_bfloat16", lambda device, half=half: half)
+        marks.append(Rid(None, RidSettings(weights=str(path)), engine="torch").fingerprint)
+    if kind == "ours":
+        marks.append(Rid(None, RidSettings(weights=str(path)), engine="onnxruntime").fingerprint)
+    assert len(set(marks)) == 1
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "torch"])
+def test_arrays_give_what_tensors_give(file: Path, engine: str) -> None:
+    made = Rid(None, RidSettings(weights=str(file)), engine=engine)
+    images = leaves(2, 50)
+    strength = torch.linspace(0, 1, 50).expand(2, 1, 50, 50).contiguous()
+    steps: list[int] = []
+    free = made.perturb_arrays(images.numpy(), None, [0, 1], steps.append)
+    assert np.array_equal(free, made.perturb(images, [0, 1]).numpy())
+    masked = made.perturb_arrays(images.numpy(), strength.numpy(), [0, 1])
+    assert np.array_equal(masked, made.perturb_within(images, strength, [0, 1]).numpy())
+    assert np.abs(masked - images.numpy())[..., 0].max() == 0
+    assert steps == [1]
+    with pytest.raises(UsageError, match="one seed a picture"):
+        made.perturb_arrays(images.numpy(), None, [0])
+
+
+def test_engines_that_do_not_fit_are_usage_errors(file: Path, tmp_path: Path) -> None:
+    official = str(written(tmp_path, checkpoint()))
+    export_onnx(read_saved(file), tmp_path / "ours.onnx")
+    for weights, engine, device, why in (
+        (str(file), "tensorrt", "auto", "engine must be one of auto, onnxruntime, torch"),
+        (str(file), "onnxruntime", "cuda", "computes on the CPU, not on cuda"),
+        (official, "onnxruntime", "auto", "authors is computed by torch"),
+        (str(tmp_path / "ours.onnx"), "torch", "auto", "computed by onnxruntime, not by torch"),
+    ):
+        with pytest.raises(UsageError, match=why):
+            Rid(None, RidSettings(weights=weights), device=device, engine=engine)
+
+
+def test_torch_takes_over_where_onnx_runtime_is_missing(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Rid(None, RidSettings(weights=str(file))).engine == "onnxruntime"
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    assert Rid(None, RidSettings(weights=str(file))).engine == "torch"
 
 
 def test_wrong_shapes_are_usage_errors(file: Path) -> None:

@@ -10,9 +10,8 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
-from unlikeness.measure.visibility import SSIM_WINDOW, ssim
+from unlikeness.measure.structural import SSIM_WINDOW, mean_ssim
 from unlikeness.pictures import Edit, Picture
 from unlikeness.protect.files.masks import Mask
 
@@ -137,11 +136,11 @@ def _ssim(original: Picture, saved: Picture) -> float | None:
 
 
 def _ssim_of(original: Picture, saved: Picture, y0: int, y1: int) -> float:
-    bands = (p.window(y0, y1, 0, p.size[0]) for p in (original, saved))
-    value = ssim(*(torch.from_numpy(band).permute(2, 0, 1)[None] for band in bands))
+    bands = (p.window(y0, y1, 0, p.size[0]).transpose(2, 0, 1) for p in (original, saved))
+    value = mean_ssim(*bands)
     original.let_go()
     saved.let_go()
-    return float(value)
+    return value
 
 
 def why_unchanged(

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import math
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from unlikeness import locks
 from unlikeness.errors import UsageError
@@ -23,13 +22,17 @@ from unlikeness.pictures import kinds
 from unlikeness.pictures.limits import MAX_PIXELS
 from unlikeness.progress import Progress, Silent
 from unlikeness.protect.against import against_of
-from unlikeness.protect.base import Perturber
 from unlikeness.protect.files.manifest import Entry, Manifest
 from unlikeness.protect.files.masks import find_masks
 from unlikeness.protect.files.targets import Target, find_targets
 from unlikeness.protect.files.worker import Work, Worker, unwritable
 from unlikeness.protect.settings import ResolutionMode
 from unlikeness.protect.tiling import batches
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from unlikeness.protect.base import Perturber
 
 __all__ = ["Outcome", "protect_folder"]
 
@@ -101,7 +104,11 @@ def protect_folder(
         "seed": seed,
         **({} if psnr is None else {"psnr": psnr}),
     }
+    if engine := getattr(perturber, "engine", None):
+        recipe["engine"] = engine
     on = {name: str(getattr(perturber, name)) for name in ("device", "dtype") if hasattr(perturber, name)}
+    if engine:
+        on["engine"] = f"{engine} {getattr(sys.modules.get(engine), '__version__', '')}".rstrip()
     with locks.inside(output):
         worker = Worker(
             Manifest(output), perturber, recipe, {"batch_size": batch_size, **on}, at, seed, max_pixels, psnr,
@@ -117,6 +124,8 @@ def protect_folder(
 
 def _all_tiles(worker: Worker, targets: Sequence[Target]) -> tuple[list[Tensor], list[int]]:
     """The tiles of all usable pictures, [3, T, T] each, and their seeds."""
+    import torch
+
     images, seeds = [], []
     for target in targets:
         work = worker.open(target)

@@ -8,19 +8,23 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
+import numpy as np
 
 from unlikeness.errors import PictureError
 from unlikeness.pictures import kinds, open_picture
 from unlikeness.pictures.limits import MAX_PIXELS
 from unlikeness.progress import Progress, Silent
-from unlikeness.protect.base import Perturber
+from unlikeness.protect.arrays import perturbed
 from unlikeness.protect.files.check import foreseen
 from unlikeness.protect.files.masks import open_mask
 from unlikeness.protect.files.targets import find_targets
 from unlikeness.protect.settings import ProtectSettings, ResolutionMode, StepSettings
 from unlikeness.protect.tiling.tiles import grids
+
+if TYPE_CHECKING:
+    from unlikeness.protect.base import Perturber
 
 __all__ = ["Planned", "Survey", "survey"]
 
@@ -119,8 +123,8 @@ def _batch_seconds(
         share = settings.steps / _PROBE_STEPS
         settings = dataclasses.replace(settings, steps=_PROBE_STEPS)
     perturber = make(settings)
-    images = torch.full((batch_size, 3, tile, tile), 0.5)
-    perturber.perturb(images, range(batch_size))  # the first call also sets things up
+    images = np.full((batch_size, 3, tile, tile), 0.5, np.float32)
+    perturbed(perturber, images, None, range(batch_size))  # the first call also sets things up
     began = time.perf_counter()
-    perturber.perturb(images, range(batch_size))
+    perturbed(perturber, images, None, range(batch_size))
     return share * (time.perf_counter() - began)

@@ -8,10 +8,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from unlikeness import __version__
@@ -19,7 +18,7 @@ from unlikeness.errors import NotFiniteError, PictureError, UnlikenessError, one
 from unlikeness.files import unfinished
 from unlikeness.pictures import Edit, Picture, kinds, open_picture, save_picture
 from unlikeness.pictures.limits import most_bytes
-from unlikeness.protect.base import Perturber
+from unlikeness.protect.arrays import perturbed
 from unlikeness.protect.files.attributes import copy_attributes
 from unlikeness.protect.files.check import compare, why_unchanged
 from unlikeness.protect.files.manifest import Entry, Manifest, digest
@@ -28,6 +27,9 @@ from unlikeness.protect.files.targets import WINDOWS, Target, reserved
 from unlikeness.protect.settings import ResolutionMode
 from unlikeness.protect.tiling.tiles import PictureTiles, Tile
 from unlikeness.seeds import derive
+
+if TYPE_CHECKING:
+    from unlikeness.protect.base import Perturber
 
 __all__ = ["Work", "Worker", "unwritable"]
 
@@ -141,8 +143,9 @@ class Worker:
             return
         self.checked.append(tile)
         side = tile.image.shape[0]
-        plain = torch.linspace(0.25, 0.75, side).expand(1, 3, side, side).contiguous()
-        if not bool(self.perturber.perturb(plain, [0]).isfinite().all()):
+        ramp = np.linspace(0.25, 0.75, side, dtype=np.float32)
+        plain = np.broadcast_to(ramp, (1, 3, side, side)).copy()
+        if not np.isfinite(perturbed(self.perturber, plain, None, [0])).all():
             raise NotFiniteError(
                 "the protection answers with values that are not numbers (NaN or infinity), whatever the "
                 f"picture; its weights may be damaged: give {self._other()}"
@@ -150,10 +153,10 @@ class Worker:
 
     def _other(self) -> str:
         """The remedy for a protection that fails."""
-        dtype = getattr(self.perturber, "dtype", torch.float32)
+        dtype = str(getattr(self.perturber, "dtype", "torch.float32"))
         if hasattr(self.perturber.settings, "weights"):
             return "other weights, or another method"
-        return "another method" if dtype == torch.float32 else "--dtype float32, or another method"
+        return "another method" if dtype == "torch.float32" else "--dtype float32, or another method"
 
     def finish(self, work: Work) -> Work:
         """Save, read again, measure and write the manifest's line; then release the pictures."""

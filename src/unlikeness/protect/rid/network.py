@@ -17,21 +17,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unlikeness.protect.rid.settings import LARGEST_BUDGET, NetworkSettings
+from unlikeness.protect.rid.settings import (
+    BLOCK,
+    HIDING,
+    LARGEST_BUDGET,
+    LEAST_CONTRAST,
+    MULTIPLE,
+    NetworkSettings,
+)
 
 __all__ = ["LARGEST_BUDGET", "MULTIPLE", "NetworkSettings", "Protector"]
-
-BLOCK = 4
-"""Side of the pixel block at one position of the network's finest level."""
-
-_LEAST_CONTRAST = 3 / 255
-"""Contrast below which `detail` is not amplified further, in units of 2x - 1."""
-
-_HIDING = 12 / 255
-"""Contrast at which half of the change is left, in the same units."""
-
-MULTIPLE = 4 * BLOCK
-"""The network computes on multiples of this height and width; other pictures are mirrored to them."""
 
 
 class _Residual(nn.Module):
@@ -124,8 +119,8 @@ def detail(blocks: Tensor) -> tuple[Tensor, Tensor]:
     pixels = blocks.reshape(count, 3, channels // 3, height, width)
     deviation = pixels - _around(pixels.mean(2))[:, :, None]
     contrast = _around(deviation.square().mean((1, 2))[:, None])
-    seen = deviation / (contrast + _LEAST_CONTRAST**2).sqrt()[:, None]
-    return seen.reshape(blocks.shape), contrast / (contrast + _HIDING**2)
+    seen = deviation / (contrast + LEAST_CONTRAST**2).sqrt()[:, None]
+    return seen.reshape(blocks.shape), contrast / (contrast + HIDING**2)
 
 
 def _around(x: Tensor) -> Tensor:

@@ -10,10 +10,25 @@ from unlikeness.foreign import UnreadableError
 from unlikeness.settings import Checked, setting
 from unlikeness.tensors import read_header
 
-__all__ = ["FORMAT", "LARGEST_BUDGET", "SHIPPED", "NetworkSettings", "check_weights", "is_protector"]
+__all__ = [
+    "BLOCK", "FORMAT", "HIDING", "LARGEST_BUDGET", "LEAST_CONTRAST", "MULTIPLE", "SHIPPED",
+    "NetworkSettings", "check_weights", "is_protector",
+]  # fmt: skip
 
 LARGEST_BUDGET = 16.0
 """Budget [n/255] at which the network's budget plane is 1."""
+
+BLOCK = 4
+"""Side of the pixel block at one position of the network's finest level."""
+
+MULTIPLE = 4 * BLOCK
+"""The network computes on multiples of this height and width; other pictures are mirrored to them."""
+
+LEAST_CONTRAST = 3 / 255
+"""Contrast below which detail is not amplified further, in units of 2x - 1."""
+
+HIDING = 12 / 255
+"""Contrast at which half of the change is left, in the same units."""
 
 SHIPPED = Path(__file__).parent / "shipped"
 """The folder of the weights that travel with the package: NAME.safetensors, with its model card NAME.md."""

@@ -11,15 +11,19 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from unlikeness.errors import UnlikenessError
-from unlikeness.protect.base import Perturber, perturb_within
+from unlikeness.protect.arrays import perturbed
 from unlikeness.protect.tiling.tiles import Tile
+
+if TYPE_CHECKING:
+    import torch
+
+    from unlikeness.protect.base import Perturber
 
 __all__ = ["Room", "Tiled", "default_batch_size", "full", "overlapped", "run"]
 
@@ -52,7 +56,7 @@ B = TypeVar("B")
 def default_batch_size(resolution: int, device: torch.device | str) -> int:
     """Enough tiles to keep the device busy: more for small models, few for large ones."""
     small = resolution <= 128
-    if torch.device(device).type == "cpu":
+    if str(device) == "cpu":
         return 4 if small else 1
     return 16 if small else 4
 
@@ -119,25 +123,26 @@ def _flush(
     strengths = [tile.strength for tile in filled if tile.strength is not None]
     seeds = [tile.seed for tile in filled]
     try:
-        if strengths:
-            protected = perturb_within(perturber, images, _stacked(strengths), seeds, on_step)
-        else:
-            protected = perturber.perturb(images, seeds, on_step)
-    except torch.OutOfMemoryError as error:
+        protected = perturbed(
+            perturber, images, _stacked(strengths) if strengths else None, seeds, on_step
+        )
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError":  # torch's, of a GPU
+            raise
         raise UnlikenessError(
             f"the device's memory does not hold {batch_size} tiles of {images.shape[-1]} px; "
             f"ask for a smaller batch size"
         ) from error
-    deltas = (protected - images).permute(0, 2, 3, 1).numpy()
+    deltas = (protected - images).transpose(0, 2, 3, 1)
     for (entry, tile), delta in zip(batch, deltas, strict=False):
         entry.work.accept(tile, delta)
         entry.waiting -= 1
     batch.clear()
 
 
-def _stacked(arrays: Sequence[NDArray[np.float32]]) -> torch.Tensor:
-    """Arrays [T, T, C] as one tensor [B, C, T, T]."""
-    return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).contiguous()
+def _stacked(arrays: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """Arrays [T, T, C] as one array [B, C, T, T]."""
+    return np.ascontiguousarray(np.stack(arrays).transpose(0, 3, 1, 2))
 
 
 def overlapped(function: Callable[[A], B], items: Iterable[A], *, ahead: int = 1) -> Generator[B]:
