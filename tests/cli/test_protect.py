@@ -6,14 +6,13 @@ import json
 from pathlib import Path
 
 import pytest
-import torch
 from tests.protect.test_tiles import write
 from tests.tiny import write_tiny
 
 from unlikeness.cli import main
 from unlikeness.errors import UsageError
 from unlikeness.protect import registry
-from unlikeness.protect.rid.weights import Opened, open_network
+from unlikeness.protect.rid.opening import Opened, open_network
 
 
 @pytest.fixture(scope="module")
@@ -147,18 +146,17 @@ def test_rid_reads_its_network_once_and_where_it_is_told_to(
 ) -> None:
     from unlikeness.protect.methods import rid
 
-    asked: list[torch.device] = []
+    asked: list[str] = []
 
-    def counted(weights: str, device: torch.device, *, way: str) -> Opened:
+    def counted(weights: str, device: str, *, way: str, engine: str) -> Opened:
         asked.append(device)
-        return open_network(weights, torch.device("cpu"), way=way)
+        return open_network(weights, "cpu", way=way, engine=engine)
 
     monkeypatch.setattr(rid, "open_network", counted)
-    monkeypatch.setattr(rid, "pick_device", torch.device)
     write(tmp_path / "a.png", 50, 40)
     where = [str(tmp_path / "a.png"), "-o", str(tmp_path / "out")]
     assert main(["protect", *where, "--device", "cuda", "-q"]) == 0
-    assert asked == [torch.device("cuda")]
+    assert asked == ["cuda"]
 
 
 def test_what_was_not_kept_is_told_once_a_kind(

@@ -108,7 +108,7 @@ def test_a_network_that_fails_on_everything_ends_the_run(photos: Path, tmp_path:
     rid = Rid(None, RidSettings())
 
     def overflown(images: Any, *_: object) -> Any:
-        return images * np.nan
+        return images * float("nan")
 
     rid.perturb_arrays = overflown  # type: ignore[method-assign]
     with pytest.raises(NotFiniteError, match=r"whatever the picture; .*: give other weights, or"):

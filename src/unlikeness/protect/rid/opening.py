@@ -9,14 +9,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from unlikeness.errors import UnlikenessError, UsageError
+from unlikeness.errors import UnlikenessError, UsageError, one_line
 from unlikeness.protect.rid.saved import read_saved
 from unlikeness.protect.rid.settings import is_protector
 
@@ -128,8 +127,8 @@ def _has_runtime() -> bool:
 def _check_torch(what: str) -> None:
     """UnlikenessError if torch is not installed."""
     try:
-        found = find_spec("torch") is not None
-    except ValueError:  # it is imported, and says nothing of its file
-        found = True
-    if not found:
-        raise UnlikenessError(f"{what} needs PyTorch, which is not installed; pip install torch")
+        import torch  # noqa: F401
+    except ImportError as error:
+        raise UnlikenessError(
+            f"{what} needs PyTorch, which cannot be imported ({one_line(str(error))}); pip install torch"
+        ) from error
