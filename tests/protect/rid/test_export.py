@@ -26,9 +26,9 @@ SIZES = [(1, 1), (1, 40), (3, 2), (16, 16), (17, 31), (37, 53), (64, 48)]
 ABOUT = {"resolution": 64, "models": ["toybox", "größer"], "version": "0.1.0"}
 
 
-def protector(blocks: int = 1, gain: float = 1.0) -> Protector:
+def protector(blocks: int = 1, gain: float = 1.0, sees: str = "colours") -> Protector:
     """No weight of it is zero, so that every node of the graph has a part in the answer."""
-    network = Protector(NetworkSettings(fine=8, middle=8, coarse=8, blocks=blocks))
+    network = Protector(NetworkSettings(fine=8, middle=8, coarse=8, blocks=blocks, sees=sees))
     generator = torch.Generator().manual_seed(blocks)
     with torch.no_grad():
         for weight in network.parameters():
@@ -53,9 +53,9 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("blocks", [1, 2])
-def test_onnx_runtime_computes_what_torch_does(tmp_path: Path, blocks: int) -> None:
-    network, path = protector(blocks), tmp_path / "ours.onnx"
+@pytest.mark.parametrize(("blocks", "sees"), [(1, "colours"), (2, "colours"), (1, "detail"), (2, "detail")])
+def test_onnx_runtime_computes_what_torch_does(tmp_path: Path, blocks: int, sees: str) -> None:
+    network, path = protector(blocks, sees=sees), tmp_path / "ours.onnx"
     export_onnx(loaded(network), path)
     exported = OnnxProtector(path, threads=1)
     for height, width in SIZES:
@@ -63,7 +63,8 @@ def test_onnx_runtime_computes_what_torch_does(tmp_path: Path, blocks: int) -> N
             images = noise(count, 3, height, width)
             for budget in (torch.tensor([2.0, 8.0, 16.0])[:count], 16 * noise(count, 1, height, width)):
                 expected, found = network(images, budget), exported(images, budget)
-                assert expected.abs().max() > 1e-3
+                flat = sees == "detail" and height * width == 1
+                assert flat or expected.abs().max() > 1e-3
                 assert (found.shape, found.dtype) == (expected.shape, torch.float32)
                 assert (found - expected).abs().max() <= 1e-5, (height, width, count)
 

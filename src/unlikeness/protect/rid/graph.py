@@ -30,9 +30,9 @@ Array = npt.NDArray[Any]
 
 OPERATORS = frozenset(
     (
-        "Add", "AveragePool", "Concat", "Conv", "ConvTranspose", "DepthToSpace", "Div", "Gather", "Min", "Mod",
-        "Mul", "Neg", "Range", "ReduceMean", "Shape", "Sigmoid", "Slice", "SpaceToDepth", "Sqrt", "Squeeze",
-        "Sub", "Tanh",
+        "Add", "AveragePool", "Concat", "Conv", "ConvTranspose", "DepthToSpace", "Div", "Gather", "Min",
+        "Mod", "Mul", "Neg", "Range", "ReduceMean", "Shape", "Sigmoid", "Slice", "SpaceToDepth", "Sqrt",
+        "Squeeze", "Sub", "Tanh",
     )
 )  # fmt: skip
 """All operators of the graph."""
