@@ -1,7 +1,7 @@
 """One opener for every kind of network: which engine computes it, and where.
 
 Our own networks run on ONNX Runtime on the CPU: it starts in a tenth of the time that torch takes to be
-imported. torch computes on a GPU, where ONNX Runtime is not installed, and for the authors' network.
+imported. PyTorch computes on a GPU, where ONNX Runtime is not installed, and for the authors' network.
 """
 
 from __future__ import annotations
