@@ -102,8 +102,9 @@ def protected_subjects(
 
 
 def draw_general(
-    model: TextToImage, prompts: Sequence[str], *, seed: int, steps: int, progress: Progress | None = None
-) -> Posterior:
+    model: TextToImage, prompts: Sequence[str], *, seed: int, steps: int | None,
+    progress: Progress | None = None,
+) -> Posterior:  # fmt: skip
     """One encoded picture for each prompt, drawn by `model`: [K]. UsageError if a prompt is too long."""
     for prompt in prompts:
         if reason := model.conditioner.too_long(prompt):

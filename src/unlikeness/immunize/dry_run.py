@@ -152,9 +152,10 @@ class _Counted(Undrawn):
         return torch.zeros(1, 1, 1, 1).expand(len(z0), 3, self.resolution, self.resolution)
 
     def generate(
-        self, prompts: Sequence[str], *, seeds: Sequence[int], steps: int = 25, **how: Any
+        self, prompts: Sequence[str], *, seeds: Sequence[int], steps: int | None = None, **how: Any
     ) -> Tensor:
         """Black pictures, after all passes that real ones need."""
+        steps = self.defaults.steps if steps is None else steps
         with self.during("drawing"):
             for _ in drawn(self, prompts, seeds=seeds, steps=steps, **how):
                 pass

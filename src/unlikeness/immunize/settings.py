@@ -232,7 +232,10 @@ class ImmunizeSettings(AttackSettings, PreservationSettings, UnprotectedSettings
         200, "Class pictures that the original model generates.", unit="pictures", source="APDM: 200",
         at_least=1,
     )  # fmt: skip
-    class_steps: int = setting(25, "Solver steps for a class picture.", unit="steps", at_least=1)
+    class_steps: int | None = setting(
+        None, "Solver steps for a class picture; none takes the model's own (mostly 25).", unit="steps",
+        at_least=1,
+    )  # fmt: skip
     class_seed: int = setting(2_000_000, "Seed of the first class picture; the others follow.", at_least=0)
     train: str = setting(
         "all", "Weights of the denoiser that change.", source="APDM: all; IMMA: cross-attention",

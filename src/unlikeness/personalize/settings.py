@@ -40,7 +40,10 @@ class PersonalizeSettings(Checked):
         source="APDM's attacker; Ruiz et al. 2023 use 200 a subject image",
         at_least=0,
     )
-    class_steps: int = setting(25, "Solver steps for a class picture.", unit="steps", at_least=1)
+    class_steps: int | None = setting(
+        None, "Solver steps for a class picture; none takes the model's own (mostly 25).", unit="steps",
+        at_least=1,
+    )  # fmt: skip
     class_guidance: float | None = setting(None, "Guidance for class pictures; none takes the model's own.")
     class_seed: int = setting(
         1_000_000, "Seed of the first class picture; the others follow.", at_least=0, at_most=2**62

@@ -78,7 +78,10 @@ class VerifySettings(PersonalizeSettings):
         "Identifiers of all protected subjects; the black box uses none of them.",
         source="the model's immunization.json",
     )
-    solver_steps: int = setting(25, "Solver steps of an image that is judged.", unit="steps", at_least=1)
+    solver_steps: int | None = setting(
+        None, "Solver steps of an image that is judged; none: the model's own (mostly 25).", unit="steps",
+        at_least=1,
+    )  # fmt: skip
     guidance: float | None = setting(None, "Guidance scale of these images; none: the model's own.")
 
     def __post_init__(self) -> None:

@@ -170,7 +170,8 @@ class Aspl:
         step = abs(trial(5) - trial(1)) / 4
         trained = 2 * s.batch_size * (s.clean_steps + s.perturbed_steps)
         attack = PersonalizeSettings()
-        drawn = attack.class_images * attack.class_steps if s.prior_weight else 0
+        solver = attack.class_steps or self.model.defaults.steps
+        drawn = attack.class_images * solver if s.prior_weight else 0
         # A drawing step has two forward passes and no backward pass: about two thirds of a gradient step.
         return step * (s.rounds * (count * s.pgd_steps + trained) + drawn * 2 / 3)
 
