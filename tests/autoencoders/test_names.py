@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import diffusers
@@ -16,7 +17,7 @@ from unlikeness.autoencoders import Autoencoder
 from unlikeness.autoencoders.fetching import locate
 from unlikeness.autoencoders.names import FOLDERS, GROUPS, KNOWN, TINY, expand, find, source_of
 from unlikeness.cli import main
-from unlikeness.errors import UnlikenessError, UsageError
+from unlikeness.errors import NotFiniteError, UnlikenessError, UsageError
 from unlikeness.protect.surrogates import Surrogates
 
 
@@ -139,3 +140,94 @@ def test_the_command_lists_all_names(
     told: dict[str, Any] = json.loads(capsys.readouterr().out)
     assert told["groups"]["all"] == list(KNOWN)
     assert all(row["licence"] and row["from"] and row["megabytes"] for row in told["autoencoders"])
+
+
+FILES = {
+    "Qwen/Qwen-Image": [
+        "model_index.json", "README.md", "vae/config.json", "vae/diffusion_pytorch_model.safetensors",
+        "vae/diffusion_pytorch_model.fp16.safetensors", "vae/diffusion_pytorch_model.bin", "vae/code.py",
+        "transformer/config.json", "transformer/diffusion_pytorch_model-00001-of-00009.safetensors",
+    ],
+    "someone/vae-alone": ["config.json", "diffusion_pytorch_model.safetensors", "old.ckpt"],
+    "madebyollin/taef2": ["README.md", "taef2.safetensors", "other.safetensors"],
+    "someone/nothing": ["README.md", "vae/config.json", "vae/diffusion_pytorch_model.bin"],
+}  # fmt: skip
+"""Repository -> its files on a hub that is made up."""
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
+    """A hub with `FILES`. Returns a list that what is fetched is added to."""
+    import huggingface_hub
+
+    fetched: list[str] = []
+
+    def listing(self: Any, repository: str, **further: Any) -> Any:
+        return SimpleNamespace(siblings=[SimpleNamespace(rfilename=name) for name in FILES[repository]])
+
+    def fetch(repository: str, name: str) -> str:
+        fetched.append(name)
+        return str(tmp_path / repository / name)
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", listing)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", fetch)
+    return fetched
+
+
+@pytest.mark.parametrize(
+    ("name", "place", "files"),
+    [
+        ("qwen", "Qwen/Qwen-Image/vae", ["config.json", "diffusion_pytorch_model.safetensors"]),
+        ("someone/vae-alone", "someone/vae-alone", ["config.json", "diffusion_pytorch_model.safetensors"]),
+        ("flux2:tiny", "madebyollin/taef2/taef2.safetensors", ["taef2.safetensors"]),
+    ],
+)
+def test_only_the_autoencoder_is_fetched(
+    name: str, place: str, files: list[str], hub: list[str], tmp_path: Path
+) -> None:
+    assert locate(name) == tmp_path / place
+    assert [one.rpartition("/")[2] for one in hub] == files
+
+
+@pytest.mark.usefixtures("hub")
+def test_a_repository_without_safetensors_is_refused() -> None:
+    with pytest.raises(UsageError, match="holds no autoencoder as safetensors"):
+        locate("someone/nothing")
+
+
+@pytest.mark.parametrize(
+    ("kind", "status", "said"),
+    [
+        ("GatedRepoError", 403, "accept its licence"), ("RepositoryNotFoundError", 404, "is not on the hub"),
+        ("HfHubHTTPError", 500, "could not be fetched"),
+    ],
+)  # fmt: skip
+def test_what_the_hub_says_becomes_one_sentence(
+    kind: str, status: int, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import huggingface_hub
+    from huggingface_hub import errors
+
+    def refuse(*args: Any, **further: Any) -> Any:
+        response = SimpleNamespace(status_code=status, headers={}, request=None, text="", url="")
+        raise getattr(errors, kind)("Traceback\nfor you", response=response)
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", refuse)
+    for name in ("sd3", "someone/model"):
+        with pytest.raises(UnlikenessError, match=said) as found:
+            locate(name)
+        assert "\n" not in str(found.value)
+
+
+def test_parts_that_do_not_fit_are_found_when_it_is_opened(tmp_path: Path) -> None:
+    network = diffusers.AutoencoderKL(block_out_channels=(8,), norm_num_groups=4)
+    network.save_pretrained(tmp_path / "a")
+    config = json.loads((tmp_path / "a" / "config.json").read_text())
+    (tmp_path / "a" / "config.json").write_text(json.dumps({**config, "spatial_compression_ratio": 4}))
+    with pytest.raises(UnlikenessError, match=r"encodes a picture to \[1, 4, 8, 8\]"):
+        Autoencoder.open(tmp_path / "a")
+    with torch.no_grad():
+        network.encoder.conv_in.weight.fill_(torch.nan)
+    network.save_pretrained(tmp_path / "b")
+    with pytest.raises(NotFiniteError, match="autoencoder"):
+        Autoencoder.open(tmp_path / "b")

@@ -151,3 +151,21 @@ def test_files_become_an_ensemble(tmp_path: Path) -> None:
     assert [one.fingerprint for one in Surrogates.named(files)] == found.fingerprint.split()
     with pytest.raises(UsageError, match="no autoencoder is given"):
         Surrogates.named(" , ")
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_a_damaged_file_is_one_sentence_or_another_autoencoder(suffix: str, tmp_path: Path) -> None:
+    whole = write(tmp_path / f"a{suffix}", encoder_weights(width=4)).read_bytes()
+    generator = torch.Generator().manual_seed(0)
+    file = tmp_path / f"taesd_encoder{suffix}"
+    for _ in range(60):
+        data = bytearray(whole)
+        place, value, cut = torch.randint(0, 1 << 30, (3,), generator=generator).tolist()
+        data[place % len(data)] = value % 256
+        data[(place % 2000) % len(data)] ^= value % 256
+        file.write_bytes(data[: len(data) - cut % 3 * 100])
+        try:
+            Autoencoder.open(file)
+        except UnlikenessError as error:
+            assert "\n" not in str(error)
+            assert len(str(error)) < 500

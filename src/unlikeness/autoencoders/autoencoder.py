@@ -86,14 +86,17 @@ class Autoencoder:
         Raises:
             UsageError: there is no autoencoder.
             UnlikenessError: a file is damaged or out of bounds, or could not be fetched.
+            NotFiniteError: its latents are NaN or infinite.
         """
         from unlikeness.autoencoders.fetching import locate
         from unlikeness.autoencoders.names import source_of
-        from unlikeness.autoencoders.opening import open_path
+        from unlikeness.autoencoders.opening import open_path, try_encoder
 
         known = str(name) if source_of(str(name)) else None
         opened = open_path(locate(str(name)), name=known, decoder=decoder)
-        return opened.to(torch.device(device), dtype)
+        opened.to(torch.device(device), dtype)
+        try_encoder(opened, f"the autoencoder {name}")
+        return opened
 
     @property
     def factor(self) -> int:

@@ -5,12 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
+from unlikeness import finite
 from unlikeness.autoencoders.autoencoder import Autoencoder
 from unlikeness.autoencoders.rules import RULES, rules_of
 from unlikeness.autoencoders.tiny import is_tiny, tiny_autoencoder
 from unlikeness.errors import UnlikenessError, UsageError, one_line
 from unlikeness.foreign import UnreadableError
-from unlikeness.networks.building import build, fill, quiet
+from unlikeness.networks.building import build, fill, quiet, sentence
 from unlikeness.networks.configs import read_config, read_object
 from unlikeness.networks.weights import read_weights
 from unlikeness.tensors import read_tensors
@@ -18,7 +21,7 @@ from unlikeness.tensors import read_tensors
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["RULES", "open_autoencoder", "open_file", "open_path"]
+__all__ = ["RULES", "open_autoencoder", "open_file", "open_path", "try_encoder"]
 
 
 def open_autoencoder(folder: Path) -> Autoencoder:
@@ -76,6 +79,25 @@ def open_file(file: Path, *, name: str | None = None, decoder: bool = True) -> A
         with quiet():
             network = autoencoder_of(tensors, file, name)
     return Autoencoder(network.requires_grad_(False))
+
+
+@torch.no_grad()
+def try_encoder(autoencoder: Autoencoder, what: str) -> None:
+    """Encode the smallest picture, which shows whether the parts fit together.
+
+    UnlikenessError if that fails, or gives latents of another shape than the configuration says;
+    NotFiniteError if they are NaN or infinite.
+    """
+    side = 2 * autoencoder.factor
+    with sentence(what):
+        found = autoencoder.encode(torch.full((1, 3, side, side), 0.5)).mean
+        wanted = (1, autoencoder.channels, 2, 2)
+    if tuple(found.shape) != wanted:
+        raise UnlikenessError(
+            f"{what} encodes a picture to {list(found.shape)} where its configuration says {list(wanted)}; "
+            "fetch or save it again"
+        )
+    finite.check(found, f"the encoder of {what}", autoencoder.dtype)
 
 
 def _without_decoder(network: Any) -> None:

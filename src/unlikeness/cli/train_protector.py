@@ -44,7 +44,8 @@ def train_protector(
     against: Annotated[
         list[str] | None,
         give(
-            "Autoencoder to protect against: a file or a folder. Can be given several times, for an ensemble."
+            "Autoencoder to protect against: a name (see unlikeness surrogates), a file or a folder. Can be "
+            "given several times, for an ensemble."
         ),
     ] = None,
     model: Annotated[
@@ -105,6 +106,7 @@ def train_protector(
     from contextlib import ExitStack
 
     from unlikeness import locks
+    from unlikeness.autoencoders.names import expand
     from unlikeness.cli.targets import check_target
     from unlikeness.diffusion import hub
     from unlikeness.diffusion.devices import check_device
@@ -128,6 +130,7 @@ def train_protector(
     )
     for name in names:
         hub.check_name(name)
+    encoders = expand(against) if against else []
 
     from unlikeness.diffusion import TextToImage
     from unlikeness.diffusion.devices import pick_device
@@ -143,10 +146,10 @@ def train_protector(
             held.enter_context(locks.beside(output))
         on = processes.device or pick_device(device)
         models: list[TextToImage | Surrogate] = [
-            *(Surrogates.named(against, device=on, dtype="float32") if against else ()),
+            *(Surrogates.named(encoders, device=on, dtype="float32") if encoders else ()),
             *(TextToImage.from_pretrained(name, device=on, dtype="float32") for name in names),
         ]
-        names = [*(against or []), *names]
+        names = [*encoders, *names]
         with on_stderr(quiet=quiet or not processes.main) as progress:
             fit.train_protector(
                 recipe, models, output, work=work, network=widths, images=images or [], names=names,
