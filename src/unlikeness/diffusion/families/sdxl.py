@@ -154,7 +154,7 @@ class StableDiffusionXL(UNetFamily):
             )
         if rest != _IDS * least:
             raise UnlikenessError(
-                f"model {folder} has a U-Net that is told {wanted} values "
+                f"model {folder} has a U-Net that takes {wanted} values "
                 f"(projection_class_embeddings_input_dim), and its second text encoder and sizes make "
                 f"{last.projection_dim} + {_IDS} × {least}; its parts do not belong together, fetch or save "
                 "it again"
