@@ -1,4 +1,4 @@
-"""Words that a user gives: as text that models can read, and with hints for misspellings."""
+"""Words for users and from users: as text that models can read, with hints for misspellings; sizes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from unlikeness.errors import UsageError
 
-__all__ = ["as_text", "closest", "with_article"]
+__all__ = ["as_text", "closest", "in_bytes", "with_article"]
 
 _SOUNDS_LIKE_YOU = ("uni", "use", "usu", "eu", "ute", "uku", "one", "once", "ufo")
 _SILENT_H = ("hour", "heir", "honest", "honour", "honor")
@@ -36,3 +36,8 @@ def closest(word: str, known: Iterable[str]) -> str:
     """ " (did you mean backpack?)", with up to three known words that are spelt alike; or ""."""
     near = difflib.get_close_matches(word.strip().lower(), known, n=3, cutoff=0.6)
     return f" (did you mean {' or '.join(near)}?)" if near else ""
+
+
+def in_bytes(size: int) -> str:
+    """ "1.5 GiB", "20.0 MiB"."""
+    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.1f} MiB"

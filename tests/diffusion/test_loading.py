@@ -188,8 +188,8 @@ def test_weights_that_lack_tensors_are_refused(tmp_path: Path) -> None:
 def test_other_pipelines_and_custom_code_are_refused(tmp_path: Path) -> None:
     folder = write_tiny(tmp_path / "model")
     index = json.loads((folder / "model_index.json").read_text())
-    (folder / "model_index.json").write_text(json.dumps({**index, "_class_name": "FluxPipeline"}))
-    with pytest.raises(UsageError, match="FluxPipeline"):
+    (folder / "model_index.json").write_text(json.dumps({**index, "_class_name": "FluxFillPipeline"}))
+    with pytest.raises(UsageError, match="FluxFillPipeline"):
         TextToImage.from_pretrained(folder)
     (folder / "model_index.json").write_text(json.dumps({**index, "scheduler": ["my_code", "Mine"]}))
     with pytest.raises(UsageError, match="never run"):

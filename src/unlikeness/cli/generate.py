@@ -45,7 +45,7 @@ def generate(
     dtype: Dtype = "auto",
     quiet: Quiet = False,
 ) -> None:
-    """Generate pictures with the toybox or with any Stable Diffusion 1.x or 2.x."""
+    """Generate pictures with the toybox or with a model of a known family."""
     from unlikeness import locks
     from unlikeness.diffusion import hub
     from unlikeness.diffusion.adapters import parse_loras

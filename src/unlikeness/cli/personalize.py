@@ -56,6 +56,9 @@ def personalize(
     checkpoint: Annotated[
         Path | None, run("File for the state of the training. Repeat the command to go on after a stop.")
     ] = None,
+    dry_run: Annotated[
+        bool, run("Say what memory the training will hold; load no weights, write nothing.", "--dry-run")
+    ] = False,
     device: Device = "auto",
     dtype: Annotated[
         str, run("Precision of the loaded weights. The training is in mixed precision where that is faster.")
@@ -104,6 +107,15 @@ def personalize(
     single = hub.check_name(model, prediction=prediction, config=model_config)
     check_output(output, checkpoint)
     check_pictures(images)
+    if dry_run:
+        from unlikeness.diffusion.outline import outline
+        from unlikeness.personalize import create
+        from unlikeness.personalize.cost import lines, memory
+
+        bare = outline(model, dtype=dtype)
+        usual = preset_values("personalize", preset, bare.resolution, method)
+        typer.echo("\n".join(lines(memory(bare, create(method, {**usual, **values})))))
+        return
     with ExitStack() as held:
         held.enter_context(locks.beside(output))
         if checkpoint is not None:

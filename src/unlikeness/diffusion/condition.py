@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from typing import Any, TypeVar
 
@@ -154,6 +155,19 @@ class Conditioner(ABC):
         """Move and cast in place; what is None stays."""
         for encoder in self.encoders.values():
             nn.Module.to(encoder, device, dtype)
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Inside, the encoders wait on the CPU, so that a training has their memory on a GPU."""
+        device = next((encoder.device for encoder in self.encoders.values()), torch.device("cpu"))
+        if device.type == "cpu":
+            yield
+            return
+        self.to(torch.device("cpu"))
+        try:
+            yield
+        finally:
+            self.to(device)
 
     def widen(self) -> None:
         """Cast in place to float32 at least, as training needs it."""

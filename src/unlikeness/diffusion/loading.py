@@ -24,7 +24,6 @@ from torch import Tensor
 
 from unlikeness import finite
 from unlikeness.diffusion.families import FAMILIES, Defaults, Family, family_of
-from unlikeness.diffusion.schedule import Schedule
 from unlikeness.diffusion.tokens import load_tokenizer
 from unlikeness.errors import NotFiniteError, UnlikenessError, UsageError, one_line
 from unlikeness.foreign import UnreadableError, check_file
@@ -50,6 +49,7 @@ OWN_FILE = "unlikeness.json"
 _DEFAULTS = {
     "default_guidance": number(0, 100),
     "default_steps": whole(1, 1000),
+    "default_resolution": whole(8, 1 << 14),
     "default_spacing": one_of("leading", "linspace", "trailing"),
 }
 
@@ -87,6 +87,7 @@ def read_index(folder: Path) -> Index:
                 f"model {folder} has a part {one_line(name)[:60]!r}, which is no name; fetch or save it again"
             )
     family = family_of(named)
+    family = family.without(name for name in family.optional if index.get(name) in (None, [None, None]))
     for name in family.parts:
         if not _is_pair(index.get(name)) or not (folder / name).is_dir():
             raise UsageError(
@@ -135,11 +136,12 @@ Weights = Callable[[str, Any], Mapping[str, Tensor]]
 
 def load_folder(
     folder: Path, *, dtype: torch.dtype, name: str | None = None, weights: Weights | None = None,
-    called: str | Path | None = None,
+    called: str | Path | None = None, outline: bool = False,
 ) -> Components:  # fmt: skip
     """Load a diffusers folder of a known family on the CPU. name: by which its kind may be recognised.
 
-    weights: where the tensors come from; None: from the folder. called: the model in messages.
+    weights: where the tensors come from; None: from the folder. called: the model in messages. outline: leave
+    the networks on torch's meta device, without weights.
 
     Raises UsageError if it is no such folder, naming what is missing; UnlikenessError if a file of it is
     damaged, out of bounds, or does not fit the others.
@@ -154,7 +156,9 @@ def load_folder(
     }
     with quiet():
         scheduler = load_scheduler(folder, index.classes["scheduler"])
-        tokenizers = {name: load_tokenizer(folder, part=name) for name in family.tokenizers}
+        tokenizers = {
+            name: load_tokenizer(folder, index.classes[name], part=name) for name in family.tokenizers
+        }
         networks: dict[str, Any] = {
             name: build(index.classes[name], config, f"the {name} of model {folder}")
             for name, config in configs.items()
@@ -163,7 +167,7 @@ def load_folder(
         family.check_parts(folder, objects)
         check_scheduler(folder, scheduler, family)
         half = dtype in (torch.float16, torch.bfloat16)
-        for part, network in networks.items():
+        for part, network in () if outline else networks.items():
             tensors = weights(part, network) if weights else read_weights(folder, part, half=half)
             fill(network, tensors, f"the {part} of model {called or folder}")
     defaults = replace(family.defaults(objects, name or ""), **own)
@@ -271,7 +275,7 @@ def check_scheduler(folder: Path, scheduler: Any, family: Family) -> None:
     """UnlikenessError unless the noise levels are finite and in range, and all samplers can use them."""
     what = f"the scheduler of model {folder}"
     with sentence(what):
-        schedule = Schedule.from_scheduler(scheduler)
+        schedule = family.schedule(scheduler)
         tables = torch.stack([schedule.signal, schedule.noise])
     if not (bool(torch.isfinite(tables).all()) and bool(((tables >= 0) & (tables <= 1)).all())):
         raise UnlikenessError(
@@ -285,4 +289,5 @@ def check_scheduler(folder: Path, scheduler: Any, family: Family) -> None:
             family.set_steps(solver, min(2, schedule.steps), (1, 2, 2))
             z = torch.ones(1, 1, 2, 2)
             for t in solver.timesteps:
-                z = solver.step(torch.zeros_like(z), t, solver.scale_model_input(z, t), return_dict=False)[0]
+                z = solver.scale_model_input(z, t) if hasattr(solver, "scale_model_input") else z
+                z = solver.step(torch.zeros_like(z), t, z, return_dict=False)[0]

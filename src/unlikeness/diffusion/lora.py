@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage
 
 __all__ = [
-    "DIVERGED", "FILE", "add_lora", "has_lora", "load_lora", "merge", "merged_copy", "read_lora",
-    "remove_lora", "save_lora",
+    "DIVERGED", "FILE", "adaptable_copy", "add_lora", "has_lora", "load_lora", "merge", "merged_copy",
+    "read_lora", "remove_lora", "save_lora",
 ]  # fmt: skip
 
 DIVERGED = "its weights are not finite (NaN or infinity), as after a training that diverged"
@@ -94,12 +94,10 @@ def save_lora(model: TextToImage, folder: Path, *, form: str = "diffusers") -> P
 
 
 def _write_diffusers(model: TextToImage, layers: Mapping[str, Tensor], work: Path) -> None:
-    from diffusers.utils import convert_state_dict_to_diffusers
-
     with quiet():
         model.family.loader().save_lora_weights(
             work.parent, weight_name=work.name, safe_serialization=True,
-            **{f"{model.family.denoiser}_lora_layers": convert_state_dict_to_diffusers(dict(layers))},
+            **{f"{model.family.denoiser}_lora_layers": model.family.stored_layers(layers)},
         )  # fmt: skip
 
 
@@ -199,6 +197,12 @@ def merged_copy(model: TextToImage, *, conditioner: bool = False) -> TextToImage
         if getattr(part, "peft_config", None):
             merge(part)
     return copied
+
+
+def adaptable_copy(model: TextToImage) -> TextToImage:
+    """A copy to put an adapter into. It shares the weights of `model`, unless that has an adapter already,
+    which is added to the copy's own."""
+    return merged_copy(model) if has_lora(model) else model.copy(weights=False)
 
 
 def remove_lora(model: TextToImage) -> None:

@@ -61,7 +61,7 @@ class TextToImage:
         self.denoiser = denoiser
         self.conditioner = conditioner
         self.scheduler = scheduler
-        self.schedule = Schedule.from_scheduler(scheduler)
+        self.schedule: Schedule = family.schedule(scheduler)
         self.family = family
         self.defaults = family.usual if defaults is None else defaults
         self.source = source
@@ -84,6 +84,7 @@ class TextToImage:
     ) -> TextToImage:
         """A model from the objects of a diffusers pipeline by name, as in its `components`."""
         family = family_of(pipeline)
+        family = family.without(name for name in family.optional if parts.get(name) is None)
         told = {flag: carried[flag] for flag in family.flags if carried and flag in carried}
         return cls(
             autoencoder=Autoencoder(parts[family.autoencoder]),
@@ -192,7 +193,9 @@ class TextToImage:
     @property
     def latent_shape(self) -> tuple[int, int, int]:
         """(C, h, w) at the model's own resolution."""
-        return self.autoencoder.channels, *self.family.latent_sides(self.denoiser)
+        side = (self.defaults.resolution or 0) // self.autoencoder.factor
+        sides = (side, side) if side else self.family.latent_sides(self.denoiser)
+        return self.autoencoder.channels, *sides
 
     @property
     def resolution(self) -> int:
@@ -231,11 +234,12 @@ class TextToImage:
             self.conditioner.widen()
         return self
 
-    def copy(self, *, conditioner: bool = False) -> TextToImage:
-        """Another model with a denoiser of its own (and a conditioner, on request), sharing all else."""
+    def copy(self, *, conditioner: bool = False, weights: bool = True) -> TextToImage:
+        """A copy with a denoiser (and a conditioner) of its own; without `weights` it shares the former's."""
+        shared = () if weights else (*self.denoiser.parameters(), *self.denoiser.buffers())
         copied = TextToImage(
             autoencoder=self.autoencoder,
-            denoiser=copy.deepcopy(self.denoiser),
+            denoiser=copy.deepcopy(self.denoiser, {id(tensor): tensor for tensor in shared}),
             conditioner=self.conditioner.copy() if conditioner else self.conditioner,
             scheduler=self.scheduler,
             family=self.family,
@@ -307,9 +311,9 @@ class TextToImage:
         missing = {prompt for prompt in prompts if prompt not in self._conditions}
         new = sorted(missing, key=lambda prompt: (prompt is None, prompt or ""))
         if new:
-            # What is kept is of full precision, even inside `autocast`.
+            # What is kept is of full precision, even inside `autocast`. Encoders may be aside, on the CPU.
             with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
-                found = Condition.cat([self._encoded([prompt]) for prompt in new])
+                found = Condition.cat([self._encoded([prompt]) for prompt in new]).to(self.device)
             if not finite.all_finite(found.tensors()):
                 raise finite.not_finite(finite.TEXT_ENCODER, self.conditioner.dtype)
             self._conditions.update({prompt: found[i : i + 1] for i, prompt in enumerate(new)})

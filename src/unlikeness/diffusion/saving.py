@@ -60,6 +60,7 @@ def _write(model: TextToImage, work: Path, dtype: torch.dtype | None, called: st
         "_diffusers_version": diffusers.__version__,
         **dict.fromkeys(model.family.carried, _ABSENT),
         **model.family.flags,
+        **dict.fromkeys(model.family.optional, _ABSENT),
     }
     for name, value in model.carried.items():
         if name in ("_class_name", "_diffusers_version", "_name_or_path"):
@@ -110,7 +111,8 @@ def _for_every_reader(model: TextToImage, work: Path) -> None:
             save_file(named, file, {"format": "pt"})
     for name, tokenizer in model.conditioner.tokenizers.items():
         backend = getattr(tokenizer, "backend_tokenizer", None)
-        if backend is not None:  # transformers 4's slow tokenizers write both themselves
+        # transformers 4's slow tokenizers write both themselves; a T5's (Unigram) has neither.
+        if backend is not None and type(backend.model).__name__ == "BPE":
             backend.model.save(str(work / name))
         whole = work / name / "tokenizer.json"
         if whole.exists():

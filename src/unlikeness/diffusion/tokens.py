@@ -30,7 +30,7 @@ _SPECIAL = ("bos_token", "eos_token", "unk_token", "pad_token", "additional_spec
 _SETTINGS = (
     *_SPECIAL, "extra_special_tokens", "added_tokens_decoder", "model_max_length", "add_prefix_space",
     "do_lower_case", "errors", "clean_up_tokenization_spaces", "padding_side", "truncation_side",
-    "split_special_tokens", "backend",
+    "split_special_tokens", "backend", "extra_ids",
 )  # fmt: skip
 _OF_A_TOKEN = ("content", "lstrip", "rstrip", "normalized", "single_word", "special", "__type", "id")
 _WHOLE = ("version", "truncation", "padding", "added_tokens", "normalizer", "pre_tokenizer", "post_processor",
@@ -46,7 +46,7 @@ def load_tokenizer(folder: Path, kind: str = "CLIPTokenizer", *, part: str = "to
 
     inside, what = folder / part, f"the tokenizer of model {folder}"
     with tempfile.TemporaryDirectory(prefix="unlikeness-") as work:
-        for name, content in _files(inside, folder).items():
+        for name, content in _files(inside, folder, kind).items():
             (Path(work) / name).write_bytes(content)
         with sentence(what):
             return getattr(transformers, kind).from_pretrained(
@@ -79,7 +79,7 @@ def check_tokenizer(tokenizer: Any, *, words: int, longest: int, what: str) -> N
         raise UnlikenessError(f"{what} does not fill prompts up to {length} tokens; fetch or save it again")
 
 
-def _files(inside: Path, folder: Path) -> dict[str, bytes]:
+def _files(inside: Path, folder: Path, kind: str) -> dict[str, bytes]:
     """The tokenizer's files: name -> checked content."""
 
     def there(name: str) -> bool:
@@ -96,7 +96,10 @@ def _files(inside: Path, folder: Path) -> dict[str, bytes]:
             found[name] = read_object(inside / name, folder, most=_LARGEST)
             _check_numbers(inside / name, found[name], _MOST_WORDS if name == "vocab.json" else _MOST_ADDED)
     if there("tokenizer.json"):
-        found["tokenizer.json"] = _whole(inside / "tokenizer.json", folder)
+        whole = _pieces if kind.startswith("T5") else _whole
+        found["tokenizer.json"] = whole(inside / "tokenizer.json", folder)
+    elif kind.startswith("T5"):
+        raise _refused(inside, "has no tokenizer.json, which a T5's tokenizer is read from")
     data = {name: json.dumps(content).encode() for name, content in found.items()}
     if there("merges.txt"):
         try:
@@ -113,12 +116,34 @@ def _files(inside: Path, folder: Path) -> dict[str, bytes]:
 def _whole(path: Path, folder: Path) -> dict[str, Any]:
     """The parts of tokenizer.json that transformers uses: vocabulary, merges and added tokens."""
     content = read_object(path, folder, most=_LARGEST)
-    model, added = content.get("model"), content.get("added_tokens", [])
+    model = content.get("model")
     if not isinstance(model, dict) or model.get("type", "BPE") != "BPE":
         raise _refused(path, "has no byte-pair encoding (model), which every CLIP has")
     if not isinstance(model.get("vocab"), dict) or not isinstance(model.get("merges"), list):
         raise _refused(path, "has no vocabulary or no merges in its model")
     _check_numbers(path, model["vocab"], _MOST_WORDS)
+    return _with_added(path, content)
+
+
+def _pieces(path: Path, folder: Path) -> dict[str, Any]:
+    """The same of a T5's tokenizer, whose vocabulary is a list of pieces and their scores."""
+    content = read_object(path, folder, most=_LARGEST)
+    model = content.get("model")
+    unigram = isinstance(model, dict) and model.get("type", "Unigram") == "Unigram"
+    vocab = model.get("vocab") if unigram else None
+    if not isinstance(vocab, list) or not 0 < len(vocab) <= _MOST_WORDS:
+        raise _refused(path, "has no list of pieces of words (a Unigram model), which every T5 has")
+    for one in vocab:
+        if not (isinstance(one, list) and len(one) == 2 and isinstance(one[0], str)):
+            raise _refused(path, "has a piece that is no pair of a text and a number")
+        if isinstance(one[1], bool) or not isinstance(one[1], (int, float)):
+            raise _refused(path, "has a piece that is no pair of a text and a number")
+    return _with_added(path, content)
+
+
+def _with_added(path: Path, content: dict[str, Any]) -> dict[str, Any]:
+    """What transformers uses, its added tokens checked."""
+    added = content.get("added_tokens", [])
     if not isinstance(added, list) or len(added) > _MOST_ADDED:
         raise _refused(path, f"must have a list of up to {_MOST_ADDED} added_tokens")
     for one in added:

@@ -16,6 +16,7 @@ from unlikeness.immunize.dry_run import Count, DryRun, Undrawn, anew
 from unlikeness.immunize.l2p import trainable
 from unlikeness.immunize.run import immunize
 from unlikeness.progress import format_seconds
+from unlikeness.words import in_bytes
 
 if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage
@@ -53,17 +54,17 @@ class Estimate:
     def lines(self) -> list[str]:
         """As text, a fact a line."""
         c = self.count
-        parts = ", ".join(f"{name} {_bytes(size)}" for name, size in self.memory.items())
+        parts = ", ".join(f"{name} {in_bytes(size)}" for name, size in self.memory.items())
         told = [
             f"forward passes without a gradient: {c.without_gradient} "
             f"({c.drawing.pictures:,} to draw pictures, {c.original.pictures:,} of the original model)",
             f"forward passes with a gradient: {c.with_gradient} ({c.attack.pictures:,} of the "
             f"attackers, {c.protect.pictures:,} against them, {c.preserve.pictures:,} for what is kept)",
             f"backward passes: {c.with_gradient}",
-            f"memory held: {_bytes(sum(self.memory.values()))} ({parts})",
+            f"memory held: {in_bytes(sum(self.memory.values()))} ({parts})",
         ]
         if self.peak is not None:
-            told.append(f"memory at most: {_bytes(self.peak)} ({self.peak_of}, in a probe)")
+            told.append(f"memory at most: {in_bytes(self.peak)} ({self.peak_of}, in a probe)")
         told.append(
             f"time: about {format_seconds(self.seconds)} ({format_seconds(self.drawing_seconds)} to draw "
             f"pictures, then {self.outer_steps:,} outer steps of {self.outer_seconds:.2f} s)"
@@ -210,7 +211,3 @@ def _peak(device: torch.device) -> tuple[int | None, str]:
         return None, ""
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit, "of this process, loading included"
-
-
-def _bytes(size: int) -> str:
-    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.1f} MiB"

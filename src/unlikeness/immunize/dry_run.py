@@ -109,7 +109,8 @@ class _Counted(Undrawn):
     """A model whose denoiser is a stand-in of one weight, and counts. phase: what passes are counted as."""
 
     def __init__(self, model: TextToImage, phase: str) -> None:
-        network = torch.nn.Linear(1, 1, bias=False, device=model.device)
+        network: Any = torch.nn.Linear(1, 1, bias=False, device=model.device)
+        network.config = model.denoiser.config  # which a family may read
         super().__init__(model, denoiser=network, conditioner=model.conditioner.bare())
         self.phase = phase
         self.passes: Counter[str] = Counter()

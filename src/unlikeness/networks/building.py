@@ -18,12 +18,16 @@ from torch import Tensor, nn
 
 from unlikeness.errors import UnlikenessError, one_line
 from unlikeness.foreign import reason
+from unlikeness.networks.t5 import t5_encoder
 
 __all__ = ["build", "clip_text", "fill", "quiet", "sentence", "with_floats"]
 
 _FLOATS = ("layer_norm_eps", "initializer_range", "initializer_factor", "logit_scale_init_value")
 
 _OLD_ATTENTION = re.compile(r"\.(query|key|value|proj_attn)\.(weight|bias)$")
+_SAME = {"encoder.embed_tokens.weight": "shared.weight", "shared.weight": "encoder.embed_tokens.weight"}
+"""Names of one weight in a T5, of which a file may hold one or both."""
+
 _NEW = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 
 
@@ -57,6 +61,8 @@ def build(kind: str, config: Mapping[str, Any], what: str) -> nn.Module:
             import transformers
 
             network = getattr(transformers, kind)(clip_text(config))
+        elif kind == "T5EncoderModel":
+            network = t5_encoder(config)
         else:
             network = getattr(diffusers, kind).from_config({**config, "_class_name": kind})
     return network
@@ -97,6 +103,9 @@ def fill(network: nn.Module, tensors: Mapping[str, Tensor], what: str) -> nn.Mod
                 f"{what} has {one_line(name)} in {tensor.dtype}, which is no weight; fetch or save it again"
             )
         state[known] = tensor
+    for name, other in _SAME.items():
+        if name in wanted and name not in state and other in state:
+            state[name] = state[other]
     missing = sorted(name for name in wanted if name not in state and not name.endswith("position_ids"))
     if missing:
         raise UnlikenessError(
@@ -104,6 +113,8 @@ def fill(network: nn.Module, tensors: Mapping[str, Tensor], what: str) -> nn.Mod
         )
     with sentence(what):
         network.load_state_dict(state, strict=False, assign=True)
+        if any(name in wanted for name in _SAME):
+            network.tie_weights()
         for name, buffer in list(network.named_buffers()):
             if buffer.is_meta:  # 0, 1, 2, ..., which CLIP does not store; no other network here has any
                 above, _, own = name.rpartition(".")

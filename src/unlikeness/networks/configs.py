@@ -121,7 +121,7 @@ SCHEDULER: dict[str, Rule] = {
 }
 """Of every scheduler."""
 
-_LISTED = ("CLIPTextModel", "CLIPTextModelWithProjection")
+_LISTED = ("CLIPTextModel", "CLIPTextModelWithProjection", "T5EncoderModel")
 """Classes of transformers, of whose many settings only those with a rule are read."""
 
 CODE = ("auto_map", "custom_pipeline", "custom_code", "trust_remote_code")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from torch import Tensor
 
-from unlikeness.diffusion.lora import add_lora, merged_copy
+from unlikeness.diffusion.lora import adaptable_copy, add_lora
 from unlikeness.personalize.objective import FineTuning
 from unlikeness.personalize.settings import LoRASettings
 
@@ -27,5 +27,5 @@ class LoRA(FineTuning[LoRASettings]):
 
     def trainable(self, model: TextToImage) -> tuple[TextToImage, list[Tensor]]:
         """See `FineTuning.trainable`."""
-        tuned = merged_copy(model)
+        tuned = adaptable_copy(model)
         return tuned, list(add_lora(tuned, rank=self.settings.rank, seed=self.settings.seed))

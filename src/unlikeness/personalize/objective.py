@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
@@ -84,7 +85,9 @@ class PersonalizationStep:
         self.text_encoder = text_encoder
         self.prompts = _prompts(subject, settings, material.prior is not None)
         self._c = None if text_encoder else model.condition(self.prompts)
-        self.precision = training_precision(settings.precision, model.device)
+        # On a CPU half precision has an attention of its own (`autocast`), which recomputing would not meet.
+        whole = settings.checkpointing and model.device.type == "cpu"
+        self.precision = "float32" if whole else training_precision(settings.precision, model.device)
 
     def __call__(self, index: int, generator: torch.Generator) -> Tensor:
         z0, z0_class = self.material.draw(index, self.settings.batch_size, generator)
@@ -155,25 +158,39 @@ class FineTuning(ABC, Generic[S]):
         tuned, parameters = self.trainable(model)
         check_checkpoint(checkpoint, tuned, subject, s, prior=prior is not None)
         data = prepare(model, subject, s, prior=prior, progress=progress)
-        step = PersonalizationStep(
-            tuned, subject, data, s, text_encoder=bool(getattr(s, "text_encoder", False))
-        )
-        train(
-            step,
-            steps=s.steps,
-            optimizer=adamw(parameters, lr=s.learning_rate, weight_decay=s.weight_decay),
-            parameters=parameters,
-            seed=s.seed,
-            clip=s.clip or None,
-            schedule=constant(warmup=s.warmup),
-            checkpoint=checkpoint,
-            settings={} if checkpoint is None else _identity(s, subject, tuned, step.prompts),
-            progress=progress,
-            description=self.name,
-        )
+        reads = bool(getattr(s, "text_encoder", False))
+        step = PersonalizationStep(tuned, subject, data, s, text_encoder=reads)
+        identity = {} if checkpoint is None else _identity(s, subject, tuned, step.prompts)
+        with nullcontext() if reads else tuned.conditioner.aside(), _recomputing(tuned, s):
+            train(
+                step,
+                steps=s.steps,
+                optimizer=adamw(parameters, lr=s.learning_rate, weight_decay=s.weight_decay),
+                parameters=parameters,
+                seed=s.seed,
+                clip=s.clip or None,
+                schedule=constant(warmup=s.warmup),
+                checkpoint=checkpoint,
+                settings=identity,
+                progress=progress,
+                description=self.name,
+            )
         for p in parameters:
             p.requires_grad_(False)
         return tuned
+
+
+@contextmanager
+def _recomputing(model: TextToImage, settings: PersonalizeSettings) -> Iterator[None]:
+    """Inside, the denoiser recomputes activations, where the settings want it."""
+    if not settings.checkpointing:
+        yield
+        return
+    model.denoiser.enable_gradient_checkpointing()
+    try:
+        yield
+    finally:
+        model.denoiser.disable_gradient_checkpointing()
 
 
 def _prompts(subject: Subject, settings: PersonalizeSettings, prior: bool) -> list[str]:

@@ -64,6 +64,9 @@ class PersonalizeSettings(Checked):
         "Forward pass in mixed precision; auto: bfloat16 where GPU or CPU compute it, else float32.",
         choices=("auto", "float32", "bfloat16"),
     )
+    checkpointing: bool = setting(
+        False, "Recompute activations in the backward pass: slower, in less memory."
+    )
     seed: int = setting(0, "Seed of everything that is drawn while training.", at_least=0, at_most=2**62)
 
 

@@ -6,12 +6,13 @@ under the pipeline class that its `model_index.json` names.
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from torch import Tensor
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     import torch
 
     from unlikeness.diffusion.condition import Condition, Conditioner
+    from unlikeness.diffusion.schedule import Schedule
     from unlikeness.networks.configs import Rule
 
 __all__ = ["CLIP_CARRIED", "FAMILIES", "NOISE_SCHEDULERS", "Defaults", "Family", "Known", "family_of"]
@@ -28,6 +30,8 @@ __all__ = ["CLIP_CARRIED", "FAMILIES", "NOISE_SCHEDULERS", "Defaults", "Family",
 FAMILIES = {
     "StableDiffusionPipeline": "unlikeness.diffusion.families.stable_diffusion:StableDiffusion",
     "StableDiffusionXLPipeline": "unlikeness.diffusion.families.sdxl:StableDiffusionXL",
+    "StableDiffusion3Pipeline": "unlikeness.diffusion.families.sd3:StableDiffusion3",
+    "FluxPipeline": "unlikeness.diffusion.families.flux:Flux",
 }
 """The pipeline class of diffusers -> where its family is."""
 
@@ -62,12 +66,14 @@ class Defaults:
     steps: of the solver.
     sampler: its name in `devices.SAMPLERS`.
     spacing: diffusers' timestep_spacing. None is that of the model's own scheduler.
+    resolution: side of its pictures [px], in training too. None is that of the denoiser's configuration.
     """
 
     guidance: float
     steps: int = 25
     sampler: str = "dpm++"
     spacing: str | None = None
+    resolution: int | None = None
 
 
 class Family(ABC):
@@ -87,6 +93,9 @@ class Family(ABC):
 
     parts: ClassVar[Mapping[str, Known]]
     """Each part that is loaded, and the classes that it may be of."""
+
+    optional: ClassVar[tuple[str, ...]] = ()
+    """Those of them without which a model works. See `without`."""
 
     carried: ClassVar[Mapping[str, Known]]
     """The parts that are never loaded, only copied when a model is saved."""
@@ -114,6 +123,23 @@ class Family(ABC):
     def networks(self) -> tuple[str, ...]:
         """The parts with weights: autoencoder, denoiser, text encoders."""
         return (self.autoencoder, self.denoiser, *self.encoders)
+
+    def without(self, absent: Iterable[str]) -> Self:
+        """The family of a model that lacks these `optional` parts."""
+        gone = set(absent)
+        less = copy.copy(self)
+        vars(less).update(
+            parts={name: known for name, known in self.parts.items() if name not in gone},
+            encoders=tuple(name for name in self.encoders if name not in gone),
+            tokenizers=tuple(name for name in self.tokenizers if name not in gone),
+        )
+        return less
+
+    def schedule(self, scheduler: Any) -> Schedule:
+        """How noise is added, from the model's own scheduler."""
+        from unlikeness.diffusion.schedule import Schedule
+
+        return Schedule.from_scheduler(scheduler)
 
     def defaults(self, parts: Mapping[str, Any], name: str) -> Defaults:
         """What a model draws with: `usual`, or what its kind (Turbo, Lightning, ...) was distilled for.
@@ -152,10 +178,11 @@ class Family(ABC):
 
         return getattr(diffusers.loaders, self.lora_loader)
 
-    def lora_layers(self, tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Any]:
-        """(layers by diffusers' names, scales or None) of a LoRA file in any format that diffusers reads."""
-        layers, scales = self.loader().lora_state_dict(dict(tensors))
-        return layers, scales
+    def stored_layers(self, layers: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """A trained LoRA of the denoiser (peft's names) as the family's file names its layers."""
+        from diffusers.utils import convert_state_dict_to_diffusers
+
+        return dict(convert_state_dict_to_diffusers(dict(layers)))
 
     @abstractmethod
     def conditioner(self, parts: Mapping[str, Any], flags: Mapping[str, bool]) -> Conditioner:

@@ -1,0 +1,49 @@
+"""T5 as a text encoder of a text-to-image model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unlikeness.diffusion.condition import Conditioner
+from unlikeness.diffusion.tokens import check_tokenizer
+
+__all__ = ["T5Conditioner", "check_t5", "encode_t5"]
+
+
+class T5Conditioner(Conditioner):
+    """A conditioner with a T5 among its encoders.
+
+    In float16 T5's second feed-forward layers (wo) stay float32, as in transformers: they would overflow.
+    """
+
+    def to(self, device: torch.device | None = None, dtype: torch.dtype | None = None) -> None:
+        super().to(device, dtype)
+        for encoder in self.encoders.values():
+            for name, layer in encoder.named_modules():
+                if name.endswith(".DenseReluDense.wo") and layer.weight.dtype == torch.float16:
+                    layer.float()
+
+
+def encode_t5(encoder: Any, tokenizer: Any, prompts: Sequence[str], most: int) -> Tensor:
+    """T5's last hidden state [B, L, D] of these prompts, padded and cut to L = `most` tokens, or to the
+    tokenizer's own length where that is less. As in diffusers' pipelines, padding is read too."""
+    read = tokenizer(
+        list(prompts), padding="max_length", max_length=min(most, tokenizer.model_max_length),
+        truncation=True, return_tensors="pt",
+    )  # fmt: skip
+    tokens: Tensor = encoder(read.input_ids.to(encoder.device))[0]
+    return tokens
+
+
+def check_t5(tokenizer: Any, config: Any, most: int, what: str) -> None:
+    """UnlikenessError, about `what`, unless prompts become token numbers that the encoder knows.
+
+    A tokenizer without a length of its own gets `most`: T5's positions are relative, and have no end.
+    """
+    if not isinstance(tokenizer.model_max_length, int) or tokenizer.model_max_length > 1 << 16:
+        tokenizer.model_max_length = most
+    check_tokenizer(tokenizer, words=config.vocab_size, longest=1 << 16, what=what)
