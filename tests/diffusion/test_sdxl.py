@@ -129,7 +129,8 @@ def test_a_saved_lora_draws_the_same_in_the_plain_pipeline(
     pipe = plain(folder, "euler")
     pipe.load_lora_weights(str(file.parent))
     assert torch.equal(ours, drawn(pipe, steps=2))
-    assert torch.equal(ours, load_lora(model, file).generate(["a photo of a dog"], **how))
+    again = load_lora(model, file).generate(["a photo of a dog"], **how)  # merged: other roundings
+    assert torch.allclose(ours, again, atol=1e-5)
 
 
 @pytest.mark.parametrize("text_encoder", [False, True])

@@ -45,7 +45,7 @@ def generate(
     dtype: Dtype = "auto",
     quiet: Quiet = False,
 ) -> None:
-    """Generate pictures with the toybox or with a model of a known family."""
+    """Generate pictures with the toybox or another model, as its own pipeline in diffusers does."""
     from unlikeness import locks
     from unlikeness.diffusion import hub
     from unlikeness.diffusion.adapters import parse_loras
