@@ -11,10 +11,11 @@ from typing import Any
 import peft
 import pytest
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
 from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors.torch import load_file, save_file
 from tests.tiny import tiny_model
+from tests.tiny_xl import tiny_xl
 from torch import Tensor, nn
 
 from unlikeness.diffusion import TextToImage
@@ -175,6 +176,33 @@ def test_a_written_file_is_read_here_and_by_plain_diffusers(
         assert torch.allclose(load_lora(model, file).predict(z, t, c), expected, atol=1e-4)
         assert torch.allclose(pipe.unet(z, t, encoder_hidden_states=c.tokens).sample, expected, atol=1e-4)
         assert not torch.allclose(model.predict(z, t, c), expected, atol=1e-2)
+
+
+def test_stable_diffusion_xl_in_the_names_of_kohya(tmp_path: Path) -> None:
+    model = tiny_xl(tmp_path)
+    tuned = model.copy()
+    for p in add_lora(tuned, rank=2):
+        p.data.normal_(generator=torch.Generator().manual_seed(p.numel()))
+    file = save_lora(tuned, tmp_path, form="kohya")
+    names = {name.split(".")[0] for name in load_file(file)}
+    assert "lora_unet_middle_block_1_transformer_blocks_0_attn2_to_q" in names
+    assert not [name for name in names if "_blocks_0_attentions" in name]
+    z, t, c = torch.ones(1, 4, 8, 8), torch.tensor([5]), model.condition(["a dog"])
+    with torch.no_grad():
+        expected = tuned.predict(z, t, c)
+        assert torch.allclose(load_lora(model, file).predict(z, t, c), expected, atol=1e-4)
+        assert not torch.allclose(model.predict(z, t, c), expected, atol=1e-2)
+    pipe = StableDiffusionXLPipeline.from_pretrained(model.source)
+    pipe.load_lora_weights(file.parent, weight_name=FILE)
+    model.family.predict(pipe.unet, z, t, c)
+    with torch.no_grad():
+        assert torch.allclose(model.family.predict(pipe.unet, z, t, c), expected, atol=1e-4)
+    second = "text_model.encoder.layers.1.mlp.fc1"
+    down, up = factors(model, second, "text_encoder_2")
+    start = f"lora_te2_{second.replace('.', '_')}"
+    adapted = read(model, tmp_path, {f"{start}.lora_down.weight": down, f"{start}.lora_up.weight": up})
+    expected = weight(model, second, "text_encoder_2") + product(down, up)
+    assert torch.allclose(weight(adapted, second, "text_encoder_2"), expected, atol=1e-5)
 
 
 def tuned_layer(config: Any, layer: nn.Module) -> tuple[Tensor, dict[str, Tensor]]:

@@ -13,6 +13,7 @@ from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file, save_file
 from tests.original import original, write_single
 from tests.tiny import write_tiny
+from tests.tiny_xl import write_tiny_xl
 
 from unlikeness.diffusion import TextToImage, hub
 from unlikeness.diffusion.single_file.carried import clip_words, configurations
@@ -57,6 +58,26 @@ def test_a_file_opens_as_its_folder_does(
     assert torch.equal(opened.generate(["a dog"], **how), model.generate(["a dog"], **how))
     saved = opened.save_pretrained(tmp_path / "saved")
     assert same(TextToImage.from_pretrained(saved, device="cpu"), model)
+
+
+def test_stable_diffusion_xl_opens_and_goes_back(tmp_path: Path) -> None:
+    config = write_tiny_xl(tmp_path / "xl")
+    model = TextToImage.from_pretrained(config, device="cpu")
+    file = write_single(model, tmp_path / "model.safetensors", "sdxl")
+    assert "Stable Diffusion XL" in str(hub.check_name(str(file)))
+    opened = TextToImage.from_pretrained(file, device="cpu", model_config=config)
+    assert same(opened, model)
+    how: dict[str, Any] = {"seeds": [1], "steps": 2}
+    assert torch.equal(opened.generate(["a dog"], **how), model.generate(["a dog"], **how))
+    assert write_file(opened, tmp_path / "same.safetensors").read_bytes() == file.read_bytes()
+    with torch.no_grad():
+        opened.denoiser.conv_in.weight.add_(1)
+        opened.denoiser.add_embedding.linear_1.weight.add_(1)
+    before, after = load_file(file), load_file(write_file(opened, tmp_path / "new.safetensors"))
+    start = "model.diffusion_model."
+    assert {name for name in before if not torch.equal(before[name], after[name])} == {
+        f"{start}input_blocks.0.0.weight", f"{start}label_emb.0.0.weight",
+    }  # fmt: skip
 
 
 def test_plain_diffusers_opens_the_same(folder: Path, model: TextToImage, tmp_path: Path) -> None:

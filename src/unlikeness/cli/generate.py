@@ -26,6 +26,13 @@ def generate(
             metavar="FILE[:STRENGTH]",
         ),
     ] = None,
+    embedding: Annotated[
+        list[str] | None,
+        give(
+            "Textual Inversion file, whose word the prompts may use; can be given several times.",
+            metavar="[WORD=]FILE",
+        ),
+    ] = None,
     count: Annotated[int, how("Pictures for each prompt.", min=1)] = 8,
     negative_prompt: Annotated[str | None, how("Negative prompt.")] = None,
     guidance: Annotated[
@@ -48,7 +55,7 @@ def generate(
     """Generate pictures with the toybox or another model, as its own pipeline in diffusers does."""
     from unlikeness import locks
     from unlikeness.diffusion import hub
-    from unlikeness.diffusion.adapters import parse_loras
+    from unlikeness.diffusion.adapters import parse_embeddings, parse_loras
     from unlikeness.diffusion.devices import SAMPLERS, check_device, check_dtype
     from unlikeness.errors import UsageError
     from unlikeness.paths import check_output
@@ -61,11 +68,12 @@ def generate(
     told = hub.check_name(model, prediction=prediction, config=model_config)
     if sampler is not None and sampler not in SAMPLERS:
         raise UsageError(f"--sampler {sampler!r} is unknown; it must be one of {', '.join(SAMPLERS)}")
-    loras = parse_loras(lora or [])
+    loras, embeddings = parse_loras(lora or []), parse_embeddings(embedding or [])
     prompt = [as_text("prompt", words) for words in prompt]
     if negative_prompt is not None:
         negative_prompt = as_text("negative prompt", negative_prompt)
     with locks.beside(output):
+        from unlikeness.diffusion.embeddings import load_embedding
         from unlikeness.diffusion.lora import load_lora
         from unlikeness.diffusion.model import TextToImage
         from unlikeness.diffusion.sampling import drawn
@@ -81,6 +89,8 @@ def generate(
             typer.echo(loaded.single.line, err=True)
         for one in loras:
             loaded = load_lora(loaded, one.name, strength=one.strength)
+        for word in embeddings:
+            loaded = load_embedding(loaded, word)
         lines = [loaded.conditioner.too_long(words) for words in [*prompt, negative_prompt or ""]]
         lines += [loaded.conditioner.unknown_in(words) for words in prompt]
         for line in filter(None, lines):
@@ -90,6 +100,7 @@ def generate(
         settings = {
             "model": model,
             "lora": [str(one) for one in loras],
+            "embeddings": [str(one) for one in embeddings],
             "steps": loaded.defaults.steps if steps is None else steps,
             "guidance": loaded.defaults.guidance if guidance is None else guidance,
             "negative_prompt": negative_prompt,

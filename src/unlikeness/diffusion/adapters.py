@@ -1,4 +1,4 @@
-"""LoRA files by path or hub name, with their strengths; without torch."""
+"""LoRA files and embeddings as a user names them; without torch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from pathlib import Path
 from unlikeness.diffusion import hub
 from unlikeness.errors import UsageError
 
-__all__ = ["FILE", "FORMS", "PEFT_FILE", "Adapter", "check_form", "check_lora", "find_lora", "parse_loras"]
+__all__ = ["FILE", "FORMS", "PEFT_FILE", "Adapter", "Embedding", "check_form", "check_lora", "find_lora",
+           "parse_embeddings", "parse_loras"]  # fmt: skip
 
 FORMS = ("diffusers", "kohya")
 """How the layers in a written LoRA file are named."""
@@ -31,6 +32,33 @@ class Adapter:
 
     def __str__(self) -> str:
         return self.name if self.strength == 1 else f"{self.name}:{self.strength:g}"
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """path: a file; word: its word in prompts, or "" for the file's own."""
+
+    path: str
+    word: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.word}={self.path}" if self.word else self.path
+
+
+def parse_embeddings(texts: Sequence[str]) -> list[Embedding]:
+    """`FILE`, or `WORD=FILE`, of each `--embedding`. UsageError for a path that is no such file."""
+    found = []
+    for text in texts:
+        word, equals, path = text.partition("=")
+        one = Embedding(path, word) if equals and not Path(text).exists() else Embedding(text)
+        file = hub.at_home(one.path, "--embedding")
+        if not file.is_file() or file.suffix.lower() not in (".safetensors", ".pt", ".bin"):
+            raise UsageError(
+                f"--embedding {one.path} is no embedding file; give a .safetensors, .pt or .bin file that is "
+                "there"
+            )
+        found.append(one)
+    return found
 
 
 def check_form(form: str) -> None:

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from unlikeness import finite
+from unlikeness.diffusion.expanding import expanding
 from unlikeness.diffusion.families import FAMILIES, Defaults, Family, family_of
 from unlikeness.diffusion.tokens import load_tokenizer
 from unlikeness.errors import NotFiniteError, UnlikenessError, UsageError, one_line
@@ -157,15 +158,16 @@ def load_folder(
     with quiet():
         scheduler = load_scheduler(folder, index.classes["scheduler"])
         tokenizers = {
-            name: load_tokenizer(folder, index.classes[name], part=name) for name in family.tokenizers
+            name: expanding(load_tokenizer(folder, index.classes[name], part=name))
+            for name in family.tokenizers
         }
         networks: dict[str, Any] = {
             name: build(index.classes[name], config, f"the {name} of model {folder}")
             for name, config in configs.items()
         }
         objects = {**networks, **tokenizers, "scheduler": scheduler}
-        family.check_parts(folder, objects)
-        check_scheduler(folder, scheduler, family)
+        family.check_parts(Path(called or folder), objects)
+        check_scheduler(Path(called or folder), scheduler, family)
         half = dtype in (torch.float16, torch.bfloat16)
         for part, network in () if outline else networks.items():
             tensors = weights(part, network) if weights else read_weights(folder, part, half=half)

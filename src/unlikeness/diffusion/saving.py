@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from unlikeness.diffusion.expanding import plain
 from unlikeness.diffusion.loading import OWN_FILE
 from unlikeness.diffusion.lora import DIVERGED, merge
 from unlikeness.errors import NotFiniteError, UnlikenessError
@@ -79,7 +80,7 @@ def _write(model: TextToImage, work: Path, dtype: torch.dtype | None, called: st
         module.save_pretrained(work / name, safe_serialization=True)
         index[name] = [_library(module), type(module).__name__]
     for name in (*model.family.tokenizers, "scheduler"):
-        part = model.parts[name]
+        part = plain(model.parts[name])
         part.save_pretrained(work / name)
         index[name] = [_library(part), type(part).__name__]
     _for_every_reader(model, work)
