@@ -88,7 +88,7 @@ def read_index(folder: Path) -> Index:
                 f"model {folder} has a part {one_line(name)[:60]!r}, which is no name; fetch or save it again"
             )
     family = family_of(named)
-    family = family.without(name for name in family.optional if index.get(name) in (None, [None, None]))
+    family = family.lacking(name for name in family.optional if index.get(name) in (None, [None, None]))
     for name in family.parts:
         if not _is_pair(index.get(name)) or not (folder / name).is_dir():
             raise UsageError(

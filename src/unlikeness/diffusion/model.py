@@ -84,7 +84,7 @@ class TextToImage:
     ) -> TextToImage:
         """A model from the objects of a diffusers pipeline by name, as in its `components`."""
         family = family_of(pipeline)
-        family = family.without(name for name in family.optional if parts.get(name) is None)
+        family = family.lacking(name for name in family.optional if parts.get(name) is None)
         told = {flag: carried[flag] for flag in family.flags if carried and flag in carried}
         return cls(
             autoencoder=Autoencoder(parts[family.autoencoder]),

@@ -95,7 +95,7 @@ class Family(ABC):
     """Each part that is loaded, and the classes that it may be of."""
 
     optional: ClassVar[tuple[str, ...]] = ()
-    """Those of them without which a model works. See `without`."""
+    """Those of them without which a model works. See `lacking`."""
 
     carried: ClassVar[Mapping[str, Known]]
     """The parts that are never loaded, only copied when a model is saved."""
@@ -124,7 +124,7 @@ class Family(ABC):
         """The parts with weights: autoencoder, denoiser, text encoders."""
         return (self.autoencoder, self.denoiser, *self.encoders)
 
-    def without(self, absent: Iterable[str]) -> Self:
+    def lacking(self, absent: Iterable[str]) -> Self:
         """The family of a model that lacks these `optional` parts."""
         gone = set(absent)
         less = copy.copy(self)
