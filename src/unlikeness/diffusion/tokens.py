@@ -128,9 +128,9 @@ def _whole(path: Path, folder: Path) -> dict[str, Any]:
 def _pieces(path: Path, folder: Path) -> dict[str, Any]:
     """The same of a T5's tokenizer, whose vocabulary is a list of pieces and their scores."""
     content = read_object(path, folder, most=_LARGEST)
-    model = content.get("model")
-    unigram = isinstance(model, dict) and model.get("type", "Unigram") == "Unigram"
-    vocab = model.get("vocab") if unigram else None
+    found = content.get("model")
+    model = found if isinstance(found, dict) else {}
+    vocab = model.get("vocab") if model.get("type", "Unigram") == "Unigram" else None
     if not isinstance(vocab, list) or not 0 < len(vocab) <= _MOST_WORDS:
         raise _refused(path, "has no list of pieces of words (a Unigram model), which every T5 has")
     for one in vocab:

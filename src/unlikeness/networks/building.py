@@ -114,7 +114,8 @@ def fill(network: nn.Module, tensors: Mapping[str, Tensor], what: str) -> nn.Mod
     with sentence(what):
         network.load_state_dict(state, strict=False, assign=True)
         if any(name in wanted for name in _SAME):
-            network.tie_weights()
+            tied: Any = network
+            tied.tie_weights()
         for name, buffer in list(network.named_buffers()):
             if buffer.is_meta:  # 0, 1, 2, ..., which CLIP does not store; no other network here has any
                 above, _, own = name.rpartition(".")

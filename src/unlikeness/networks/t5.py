@@ -32,4 +32,5 @@ def t5_encoder(config: Mapping[str, Any]) -> nn.Module:
     import transformers
 
     floats = {"layer_norm_epsilon": float(config.get("layer_norm_epsilon", 1e-6))}
-    return transformers.T5EncoderModel(transformers.T5Config(**{**config, **floats}))
+    encoder: nn.Module = transformers.T5EncoderModel(transformers.T5Config(**{**config, **floats}))
+    return encoder
