@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,6 +13,7 @@ from typing import Any
 import diffusers
 import pytest
 import torch
+from PIL import Image
 from tests.autoencoders.tiny_files import encoder_weights, write
 from tests.tiny import pictures
 
@@ -77,6 +81,24 @@ def test_a_missing_one_says_what_is_missing_and_where_it_is(name: str) -> None:
     assert name in str(found.value)
     assert source.address in str(found.value)
     assert "\n" not in str(found.value)
+
+
+def test_what_is_missing_is_found_without_torch(tmp_path: Path) -> None:
+    program = """
+import sys
+from unlikeness.cli import main
+assert main(["protect", "a.png", "-o", "out", "--against", "sdxl:tiny"]) == 1
+assert main(["surrogates"]) == 0
+assert "torch" not in sys.modules
+"""
+    Image.new("RGB", (40, 30)).save(tmp_path / "a.png")
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path), "UNLIKENESS_TRACEBACK": ""}
+    ran = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert "sdxl:tiny is not on this machine" in ran.stderr
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_hub_name_that_is_not_here_is_one_sentence() -> None:

@@ -1,4 +1,7 @@
-"""The autoencoder of a name: on this machine, or fetched from the Hugging Face hub, its `vae` part alone."""
+"""The autoencoder of a name: on this machine, or fetched from the Hugging Face hub, its `vae` part alone.
+
+What is missing is found without torch.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,6 @@ from typing import Any
 from unlikeness.autoencoders.names import check_name, find, source_of
 from unlikeness.errors import UnlikenessError, UsageError
 from unlikeness.foreign import reason
-from unlikeness.networks.weights import needed_files
 
 __all__ = ["locate"]
 
@@ -75,6 +77,8 @@ def _fetch(repository: str, folder: str | None, name: str, weights: str | None =
             raise UnlikenessError(_missing(name, "the hub was not reached")) from error
         if folder is None:
             folder = "vae" if any(one.startswith("vae/") for one in names) else ""
+        from unlikeness.networks.weights import needed_files  # with torch
+
         inside = f"{folder}/" if folder else ""
         here = [one.removeprefix(inside) for one in names if one.rpartition("/")[0] == folder]
         needed = [weights] if weights else needed_files(here)

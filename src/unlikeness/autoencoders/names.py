@@ -113,7 +113,7 @@ KNOWN: dict[str, Known] = {
     ),
     "flux2": Known(
         "FLUX.2",
-        _whole("black-forest-labs/FLUX.2-klein-4B", 336, "Apache-2.0", "flux2-vae.safetensors"),
+        _whole("black-forest-labs/FLUX.2-klein-4B", 168, "Apache-2.0", "flux2-vae.safetensors"),
         _tiny("taef2", weights="taef2.safetensors"),
     ),
     "qwen": Known(

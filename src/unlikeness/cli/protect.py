@@ -119,6 +119,7 @@ def protect(
     only copied.
     """
     from unlikeness import locks
+    from unlikeness.autoencoders.fetching import locate
     from unlikeness.autoencoders.names import expand
     from unlikeness.diffusion import hub
     from unlikeness.diffusion.devices import check_device, check_dtype
@@ -156,9 +157,8 @@ def protect(
     check_dtype(dtype)
     settings = build(kind, values)
     sized = build(ResolutionMode, {"mode": at.value})
-    if against is not None:
-        expand(against)
-    elif needs_model:
+    encoders = expand(against) if against is not None else []
+    if needs_model and not encoders:
         told = hub.check_name(model or "toybox", prediction=prediction, config=model_config)
         if told and not quiet:
             typer.echo(told, err=True)
@@ -172,6 +172,9 @@ def protect(
         from unlikeness.protect.files.masks import find_masks
 
         masks = find_masks(mask, targets)
+
+    for name in encoders:
+        locate(name)  # what is missing is fetched, or named, before torch is imported
 
     from unlikeness.pictures import guard
 

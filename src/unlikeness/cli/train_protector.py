@@ -106,6 +106,7 @@ def train_protector(
     from contextlib import ExitStack
 
     from unlikeness import locks
+    from unlikeness.autoencoders.fetching import locate
     from unlikeness.autoencoders.names import expand
     from unlikeness.cli.targets import check_target
     from unlikeness.diffusion import hub
@@ -131,6 +132,8 @@ def train_protector(
     for name in names:
         hub.check_name(name)
     encoders = expand(against) if against else []
+    for name in encoders:
+        locate(name)
 
     from unlikeness.diffusion import TextToImage
     from unlikeness.diffusion.devices import pick_device
