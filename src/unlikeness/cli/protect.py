@@ -173,8 +173,8 @@ def protect(
 
         masks = find_masks(mask, targets)
 
-    for name in encoders:
-        locate(name)  # what is missing is fetched, or named, before torch is imported
+    for encoder in encoders:
+        locate(encoder)  # what is missing is fetched, or named, before torch is imported
 
     from unlikeness.pictures import guard
 

@@ -132,8 +132,8 @@ def train_protector(
     for name in names:
         hub.check_name(name)
     encoders = expand(against) if against else []
-    for name in encoders:
-        locate(name)
+    for encoder in encoders:
+        locate(encoder)
 
     from unlikeness.diffusion import TextToImage
     from unlikeness.diffusion.devices import pick_device
