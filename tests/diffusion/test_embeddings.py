@@ -90,10 +90,11 @@ def test_both_encoders_of_stable_diffusion_xl_learn_the_word(tmp_path: Path) -> 
     pipe = StableDiffusionXLPipeline.from_pretrained(model.source)
     for name, number in (("clip_l", ""), ("clip_g", "_2")):
         pipe.load_textual_inversion(
-            load_file(tmp_path / "rexy.safetensors")[name], "rexy",
+            load_file(tmp_path / "rexy.safetensors")[name],
+            "rexy",
             text_encoder=getattr(pipe, f"text_encoder{number}"),
             tokenizer=getattr(pipe, f"tokenizer{number}"),
-        )  # fmt: skip
+        )
     theirs = pipe.encode_prompt("a rexy", device="cpu", do_classifier_free_guidance=False)
     c = ours.condition(["a rexy"])
     assert torch.equal(c.tokens, theirs[0])
