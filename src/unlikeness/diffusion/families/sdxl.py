@@ -1,4 +1,4 @@
-"""Stable Diffusion XL: a U-Net that is also told a pooled vector and sizes, and two CLIP text encoders.
+"""Stable Diffusion XL: a U-Net that also takes a pooled vector and sizes, and two CLIP text encoders.
 
 SDXL-Turbo and SDXL-Lightning are recognised by their names, since their files hold nothing else that tells.
 """
