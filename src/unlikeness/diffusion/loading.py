@@ -24,7 +24,7 @@ from torch import Tensor
 
 from unlikeness import finite
 from unlikeness.diffusion.expanding import expanding
-from unlikeness.diffusion.families import FAMILIES, Defaults, Family, family_of
+from unlikeness.diffusion.families import BESIDE, FAMILIES, RELATIVES, Defaults, Family, family_of
 from unlikeness.diffusion.tokens import load_tokenizer
 from unlikeness.errors import NotFiniteError, UnlikenessError, UsageError, one_line
 from unlikeness.foreign import UnreadableError, check_file
@@ -55,6 +55,11 @@ _DEFAULTS = {
 }
 
 
+_NOTHING = 1e-3
+"""Share of the signal that is none. That of Stable Diffusion's last level is 0.068; a rescaled one has up to
+2⁻¹²."""
+
+
 @dataclass(frozen=True)
 class Index:
     """What model_index.json says. classes: of each part that is loaded; carried: what is written into a copy
@@ -77,6 +82,8 @@ def read_index(folder: Path) -> Index:
         )
     index = read_object(path, folder)
     named = index.get("_class_name")
+    relative = isinstance(named, str) and named in RELATIVES
+    named = RELATIVES[named] if relative else named
     if not isinstance(named, str) or named not in FAMILIES:
         kind = one_line(str(named))[:60]
         raise UsageError(
@@ -96,7 +103,7 @@ def read_index(folder: Path) -> Index:
                 "fetch or save it again"
             )
     for name, entry in index.items():
-        if _is_pair(entry):
+        if _is_pair(entry) and not (relative and name in BESIDE):
             _check_class(family, folder, name, *entry)
     classes = {name: index[name][1] for name in family.parts}
     carried = {name: index[name] for name in family.carried if name in index}
@@ -283,6 +290,18 @@ def check_scheduler(folder: Path, scheduler: Any, family: Family) -> None:
         raise UnlikenessError(
             f"{what} has noise levels that are no numbers from 0 to 1; correct the betas in "
             "scheduler/scheduler_config.json"
+        )
+    config = scheduler.config
+    if schedule.prediction_type == "epsilon" and float(schedule.signal.min()) < _NOTHING:
+        raise UsageError(
+            f"{what} ends at pure noise (rescale_betas_zero_snr), where a predicted noise says nothing of "
+            "the picture; set prediction_type to v_prediction, or rescale_betas_zero_snr to false, in "
+            "scheduler/scheduler_config.json"
+        )
+    if schedule.prediction_type != "flow" and config.get("use_flow_sigmas"):
+        raise UsageError(
+            f"{what} draws along a flow (use_flow_sigmas), for which its {schedule.prediction_type} was not "
+            "trained; set use_flow_sigmas to false in scheduler/scheduler_config.json"
         )
     with sentence(what), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a schedule that ends at zero makes numpy say so

@@ -25,7 +25,10 @@ if TYPE_CHECKING:
     from unlikeness.diffusion.schedule import Schedule
     from unlikeness.networks.configs import Rule
 
-__all__ = ["CLIP_CARRIED", "FAMILIES", "NOISE_SCHEDULERS", "Defaults", "Family", "Known", "family_of"]
+__all__ = [
+    "BESIDE", "CLIP_CARRIED", "FAMILIES", "NOISE_SCHEDULERS", "RELATIVES", "Defaults", "Family", "Known",
+    "family_of",
+]  # fmt: skip
 
 FAMILIES = {
     "StableDiffusionPipeline": "unlikeness.diffusion.families.stable_diffusion:StableDiffusion",
@@ -35,6 +38,30 @@ FAMILIES = {
 }
 """The pipeline class of diffusers -> where its family is."""
 
+RELATIVES = {
+    f"{family}{word}Pipeline": f"{family}Pipeline"
+    for family, words in {
+        "StableDiffusion": (
+            "Img2Img", "Inpaint", "ControlNet", "ControlNetImg2Img",
+            "ControlNetInpaint", "PAG", "SAG", "AttendAndExcite", "Panorama",
+        ),
+        "StableDiffusionXL": (
+            "Img2Img", "Inpaint", "ControlNet", "ControlNetImg2Img", "ControlNetInpaint", "PAG",
+        ),
+        "StableDiffusion3": ("Img2Img", "Inpaint", "ControlNet", "PAG"),
+        "Flux": ("Img2Img", "Inpaint", "ControlNet", "ControlNetImg2Img"),
+    }.items()
+    for word in words
+}  # fmt: skip
+"""Pipeline classes with the parts of a family -> the family's own pipeline class. The denoiser decides
+whether such a model draws from text alone."""
+
+BESIDE: Mapping[str, Known] = {
+    "controlnet": ("diffusers", ("ControlNetModel", "MultiControlNetModel", "SD3ControlNetModel",
+                                 "FluxControlNetModel")),
+}  # fmt: skip
+"""Parts of `RELATIVES` that are neither loaded nor written: the family's pipeline has no place for them."""
+
 Known = tuple[str, tuple[str, ...]]
 """A library, and the classes of it that a part may be of."""
 
@@ -43,9 +70,9 @@ NOISE_SCHEDULERS = (
     "DPMSolverSinglestepScheduler", "EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler",
     "HeunDiscreteScheduler", "KDPM2DiscreteScheduler", "KDPM2AncestralDiscreteScheduler",
     "LMSDiscreteScheduler", "DEISMultistepScheduler", "UniPCMultistepScheduler", "LCMScheduler",
-    "TCDScheduler", "DDIMParallelScheduler", "DDPMParallelScheduler", "FlowMatchEulerDiscreteScheduler",
+    "TCDScheduler", "DDIMParallelScheduler", "DDPMParallelScheduler",
 )  # fmt: skip
-"""The classes of diffusers that a scheduler may be of."""
+"""The classes of diffusers that the scheduler of a variance-preserving family may be of: those with ᾱ."""
 
 CLIP_CARRIED: Mapping[str, Known] = {
     "safety_checker": ("stable_diffusion", ("StableDiffusionSafetyChecker",)),
