@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import huggingface_hub
+import huggingface_hub.constants
 import pytest
 from huggingface_hub.errors import HfHubHTTPError
+from tests.tiny import write_tiny
 
 from unlikeness.diffusion import TextToImage
 from unlikeness.diffusion.hub import ALIASES, locate
@@ -121,3 +124,65 @@ def test_a_full_disk_is_no_missing_network(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(huggingface_hub, "snapshot_download", full)
     with pytest.raises(UnlikenessError, match="No space left on device"):
         locate("someone/some-model")
+
+
+def in_cache(cache: Path, repo: str, source: Path) -> Path:
+    """A copy of `source` as the hub's cache holds `repo`."""
+    home = cache / f"models--{repo.replace('/', '--')}"
+    (home / "refs").mkdir(parents=True)
+    (home / "refs" / "main").write_text("abc")
+    return Path(shutil.copytree(source, home / "snapshots" / "abc"))
+
+
+@pytest.mark.usefixtures("offline")
+def test_the_cache_of_the_old_name_comes_first(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "model_index.json").write_text("{}")
+    there = in_cache(tmp_path, "runwayml/stable-diffusion-v1-5", source)
+    assert locate("runwayml/stable-diffusion-v1-5", local_files_only=True) == there
+    with pytest.raises(UnlikenessError, match="not in the hub cache"):
+        locate("stable-diffusion-v1-5/stable-diffusion-v1-5", local_files_only=True)
+
+
+def test_what_the_cache_lacks_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def unreachable(*args: Any, **kwargs: Any) -> Any:
+        raise ConnectionError("Name or service not known")
+
+    folder = write_tiny(tmp_path / "tiny")
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", unreachable)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *args, **kwargs: str(folder))
+    assert locate("someone/tiny") == folder
+    for file in ("unet/diffusion_pytorch_model.safetensors", "vae/config.json", "tokenizer/merges.txt"):
+        (folder / file).unlink()
+    with pytest.raises(UnlikenessError) as caught:
+        locate("someone/tiny")
+    for file in ("unet/*.safetensors", "vae/config.json", "tokenizer/merges.txt"):
+        assert file in str(caught.value)
+
+
+def test_a_repository_of_one_checkpoint_leads_to_its_file(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    files = ["README.md", "model.safetensors", "preview.png"]
+    asked: dict[str, Any] = {}
+
+    def model_info(self: Any, repo: str, **kwargs: Any) -> Any:
+        return SimpleNamespace(siblings=[SimpleNamespace(rfilename=name) for name in files])
+
+    def download(repo: str, **kwargs: Any) -> str:
+        asked.update(repo=repo, **kwargs)
+        return str(tmp_path)
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", model_info)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    (tmp_path / "model.safetensors").touch()
+    assert locate("someone/mix") == tmp_path / "model.safetensors"
+    assert asked["allow_patterns"] == ["model.safetensors", "README.md"]
+    files.append("model-v2.safetensors")
+    with pytest.raises(UsageError, match=r"2 checkpoints .* add the name of one"):
+        locate("someone/mix")
+    (tmp_path / "model-v2.safetensors").touch()
+    assert locate("someone/mix/model-v2.safetensors") == tmp_path / "model-v2.safetensors"
+    with pytest.raises(UsageError, match="has no file v3"):
+        locate("someone/mix/v3.safetensors")

@@ -73,6 +73,11 @@ def locate(
         raise UnlikenessError(
             f"{said} in the hub cache here has no {file}; check its spelling or the network"
         )
+    if missing := _missing(folder):
+        raise UnlikenessError(
+            f"{said} is in the hub cache here only in part, and the hub was not reached (missing: "
+            f"{', '.join(missing)}); check the network, or give a folder"
+        )
     return folder / file if file else place(folder) or folder
 
 
@@ -179,6 +184,35 @@ def _cached(repo: str, revision: str | None) -> Path | None:
 
     index = try_to_load_from_cache(repo, "model_index.json", revision=revision)
     return Path(index).parent if isinstance(index, str) else None
+
+
+def _missing(folder: Path) -> list[str]:
+    """What a diffusers folder of the cache lacks of the parts that its index names."""
+    from unlikeness.diffusion.families import FAMILIES, family_of
+    from unlikeness.networks.configs import read_object
+    from unlikeness.networks.weights import choose_weights
+
+    if not (folder / "model_index.json").exists():
+        return []
+    index = read_object(folder / "model_index.json", folder)
+    if index.get("_class_name") not in FAMILIES:
+        return []
+    found = []
+    for part in family_of(index["_class_name"]).parts:
+        entry = index.get(part)
+        if not isinstance(entry, list) or entry[:1] in ([], [None]):
+            continue
+        inside = folder / part
+        names = [one.name for one in inside.iterdir()] if inside.is_dir() else []
+        if part == "scheduler":
+            wanted = ["scheduler_config.json"]
+        elif part.startswith("tokenizer"):
+            whole = {"tokenizer.json", "spiece.model"} & set(names)
+            wanted = [] if whole else ["vocab.json", "merges.txt"]
+        else:
+            wanted = ["config.json", *([] if choose_weights(names) else ["*.safetensors"])]
+        found += [f"{part}/{name}" for name in wanted if name not in names]
+    return found
 
 
 def _passing(error: Exception) -> bool:

@@ -83,7 +83,8 @@ def read_index(folder: Path) -> Index:
     index = read_object(path, folder)
     named = index.get("_class_name")
     relative = isinstance(named, str) and named in RELATIVES
-    named = RELATIVES[named] if relative else named
+    if isinstance(named, str):
+        named = RELATIVES.get(named, named)
     if not isinstance(named, str) or named not in FAMILIES:
         kind = one_line(str(named))[:60]
         raise UsageError(
