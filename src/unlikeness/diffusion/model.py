@@ -132,12 +132,11 @@ class TextToImage:
         on = pick_device(device)
         precision = pick_dtype(dtype, on)
         half = precision in (torch.float16, torch.bfloat16)
-        check_name(str(name_or_path), prediction=prediction, config=model_config)
+        how: dict[str, Any] = {"prediction": prediction, "config": model_config}
+        check_name(str(name_or_path), **how)
         place = locate(name_or_path, revision=revision, local_files_only=local_files_only, half=half)
         name = own_name(str(name_or_path))
-        parts, found = open_place(
-            place, dtype=precision, name=name, prediction=prediction, config=model_config
-        )
+        parts, found = open_place(place, dtype=precision, name=name, **how)
         model = cls.from_parts(
             parts.objects,
             pipeline=parts.pipeline,
