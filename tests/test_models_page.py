@@ -38,6 +38,7 @@ CELLS: dict[str, dict[str, str]] = {
     },
     "Stable Diffusion XL": {
         "open": f"{_XL}::test_a_copy_is_the_same_model_and_a_variant_opens",
+        "single file": "diffusion/test_single_file.py::test_stable_diffusion_xl_opens_and_goes_back",
         "generate": f"{_XL}::test_draws_bit_for_bit_what_the_pipeline_draws",
         "LoRA": f"{_XL}::test_a_saved_lora_draws_the_same_in_the_plain_pipeline",
         "full": f"{_XL}::test_a_fully_tuned_model_opens_in_the_plain_pipeline",
