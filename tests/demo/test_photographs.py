@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -12,13 +14,15 @@ from PIL import Image
 from tests.tiny import write_tiny
 
 import unlikeness.demo.photographs as photographs
+from unlikeness.autoencoders import Autoencoder
 from unlikeness.cli import main
-from unlikeness.demo.page import CLOSE, WHOLE, compared
+from unlikeness.demo.closeups import CLOSE, TIMES, WHOLE, compared
 from unlikeness.demo.photographs import protect_photographs
 from unlikeness.demo.settings import chosen_method
 from unlikeness.diffusion import TextToImage
 from unlikeness.errors import UsageError
 from unlikeness.files import write_text
+from unlikeness.html import Shown
 from unlikeness.pictures import open_picture
 
 
@@ -26,7 +30,7 @@ def test_they_are_protected_and_shown(model: TextToImage, photos: Path, tmp_path
     outcome = protect_photographs(photos, tmp_path / "out", model, model_name="tiny", method="noise")
     page = (tmp_path / "out" / "photographs.html").read_text(encoding="utf-8")
     assert (len(outcome.protected), len(outcome.skipped)) == (2, 1)
-    assert page.count("<img") == 12
+    assert page.count("<img") == 2 * 11
     assert "b &lt;1&gt;.jpg" in page
     assert "b <1>" not in page
     assert "broken.png" in page
@@ -59,7 +63,7 @@ def test_a_second_run_shows_what_the_first_has_done(model: TextToImage, photos: 
     assert len(outcome.before) == 2
     page = (tmp_path / "out" / "photographs.html").read_text(encoding="utf-8")
     assert "2 protected, 2 of them in an earlier run" in page
-    assert page.count("<img") == 12
+    assert page.count("<img") == 2 * 11
     assert "<td>a.png</td>" in page
 
 
@@ -70,23 +74,73 @@ def test_the_page_is_bounded(
     monkeypatch.setattr(photographs, "LISTED", 1)
     protect_photographs(photos, tmp_path / "out", model, model_name="toybox", method="noise")
     page = (tmp_path / "out" / "photographs.html").read_text(encoding="utf-8")
-    assert page.count("<img") == 6
+    assert page.count("<img") == 11
     assert "The first 1 of 2" in page
     assert "And 1 more" in page
     assert "plain noise" in page
 
 
-def test_a_large_picture_is_shown_small_and_close_where_it_changed_most(tmp_path: Path) -> None:
-    grey = np.full((900, 1400, 3), 128, np.uint8)
-    Image.fromarray(grey).save(tmp_path / "a.png")
-    grey[700:720, 1200:1220] += 8
-    Image.fromarray(grey).save(tmp_path / "b.png")
-    views = compared(tmp_path / "a.png", tmp_path / "b.png", gain=10)
-    assert {view.size for view in views[:3]} == {(WHOLE, round(900 * WHOLE / 1400))}
-    assert {view.size for view in views[3:]} == {(CLOSE, CLOSE)}
-    close = np.asarray(views[5]).astype(int)
-    assert (close == 208).sum() == 20 * 20 * 3  # 127.5 + 10 * 8
-    assert ((close == 208) | (close == 128)).all()
+def pixels(shown: Shown) -> np.ndarray:
+    """The picture of a page, as integers."""
+    png = base64.b64decode(shown.uri.removeprefix("data:image/png;base64,"))
+    return np.asarray(Image.open(io.BytesIO(png))).astype(int)
+
+
+def test_a_large_picture_is_shown_small_and_close_where_it_is_flattest_and_most_textured(
+    tmp_path: Path,
+) -> None:
+    rng = np.random.default_rng(0)
+    picture = rng.integers(118, 138, (900, 1400, 3))
+    picture[500:, 900:] = 128
+    picture[:300, :300] = rng.integers(0, 255, (300, 300, 3))
+    stripes = picture + 8 * (np.arange(1400) // 2 % 2)[None, :, None]
+    for name, content in (("a.png", picture), ("b.png", stripes)):
+        Image.fromarray(content.clip(0, 255).astype(np.uint8)).save(tmp_path / name)
+    found = compared(tmp_path / "a.png", tmp_path / "b.png", gain=10)
+    assert [pixels(one).shape for one in found.whole] == [(round(900 * WHOLE / 1400), WHOLE, 3)] * 3
+    flat, textured = found.areas
+    assert flat.widths == (CLOSE, CLOSE // TIMES * TIMES)
+    assert [pixels(one).shape[:2] for one in flat.close + flat.closer] == [(CLOSE, CLOSE)] * 4
+    assert (pixels(flat.close[0]) == 128).all()
+    assert set(np.unique(pixels(flat.close[1]))) == {128, 136}
+    assert pixels(textured.close[0]).std() > 40
+    enlarged = pixels(flat.closer[1])
+    assert (enlarged[::TIMES, ::TIMES].repeat(TIMES, 0).repeat(TIMES, 1) == enlarged).all()
+    assert "every 4 px" in found.pattern
+    assert float(found.pattern.split("has ")[1].split()[0]) > 10
+
+
+def test_a_small_picture_is_shown_at_its_size(tmp_path: Path) -> None:
+    Image.fromarray(np.full((20, 30, 3), 90, np.uint8)).save(tmp_path / "a.png")
+    found = compared(tmp_path / "a.png", tmp_path / "a.png", gain=10)
+    assert [area.widths for area in found.areas] == [(20, 18)] * 2
+    assert "No area of the picture is flat enough" in found.pattern
+
+
+def test_the_page_shows_what_autoencoders_see(model: TextToImage, photos: Path, tmp_path: Path) -> None:
+    further: dict[str, Any] = {"model_name": "tiny", "method": "noise", "size": 64}
+    seen = {"FLUX.2 (distilled)": model.autoencoder}
+    protect_photographs(photos, tmp_path / "out", model, autoencoders=seen, **further)
+    page = (tmp_path / "out" / "photographs.html").read_text(encoding="utf-8")
+    assert "The protection moves what the encoder of FLUX.2 (distilled) sees" in page
+    assert "half size" in page
+    report = json.loads((tmp_path / "out" / "photographs.json").read_text())
+    assert report["latents"]["autoencoders"][0]["protected"]["JPEG 75"]["n"] == 2
+    for folder, given, why in (
+        (photos, {}, "There is no distilled autoencoder on this machine"),
+        (photos / "a.png", seen, "from two pictures on"),
+        (photos, {"broken": broken(model.autoencoder)}, "This could not be measured: the autoencoder"),
+    ):
+        protect_photographs(folder, tmp_path / why[:4], model, autoencoders=given, **further)
+        assert why in (tmp_path / why[:4] / "photographs.html").read_text(encoding="utf-8")
+
+
+def broken(autoencoder: Autoencoder) -> Autoencoder:
+    """With weights that are not finite."""
+    copy = autoencoder.copy()
+    for weight in copy.network.parameters():
+        weight.data.fill_(float("nan"))
+    return copy
 
 
 def test_a_name_in_another_encoding_does_not_stop_a_page(tmp_path: Path) -> None:
@@ -109,6 +163,8 @@ def test_the_command(tmp_path: Path, photos: Path, capsys: pytest.CaptureFixture
         ["--photos", str(photos), "--class-noun", "dog"],
         ["--photos", str(photos), "--model", tiny, "--method", "rid"],
         ["--photos", str(photos), "--no-noise"],
+        ["--against", "flux2"],
+        ["--photos", str(photos), "--against", "no/such.pth"],
     ):
         assert main(["demo", *wrong, "-o", str(tmp_path / "new"), "-q"]) in (1, 2)
         assert capsys.readouterr().err.count("\n") == 1

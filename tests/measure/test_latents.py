@@ -71,8 +71,8 @@ def test_a_displacement_is_relative_to_the_distance_of_other_pictures(folders: t
     # Means of 64 pixels average white noise away, but no shift of the whole picture.
     assert found.noise["as it is"].value < found.protected["as it is"].value / 4
     assert found.sentence == (
-        "moves what means's encoder sees 0.16 as far as another picture would; noise of the same strength "
-        f"{found.noise['as it is'].value:.2f}"
+        "moves what the encoder of means sees 0.16 as far as another picture would; noise of the same "
+        f"strength {found.noise['as it is'].value:.2f}"
     )
 
 
@@ -198,8 +198,8 @@ def test_a_sample_has_a_sentence_for_each_encoder(folders: tuple[Path, Path]) ->
     pairs = [(folders[0] / f"{i}.png", folders[1] / f"{i}.png") for i in range(3)]
     both = {"one": Autoencoder(Means()), "two": Autoencoder(Means(2.0))}
     first, second = sample_sentences(pairs, both, size=64, most=2)
-    assert first.startswith("moves what one's encoder sees 0.10 as far as another picture would; noise")
+    assert first.startswith("moves what the encoder of one sees 0.10 as far as another picture would; noise")
     assert first.endswith("(measured on 2 pictures)")
-    assert "two's" in second
+    assert "of two " in second
     assert sample_sentences(pairs[:1], both, size=64) == []
     assert sample_sentences(pairs, {}, size=64) == []

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from unlikeness.errors import UsageError, one_line
+from unlikeness.provenance import own_name
 
 __all__ = [
     "FOLDERS",
@@ -26,6 +27,7 @@ __all__ = [
     "expand",
     "find",
     "source_of",
+    "title",
 ]
 
 TINY = ":tiny"
@@ -145,6 +147,19 @@ def source_of(name: str) -> Source | None:
     if known is None:
         return None
     return known.whole if plain == name else known.tiny
+
+
+def title(name: str) -> str:
+    """What a reader knows it by: `flux2:tiny` -> "FLUX.2 (distilled)"; the last part of a path to a file.
+
+    Files that have the name of a known source count as it.
+    """
+    for plain, known in KNOWN.items():
+        for called, source in ((plain, known.whole), (plain + TINY, known.tiny)):
+            if source is not None and (name == called or name.rpartition("/")[2] in source.files):
+                distilled = " (distilled)" if source is known.tiny else ""
+                return known.stands_for.split(",")[0] + distilled
+    return own_name(name)
 
 
 def expand(names: str | Path | Iterable[str | Path]) -> list[str]:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from unlikeness.cli.options import Device, Quiet, give, how, run
+
+if TYPE_CHECKING:
+    from unlikeness.protect.files.folder import Outcome
 
 __all__ = ["demo"]
 
@@ -21,10 +24,18 @@ def demo(
     model: Annotated[
         str, give("With --photos: model to compute against: a diffusers folder, a hub name or toybox.")
     ] = "toybox",
+    against: Annotated[
+        str | None,
+        give(
+            "With --photos: autoencoders to measure the protection with, and to compute it against with "
+            "--method encoder (see unlikeness surrogates). Default: the distilled ones on this machine.",
+            metavar="NAME[,NAME...]",
+        ),
+    ] = None,
     class_noun: Annotated[str | None, how("Class noun of the story's subject. Default: robot.")] = None,
     method: Annotated[
         str | None,
-        how("Protection: rid, advdm, photoguard or noise. Default: rid, or advdm with --model."),
+        how("Protection: rid, encoder, advdm, photoguard or noise. Default: rid, or advdm with --model."),
     ] = None,
     budget: Annotated[float, how("Largest change of a colour value [n/255].")] = 8.0,
     steps: Annotated[
@@ -52,10 +63,13 @@ def demo(
         raise UsageError(f"--photos {photos} does not exist; give a folder of pictures")
     if photos is not None and (class_noun is not None or noise is not None):
         raise UsageError("--class-noun and --noise belong to the story; leave them out with --photos")
+    if photos is None and against is not None:
+        raise UsageError("the story runs on the toybox alone; give --photos to use --against")
     if photos is None and model != "toybox":
         raise UsageError("the story runs on the toybox; give --photos to use another --model")
 
     from unlikeness import locks
+    from unlikeness.autoencoders.names import expand
     from unlikeness.demo.settings import DemoSettings, chosen_method
     from unlikeness.diffusion import hub
     from unlikeness.diffusion.devices import check_device, check_dtype
@@ -69,6 +83,8 @@ def demo(
     check_dtype(dtype)
     hub.check_name(model)
     check_pictures(photos)
+    if against is not None:
+        expand(against)
     told: dict[str, object] = {"budget": budget}
     if photos is not None:
         build(registry.settings_type(method), told if steps is None else {**told, "steps": steps})
@@ -86,9 +102,9 @@ def demo(
 
         with on_stderr(quiet=quiet) as progress:
             if photos is not None:
-                outcome = photographs.protect_photographs(
-                    photos, output, TextToImage.from_pretrained(model, device=device, dtype=dtype),
-                    model_name=model, method=method, budget=budget, steps=steps, seed=seed, progress=progress,
+                outcome = _protect(
+                    photos, output, model, against, device, dtype,
+                    method=method, budget=budget, steps=steps, seed=seed, progress=progress,
                 )  # fmt: skip
                 for entry in outcome.skipped:
                     typer.echo(f"skipped {entry.reason}", err=True)
@@ -113,3 +129,34 @@ def demo(
     typer.echo(f"the report is {(output / (story.PAGE if photos is None else photographs.PAGE)).resolve()}")
     if failed:
         raise typer.Exit(1)
+
+
+def _protect(
+    photos: Path,
+    output: Path,
+    model: str,
+    against: str | None,
+    device: str,
+    dtype: str,
+    *,
+    method: str,
+    **options: Any,
+) -> Outcome:
+    """Protect photographs against the model, or against the autoencoders if the method is theirs."""
+    from unlikeness.autoencoders.names import KNOWN, TINY, find
+    from unlikeness.demo.photographs import protect_photographs
+    from unlikeness.diffusion import TextToImage
+    from unlikeness.protect.surrogates import Surrogates
+
+    here = [name + TINY for name in KNOWN if find(name + TINY) is not None]
+    names = against or ",".join(here)
+    opened = Surrogates.named(names, device=device, dtype=dtype) if names else Surrogates()
+    if method == "encoder" and against is not None:
+        loaded: TextToImage | Surrogates = opened
+        model = ", ".join(one.name for one in opened)
+    else:
+        loaded = TextToImage.from_pretrained(model, device=device, dtype=dtype)
+    return protect_photographs(
+        photos, output, loaded, model_name=model, method=method,
+        autoencoders=opened.by_title, **options,
+    )  # fmt: skip

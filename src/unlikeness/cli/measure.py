@@ -143,11 +143,13 @@ def latents(
     1 is as far as another picture. Measured as it is, after JPEG at qualities 75 and 50, and at half size.
     Pictures are matched by their relative name.
     """
+    from unlikeness.autoencoders.names import expand
     from unlikeness.diffusion.devices import check_device, check_dtype
     from unlikeness.measure.matching import matched
 
     check_device(device)  # validate before importing torch
     check_dtype(dtype)
+    expand(against)
     found = matched(originals, protected).sample(most)
 
     from unlikeness.measure.latents import check_size, displacements
@@ -159,8 +161,7 @@ def latents(
     opened = Surrogates.named(against, device=device, dtype=dtype)
     with on_stderr(quiet=quiet) as progress:
         report = displacements(
-            found, {one.name: one.autoencoder for one in opened}, size=size, seed=seed,
-            max_pixels=max_pixels, progress=progress,
+            found, opened.by_title, size=size, seed=seed, max_pixels=max_pixels, progress=progress
         )  # fmt: skip
     if json:
         typer.echo(to_json(report))

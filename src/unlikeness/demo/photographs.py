@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from unlikeness import __version__
-from unlikeness.demo.page import GAIN, check_own, compared
+from unlikeness.autoencoders import Autoencoder
+from unlikeness.demo.closeups import compared
+from unlikeness.demo.page import GAIN, check_own
 from unlikeness.demo.settings import chosen_method
-from unlikeness.diffusion import TextToImage
+from unlikeness.errors import UnlikenessError
 from unlikeness.files import write_text
-from unlikeness.html import Note, fill, show
+from unlikeness.html import Note, fill
+from unlikeness.measure.latents import LatentReport, displacements
+from unlikeness.measure.matching import Matched
 from unlikeness.progress import Progress
 from unlikeness.protect import registry
 from unlikeness.protect.against import Against, against_of
 from unlikeness.protect.files.folder import Outcome, protect_folder
 from unlikeness.protect.files.manifest import Manifest
+from unlikeness.protect.surrogates import Models
 from unlikeness.protect.tiling import batches
 from unlikeness.settings import build
 
@@ -27,6 +33,8 @@ PAGE = "photographs.html"
 HEAD = ("largest change, of 255", "PSNR [dB]", "SSIM")
 SHOWN = 12
 """Pictures on the page. The manifest lists all."""
+MEASURED = 6
+"""Pictures that the autoencoders look at, spread evenly over all."""
 LISTED = 200
 """Lines of a table on the page."""
 
@@ -34,9 +42,11 @@ LISTED = 200
 def protect_photographs(
     photos: Path,
     output: Path,
-    model: TextToImage,
+    model: Models,
     *,
     model_name: str,
+    autoencoders: Mapping[str, Autoencoder] | None = None,
+    size: int = 512,
     method: str | None = None,
     budget: float = 8.0,
     steps: int | None = None,
@@ -46,8 +56,9 @@ def protect_photographs(
     """Protect `photos` (a folder or a picture) into OUTPUT/protected, and show the first ones on a page.
 
     Writes photographs.html and photographs.json. Files in `output` do not count as photographs. method: see
-    `chosen_method`. Raises what that and `protect_folder` raise, and UsageError if photographs.html is not an
-    earlier demo's.
+    `chosen_method`. autoencoders: by name; the page shows how far the change moves what they see, at a short
+    side of `size` px. Raises what that and `protect_folder` raise, and UsageError if photographs.html is not
+    an earlier demo's.
     """
     method = chosen_method(method, model_name)
     page = output / PAGE
@@ -59,15 +70,17 @@ def protect_photographs(
     perturber = registry.create(method, model, build(found.settings_type, values))
     against = against_of(perturber)
     folder = output / "protected"
+    device = getattr(model, "device", "cpu")
     outcome = protect_folder(
         [photos], folder, perturber,
         method=method, model=model_name if registry.needs_model(method) else None, seed=seed,
-        batch_size=batches.default_batch_size(perturber.resolution, model.device),
+        batch_size=batches.default_batch_size(perturber.resolution, device),
         exclude=[output], progress=progress,
     )  # fmt: skip
     manifest = Manifest(folder)
     done = sorted([*(entry.path for entry in outcome.protected), *outcome.before])
     entries = [manifest.entries[name] for name in done]
+    measured = _measured(photos, folder, done, autoencoders or {}, size, seed, progress)
     about = {
         "version": __version__,
         "recipe": entries[0]["recipe"] if entries else None,
@@ -79,11 +92,56 @@ def protect_photographs(
         "lossy": _summary([e for e in entries if not e["lossless"]]),
         "toybox": against.toy,
         "against": against.record(),
+        "latents": asdict(measured) if isinstance(measured, LatentReport) else None,
     }
     written = json.dumps(about, indent=2, ensure_ascii=False) + "\n"
     write_text(page.with_suffix(".json"), written, errors="replace")
-    _tell(photos, output, outcome, entries, about, budget, _warning(against, entries))
+    _tell(photos, output, outcome, entries, about, budget, _warning(against, entries), measured)
     return outcome
+
+
+def _measured(
+    photos: Path,
+    folder: Path,
+    names: Sequence[str],
+    autoencoders: Mapping[str, Autoencoder],
+    size: int,
+    seed: int,
+    progress: Progress | None,
+) -> LatentReport | str:
+    """What the autoencoders see of a sample, or a sentence that says why there is nothing."""
+    if len(names) < 2:
+        return "This is measured from two pictures on, because it is relative to other pictures."
+    if not autoencoders:
+        return (
+            "There is no distilled autoencoder on this machine to measure this with. unlikeness surrogates "
+            "lists them. --against names one, such as flux2:tiny, which is a download of some megabytes."
+        )
+    root = photos if photos.is_dir() else photos.parent
+    pairs = Matched(tuple((name, root / name, folder / name) for name in names)).sample(MEASURED)
+    try:
+        return displacements(pairs, autoencoders, size=size, seed=seed, progress=progress)
+    except UnlikenessError as error:  # the pictures are protected, and the page says so
+        return f"This could not be measured: {error}."
+
+
+def _encoders(measured: LatentReport | str) -> dict[str, Any]:
+    """What the page says about the autoencoders."""
+    if isinstance(measured, str):
+        return {"why": measured, "head": [], "rows": [], "sentences": [], "pictures": 0, "size": 0}
+    rows = []
+    for one in measured.autoencoders:
+        for word, figures in (("protected", one.protected), ("noise", one.noise)):
+            cells = [f"{i.value:.2f} [{i.low:.2f}, {i.high:.2f}]" for i in figures.values()]
+            rows.append([one.name if word == "protected" else "", word, *cells])
+    return {
+        "why": "",
+        "head": ["encoder of", "", *measured.autoencoders[0].protected],
+        "rows": rows,
+        "sentences": [f"The protection {one.sentence}." for one in measured.autoencoders],
+        "pictures": len(measured.pictures),
+        "size": measured.size,
+    }
 
 
 def _summary(entries: Sequence[dict[str, Any]]) -> dict[str, float | int | None]:
@@ -105,13 +163,13 @@ def _tell(
     about: dict[str, Any],
     budget: float,
     warning: Note,
+    measured: LatentReport | str,
 ) -> None:
     root = photos if photos.is_dir() else photos.parent
-    words = ["before", "protected", f"difference × {GAIN}"]
-    shown = []
-    for entry in entries[:SHOWN]:
-        views = compared(root / entry["path"], output / "protected" / entry["path"], gain=GAIN)
-        shown.append((entry["path"], show(views[:3], words), show(views[3:], words)))
+    shown = [
+        (entry["path"], compared(root / entry["path"], output / "protected" / entry["path"], gain=GAIN))
+        for entry in entries[:SHOWN]
+    ]
     kinds = {"lossless": "formats that keep every value", "lossy": "formats that compress"}
     text = fill(
         "photographs.html",
@@ -122,6 +180,7 @@ def _tell(
         warning=warning,
         budget=budget,
         shown=shown,
+        encoders=_encoders(measured),
         head=list(HEAD),
         summary=[
             [label, str(about[kind]["pictures"]), *_cells(about[kind])]

@@ -72,7 +72,7 @@ class Displacement:
         """The figures of the first way, in plain words."""
         moved, noise = (next(iter(figures.values())).value for figures in (self.protected, self.noise))
         return (
-            f"moves what {self.name}'s encoder sees {moved:.2f} as far as another picture would; "
+            f"moves what the encoder of {self.name} sees {moved:.2f} as far as another picture would; "
             f"noise of the same strength {noise:.2f}"
         )
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from unlikeness import finite
 from unlikeness.autoencoders import Autoencoder, Posterior
-from unlikeness.autoencoders.names import expand
+from unlikeness.autoencoders.names import expand, title
 from unlikeness.diffusion.devices import pick_device, pick_dtype
 from unlikeness.diffusion.fingerprint import fingerprint
 from unlikeness.diffusion.loading import check_model
@@ -152,6 +152,16 @@ class Surrogates(tuple[Surrogate, ...]):
             Surrogate(autoencoder, resolution, own_name(name))
             for name, autoencoder in zip(given, opened, strict=True)
         )
+
+    @property
+    def by_title(self) -> dict[str, Autoencoder]:
+        """The autoencoders by the names that readers know; a name that comes again has a number."""
+        found: dict[str, Autoencoder] = {}
+        for one in self:
+            called = title(one.name)
+            again = sum(name == called or name.startswith(f"{called} #") for name in found)
+            found[f"{called} #{again + 1}" if again else called] = one.autoencoder
+        return found
 
     @property
     def resolution(self) -> int:
