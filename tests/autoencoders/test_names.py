@@ -164,7 +164,6 @@ def test_the_command_lists_all_names(
     assert all(row["licence"] and row["from"] and row["megabytes"] for row in told["autoencoders"])
 
 
-<<<<<<< HEAD
 FILES = {
     "Qwen/Qwen-Image": [
         "model_index.json", "README.md", "vae/config.json", "vae/diffusion_pytorch_model.safetensors",
@@ -254,7 +253,8 @@ def test_parts_that_do_not_fit_are_found_when_it_is_opened(tmp_path: Path) -> No
     network.save_pretrained(tmp_path / "b")
     with pytest.raises(NotFiniteError, match="autoencoder"):
         Autoencoder.open(tmp_path / "b")
-=======
+
+
 def test_a_title_is_what_readers_know() -> None:
     assert title("flux2") == "FLUX.2"
     assert title("sdxl:tiny") == "SDXL (distilled)"
@@ -270,4 +270,3 @@ def test_autoencoders_of_one_title_are_told_apart(tmp_path: Path) -> None:
         files.append(write(tmp_path / folder / "own_encoder.pth", encoder_weights()))
     titles = list(Surrogates.named(files).by_title)
     assert titles == ["own_encoder.pth", "own_encoder.pth #2", "own_encoder.pth #3"]
->>>>>>> a042405 (Photographs page: what autoencoders see, and close-ups of the flattest and the most textured area)
