@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,11 @@ from unlikeness.pictures.finding import find
 from unlikeness.provenance import pixel_digest
 from unlikeness.words import as_text, with_article
 
-__all__ = ["Subject", "as_text", "load_folder", "with_article"]
+__all__ = ["Subject", "as_text", "central_square", "load_folder", "read_folder", "with_article"]
 
 _log = logging.getLogger(__name__)
+
+Rgb = np.ndarray[Any, np.dtype[np.float32]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,8 +112,16 @@ def load_folder(path: Path, *, size: int | None, report: Callable[[str], None] |
 
     UnlikenessError if no picture is left; UsageError if `path` does not exist.
     """
+    images = [central_square(rgb, size) for rgb in read_folder(path, report=report)]
+    if len({image.shape for image in images}) > 1:
+        raise UsageError(f"the pictures in {path} differ in size; give the size to bring them to")
+    return torch.stack(images)
+
+
+def read_folder(path: Path, *, report: Callable[[str], None] | None = None) -> Iterator[Rgb]:
+    """Pictures [H, W, 3] float32 in [0, 1] below `path` one by one, upright: see `load_folder`."""
     tell = report or _log.warning
-    images = []
+    none = True
     found = find([Path(path)])
     others = [(file, kind) for _, file, kind in found.others if kind != kinds.VIDEO]
     if unread := kinds.summary(others, "read"):
@@ -120,17 +130,18 @@ def load_folder(path: Path, *, size: int | None, report: Callable[[str], None] |
         if is_grid(file):
             continue
         try:
-            images.append(_square(open_picture(file).rgb, size))
+            rgb = open_picture(file).rgb
         except PictureError as error:
             tell(str(error))
-    if not images:
+            continue
+        none = False
+        yield rgb
+    if none:
         raise UnlikenessError(f"{path} holds no picture that can be read; give a folder with pictures")
-    if len({image.shape for image in images}) > 1:
-        raise UsageError(f"the pictures in {path} differ in size; give the size to bring them to")
-    return torch.stack(images)
 
 
-def _square(rgb: np.ndarray[Any, np.dtype[np.float32]], size: int | None) -> Tensor:
+def central_square(rgb: Rgb, size: int | None) -> Tensor:
+    """[3, size, size] of a picture [H, W, 3], resampled (Lanczos); None keeps the square's own size."""
     from PIL import Image
 
     height, width = rgb.shape[:2]

@@ -213,42 +213,45 @@ def similarity(
     subject: Annotated[Path, give("Folder of two or more held-out pictures of the subject.")],
     generated: Annotated[Path, give("Folder of pictures that the personalized model generated.")],
     class_images: Annotated[Path, give("Folder of pictures of other members of the class.")],
-    encoder: Annotated[str, how("Image encoder that measures similarity.")] = "toybox",
+    encoder: Annotated[
+        list[str] | None,
+        how(
+            "Image encoder that measures similarity: clip, dino, dinov2, a folder or a hub name; for toybox "
+            "pictures toybox (default). Can be given several times.",
+            metavar="NAME",
+        ),
+    ] = None,
     json: Json = False,
     seed: BootstrapSeed = 0,
+    device: Device = "auto",
 ) -> None:
     """Measure how similar generated pictures are to a subject.
 
     The similarity s is 0 for any member of the subject's class, and 1 for the subject itself.
     """
-    from unlikeness.errors import UsageError
-    from unlikeness.measure.encoders import check_encoder, load_encoder
+    from unlikeness.diffusion.devices import check_device
+    from unlikeness.errors import one_line
+    from unlikeness.measure.encoders import check_encoders
     from unlikeness.pictures.finding import check_pictures
 
-    check_encoder(encoder)  # validate before importing torch
+    names = check_encoders(encoder or ["toybox"])  # validate before importing torch
+    check_device(device)
     for folder in (generated, subject, class_images):
         check_pictures(folder)
 
-    from unlikeness.measure.report import to_json
-    from unlikeness.measure.similarity import subject_similarity
-    from unlikeness.subjects import load_folder
+    from unlikeness.measure.folders import similarities
+    from unlikeness.measure.similarity import to_json
 
-    model = load_encoder(encoder)
-    drawn, own, others = (
-        load_folder(folder, size=model.resolution) for folder in (generated, subject, class_images)
-    )
-    for folder, images in ((subject, own), (class_images, others)):
-        if same := sum(bool((images == one).flatten(1).all(1).any()) for one in drawn):
-            raise UsageError(
-                f"{same} of the pictures in {generated} are in {folder} too, bit for bit, and would be "
-                "compared with themselves; give pictures that the model drew"
-            )
-    result = subject_similarity(model, generated=drawn, subject=own, of_class=others, seed=seed)
+    found = similarities(names, generated=generated, subject=subject, of_class=class_images, seed=seed,
+                         device=device)  # fmt: skip
     if json:
-        typer.echo(to_json(result))
+        typer.echo(to_json(found))
         return
-    typer.echo(f"s {result}")
-    typer.echo("mean cosine to the subject's pictures, and number of pictures:")
-    typer.echo(f"  generated {result.sim_generated:.3f} ({result.n_generated})")
-    typer.echo(f"  class     {result.sim_class:.3f} ({result.n_class})")
-    typer.echo(f"  itself    {result.sim_subject:.3f} ({result.n_subject})")
+    for name, result in found.items():
+        typer.echo(f"s {result}" + (f", by {one_line(name)}" if encoder else ""))
+        typer.echo("mean cosine to the subject's pictures, and number of pictures:")
+        typer.echo(f"  generated {result.sim_generated:.3f} ({result.n_generated})")
+        typer.echo(f"  class     {result.sim_class:.3f} ({result.n_class})")
+        typer.echo(f"  itself    {result.sim_subject:.3f} ({result.n_subject})")
+        if result.n_faceless:
+            typer.echo(f"  without a face: {result.n_faceless} of the generated, which count as s = 0")

@@ -9,8 +9,9 @@ sim(subject, subject) is taken over pairs of two different pictures.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Protocol
 
 import numpy as np
@@ -26,9 +27,13 @@ __all__ = [
     "Pairs",
     "SubjectSimilarity",
     "embed_all",
+    "looks_at_faces",
     "mean_similarity",
     "pair_similarities",
+    "pairs_of",
     "subject_similarity",
+    "to_json",
+    "unit",
 ]
 
 MIN_GAP = 0.05
@@ -53,6 +58,8 @@ class Pairs:
     """[C,S], other members of the class against the subject."""
     subject: Matrix
     """[S,S], the subject against itself; the diagonal is never used."""
+    faceless: int = 0
+    """Generated pictures in which an encoder of faces found none. They count as s = 0."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +80,8 @@ class SubjectSimilarity:
     level: float
     resamples: int
     seed: int
+    n_faceless: int = 0
+    """Generated pictures without a face, for an encoder of faces. They count as s = 0."""
 
     def __str__(self) -> str:
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}] (n {self.n_generated}, seed {self.seed})"
@@ -81,15 +90,29 @@ class SubjectSimilarity:
 @torch.no_grad()
 def embed_all(embedder: Embedder, images: Tensor, batch_size: int = 64) -> Tensor:
     """Unit vectors [N,D], float64 on the CPU, of images [N,3,H,W] in [0,1], a batch at a time."""
-    parts = [embedder(batch).double().cpu() for batch in torch.split(images, batch_size)]
-    vectors: Tensor = torch.cat(parts)
+    parts = [embedder(batch) for batch in torch.split(images, batch_size)]
+    return unit(torch.cat(parts), faces=looks_at_faces(embedder))
+
+
+def unit(vectors: Tensor, *, faces: bool = False) -> Tensor:
+    """Vectors [N,D] at length 1, float64 on the CPU. faces: a row of NaN stays, a picture without a face.
+
+    UsageError for other vectors that are zero or not finite.
+    """
+    vectors = vectors.double().cpu()
     norms = vectors.norm(dim=1, keepdim=True)
-    if not bool(torch.isfinite(norms).all() and (norms > 0).all()):
+    judged = norms[~vectors.isnan().all(1)] if faces else norms
+    if not bool(torch.isfinite(judged).all() and (judged > 0).all()):
         raise UsageError(
             "the encoder gave a zero or non-finite vector; use another encoder or check its weights"
         )
-    unit: Tensor = vectors / norms
-    return unit
+    found: Tensor = vectors / norms
+    return found
+
+
+def looks_at_faces(embedder: Embedder) -> bool:
+    """Whether an embedder gives a row of NaN for a picture without a face."""
+    return bool(getattr(embedder, "faces", False))
 
 
 def pair_similarities(
@@ -107,14 +130,37 @@ def pair_similarities(
     Raises UsageError without at least one generated, two held-out and one class picture.
     """
     for name, images, least in (("generated", generated, 1), ("subject", subject, 2), ("class", of_class, 1)):
-        if images.ndim != 4 or len(images) < least:
-            raise UsageError(
-                f"the similarity needs at least {least} {name} picture{'s' if least > 1 else ''}, "
-                f"not {len(images)}; give more pictures"
-            )
-    g = embed_all(embedder, generated)
+        _check_count(name, "picture", len(images) if images.ndim == 4 else 0, least)
     s, c = known or (embed_all(embedder, subject), embed_all(embedder, of_class))
-    return Pairs(*((left @ s.T).numpy() for left in (g, c, s)))
+    return pairs_of(embed_all(embedder, generated), s, c)
+
+
+def pairs_of(generated: Tensor, subject: Tensor, of_class: Tensor) -> Pairs:
+    """All cosines of unit vectors [G,D], [S,D] and [C,D]. A row of NaN is a picture without a face.
+
+    Such a picture of the subject or of the class is left out. A generated one counts as any member of the
+    class does on average, so that its s is 0.
+
+    Raises UsageError if there is not at least one generated, two held-out and one class picture with a face.
+    """
+    _check_count("generated", "picture", len(generated), 1)
+    faceless = generated.isnan().all(1)
+    s, c = (one[~one.isnan().all(1)] for one in (subject, of_class))
+    kind = "picture" if len(s) == len(subject) and len(c) == len(of_class) else "picture with a face"
+    _check_count("subject", kind, len(s), 2)
+    _check_count("class", kind, len(c), 1)
+    to_class = c @ s.T
+    to_subject = to_class.mean(0, keepdim=True).repeat(len(generated), 1)
+    to_subject[~faceless] = generated[~faceless] @ s.T
+    return Pairs(to_subject.numpy(), to_class.numpy(), (s @ s.T).numpy(), int(faceless.sum()))
+
+
+def _check_count(name: str, kind: str, count: int, least: int) -> None:
+    if count < least:
+        what = kind if least == 1 else kind.replace("picture", "pictures")
+        raise UsageError(
+            f"the similarity needs at least {least} {name} {what}, not {count}; give more pictures"
+        )
 
 
 def _weighted(
@@ -209,7 +255,17 @@ def mean_similarity(
         level=level,
         resamples=resamples,
         seed=seed,
+        n_faceless=sum(pairs.faceless for pairs in subjects),
     )
+
+
+def to_json(found: Mapping[str, SubjectSimilarity]) -> str:
+    """Indented JSON without NaN: the figures of one encoder, or of several by their names."""
+    figures = {name: asdict(one) for name, one in found.items()}
+    return json.dumps(
+        next(iter(figures.values())) if len(figures) == 1 else figures,
+        indent=2, ensure_ascii=False, allow_nan=False,
+    )  # fmt: skip
 
 
 def _replicates(
