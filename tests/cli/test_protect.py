@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
+from tests.autoencoders import tiny_files
 from tests.protect.test_tiles import write
 from tests.tiny import write_tiny
 
@@ -174,3 +176,23 @@ def test_what_was_not_kept_is_told_once_a_kind(
     assert told == ["note on 2 pictures: data behind the picture left out"]
     assert main(["protect", *arguments]) == 0
     assert "note" not in capsys.readouterr().err
+
+
+def test_against_autoencoders_it_says_what_the_change_does_to_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.manual_seed(0)
+    file = tiny_files.write(tmp_path / "own_encoder.safetensors", tiny_files.encoder_weights())
+    (tmp_path / "in").mkdir()
+    command = ["protect", str(tmp_path / "in"), "-o", str(tmp_path / "out"), "--against", str(file), "-q"]
+    command += ["--steps", "1"]
+    write(tmp_path / "in" / "a.png", 70, 64)
+    assert main(command) == 0
+    assert "encoder of" not in capsys.readouterr().out  # a single picture has nothing to compare with
+    for name, seed in (("b.png", 1), ("c.png", 2)):
+        write(tmp_path / "in" / name, 70, 64, seed=seed)
+    assert main(command) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[-2].startswith("The protection moves what the encoder of own_encoder.safetensors sees ")
+    assert said[-2].endswith("(measured on 2 pictures).")
+    assert "2 protected" in said[-1]

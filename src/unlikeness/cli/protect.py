@@ -226,6 +226,13 @@ def protect(
     if dry_run:
         _show_survey(seen, said)
         return
+    if against is not None and isinstance(loaded, Surrogates):
+        from unlikeness.measure.latents import sample_sentences
+
+        new = {entry.path for entry in outcome.protected}
+        sample = [(target.source, target.path) for target in targets if target.name in new]
+        for sentence in sample_sentences(sample, loaded.by_title, size=loaded.resolution, seed=seed):
+            typer.echo(f"The protection {sentence}.")
     _show_outcome(outcome, output, said)
     if not outcome.complete:
         raise typer.Exit(1)
