@@ -19,6 +19,7 @@ drops alpha and sees their colours.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -73,6 +74,8 @@ def apply(pixels: Pixels, model: ColourModel, rgb: Floats, budget: float | None)
     pixels: H × W × C, the original. rgb: H × W × 3 float32, clipped to [0, 1]. budget: n, meaning n/255, or
     None (see the module).
     """
+    if budget is not None and model.space == "rgb" and model.alpha != "premultiplied":
+        return _apply_plainly(pixels, rgb, budget)
     top = top_of(pixels)
     delta = np.clip(rgb, 0, 1) - to_rgb(pixels, model)
     delta *= top
@@ -97,6 +100,25 @@ def apply(pixels: Pixels, model: ColourModel, rgb: Floats, budget: float | None)
     # A colour above its alpha is invalid but occurs. Without a change it stays.
     high = np.maximum(ceiling, old)
     result[..., :moved] = np.clip(old + step.astype(np.int32), 0, high).astype(pixels.dtype)
+    return result
+
+
+def _apply_plainly(pixels: Pixels, rgb: Floats, budget: float) -> Pixels:
+    """`apply` where colours are stored as they are: the same arithmetic in place, in a third of the time."""
+    top = top_of(pixels)
+    old = pixels[..., :3].astype(np.float32)  # exact, and so are its sums with whole steps
+    moved = np.clip(rgb, 0, 1)
+    moved -= old / np.float32(top)
+    moved *= np.float32(top)
+    np.rint(moved, out=moved)
+    limit = math.floor(budget * (1 + _SLACK) * top / 255)
+    np.clip(moved, -limit, limit, out=moved)
+    moved += old
+    np.clip(moved, 0, top, out=moved)
+    if pixels.shape[2] == 3:
+        return moved.astype(pixels.dtype)
+    result = pixels.copy()
+    result[..., :3] = moved
     return result
 
 
