@@ -18,7 +18,7 @@ def test_plain_colours(dtype: type[np.uint8 | np.uint16], budget: float, channel
     pixels = rng.integers(0, top, (20, 30, channels), dtype, endpoint=True)
     pixels[:3], pixels[3:6] = 0, top
     pixels[..., 3:] = top
-    rgb = pixels[..., :3] / np.float32(top) + rng.normal(0, 0.05, (20, 30, 3)).astype(np.float32)
+    rgb = (pixels[..., :3] / top + rng.normal(0, 0.05, (20, 30, 3))).astype(np.float32)
     plain = ColourModel("rgb", "straight" if channels == 4 else "none")
     found = apply(pixels, plain, rgb, budget)
     with_alpha = pixels if channels == 4 else np.dstack((pixels, np.full((20, 30, 1), top, dtype)))
