@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +17,12 @@ from tests.tiny import write_tiny
 from unlikeness.diffusion import TextToImage
 from unlikeness.diffusion.hub import ALIASES, locate
 from unlikeness.errors import UnlikenessError, UsageError
+
+INDEX = {
+    "_class_name": "StableDiffusionPipeline",
+    "vae": ["diffusers", "AutoencoderKL"],
+    "unet": ["diffusers", "UNet2DConditionModel"],
+}
 
 
 @pytest.fixture
@@ -58,7 +65,7 @@ def test_only_what_is_needed_is_fetched(monkeypatch: pytest.MonkeyPatch, tmp_pat
         "unet/config.json", "unet/diffusion_pytorch_model.bin", "unet/diffusion_pytorch_model.safetensors",
         "unet/diffusion_pytorch_model.fp16.safetensors", "unet/diffusion_pytorch_model.non_ema.safetensors",
         "text_encoder/model.safetensors", "text_encoder/flax_model.msgpack", "tokenizer/vocab.json",
-        "immunization.json",
+        "immunization.json", "safety_checker/model.safetensors",
     ]  # fmt: skip
 
     def model_info(self: Any, repo: str, **kwargs: Any) -> Any:
@@ -70,6 +77,7 @@ def test_only_what_is_needed_is_fetched(monkeypatch: pytest.MonkeyPatch, tmp_pat
 
     monkeypatch.setattr(huggingface_hub.HfApi, "model_info", model_info)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    (tmp_path / "model_index.json").write_text(json.dumps(INDEX))
     assert locate("runwayml/stable-diffusion-v1-5", revision="main") == tmp_path
     assert asked["repo"] == "stable-diffusion-v1-5/stable-diffusion-v1-5"
     assert asked["revision"] == "main"
@@ -81,7 +89,43 @@ def test_only_what_is_needed_is_fetched(monkeypatch: pytest.MonkeyPatch, tmp_pat
         "unet/diffusion_pytorch_model.safetensors",
         "text_encoder/model.safetensors",
         "tokenizer/vocab.json",
+        "safety_checker/model.safetensors",
     ]
+    locate("someone/some-model@v2", carried=False)
+    assert (asked["repo"], asked["revision"]) == ("someone/some-model", "v2")
+    assert "safety_checker/model.safetensors" not in asked["allow_patterns"]
+    locate("someone/some-model", weights=False, half=True)
+    assert [name for name in asked["allow_patterns"] if name in files] == [
+        "model_index.json", "immunization.json", "README.md", "unet/config.json", "tokenizer/vocab.json",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("index", "words"),
+    [
+        ({"_class_name": "WanPipeline"}, "model someone/some-model is a WanPipeline, which is not supported"),
+        ({**INDEX, "unet": ["diffusers", "AutoModel"]}, "the unet of model someone/some-model is a"),
+        ({**INDEX, "prior": ["diffusers", "PriorTransformer"]}, "a part that a StableDiffusionPipeline"),
+    ],
+)
+def test_a_class_is_judged_before_anything_else_is_fetched(
+    index: dict[str, Any], words: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    fetched: list[Any] = []
+    siblings = [SimpleNamespace(rfilename=name) for name in ("model_index.json", "unet/config.json")]
+    (tmp_path / "model_index.json").write_text(json.dumps(index))
+
+    def download(repo: str, **kwargs: Any) -> str:
+        fetched.append(kwargs["allow_patterns"])
+        return str(tmp_path)
+
+    monkeypatch.setattr(
+        huggingface_hub.HfApi, "model_info", lambda *_, **__: SimpleNamespace(siblings=siblings)
+    )
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    with pytest.raises(UsageError, match=words):
+        locate("someone/some-model")
+    assert fetched == [["model_index.json"]]
 
 
 def test_what_cannot_be_a_name_is_refused(tmp_path: Path) -> None:

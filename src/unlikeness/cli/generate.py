@@ -83,7 +83,7 @@ def generate(
         if told and not quiet:
             typer.echo(told, err=True)
         loaded = TextToImage.from_pretrained(
-            model, device=device, dtype=dtype, prediction=prediction, model_config=model_config
+            model, device=device, dtype=dtype, prediction=prediction, model_config=model_config, carried=False
         )
         if loaded.single and not told and not quiet:
             typer.echo(loaded.single.line, err=True)

@@ -198,7 +198,7 @@ def protect(
 
         name = model or "toybox"
         loaded = TextToImage.from_pretrained(
-            name, device=device, dtype=dtype, prediction=prediction, model_config=model_config
+            name, device=device, dtype=dtype, prediction=prediction, model_config=model_config, carried=False
         )
 
     def make(settings: ProtectSettings) -> Perturber:

@@ -58,7 +58,8 @@ def purify(
     from unlikeness.pictures import open_picture
     from unlikeness.progress import on_stderr
 
-    loaded = TextToImage.from_pretrained(model, device=device) if METHODS.needs_model(method) else None
+    needed = METHODS.needs_model(method)
+    loaded = TextToImage.from_pretrained(model, device=device, carried=False) if needed else None
     purifier = METHODS.create_for(method, loaded, settings)
     skipped = 0
     with new_folder(output) as made, on_stderr(quiet=quiet) as progress:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from unlikeness.diffusion.single_file.kinds import SUFFIXES, check_prediction, look, place
 from unlikeness.errors import UnlikenessError, UsageError
 from unlikeness.foreign import reason
 
-__all__ = ["ALIASES", "at_home", "check_name", "fetch", "given", "locate"]
+if TYPE_CHECKING:
+    from unlikeness.diffusion.families import Family
+
+__all__ = ["ALIASES", "INDEX", "at_home", "check_name", "fetch", "given", "locate"]
 
 ALIASES = {
     # Runway left the hub in August 2024; its checkpoint is kept by the hub itself.
@@ -25,6 +28,7 @@ ALIASES = {
 """Old names of checkpoints, which papers and scripts still use -> where they are now."""
 
 
+INDEX = "model_index.json"
 _BESIDE = ("unlikeness.json", "immunization.json", "README.md")
 """Files beside a model that a later step reads."""
 
@@ -35,16 +39,22 @@ def locate(
     revision: str | None = None,
     local_files_only: bool = False,
     half: bool = False,
+    carried: bool = True,
+    weights: bool = True,
 ) -> Path:
     """The diffusers folder, or the single file, of "toybox", of a path, or of a hub name.
 
-    A hub name is downloaded into the hub's cache: REPOSITORY, or REPOSITORY/FILE for one file of it. A folder
-    or a repository that holds nothing but one checkpoint leads to that file.
+    A hub name is downloaded into the hub's cache: REPOSITORY, or REPOSITORY/FILE for one file of it.
+    @REVISION behind it names a branch, tag or commit. A folder or a repository that holds nothing but one
+    checkpoint leads to that file. `model_index.json` is fetched first, and its classes are checked before
+    anything else is.
 
     Args:
         revision: branch, tag or commit of a hub name.
         local_files_only: never ask the hub; use what its cache holds.
         half: where the hub has both, fetch the half-precision files.
+        carried: fetch also what is only copied when a model is saved (a safety checker, ...).
+        weights: fetch weights; without them the configurations alone.
 
     Raises:
         UsageError: the path does not exist, or is no model; the name cannot be a hub name.
@@ -58,6 +68,8 @@ def locate(
     path = _check_path(name)
     if path.is_dir() or path.is_file():
         return place(path) or path
+    name, _, at = name.partition("@")
+    revision = revision or at or None
     owner, _, rest = name.partition("/")
     repo, _, file = rest.partition("/")
     old, repo = f"{owner}/{repo}", ALIASES.get(f"{owner}/{repo}", f"{owner}/{repo}")
@@ -65,9 +77,16 @@ def locate(
     if repo != old and (kept := _cached(old, revision)):
         folder = kept
     else:
-        wanted = (
-            (lambda files: _one_file(files, file, said)) if file else (lambda files: _wanted(files, half))
-        )
+
+        def wanted(files: list[str]) -> list[str]:
+            if file:
+                return _one_file(files, file, said)
+            if INDEX not in files:
+                return _checkpoint(files)
+            family = _family(repo, said, revision)
+            parts = [*family.parts, *(family.carried if carried else ())]
+            return _wanted(files, parts, half=half, weights=weights)
+
         folder = fetch(repo, said, wanted, revision=revision, local_files_only=local_files_only)
     if file and not (folder / file).is_file():
         raise UnlikenessError(
@@ -117,7 +136,7 @@ def _check_path(name: str) -> Path:
     path = at_home(name, "model")
     if name == "toybox" or (name and (path.is_file() or path.is_dir())):
         return path
-    parts = name.split("/")
+    parts = name.partition("@")[0].split("/")
     if name.startswith((".", "/", "~")) or "\\" in name or len(parts) not in (2, 3):
         raise UsageError(
             f"model {name} is no folder or file here; give a diffusers folder, a single file, a hub name or "
@@ -182,7 +201,7 @@ def _cached(repo: str, revision: str | None) -> Path | None:
     """The folder of `repo` in the hub's cache, if it holds a model."""
     from huggingface_hub import try_to_load_from_cache
 
-    index = try_to_load_from_cache(repo, "model_index.json", revision=revision)
+    index = try_to_load_from_cache(repo, INDEX, revision=revision)
     return Path(index).parent if isinstance(index, str) else None
 
 
@@ -238,30 +257,40 @@ def _why(error: Exception, revision: str | None) -> str:
     return f"could not be fetched ({reason(error)}); try again, or give a local folder"
 
 
-def _wanted(files: list[str], half: bool) -> list[str]:
+def _family(repo: str, said: str, revision: str | None) -> Family:
+    """The family that the repository's index names. UsageError, about `said`, for an unknown class."""
+    from huggingface_hub import snapshot_download
+
+    from unlikeness.diffusion.loading import judged
+
+    return judged(Path(snapshot_download(repo, revision=revision, allow_patterns=[INDEX])), said)[1]
+
+
+def _checkpoint(files: list[str]) -> list[str]:
+    """The one checkpoint of a repository without an index."""
+    checkpoints = [name for name in files if "/" not in name and name.endswith(SUFFIXES)]
+    if len(checkpoints) > 1:
+        raise UsageError(
+            f"the repository has no {INDEX}, and {len(checkpoints)} checkpoints "
+            f"({', '.join(checkpoints[:4])}, ...); add the name of one: OWNER/REPOSITORY/FILE"
+        )
+    return [*checkpoints, *(name for name in files if name in _BESIDE)]
+
+
+def _wanted(files: list[str], parts: Iterable[str], *, half: bool, weights: bool) -> list[str]:
     """The repository's files that loading, verifying and saving need, without duplicates of weights.
 
     The model card is one of them: the card of a changed model repeats it.
     """
-    from unlikeness.diffusion.families import FAMILIES, family_of
     from unlikeness.networks.weights import needed_files
 
-    if "model_index.json" not in files:
-        checkpoints = [name for name in files if "/" not in name and name.endswith(SUFFIXES)]
-        if len(checkpoints) > 1:
-            raise UsageError(
-                f"the repository has no model_index.json, and {len(checkpoints)} checkpoints "
-                f"({', '.join(checkpoints[:4])}, ...); add the name of one: OWNER/REPOSITORY/FILE"
-            )
-        return [*checkpoints, *(name for name in files if name in _BESIDE)]
-    families = [family_of(pipeline) for pipeline in FAMILIES]
-    parts = dict.fromkeys(part for family in families for part in (*family.parts, *family.carried))
     folders: dict[str, list[str]] = defaultdict(list)
     for file in files:
         folder, _, name = file.rpartition("/")
         folders[folder].append(name)
     kept = [f"{folder}/{name}" for folder in parts for name in needed_files(folders[folder], half=half)]
-    return ["model_index.json", *_BESIDE, *kept]
+    kept = kept if weights else [name for name in kept if not name.endswith((".safetensors", ".bin"))]
+    return [INDEX, *_BESIDE, *kept]
 
 
 def _one_file(files: list[str], file: str, said: str) -> list[str]:

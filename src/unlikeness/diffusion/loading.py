@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "OWN_FILE", "Components", "Index", "Weights", "check_model", "check_scheduler", "check_weights",
-    "load_folder", "load_scheduler", "read_index", "try_networks",
+    "judged", "load_folder", "load_scheduler", "read_index", "try_networks",
 ]  # fmt: skip
 
 _COPIED = ("README.md", "immunization.json")
@@ -70,11 +70,12 @@ class Index:
     carried: dict[str, Any]
 
 
-def read_index(folder: Path) -> Index:
-    """`model_index.json` of a folder, checked against the lists of its family.
+def judged(folder: Path, said: str | None = None) -> tuple[dict[str, Any], Family]:
+    """`model_index.json` of a folder with its classes checked, and the family that it names.
 
-    UsageError if it is no model of a known family and of known classes; UnlikenessError if it is damaged.
+    The folder may hold nothing else yet. said: the model in a message. Raises as `read_index`.
     """
+    said = said or f"model {folder}"
     path = folder / "model_index.json"
     if not path.exists():
         raise UsageError(
@@ -88,24 +89,33 @@ def read_index(folder: Path) -> Index:
     if not isinstance(named, str) or named not in FAMILIES:
         kind = one_line(str(named))[:60]
         raise UsageError(
-            f"model {folder} is a {kind}, which is not supported; give one of {', '.join(FAMILIES)}"
+            f"{said} is a {kind}, which is not supported; give one of {', '.join(FAMILIES)}"
         )
     for name in index:
         if not name.isidentifier():  # they become names of folders
             raise UsageError(
-                f"model {folder} has a part {one_line(name)[:60]!r}, which is no name; fetch or save it again"
+                f"{said} has a part {one_line(name)[:60]!r}, which is no name; fetch or save it again"
             )
     family = family_of(named)
     family = family.lacking(name for name in family.optional if index.get(name) in (None, [None, None]))
+    for name, entry in index.items():
+        if _is_pair(entry) and not (relative and name in BESIDE):
+            _check_class(family, said, name, *entry)
+    return index, family
+
+
+def read_index(folder: Path) -> Index:
+    """`model_index.json` of a whole folder.
+
+    UsageError if it is no model of a known family and of known classes; UnlikenessError if it is damaged.
+    """
+    index, family = judged(folder)
     for name in family.parts:
         if not _is_pair(index.get(name)) or not (folder / name).is_dir():
             raise UsageError(
                 f"model {folder} has no {name}/ folder, so it is no complete diffusers model; "
                 "fetch or save it again"
             )
-    for name, entry in index.items():
-        if _is_pair(entry) and not (relative and name in BESIDE):
-            _check_class(family, folder, name, *entry)
     classes = {name: index[name][1] for name in family.parts}
     carried = {name: index[name] for name in family.carried if name in index}
     carried |= {name: bool(index.get(name, default)) for name, default in family.flags.items()}
@@ -117,9 +127,9 @@ def _is_pair(entry: object) -> bool:
     return isinstance(entry, list) and len(entry) == 2 and all(isinstance(word, str) for word in entry)
 
 
-def _check_class(family: Family, folder: Path, name: str, library: str, kind: str) -> None:
+def _check_class(family: Family, model: str, name: str, library: str, kind: str) -> None:
     known = family.parts.get(name) or family.carried.get(name)
-    said = f"the {name} of model {folder} is a {one_line(f'{library}.{kind}')[:80]}"
+    said = f"the {name} of {model} is a {one_line(f'{library}.{kind}')[:80]}"
     if known is None:
         raise UsageError(f"{said}, a part that a {family.pipeline} does not have; give a model without it")
     if library not in ("diffusers", "transformers", known[0]):

@@ -107,6 +107,7 @@ class TextToImage:
         dtype: str | torch.dtype | None = None,
         revision: str | None = None,
         local_files_only: bool = False,
+        carried: bool = True,
         prediction: str | None = None,
         model_config: str | Path | None = None,
     ) -> TextToImage:
@@ -117,6 +118,7 @@ class TextToImage:
             dtype: "auto" (half precision on a GPU, float32 on the CPU) or a name like "bfloat16".
             revision: branch, tag or commit of a hub name.
             local_files_only: never ask the hub.
+            carried: fetch also what is only copied when the model is saved (a safety checker, ...).
             prediction: "epsilon" or "v": what a single file predicts that does not say it.
             model_config: a diffusers folder with the configurations and tokenizers of a single file.
 
@@ -134,7 +136,9 @@ class TextToImage:
         half = precision in (torch.float16, torch.bfloat16)
         how: dict[str, Any] = {"prediction": prediction, "config": model_config}
         check_name(str(name_or_path), **how)
-        place = locate(name_or_path, revision=revision, local_files_only=local_files_only, half=half)
+        place = locate(
+            name_or_path, revision=revision, local_files_only=local_files_only, half=half, carried=carried
+        )
         name = own_name(str(name_or_path))
         parts, found = open_place(place, dtype=precision, name=name, **how)
         model = cls.from_parts(
@@ -312,22 +316,15 @@ class TextToImage:
         if new:
             # What is kept is of full precision, even inside `autocast`. Encoders may be aside, on the CPU.
             with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
-                found = Condition.cat([self._encoded([prompt]) for prompt in new]).to(self.device)
+                found = self._encoded(new).to(self.device)
             if not finite.all_finite(found.tensors()):
                 raise finite.not_finite(finite.TEXT_ENCODER, self.conditioner.dtype)
             self._conditions.update({prompt: found[i : i + 1] for i, prompt in enumerate(new)})
         return Condition.cat([self._conditions[prompt] for prompt in prompts])
 
     def _encoded(self, prompts: Sequence[str | None]) -> Condition:
-        words = [prompt for prompt in prompts if prompt is not None]
-        if len(words) == len(prompts):
-            return self.conditioner.encode(words)
-        nothing = self.conditioner.nothing()
-        if not words:
-            return nothing.expand(len(prompts))
-        rows = iter(range(len(words)))
-        order = [len(words) if prompt is None else next(rows) for prompt in prompts]
-        return Condition.cat([self.conditioner.encode(words), nothing])[order]
+        encode, nothing = self.conditioner.encode, self.conditioner.nothing
+        return Condition.cat([nothing() if prompt is None else encode([prompt]) for prompt in prompts])
 
     def predict(self, z_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
         """f_θ(z_t, t, condition) [B, C, h, w] in the denoiser's dtype, to which z_t and condition are cast.

@@ -23,7 +23,7 @@ def outline(name_or_path: str | Path, *, dtype: str | torch.dtype = "auto") -> T
     `from_pretrained` does.
     """
     precision = pick_dtype(dtype, torch.device("cpu"))
-    folder = locate(name_or_path)
+    folder = locate(name_or_path, weights=False)
     if folder.is_file():
         raise UsageError(f"{folder} is a single file; its memory is known for a diffusers folder only")
     name = own_name(str(name_or_path))

@@ -125,7 +125,7 @@ class Verification:
 
         embedder = load_encoder(self.encoder)
         model = TextToImage.from_pretrained(
-            self.model, device=self.device, dtype="float32",
+            self.model, device=self.device, dtype="float32", carried=False,
             **hub.given(self.model, self.prediction, self.model_config),
         )  # fmt: skip
         if model.single is not None:
