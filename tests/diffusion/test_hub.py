@@ -18,11 +18,7 @@ from unlikeness.diffusion import TextToImage
 from unlikeness.diffusion.hub import ALIASES, locate
 from unlikeness.errors import UnlikenessError, UsageError
 
-INDEX = {
-    "_class_name": "StableDiffusionPipeline",
-    "vae": ["diffusers", "AutoencoderKL"],
-    "unet": ["diffusers", "UNet2DConditionModel"],
-}
+INDEX = {"_class_name": "StableDiffusionPipeline"}
 
 
 @pytest.fixture

@@ -92,7 +92,7 @@ def locate(
         raise UnlikenessError(
             f"{said} in the hub cache here has no {file}; check its spelling or the network"
         )
-    if missing := _missing(folder):
+    if weights and (missing := _missing(folder)):
         raise UnlikenessError(
             f"{said} is in the hub cache here only in part, and the hub was not reached (missing: "
             f"{', '.join(missing)}); check the network, or give a folder"
