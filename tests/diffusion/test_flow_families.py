@@ -288,8 +288,9 @@ def test_a_model_that_does_not_fit_is_refused_in_one_sentence(
     ("model", "said"),
     [
         ({"type": "BPE", "vocab": {}, "merges": []}, "Unigram"),
-        ({"type": "Unigram", "vocab": [["a", "b"]]}, "pair of a text and a number"),
+        ({"type": "Unigram", "vocab": [["a", "b"]]}, "pair of a short text"),
         ({"type": "Unigram", "vocab": []}, "Unigram"),
+        ({"type": "Unigram", "vocab": [["a" * 201, -1.0]]}, "short text"),
     ],
 )
 def test_a_damaged_t5_tokenizer_is_refused(
@@ -297,6 +298,15 @@ def test_a_damaged_t5_tokenizer_is_refused(
 ) -> None:
     out = changed(folders["flux-dev"], tmp_path, "tokenizer_2/tokenizer.json", model=model)
     with pytest.raises(UnlikenessError, match=said):
+        TextToImage.from_pretrained(out, device="cpu")
+
+
+def test_a_t5_tokenizer_on_which_its_library_panics_is_refused(
+    folders: dict[str, Path], tmp_path: Path
+) -> None:
+    normalizer = {"type": "Precompiled", "precompiled_charsmap": "!!"}
+    out = changed(folders["flux-dev"], tmp_path, "tokenizer_2/tokenizer.json", normalizer=normalizer)
+    with pytest.raises(UnlikenessError, match=r"tokenizer of model .* cannot be used"):
         TextToImage.from_pretrained(out, device="cpu")
 
 

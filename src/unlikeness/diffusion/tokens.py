@@ -26,6 +26,9 @@ _MOST_WORDS = 1 << 18
 _MOST_ADDED = 10_000
 """Words of a vocabulary, and words added to it. A CLIP has 49,408 and two."""
 
+_LONGEST = 200
+"""Letters of a piece of a T5's vocabulary. T5's own have up to 16, and one of 500,000 takes minutes to read."""
+
 _SPECIAL = ("bos_token", "eos_token", "unk_token", "pad_token", "additional_special_tokens")
 _SETTINGS = (
     *_SPECIAL, "extra_special_tokens", "added_tokens_decoder", "model_max_length", "add_prefix_space",
@@ -134,10 +137,11 @@ def _pieces(path: Path, folder: Path) -> dict[str, Any]:
     if not isinstance(vocab, list) or not 0 < len(vocab) <= _MOST_WORDS:
         raise _refused(path, "has no list of pieces of words (a Unigram model), which every T5 has")
     for one in vocab:
-        if not (isinstance(one, list) and len(one) == 2 and isinstance(one[0], str)):
-            raise _refused(path, "has a piece that is no pair of a text and a number")
+        pair = isinstance(one, list) and len(one) == 2 and isinstance(one[0], str)
+        if not pair or len(one[0]) > _LONGEST:
+            raise _refused(path, "has a piece that is no pair of a short text and a number")
         if isinstance(one[1], bool) or not isinstance(one[1], (int, float)):
-            raise _refused(path, "has a piece that is no pair of a text and a number")
+            raise _refused(path, "has a piece that is no pair of a short text and a number")
     return _with_added(path, content)
 
 

@@ -45,6 +45,10 @@ def sentence(what: str) -> Iterator[None]:
         if "can't allocate memory" in str(error):
             raise
         raise UnlikenessError(f"{what} cannot be used ({reason(error)}); fetch or save it again") from error
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":  # of a library in Rust, such as tokenizers
+            raise
+        raise UnlikenessError(f"{what} cannot be used ({reason(error)}); fetch or save it again") from error
 
 
 def build(kind: str, config: Mapping[str, Any], what: str) -> nn.Module:
