@@ -21,6 +21,7 @@ _FLOWING = {
     "full": f"{_FLOW}::test_a_fully_tuned_model_opens_in_the_plain_pipeline",
     "protect": f"{_ON_FLOW}::test_a_picture_is_protected_against_it",
     "immunize": f"{_ON_FLOW}::test_every_method_changes_the_transformer_alone",
+    "verify": f"{_ON_FLOW}::test_a_model_is_verified",
 }
 
 CELLS: dict[str, dict[str, str]] = {
@@ -47,7 +48,7 @@ CELLS: dict[str, dict[str, str]] = {
         "verify": f"{_ON_XL}::test_it_is_verified",
     },
     "Stable Diffusion 3 and 3.5": _FLOWING,
-    "FLUX.1": {**_FLOWING, "verify": f"{_ON_FLOW}::test_an_immunized_model_is_verified"},
+    "FLUX.1": _FLOWING,
 }
 """Family -> column -> its test, as FILE::FUNCTION, or a whole file."""
 

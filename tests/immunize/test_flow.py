@@ -67,8 +67,9 @@ def test_every_method_changes_the_transformer_alone(
             assert all(torch.equal(old[key], new[key]) for key in old) == (name != "transformer")
 
 
-def test_an_immunized_model_is_verified(tmp_path: Path) -> None:
-    model = TextToImage.from_pretrained(write_flux(tmp_path / "model"), device="cpu")
+@WRITERS
+def test_a_model_is_verified(write: Callable[..., Path], tmp_path: Path) -> None:
+    model = TextToImage.from_pretrained(write(tmp_path / "model"), device="cpu")
     subject = Subject(tinted(2, (0.9, 0.1, 0.1)), "dog")
     found = verify_subject(
         model, subject, tinted(3, (0.9, 0.1, 0.1), seed=1), embedder=colours, base=VerifySettings(**SETTINGS),

@@ -27,7 +27,7 @@ _MOST_ADDED = 10_000
 """Words of a vocabulary, and words added to it. A CLIP has 49,408 and two."""
 
 _LONGEST = 200
-"""Letters of a piece of a T5's vocabulary. T5's own have up to 16, and one of 500,000 takes minutes to read."""
+"""Letters of a piece of a T5's vocabulary. Its own have up to 16; one of 500,000 takes minutes to read."""
 
 _SPECIAL = ("bos_token", "eos_token", "unk_token", "pad_token", "additional_special_tokens")
 _SETTINGS = (
