@@ -98,6 +98,7 @@ def test_both_encoders_of_stable_diffusion_xl_learn_the_word(tmp_path: Path) -> 
     theirs = pipe.encode_prompt("a rexy", device="cpu", do_classifier_free_guidance=False)
     c = ours.condition(["a rexy"])
     assert torch.equal(c.tokens, theirs[0])
+    assert c.pooled is not None
     assert torch.equal(c.pooled, theirs[2])
     save_file({"emb_params": vectors(1, 16)}, tmp_path / "one.safetensors")
     assert load_embedding(model, Embedding(str(tmp_path / "one.safetensors"))) is not model

@@ -216,7 +216,7 @@ def tuned_layer(config: Any, layer: nn.Module) -> tuple[Tensor, dict[str, Tensor
         if "base_layer" not in name:
             p.data = torch.randn(p.shape, generator=draw) * 0.3 + ("magnitude" in name)
     state = peft.get_peft_model_state_dict(adapted)
-    found = next(one for one in adapted.modules() if isinstance(one, BaseTunerLayer))
+    found: Any = next(one for one in adapted.modules() if isinstance(one, BaseTunerLayer))
     found.merge()
     merged: Tensor = found.get_base_layer().weight.detach().clone()
     return merged, {name.split(".x.")[-1]: one for name, one in state.items()}

@@ -16,10 +16,16 @@ from tests.tiny import write_tiny
 from tests.tiny_xl import write_tiny_xl
 
 from unlikeness.diffusion import TextToImage, hub
-from unlikeness.diffusion.single_file.carried import clip_words, configurations
+from unlikeness.diffusion.families import family_of
+from unlikeness.diffusion.loading import load_scheduler, read_index
+from unlikeness.diffusion.single_file.carried import clip_words, configurations, write_folder
 from unlikeness.diffusion.single_file.kinds import KINDS, Found, look
+from unlikeness.diffusion.single_file.opening import converted
 from unlikeness.diffusion.single_file.writing import write_file
+from unlikeness.diffusion.tokens import load_tokenizer
 from unlikeness.errors import UnlikenessError, UsageError
+from unlikeness.networks.building import build
+from unlikeness.networks.configs import read_config
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +105,8 @@ def test_what_a_file_is_is_said_from_its_header(model: TextToImage, tmp_path: Pa
     file = write_single(model, tmp_path / "sd2.safetensors", "sd2")
     with pytest.raises(UsageError, match="does not say what it predicts; give --prediction"):
         hub.check_name(str(file))
-    told = write_single(model, tmp_path / "told.safetensors", "sd2", **{"modelspec.prediction_type": "v"})
+    said: dict[str, Any] = {"modelspec.prediction_type": "v"}
+    told = write_single(model, tmp_path / "told.safetensors", "sd2", **said)
     assert "v-prediction" in str(hub.check_name(str(told)))
 
 
@@ -250,31 +257,17 @@ def test_the_carried_tokenizer_is_that_of_clip() -> None:
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: str(kind.carried))
 def test_carried_configurations_open(kind: Any, tmp_path: Path) -> None:
-    """Their networks have the published numbers of weights."""
-    from unlikeness.diffusion.families import FAMILIES, family_of
-    from unlikeness.diffusion.loading import load_scheduler, read_index
-    from unlikeness.diffusion.single_file.carried import write_folder
-    from unlikeness.diffusion.tokens import load_tokenizer
-    from unlikeness.networks.building import build
-    from unlikeness.networks.configs import read_config
-
-    if kind.pipeline not in FAMILIES:
-        pytest.skip("no such family yet")
-    folder = write_folder(Found(Path("x"), kind, "epsilon", False), tmp_path)
+    """Their networks have the published numbers of weights, and a file of full size is understood;
+    without memory."""
+    found = Found(Path("x"), kind, "epsilon", False)
+    folder = write_folder(found, tmp_path)
     family, index = family_of(kind.pipeline), read_index(folder)
-    weights = {
-        name: sum(
-            p.numel()
-            for p in build(
-                index.classes[name],
-                read_config(
-                    folder, name, "config.json", index.classes[name], family.rules[index.classes[name]]
-                ),
-                name,
-            ).parameters()
-        )
-        for name in family.networks
-    }
+    networks: dict[str, Any] = {}
+    for name in family.networks:
+        class_ = index.classes[name]
+        config = read_config(folder, name, "config.json", class_, family.rules[class_])
+        networks[name] = build(class_, config, name)
+    weights = {name: sum(p.numel() for p in one.parameters()) for name, one in networks.items()}
     published = {
         "sd1": {"unet": 859_520_964, "vae": 83_653_863, "text_encoder": 123_060_480},
         "sd2": {"unet": 865_910_724, "vae": 83_653_863, "text_encoder": 340_387_840},
@@ -282,15 +275,16 @@ def test_carried_configurations_open(kind: Any, tmp_path: Path) -> None:
                  "text_encoder_2": 694_659_840},
     }  # fmt: skip
     assert weights == published[kind.carried]
+    tensors = {name: one.to("meta") for name, one in original(networks, kind.carried).items()}
+    for name, network in networks.items():
+        part = converted(kind, name, tensors, network)
+        wanted = {key.removeprefix("text_model."): one for key, one in network.state_dict().items()}
+        shapes = {key.removeprefix("text_model."): one.shape for key, one in part.items()}
+        assert all(shapes[key] == one.shape for key, one in wanted.items() if "position_ids" not in key)
     assert load_scheduler(folder, index.classes["scheduler"]).config.prediction_type == "epsilon"
     for name in family.tokenizers:
-        assert load_tokenizer(folder, part=name)("a photo of a dog").input_ids[1:-1] == [
-            320,
-            1125,
-            539,
-            320,
-            1929,
-        ]
+        ids = load_tokenizer(folder, part=name)("a photo of a dog").input_ids
+        assert ids[1:-1] == [320, 1125, 539, 320, 1929]
 
 
 def test_a_v_model_of_stable_diffusion_2_is_larger() -> None:
