@@ -225,7 +225,7 @@ def tuned_layer(config: Any, layer: nn.Module) -> tuple[Tensor, dict[str, Tensor
 LINEAR, CONVOLUTION = (12, 8), (8, 12, 3, 3)
 
 
-def layer_of(shape: tuple[int, ...]) -> nn.Module:
+def layer_of(shape: tuple[int, ...]) -> Any:
     torch.manual_seed(0)
     return nn.Linear(shape[1], shape[0]) if len(shape) == 2 else nn.Conv2d(shape[1], shape[0], shape[2])
 
