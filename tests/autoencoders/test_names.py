@@ -113,7 +113,7 @@ def test_a_folder_of_ones_own_serves_names(tmp_path: Path, monkeypatch: pytest.M
     own.mkdir()
     file = write(own / "taesana_encoder.pth", encoder_weights(factor=32, latents=32))
     assert find("sana:tiny") is None
-    monkeypatch.setenv(FOLDERS, f"{tmp_path / 'none'}:{own}")
+    monkeypatch.setenv(FOLDERS, f"{tmp_path / 'none'}:~nosuchuser/x:{own}")
     assert find("sana:tiny") == locate("sana:tiny") == file
     assert find("sana") is None
     found = Surrogates.named("sana:tiny", resolution=64)

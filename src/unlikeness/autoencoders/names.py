@@ -10,6 +10,7 @@ import difflib
 import os
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -212,7 +213,9 @@ def find(name: str) -> Path | None:
         return None
     for folder in filter(None, os.environ.get(FOLDERS, "").split(os.pathsep)):
         for file in source.files:
-            path = Path(folder).expanduser() / file
+            path = Path(folder) / file
+            with suppress(RuntimeError):  # of a user without a home
+                path = path.expanduser()
             if path.is_file():
                 return path
     return None if source.repository is None else _cached(source)
