@@ -150,3 +150,12 @@ def test_the_help_promises_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     said = " ".join(capsys.readouterr().out.split())
     assert "fails" not in said
     assert "does nothing against Stable Diffusion" in said
+
+
+def test_known_autoencoders_are_named_by_their_model() -> None:
+    against = Against(kind="model", models=("flux2:tiny", "taesana_encoder.pth", "mine.pth"))
+    assert against.claim.startswith(
+        "computed against the autoencoder of FLUX.2 (distilled) and the autoencoder of Sana (distilled) and "
+        "mine.pth: not known"
+    )
+    assert against.source == "model flux2:tiny; model taesana_encoder.pth; model mine.pth"

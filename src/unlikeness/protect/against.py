@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from unlikeness.autoencoders.names import title
 from unlikeness.errors import UnlikenessError, one_line
 from unlikeness.provenance import own_name
 
@@ -85,7 +86,7 @@ class Against:
                 "known to do anything against any model; measure it"
             )
         how = "computed" if self.kind == "model" else "computed by a network that was trained"
-        return f"{how} against {' and '.join(self.models)}: {_LIMITS}; measure it"
+        return f"{how} against {' and '.join(map(_called, self.models))}: {_LIMITS}; measure it"
 
     @property
     def source(self) -> str:
@@ -122,6 +123,12 @@ def is_toy(model: TextToImage) -> bool:
         return model.name == "toybox"
     vocabulary: dict[str, int] = json.loads(text)
     return bool(model.conditioner.vocabulary == vocabulary)
+
+
+def _called(name: str) -> str:
+    """For `flux2:tiny` "the autoencoder of FLUX.2 (distilled)"; a name that is not known as it is."""
+    known = title(name)
+    return name if known == own_name(name) else f"the autoencoder of {known}"
 
 
 def _texts(values: Any) -> tuple[str, ...]:
