@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +18,10 @@ from tests.verify.conftest import QUICK, colours, tinted
 from torch import Tensor
 
 from unlikeness import protect
+from unlikeness.cli import main
 from unlikeness.diffusion import TextToImage
-from unlikeness.immunize import immunize, names
+from unlikeness.gallery import to_pil
+from unlikeness.immunize import cost, immunize, names
 from unlikeness.subjects import Subject
 from unlikeness.verify import VerifySettings, named, verify_subject
 
@@ -145,6 +149,25 @@ def test_an_immunized_model_is_attacked_with_diffusers_alone(folder: Path, tmp_p
     then = draw()
     assert then.isfinite().all()
     assert (then - first).abs().mean() > 0.005
+
+
+def test_a_dry_run_says_the_memory_before_weights_are_loaded(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos, bare = tmp_path / "photos", shutil.copytree(folder, tmp_path / "bare")
+    photos.mkdir()
+    to_pil(pictures(1)[0]).save(photos / "0.png")
+    next((bare / "unet").glob("*.safetensors")).unlink()
+    words = ["immunize", "--model", str(bare), "--images", str(photos), "--class-noun", "dog", "--dry-run"]
+    words += ["--output", str(tmp_path / "out"), "--device", "cpu"]
+    assert main(words) == 2
+    told, refused = capsys.readouterr().err.strip().splitlines()[-2:]
+    assert re.search(r"by its configuration: a run holds \d+\.\d MiB; a probe", told)
+    assert "has no weights in unet/" in refused
+    monkeypatch.setattr(cost, "_memory_of", lambda _: 1000)
+    assert main(words) == 1
+    refused = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "and this machine has" in refused
 
 
 def test_it_is_verified(model: TextToImage) -> None:

@@ -70,7 +70,8 @@ def immunize(
     set_: Set = None,
     seed: Seed = None,
     dry_run: Annotated[
-        bool, run("Estimate time and memory with a short probe; write nothing.", "--dry-run")
+        bool,
+        run("Estimate memory from the configuration, then time with a short probe; write nothing.", "--dry-run"),
     ] = False,
     checkpoint: Annotated[
         Path | None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from unlikeness.diffusion.devices import training_precision
+from unlikeness.errors import UnlikenessError
 from unlikeness.immunize.batch import with_references
 from unlikeness.immunize.dry_run import Count, DryRun, Undrawn, anew
 from unlikeness.immunize.l2p import trainable
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from unlikeness.immunize import Defence
     from unlikeness.subjects import Subject
 
-__all__ = ["Estimate", "estimate", "memory"]
+__all__ = ["Estimate", "check_memory", "estimate", "memory"]
 
 _FEW, _MORE = 1, 3
 """Inner steps of the two probes from which a longer outer step is extrapolated."""
@@ -136,6 +138,28 @@ def memory(model: TextToImage, defence: Defence, *, original: TextToImage | None
         "the attacker's gradient": full,
         "the attacker's AdamW states": 2 * full,
     }
+
+
+def check_memory(held: int, called: str, device: torch.device) -> str:
+    """A line about the bytes that a run on the model `called` holds. UnlikenessError if the machine has
+    less."""
+    has = _memory_of(device)
+    if has is not None and held > has:
+        raise UnlikenessError(
+            f"immunizing {called} holds {in_bytes(held)} and more for activations, and this machine has "
+            f"{in_bytes(has)}; change fewer weights (--train cross-attention) or take a larger machine"
+        )
+    return f"{called} by its configuration: a run holds {in_bytes(held)}; a probe will now load the model"
+
+
+def _memory_of(device: torch.device) -> int | None:
+    """Bytes that a device has; None where the system does not say."""
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return None
 
 
 def _size(module: Any) -> int:

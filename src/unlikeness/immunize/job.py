@@ -107,12 +107,18 @@ class Job:
             self._checkpoint.unlink(missing_ok=True)
 
     def estimate(self, *, report: Tell | None = None) -> Estimate:
-        """The cost of `run`; nothing is written. Refuses what `run` refuses."""
+        """The cost of `run`; nothing is written. Refuses what `run` refuses.
+
+        report: it gets the memory that the run holds first, from the configurations, before weights are
+        loaded. UnlikenessError if that is more than the machine has.
+        """
         named, prompts = self._check()
+        tell = report or _silent
 
         from unlikeness.immunize.cost import estimate
 
-        ready = self._open(named, report or _silent)
+        self._fits(named, tell)
+        ready = self._open(named, tell)
         return estimate(ready.model, ready.defence, ready.subjects, prompts, original=ready.original)
 
     @property
@@ -169,6 +175,20 @@ class Job:
         pattern = str(getattr(settings, "pattern", ""))
         check_exists(Path(pattern) if pattern else None, "--pattern")
         return subjects, prompts
+
+    def _fits(self, named: Sequence[Listed], tell: Tell) -> None:
+        """Report the memory of a run, of a model in a folder or on the hub. See `estimate`."""
+        from unlikeness.diffusion.devices import pick_device
+        from unlikeness.diffusion.outline import outline
+        from unlikeness.immunize.cost import check_memory, memory
+
+        device = pick_device(self.device)
+        if hub.locate(self._called, weights=False).is_file():
+            return  # a single file has no configuration of its own
+        bare = outline(self._called, dtype="float32")
+        preset = preset_values("immunize", self.preset, bare.resolution, self.method)
+        held = memory(bare, create(self.method, self._settings(named, preset)))
+        tell(check_memory(sum(held.values()), self._called, device))
 
     def _open(self, named: Sequence[Listed], tell: Tell) -> _Ready:
         """The models, the method and the pictures; warns of what may weaken a protection."""
