@@ -30,6 +30,8 @@ EXCEPTIONS = {
     ("cli/toybox.py", "AutoencoderKL"): "what `toybox train vae` writes",
     ("measure/classifiers.py", "CLIPTokenizerFast"): "a CLIP that reads pictures, no text-to-image model",
     ("measure/classifiers.py", "attn_implementation"): "the same",
+    ("measure/towers.py", "attn_implementation"): "encoders of pictures, no text-to-image model",
+    ("measure/towers.py", "last_hidden_state"): "the same",
     ("protect/rid/official.py", "tokens"): "of the official RID",
     ("protect/rid/official_weights.py", "tokens"): "of the official RID",
     ("protect/rid/official_weights.py", ".attn.qkv"): "layers of the official RID",

@@ -71,7 +71,7 @@ def immunize(
     seed: Seed = None,
     dry_run: Annotated[
         bool,
-        run("Estimate memory from the configuration, then time with a short probe; write nothing.", "--dry-run"),
+        run("Estimate memory (configuration) and time (a short probe); write nothing.", "--dry-run"),
     ] = False,
     checkpoint: Annotated[
         Path | None,
