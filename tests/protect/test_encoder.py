@@ -160,13 +160,18 @@ def test_a_target_picture_is_part_of_the_fingerprint(both: list[Surrogate], tmp_
         Encoder(both, EncoderSettings(target="gray"))
 
 
-def test_views_shrink_to_whole_latents_and_never_enlarge() -> None:
+def test_views_have_whole_latents_at_the_side_of_the_trainer() -> None:
     images = pictures(2, size=64)
-    assert View(0.5)(images, 64, 8).shape[-2:] == (32, 32)
+    assert View()(images, 64, 8).shape[-2:] == (64, 64)
+    assert View()(images, 96, 8).shape[-2:] == (96, 96)
     assert View(0.75, "area", shift=3)(images, 64, 16).shape[-2:] == (48, 48)
-    assert View()(images, 512, 8).shape[-2:] == (64, 64)
+    assert View(1.5)(images, 64, 8).shape[-2:] == (64, 64)
+    assert View(1.5)(images, 32, 8).shape[-2:] == (48, 48)
     assert View()(torch.rand(1, 3, 100, 150), 64, 8).shape[-2:] == (64, 96)
+    assert View(shift=5, shrunk=0.5)(torch.rand(1, 3, 2, 3), 32, 32).shape[-2:] == (32, 64)
     torch.testing.assert_close(View(flipped=True)(images, 64, 8), images.flip(-1))
+    stripes = torch.tensor([0.0, 1.0]).repeat(32).expand(1, 3, 64, 64)
+    assert (View(shrunk=0.5)(stripes, 64, 8) - 0.5).abs().mean() < 0.1
     assert {view.filter for view in VIEWS} == {"bilinear", "bicubic", "area"}
 
 

@@ -3,9 +3,9 @@
 A gradient method goes through `VIEWS` in turn, one a step. The size is the same for all pictures of a batch;
 the quality of a JPEG is each picture's own draw.
 
-- Sides: trainers show pictures at several sides, and a website may have halved a picture before.
-- Filters: bilinear (diffusers), bicubic (ai-toolkit), area (kohya).
-- Crops that shift the autoencoder's grid, flips, and JPEG of quality 60 to 90.
+- Websites: JPEG of quality 60 to 90, and half the size.
+- Trainers: they resize a picture to their own side, bilinearly (diffusers), bicubically (ai-toolkit)
+  or by areas (kohya); they crop, which shifts the autoencoder's grid, and flip.
 """
 
 from __future__ import annotations
@@ -27,34 +27,33 @@ _QUALITIES = (60, 91)
 
 @dataclass(frozen=True)
 class View:
-    """One way to see a picture.
+    """One way to see a picture; in this order:
 
-    share: of the side at which the trainer of a model shows pictures. filter: of the resizing. shift: pixels
-    cut off at the left and top, at most an eighth of the side. flipped: left and right. compressed: JPEG
-    before the resizing.
+    compressed: through JPEG. shift: pixels cut off at the left and top, at most an eighth of the side.
+    shrunk: to this share of its side, bicubically. share: the short side becomes this share of the trainer's;
+    below 1 it costs less. filter: of that resizing. flipped: left and right.
     """
 
     share: float = 1.0
     filter: str = "bilinear"
+    shrunk: float = 1.0
     shift: int = 0
     flipped: bool = False
     compressed: bool = False
 
     def __call__(self, images: Tensor, side: int, multiple: int) -> Tensor:
-        """[B, 3, H, W] in [0, 1], resized until the short side is about `share` times `side`; differentiable.
+        """[B, 3, H, W] in [0, 1] as a trainer of `side` px sees them, apart from JPEG; differentiable.
 
-        Sides become multiples of `multiple` px, the nearest. A smaller picture is not enlarged beyond that.
+        Sides become multiples of `multiple` px, the nearest. A picture is not enlarged beyond `side`.
         """
         cut = min(self.shift, min(images.shape[-2:]) // 8)
         images = images[..., cut:, cut:]
-        height, width = images.shape[-2:]
-        factor = min(self.share * side / min(height, width), 1.0)
-        size = [max(round(length * factor / multiple), 1) * multiple for length in (height, width)]
-        if size != [height, width]:
-            if self.filter == "area":
-                images = F.interpolate(images, size, mode="area")
-            else:
-                images = F.interpolate(images, size, mode=self.filter, antialias=True, align_corners=False)
+        short = min(images.shape[-2:])
+        factor = min(self.share * side, max(short, side)) / short
+        size = [max(round(length * factor / multiple), 1) * multiple for length in images.shape[-2:]]
+        if self.shrunk < 1:
+            images = _resized(images, [max(round(n * self.shrunk), 1) for n in images.shape[-2:]], "bicubic")
+        images = _resized(images, size, self.filter)
         return images.flip(-1) if self.flipped else images
 
     def compress(self, images: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
@@ -64,14 +63,19 @@ class View:
         return jpeg(images.float(), integers(*_QUALITIES, generators)).to(images)
 
 
+def _resized(images: Tensor, size: list[int], kind: str) -> Tensor:
+    if list(images.shape[-2:]) == size:
+        return images
+    if kind == "area":
+        return F.interpolate(images, size, mode="area")
+    return F.interpolate(images, size, mode=kind, antialias=True, align_corners=False)
+
+
 PLAIN = View()
 
 VIEWS = (
     View(),
-    View(0.5, "bicubic", compressed=True),
-    View(0.75, "area", shift=3),
-    View(0.5, flipped=True, shift=5),
-    View(1.5, compressed=True),
-    View(0.625, "bicubic"),
+    View(0.75, "area", shrunk=0.5),
+    View(1.5, shift=3, compressed=True),
+    View(0.75, "bicubic", shrunk=0.5, flipped=True, compressed=True),
 )  # fmt: skip
-"""Chosen on photographs for one figure: the mean displacement as it is, after JPEG, and at half the side."""
