@@ -76,6 +76,6 @@ PLAIN = View()
 VIEWS = (
     View(),
     View(0.75, "area", shrunk=0.5),
-    View(1.5, shift=3, compressed=True),
-    View(0.75, "bicubic", shrunk=0.5, flipped=True, compressed=True),
+    View(0.75, shift=3, compressed=True),
+    View(0.5, "bicubic", shrunk=0.5, flipped=True, compressed=True),
 )  # fmt: skip

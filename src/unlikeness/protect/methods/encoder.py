@@ -163,8 +163,8 @@ def room(images: Tensor, flat: float) -> Tensor:
     luminance = (images * images.new_tensor((0.299, 0.587, 0.114)).view(1, 3, 1, 1)).sum(1, keepdim=True)
     wide = F.pad(luminance, (3, 3, 3, 3), mode="replicate")
     variance = F.avg_pool2d(wide.square(), 7, 1) - F.avg_pool2d(wide, 7, 1).square()
-    variance = -F.max_pool2d(-variance.clamp_min(0), 3, 1, 1)
-    return flat + (1 - flat) * variance / (variance + _CONTRAST**2)
+    energy = F.max_pool2d(-variance.clamp_min(0), 3, 1, 1).square()
+    return flat + (1 - flat) * energy / (energy + _CONTRAST**4)
 
 
 def _unit(x: Tensor) -> Tensor:
