@@ -157,7 +157,7 @@ class EncoderSettings(StepSettings):
     )  # fmt: skip
     flat: float = setting(
         0.05, "Share of the budget where the picture is flat (sky, skin, a wall). 1: the same everywhere.",
-        source="ours: below a step of 1/255 at a budget of 8; a lattice of one step is seen", at_least=0.0, at_most=1.0,
+        source="ours: at a budget of 8 less than a step of 1/255, which is seen", at_least=0.0, at_most=1.0,
     )  # fmt: skip
     transforms: bool = setting(
         True, "Compute through what trainers and websites do: resizing, crops, flips and JPEG.",
