@@ -37,7 +37,7 @@ _GAIN = 0.005
 _COLOUR = 1.5 / 255
 """Largest difference between the channels of a picture without colour."""
 _CONTRAST = 0.02
-"""Local contrast (standard deviation of the luminance) that hides half of what strong texture hides."""
+"""Local contrast (see `room`) that hides half of what strong texture hides."""
 
 
 @dataclass
@@ -155,16 +155,20 @@ def room(images: Tensor, flat: float) -> Tensor:
     """The share of the budget that each pixel can take, [B, 1, H, W] in [`flat`, 1].
 
     A change is less visible where the picture itself varies (contrast masking, Watson 1993). The contrast is
-    the standard deviation of the luminance over 7 × 7 pixels, the least of it over 3 × 3: so the flat side of
-    an edge counts as flat.
+    what the luminance differs from its mean over 7 × 7 pixels, as the root mean square over as many: shading
+    hides nothing. It is the least of that over 3 × 3, so that the flat side of an edge counts as flat.
     """
     if flat == 1:
         return torch.ones_like(images[:, :1])
     luminance = (images * images.new_tensor((0.299, 0.587, 0.114)).view(1, 3, 1, 1)).sum(1, keepdim=True)
-    wide = F.pad(luminance, (3, 3, 3, 3), mode="replicate")
-    variance = F.avg_pool2d(wide.square(), 7, 1) - F.avg_pool2d(wide, 7, 1).square()
-    energy = F.max_pool2d(-variance.clamp_min(0), 3, 1, 1).square()
+    variance = _mean((luminance - _mean(luminance)).square())
+    energy = F.max_pool2d(-variance, 3, 1, 1).square()
     return flat + (1 - flat) * energy / (energy + _CONTRAST**4)
+
+
+def _mean(planes: Tensor) -> Tensor:
+    """Over 7 × 7 pixels; the border is repeated."""
+    return F.avg_pool2d(F.pad(planes, (3, 3, 3, 3), mode="replicate"), 7, 1)
 
 
 def _unit(x: Tensor) -> Tensor:
