@@ -120,6 +120,15 @@ def test_prediction_type_is_taken_from_the_option(folder: Path, model: TextToIma
         TextToImage.from_pretrained(folder, prediction="v")
 
 
+def test_what_the_file_says_comes_before_the_given_configuration(
+    folder: Path, model: TextToImage, tmp_path: Path
+) -> None:
+    tensors = {**original(model.parts, "sd1"), "v_pred": torch.zeros(1)}
+    save_file(tensors, tmp_path / "model.safetensors")
+    opened = TextToImage.from_pretrained(tmp_path / "model.safetensors", device="cpu", model_config=folder)
+    assert opened.schedule.prediction_type == "v_prediction"
+
+
 def test_a_folder_that_holds_only_such_a_file_opens(folder: Path, model: TextToImage, tmp_path: Path) -> None:
     write_single(model, tmp_path / "model.safetensors", "sd1")
     (tmp_path / "README.md").write_text("A model.")

@@ -13,7 +13,10 @@ from typing import Any
 
 from unlikeness.diffusion.single_file.kinds import Found
 
-__all__ = ["clip_words", "configurations", "write_folder"]
+__all__ = ["ZERO_SNR", "clip_words", "configurations", "write_folder"]
+
+ZERO_SNR = {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
+"""Settings of a scheduler whose levels end without any signal (Lin et al. 2024)."""
 
 _SIDE_OF_V = 96
 """Latents of the Stable Diffusion 2 that predicts v: 768 pixels."""
@@ -25,7 +28,7 @@ def configurations(found: Found) -> dict[str, Any]:
     scheduler = content["scheduler/scheduler_config.json"]
     scheduler["prediction_type"] = found.prediction
     if found.zero_snr:
-        scheduler |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
+        scheduler |= ZERO_SNR
     if found.kind.carried == "sd2" and found.prediction == "v_prediction":
         content["unet/config.json"]["sample_size"] = _SIDE_OF_V
     return content

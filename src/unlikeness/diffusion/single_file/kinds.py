@@ -78,12 +78,13 @@ KINDS = (
 @dataclass(frozen=True)
 class Found:
     """A file and what it is. prediction: diffusers' word; zero_snr: the file says that its noise levels end
-    without any signal."""
+    without any signal. certain: the user or the file says the prediction type; else it is the usual one."""
 
     path: Path
     kind: Kind
     prediction: str
     zero_snr: bool
+    certain: bool = False
 
     @property
     def said(self) -> str:
@@ -158,7 +159,7 @@ def found_in(
             f"{path} is a {kind.said}, and such a file does not say what it predicts; give --prediction "
             "epsilon (the base models, 512 pixels) or --prediction v (768 pixels)"
         )
-    return Found(path, kind, chosen, "ztsnr" in shapes)
+    return Found(path, kind, chosen, "ztsnr" in shapes, certain=bool(prediction or told))
 
 
 def _beside(path: Path) -> str:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from unlikeness.diffusion.loading import Components, load_folder, read_index
-from unlikeness.diffusion.single_file.carried import write_folder
+from unlikeness.diffusion.single_file.carried import ZERO_SNR, write_folder
 from unlikeness.diffusion.single_file.kinds import Found, Kind, found_in, look
 from unlikeness.errors import UnlikenessError, UsageError, one_line
 from unlikeness.foreign import UnreadableError
@@ -70,7 +70,9 @@ def load_file(
         )
     parts = load_folder(config, dtype=dtype, name=name, weights=weights, called=path)
     scheduler = parts.objects["scheduler"]
-    said = {"prediction_type": found.prediction} if prediction or found.kind.prediction == "" else {}
+    said: dict[str, Any] = {"prediction_type": found.prediction} if found.certain else {}
+    if found.zero_snr:
+        said |= ZERO_SNR
     parts.objects["scheduler"] = type(scheduler).from_config({**scheduler.config, **said})
     return parts, found
 
