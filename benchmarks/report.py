@@ -28,7 +28,7 @@ BENCHMARKS = {
     name: f"benchmarks.{name}"
     for name in (
         "toybox_quality", "personalization", "protection", "other_attackers", "attack_floor", "photographs",
-        "rid_speed", "rid_int8", "sd_memory", "hostile", "immunize_cost", "family_memory",
+        "rid_speed", "start_up", "rid_int8", "sd_memory", "hostile", "immunize_cost", "family_memory",
     )
 } | {
     "immunize_cost_sd": "benchmarks.immunize_cost --size sd",
