@@ -268,7 +268,7 @@ def test_only_the_needed_files_are_fetched(
 def test_the_toybox_encoder_is_refused_for_photographs() -> None:
     encoder = load_encoder("toybox")
     assert encoder(torch.rand(2, 3, 64, 64)).shape == (2, 64)
-    with pytest.raises(UsageError, match=r"photographs of 512 px; name another with .*: clip, dino, dinov2"):
+    with pytest.raises(UsageError, match=r"photographs of 512 px; name another .*: clip, dino, dinov2, dlib"):
         encoder(torch.rand(1, 3, 512, 600))
 
 

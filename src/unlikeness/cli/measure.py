@@ -216,8 +216,8 @@ def similarity(
     encoder: Annotated[
         list[str] | None,
         how(
-            "Image encoder that measures similarity: clip, dino, dinov2, a folder or a hub name; for toybox "
-            "pictures toybox (default). Can be given several times.",
+            "Image encoder that measures similarity: clip, dino, dinov2, dlib (faces), a folder, an ONNX "
+            "file or a hub name; for toybox pictures toybox (default). Can be given several times.",
             metavar="NAME",
         ),
     ] = None,

@@ -74,7 +74,15 @@ def verify(
     ] = None,
     target_noun: Annotated[str, how("Class noun that protective output target shows.")] = "",
     pattern: Annotated[Path | None, how("Picture file of the watermark of pattern.")] = None,
-    encoder: Annotated[str, how("Image encoder that measures similarity.")] = "toybox",
+    encoder: Annotated[
+        list[str] | None,
+        how(
+            "Image encoder that measures similarity: clip, dino, dinov2, dlib (faces), a folder, an ONNX "
+            "file or a hub name; for a toybox model toybox (default). Can be given several times: the "
+            "verdict is by the first.",
+            metavar="NAME",
+        ),
+    ] = None,
     classifier: Annotated[
         str,
         how(
@@ -125,7 +133,7 @@ def verify(
         unrelated_noun=unrelated_noun,
         attackers=tuple(attackers.split(",")) if attackers else (),
         contexts=CONTEXTS if context is None else tuple(context), preset=preset, settings=settings,
-        values=tuple(set_ or ()), encoder=encoder,
+        values=tuple(set_ or ()), encoders=tuple(encoder or ()),
         requested=Requested(protective_output, target_noun, pattern, classifier),
         quality=quality, sign=sign, device=device, prediction=prediction, model_config=model_config,
     )  # fmt: skip
@@ -136,6 +144,8 @@ def verify(
 
     worst = verdict.worst
     typer.echo(one_line(f'worst attacker: {worst.attacker} ("{worst.prompt}"), s {worst.s}'))
+    for by, most in verdict.worst_by.items():
+        typer.echo(one_line(f"  by {by}: {most.attacker}, s {most.s}"))
     if verdict.output is not None:
         what = one_line(f"{verdict.output}")
         typer.echo(f"protective output ({what}), share of pictures at the training prompt / in new contexts:")

@@ -1,4 +1,4 @@
-"""The image encoders of `--encoder`: for photographs by name, hub name or folder, and the toybox's own."""
+"""The image encoders of `--encoder`: of photographs, of faces, and the toybox's own."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from unlikeness.diffusion.hub import at_home, fetch
 from unlikeness.errors import UnlikenessError, UsageError
+from unlikeness.measure.faces import DLIB, check_faces, load_dlib, load_onnx, onnx_file
 from unlikeness.settings import named
 from unlikeness.words import closest
 
@@ -28,7 +29,7 @@ PHOTOGRAPHS: dict[str, str] = {
 }
 """Encoders of photographs by name, and where the hub has them."""
 
-ENCODERS: tuple[str, ...] = (*PHOTOGRAPHS, "toybox")
+ENCODERS: tuple[str, ...] = (*PHOTOGRAPHS, DLIB, "toybox")
 
 TOYBOX_SIDE = 128
 """Longest short side [px] of pictures that the toybox's encoder takes: its own pictures have 64 px."""
@@ -90,8 +91,13 @@ def check_encoder(name: str) -> None:
     UnlikenessError for a folder whose configuration cannot be read.
     """
     if name in ENCODERS:
+        if name == DLIB:
+            check_faces()
         return
     path = at_home(name, "encoder")
+    if onnx_file(path) is not None:
+        check_faces()
+        return
     if path.is_dir():
         from unlikeness.measure.towers import kind_of
 
@@ -100,7 +106,7 @@ def check_encoder(name: str) -> None:
     if path.exists() or name.startswith((".", "/", "~")) or name.count("/") != 1 or "\\" in name:
         raise UsageError(
             f"{named('encoder')} {name!r} is unknown{closest(name, ENCODERS)}; known: {', '.join(ENCODERS)}, "
-            "a model's folder here, or a hub name OWNER/REPOSITORY"
+            "a model's folder or an ONNX file here, or a hub name OWNER/REPOSITORY"
         )
 
 
@@ -110,7 +116,7 @@ def check_side(name: str, side: int, what: str) -> None:
     what: the pictures, as the start of a sentence, such as "the pictures in rex are".
     """
     if name == "toybox" and side > TOYBOX_SIDE:
-        others = ", ".join(PHOTOGRAPHS)
+        others = ", ".join((*PHOTOGRAPHS, DLIB))
         raise UsageError(
             f"the encoder toybox knows the toybox's pictures alone, and {what} photographs of {side} px; "
             f"name another with {named('encoder')}: {others}, a folder or a hub name"
@@ -118,7 +124,7 @@ def check_side(name: str, side: int, what: str) -> None:
 
 
 def load_encoder(name: str, *, device: str | torch.device = "cpu") -> Encoder:
-    """An encoder by its name in `ENCODERS`, hub name (downloaded into the hub's cache) or folder.
+    """An encoder by its name in `ENCODERS`, hub name (downloaded into the hub's cache), folder or ONNX file.
 
     Raises:
         UsageError: an unknown name, or a model of an unknown kind.
@@ -127,10 +133,14 @@ def load_encoder(name: str, *, device: str | torch.device = "cpu") -> Encoder:
     check_encoder(name)
     if name == "toybox":
         return _toybox()
+    if name == DLIB:
+        return load_dlib()
     from unlikeness.measure.towers import load_tower
     from unlikeness.provenance import own_name
 
     path = at_home(name, "encoder")
+    if name not in ENCODERS and (file := onnx_file(path)) is not None:
+        return load_onnx(file, own_name(name))
     local = name not in ENCODERS and path.is_dir()
     tower = load_tower(path if local else _fetched(PHOTOGRAPHS.get(name, name), name), device=device)
     return Encoder(own_name(name) if local else name, tower.view, tower.vectors, tower.width, tower.digest)

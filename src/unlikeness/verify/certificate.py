@@ -41,6 +41,7 @@ def certificate(verdict: Verdict) -> dict[str, Any]:
         "schema": SCHEMA,
         "made": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "headline": {"attacker": worst.attacker, "prompt": worst.prompt, "s": asdict(worst.s)},
+        "further_encoders": {name: asdict(one) for name, one in verdict.worst_by.items()},
         "verdict": {
             "outcome": verdict.kind,
             "conclusive": verdict.conclusive,
@@ -94,6 +95,12 @@ def summary(made: Mapping[str, Any]) -> dict[str, Any]:
         ],
         "quality": None,
     }
+    if made["further_encoders"]:
+        found["encoder"] = made["about"]["encoder"]
+        found["further_encoders"] = {
+            name: {"attacker": one["attacker"], "s": short(one["s"])}
+            for name, one in made["further_encoders"].items()
+        }
     if output is not None:
         of_class = None if quality is None else quality["notice"]
         found["notice"] = {
@@ -187,6 +194,10 @@ def _outcome(one: Outcome | None) -> dict[str, Any] | None:
         "what": one.attacker.what,
         "s": asdict(one.s),
         "s_in_new_contexts": one.elsewhere and asdict(one.elsewhere),
+        "further_encoders": {
+            name: {"s": asdict(by.s), "s_in_new_contexts": by.elsewhere and asdict(by.elsewhere)}
+            for name, by in one.further.items()
+        },
         "notice": _detected(one.detected),
         "prompt": one.prompt,
         "pictures_learnt": one.pictures_learnt,

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from unlikeness.progress import Progress
     from unlikeness.subjects import Subject
 
-__all__ = ["Evaluator", "Generated", "eight_bits", "generate_subject"]
+__all__ = ["Evaluator", "Generated", "eight_bits", "generate_subject", "identity_of", "name_of"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +27,7 @@ class Evaluator:
     """What images of one subject are compared with.
 
     Attributes:
+        embedder: of the headline. further: others, whose s is reported beside it.
         references: [S, 3, H, W] of the subject.
         of_class: [C, 3, H, W] of other members of the class.
         held_out: whether no attacker had the references; else they are the protected pictures.
@@ -37,21 +37,47 @@ class Evaluator:
     references: Tensor
     of_class: Tensor
     held_out: bool
+    further: tuple[Embedder, ...] = ()
+    _vectors: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict, repr=False)
 
-    def pairs(self, images: Tensor) -> Pairs:
-        """The cosines of images [B, 3, H, W] in [0, 1] with them."""
-        return pair_similarities(self.embedder, images, self.references, self.of_class, known=self._known)
+    @property
+    def embedders(self) -> tuple[Embedder, ...]:
+        """All encoders, that of the headline first."""
+        return self.embedder, *self.further
 
-    @cached_property
-    def _known(self) -> tuple[Tensor, Tensor] | None:
+    def pairs(self, images: Tensor, embedder: Embedder | None = None) -> Pairs:
+        """The cosines of images [B, 3, H, W] in [0, 1] with them, by the headline's encoder or another."""
+        chosen = self.embedder if embedder is None else embedder
+        return pair_similarities(chosen, images, self.references, self.of_class, known=self._known(chosen))
+
+    def _known(self, embedder: Embedder) -> tuple[Tensor, Tensor] | None:
         """The vectors of the subject and of the class; None if there are no pictures."""
         if not len(self.references) or not len(self.of_class):
             return None
-        return embed_all(self.embedder, self.references), embed_all(self.embedder, self.of_class)
+        if id(embedder) not in self._vectors:
+            both = embed_all(embedder, self.references), embed_all(embedder, self.of_class)
+            self._vectors[id(embedder)] = both
+        return self._vectors[id(embedder)]
 
     def check(self) -> None:
         """UsageError for too few pictures, or an encoder that cannot tell the subject from its class."""
-        mean_similarity([self.pairs(self.of_class)], seed=0, resamples=1)
+        for embedder in self.embedders:
+            try:
+                mean_similarity([self.pairs(self.of_class, embedder)], seed=0, resamples=1)
+            except UsageError as error:
+                if not self.further:
+                    raise
+                raise UsageError(f"encoder {name_of(embedder)}: {error}") from error
+
+
+def name_of(embedder: Embedder) -> str:
+    """The name of an encoder in a record."""
+    return str(getattr(embedder, "name", getattr(embedder, "__name__", type(embedder).__name__)))
+
+
+def identity_of(embedder: Embedder) -> str:
+    """Its name, with the digest of its weights if it has one."""
+    return " ".join(filter(None, (name_of(embedder), str(getattr(embedder, "digest", "")))))
 
 
 @dataclass(frozen=True)

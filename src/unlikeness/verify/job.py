@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unlikeness import locks
 from unlikeness.diffusion import hub
-from unlikeness.diffusion.devices import check_device
+from unlikeness.diffusion.devices import check_device, pick_device
 from unlikeness.errors import UnlikenessError, UsageError
 from unlikeness.foreign import UnreadableError, parse_yaml, read, reason
-from unlikeness.measure.encoders import check_encoder, load_encoder
+from unlikeness.measure.encoders import check_encoders, check_side, load_encoder
 from unlikeness.paths import check_exists
 from unlikeness.pictures.finding import check_pictures
 from unlikeness.presets import preset_values, which_preset
@@ -23,6 +23,7 @@ from unlikeness.verify.settings import CONTEXTS, FILE, given
 
 if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage
+    from unlikeness.measure.encoders import Encoder
     from unlikeness.progress import Progress
     from unlikeness.subjects import Subject
     from unlikeness.verify.controls import UnprotectedSubject
@@ -44,6 +45,7 @@ class Verification:
 
     values: texts NAME=VALUE. They come before those of the file `settings`, which come before the words of
     the model's record. identifier: None takes the record's. requested: the protective output to look for.
+    encoders: the first gives the verdict; none: the toybox's, for a model of the toybox.
     """
 
     model: str
@@ -64,7 +66,7 @@ class Verification:
     preset: str = "auto"
     settings: Path | None = None
     values: tuple[str, ...] = ()
-    encoder: str = "toybox"
+    encoders: tuple[str, ...] = ()
     requested: Requested = field(default_factory=Requested)
     quality: bool = True
     sign: bool = False
@@ -87,7 +89,7 @@ class Verification:
     def _check(self) -> tuple[tuple[Attacker, ...], dict[str, Any]]:
         """(attackers, settings as given), after every check that needs no torch."""
         attackers = named([name.strip() for name in self.attackers])
-        check_encoder(self.encoder)
+        check_encoders(self.encoders)
         typed = pairs("--set", self.values, form="NAME=VALUE or ATTACKER.NAME=VALUE")
         values = {**_yaml(self.settings), **typed}
         given(values)
@@ -123,11 +125,15 @@ class Verification:
         from unlikeness.verify.protective import pools, recorded, says_output
         from unlikeness.verify.run import verify_subject
 
-        embedder = load_encoder(self.encoder)
+        names = check_encoders(self.encoders or ("toybox",))
+        embedders = [load_encoder(name, device=pick_device(self.device)) for name in names]
+        _check_names(embedders)
         model = TextToImage.from_pretrained(
             self.model, device=self.device, dtype="float32", carried=False,
             **hub.given(self.model, self.prediction, self.model_config),
         )  # fmt: skip
+        for name in names:
+            check_side(name, model.resolution, f"{self.model} draws")
         if model.single is not None:
             report(model.single.line)
         for noun, where in self._nouns().items():
@@ -164,7 +170,8 @@ class Verification:
         if self.unrelated is not None and self.unrelated_noun is not None:
             unrelated = Subject(folder(self.unrelated), self.unrelated_noun)
         verdict = verify_subject(
-            model, subject, folder(self.held_out), embedder=embedder, attackers=attackers, base=base,
+            model, subject, folder(self.held_out), embedder=embedders[0], further=embedders[1:],
+            attackers=attackers, base=base,
             overrides=overrides, contexts=self.contexts, of_class=folder(self.class_pictures),
             original=original, unseen=folder(self.unseen), unrelated=unrelated, unprotected=unprotected,
             control=control, output=output, measure_quality=self.quality and self.original is not None,
@@ -289,6 +296,13 @@ def _yaml(path: Path | None) -> dict[str, Any]:
     inner = [str(name) for value in found.values() if isinstance(value, dict) for name in value]
     given_in(str(path), [*found, *inner])
     return found
+
+
+def _check_names(encoders: Sequence[Encoder]) -> None:
+    """UsageError if two encoders would have one name in the certificate."""
+    names = [one.name for one in encoders]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise UsageError(f"two encoders are called {twice}; give folders of different names")
 
 
 def _silent(line: str) -> None:

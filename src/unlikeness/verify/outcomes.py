@@ -23,12 +23,19 @@ from unlikeness.provenance import pixel_digest
 from unlikeness.subjects import Subject
 from unlikeness.verify.attack import Priors, run_attacker
 from unlikeness.verify.attackers import Attacker, personalizer
-from unlikeness.verify.evaluator import Evaluator, Generated, eight_bits, generate_subject
+from unlikeness.verify.evaluator import (
+    Evaluator,
+    Generated,
+    eight_bits,
+    generate_subject,
+    identity_of,
+    name_of,
+)
 from unlikeness.verify.protective import ProtectiveOutput
 from unlikeness.verify.quality import Quality, generate_class, quality
 from unlikeness.verify.settings import Overrides, VerifySettings
 from unlikeness.verify.threat_model import ThreatModel, taught
-from unlikeness.verify.verdict import Outcome
+from unlikeness.verify.verdict import Judged, Outcome
 
 if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage
@@ -40,6 +47,7 @@ RELEASED = Attacker("released", "the model before any attack", method="none", st
 
 _JUDGING = ("pictures", "pictures_in_context", "solver_steps", "guidance", "seed")
 _BEFORE = ("unrelated_steps", "batch_size", "learning_rate", "weight_decay", "clip", "precision", "seed")
+_COSINES = ("generated", "of_class", "subject")
 _DRAWING = ("solver_steps", "guidance", "seed")
 
 
@@ -68,10 +76,6 @@ class Attacks:
     report: Callable[[str], None]
     progress: Progress | None
     failed: dict[str, str] = field(default_factory=dict)
-
-    @staticmethod
-    def name_of(embedder: Embedder) -> str:
-        return str(getattr(embedder, "name", getattr(embedder, "__name__", type(embedder).__name__)))
 
     def attempt(self, title: str, attack: Callable[[], Outcome]) -> Outcome | None:
         """The outcome of an attack; None if its training diverged or its images are not finite."""
@@ -110,41 +114,69 @@ class Attacks:
                 tuned, losses = attacked.model, attacked.losses
             tensors = {"losses": torch.tensor(losses, dtype=torch.float64)}
             generated = generate_subject(tuned, learnt, self.base, self.contexts, progress=self.progress)
-            for name, images in (("plain", generated.plain), ("elsewhere", generated.elsewhere)):
-                if images is not None:
-                    pairs = evaluator.pairs(images / 255)
-                    tensors |= {name: images, f"{name}.generated": torch.from_numpy(pairs.generated)}
-                    tensors |= {"of_class": torch.from_numpy(pairs.of_class)}
-                    tensors |= {"subject": torch.from_numpy(pairs.subject)}
-            return tensors
+            further = {} if generated.elsewhere is None else {"elsewhere": generated.elsewhere}
+            return {**tensors, "plain": generated.plain, **further}
 
-        part = self.cache.part(label, self._key(target, learnt, attacker, settings, evaluator), make)
+        part = self.cache.part(label, self._key(target, learnt, attacker, settings), make)
         found = part.tensors
         places = tuple(place for place in self.contexts for _ in range(self.base.pictures_in_context))
         generated = Generated(found["plain"], found.get("elsewhere"), places)
         detected = None if output is None else output.detect(generated)
-        of_class, itself = found["of_class"].numpy(), found["subject"].numpy()
-        pairs = {
-            name: Pairs(found[f"{name}.generated"].numpy(), of_class, itself)
-            for name in ("plain", "elsewhere")
-            if name in found
-        }
+        pairs = self._pairs(evaluator, evaluator.embedder, generated, label)
         if not all(np.isfinite(of.generated).all() for of in pairs.values()):
             raise NotFiniteError(f"what {label} drew cannot be compared: its likeness is no finite number")
-        s = {name: mean_similarity([of], seed=self.base.seed) for name, of in pairs.items()}
+        first, further = self._judged(pairs), {}
+        for embedder in evaluator.further:
+            further[name_of(embedder)] = self._judged(self._pairs(evaluator, embedder, generated, label))
         shares = "" if detected is None else f", protective output {detected}"
-        self.report(f"{label}: s {s['plain']}{shares} after {format_seconds(part.seconds)}")
+        others = "".join(f"; {name} {one.s}" for name, one in further.items())
+        self.report(f"{label}: s {first.s}{others}{shares} after {format_seconds(part.seconds)}")
         return Outcome(
             attacker, settings, learnt.instance_prompt, 0 if attacker is RELEASED else len(learnt.images),
-            s["plain"], s.get("elsewhere"), tuple(found["losses"].tolist()), part.seconds, generated,
-            pairs["plain"], detected,
+            first.s, first.elsewhere, tuple(found["losses"].tolist()), part.seconds, generated,
+            pairs["plain"], detected, further,
         )  # fmt: skip
 
+    def _pairs(
+        self, evaluator: Evaluator, embedder: Embedder, generated: Generated, label: str
+    ) -> dict[str, Pairs]:
+        """The cosines by one encoder, "plain" and "elsewhere", computed once.
+
+        They are a part of their own, so that another encoder repeats no attack.
+        """
+        drawn = {"plain": generated.plain}
+        if generated.elsewhere is not None:
+            drawn["elsewhere"] = generated.elsewhere
+
+        def make(_: Path) -> dict[str, Tensor]:
+            tensors: dict[str, Tensor] = {}
+            for name, images in drawn.items():
+                of = evaluator.pairs(images / 255, embedder)
+                tensors |= {f"{name}.{at}": torch.from_numpy(getattr(of, at)) for at in _COSINES}
+                tensors[f"{name}.faceless"] = torch.tensor([of.faceless])
+            return tensors
+
+        key = {
+            "version": __version__,
+            "encoder": identity_of(embedder),
+            "yardstick": [pixel_digest(evaluator.references), pixel_digest(evaluator.of_class)],
+            "images": {name: pixel_digest(images) for name, images in drawn.items()},
+        }
+        found = self.cache.part(f"{label}-by-{name_of(embedder)}", key, make).tensors
+        pairs = {}
+        for name in drawn:
+            generated_, of_class, itself = (found[f"{name}.{at}"].numpy() for at in _COSINES)
+            pairs[name] = Pairs(generated_, of_class, itself, int(found[f"{name}.faceless"]))
+        return pairs
+
+    def _judged(self, pairs: dict[str, Pairs]) -> Judged:
+        s = {name: mean_similarity([of], seed=self.base.seed) for name, of in pairs.items()}
+        return Judged(s["plain"], s.get("elsewhere"))
+
     def _key(
-        self, target: Target, learnt: Subject, attacker: Attacker, settings: dict[str, Any],
-        evaluator: Evaluator,
-    ) -> dict[str, Any]:  # fmt: skip
-        """Everything that an outcome depends on."""
+        self, target: Target, learnt: Subject, attacker: Attacker, settings: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Everything that an attack and its images depend on."""
         key: dict[str, Any] = {
             "version": __version__,
             "model": target.fingerprint,
@@ -155,8 +187,6 @@ class Attacks:
             "known_priors": {name: len(prior) for name, prior in target.priors.known.items()},
             "judging": {name: getattr(self.base, name) for name in _JUDGING},
             "contexts": list(self.contexts),
-            "encoder": self.name_of(evaluator.embedder),
-            "yardstick": [pixel_digest(evaluator.references), pixel_digest(evaluator.of_class)],
         }
         if attacker.until_converged:
             key["until"] = [self.base.most_chunks, self.base.least_fall]
@@ -199,7 +229,7 @@ class Attacks:
                 shown = {} if output is None else {"shown": output.shown(images)}
                 return {"features": embed_all(embedder, images / 255), **shown}
 
-            key = {**self._drawing(of, prompt, count), "series": series, "encoder": self.name_of(embedder)}
+            key = {**self._drawing(of, prompt, count), "series": series, "encoder": identity_of(embedder)}
             if output is not None:
                 what = {name: value for name, value in output.as_record().items() if name != "from"}
                 key["notice"] = [what, output.watermark is not None and pixel_digest(output.watermark)]

@@ -68,6 +68,11 @@ def write_page(verdict: Verdict, made: Mapping[str, Any], path: Path) -> None:
         works=WORKS,
         bars=[(title, one.worst) for title, one in verdict.titled],
         rows=[_row(title, one, verdict) for title, one in [*verdict.titled, *_before(verdict)]],
+        encoders=[made["about"].get("encoder"), *verdict.worst_by],
+        by_encoder=[
+            [title, _interval(one.worst), *(_interval(by.worst) for by in one.further.values())]
+            for title, one in verdict.titled
+        ],
         references=show(verdict.references[:SHOWN]),
         galleries=[(title, one, _gallery(one, verdict)) for title, one in verdict.titled],
         unprotected=[_unprotected(one, verdict) for one in verdict.unprotected],

@@ -21,8 +21,8 @@ from unlikeness.verify.protective import Detected, ProtectiveOutput
 from unlikeness.verify.quality import Quality
 
 __all__ = [
-    "FEWEST", "ORIGINAL", "REFUSED", "WORKS", "Fidelity", "Finding", "Kind", "Outcome", "Verdict", "Worst",
-    "finding", "has_learnt", "overall", "together",
+    "FEWEST", "ORIGINAL", "REFUSED", "WORKS", "Fidelity", "Finding", "Judged", "Kind", "Outcome", "Verdict",
+    "Worst", "finding", "has_learnt", "overall", "together",
 ]  # fmt: skip
 
 ORIGINAL = "the original"
@@ -40,6 +40,21 @@ FEWEST = 4
 Kind = Literal["learnt", "little", "protected", "inconclusive"]
 
 
+@dataclass(frozen=True)
+class Judged:
+    """s by one encoder: at the training prompt, and in new contexts."""
+
+    s: SubjectSimilarity
+    elsewhere: SubjectSimilarity | None
+
+    @property
+    def worst(self) -> SubjectSimilarity:
+        """The larger of both s."""
+        if self.elsewhere is not None and _value(self.elsewhere) > _value(self.s):
+            return self.elsewhere
+        return self.s
+
+
 @dataclass(frozen=True, eq=False)
 class Outcome:
     """One attacker's result.
@@ -50,6 +65,7 @@ class Outcome:
         losses: after each chunk of `until_converged`.
         seconds: of training, drawing and judging.
         detected: the protective output in its images, if one is looked for.
+        further: by the name of each further encoder, what it sees.
     """
 
     attacker: Attacker
@@ -63,13 +79,12 @@ class Outcome:
     generated: Generated = field(repr=False)
     pairs: Pairs = field(repr=False)
     detected: Detected | None = None
+    further: Mapping[str, Judged] = field(default_factory=dict)
 
     @property
     def worst(self) -> SubjectSimilarity:
         """The larger of both s."""
-        if self.elsewhere is not None and _value(self.elsewhere) > _value(self.s):
-            return self.elsewhere
-        return self.s
+        return Judged(self.s, self.elsewhere).worst
 
 
 @dataclass(frozen=True)
@@ -228,6 +243,17 @@ class Verdict:
         found = max(self.outcomes, key=lambda one: _value(one.worst))
         where = " in new contexts" if found.worst is not found.s else ""
         return Worst(found.attacker.name, f"{found.prompt}{where}", found.worst)
+
+    @property
+    def worst_by(self) -> dict[str, Worst]:
+        """The largest s by each further encoder, by its name."""
+        found = {}
+        for name in self.outcomes[0].further:
+            one = max(self.outcomes, key=lambda one: _value(one.further[name].worst))
+            judged = one.further[name]
+            where = " in new contexts" if judged.worst is not judged.s else ""
+            found[name] = Worst(one.attacker.name, f"{one.prompt}{where}", judged.worst)
+        return found
 
     @property
     def titled(self) -> tuple[tuple[str, Outcome], ...]:
