@@ -96,6 +96,8 @@ def test_a_dry_run_writes_nothing(tiny: str, tmp_path: Path, capsys: pytest.Capt
         (["--steps", "3"], "steps is no setting of RidSettings"),
         (["--weights", "rid-nowhere"], "no shipped protector (there are: rid-toybox"),
         (["--method", "rid", "--model", "toybox"], "--model is for methods that follow a gradient"),
+        (["--prediction", "v"], "--prediction is for a model in one file"),
+        (["--against", "sd1", "--model-config", "x"], "--model-config is for a model in one file"),
         (["--psnr", "nan"], "psnr"),
         (["--dtype", "float32"], "--dtype is the precision of a model, and rid uses none"),
         (["--method", "advdm", "--steps", "3", "--set", "steps=4"], "steps is given twice"),

@@ -166,6 +166,7 @@ def test_a_long_strip_takes_little_memory(models: dict[str, tuple[Any, Path]]) -
     ("kind", "file", "change", "words"),
     [
         ("dino", "config.json", {"model_type": "bert"}, "of the kind 'bert'.*give one of CLIP, DINO, DINOv2"),
+        ("dino", "config.json", {"model_type": ["vit"]}, "of the kind .*give one of CLIP, DINO, DINOv2"),
         ("dino", "config.json", {"auto_map": {"AutoModel": "mine.Mine"}}, "never run"),
         ("dino", "config.json", {"hidden_size": 10**9}, "hidden_size"),
         ("dino", "config.json", {"hidden_size": 32}, "its configuration wants"),

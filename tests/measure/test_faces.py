@@ -84,6 +84,43 @@ def test_an_onnx_network_is_given_aligned_faces(portrait: Tensor, onnx_model: Pa
     assert bool(found[1].isnan().all())
 
 
+def test_files_that_hide_work_or_read_others_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    onnx = pytest.importorskip("onnx")
+    model_opset = [onnx.helper.make_opsetid("", 17)]
+    monkeypatch.chdir(tmp_path)
+    weight = np.ones((3, 64), np.float32)
+    (tmp_path / "other.bin").write_bytes(weight.tobytes())
+    elsewhere = onnx.numpy_helper.from_array(weight, "w")
+    elsewhere.ClearField("raw_data")
+    elsewhere.data_location = onnx.TensorProto.EXTERNAL
+    entry = elsewhere.external_data.add()
+    entry.key, entry.value = "location", "other.bin"
+    values = onnx.numpy_helper.from_array(np.ones(1, np.float32), "w")
+    places = onnx.numpy_helper.from_array(np.zeros(1, np.int64), "places")
+    sparse = onnx.helper.make_sparse_tensor(values, places, [3, 1 << 28])
+    function = onnx.helper.make_function("own", "Relu", ["x"], ["y"], [], model_opset)
+    pads = onnx.helper.make_attribute("pads", [40_000] * 4)
+
+    def constant(**value: Any) -> Any:
+        return lambda m: m.graph.node.append(onnx.helper.make_node("Constant", [], ["w"], **value))
+
+    cases: dict[str, tuple[Any, str]] = {
+        "elsewhere": (constant(value=elsewhere), "other files"),
+        "sparse": (lambda m: m.graph.sparse_initializer.append(sparse), "sparse weights"),
+        "constant": (constant(sparse_value=sparse), "sparse weights"),
+        "function": (lambda m: m.functions.append(function), "functions"),
+        "pads": (lambda m: m.graph.node[0].attribute.append(pads), "more than their side"),
+    }
+    for name, (change, words) in cases.items():
+        model = onnx.load_model(write(tmp_path / f"{name}.onnx"))
+        change(model)
+        (tmp_path / f"{name}.onnx").write_bytes(model.SerializeToString())
+        with pytest.raises(UnlikenessError, match=words):
+            load_encoder(str(tmp_path / f"{name}.onnx"))
+
+
 def test_landmarks_come_to_their_places() -> None:
     angle, scale = 0.3, 1.7
     turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])

@@ -142,6 +142,17 @@ def test_a_large_picture_is_shrunk_first(tmp_path: Path, monkeypatch: pytest.Mon
     assert torch.allclose(image[0, :, 0] * 255, torch.arange(33) * 6 + 2.0, atol=1e-3)
 
 
+def test_a_long_strip_costs_no_more_than_its_middle(tmp_path: Path) -> None:
+    ramp = np.broadcast_to((np.arange(70_000) % 251)[None, :, None], (2, 70_000, 3))
+    strip = write(tmp_path / "a.png", ramp)
+    turned = write(tmp_path / "b.png", ramp.transpose(1, 0, 2))
+    for file, shape in ((strip, (3, 2, 16)), (turned, (3, 16, 2))):
+        image, _ = opened_pair(file, file, 1 << 20)
+        assert image.shape == shape
+        assert image.flatten()[0] * 255 == 34_992 % 251
+        assert all(seen(way(image), 64).shape == (3, 64, 64) for way in WAYS.values())
+
+
 def test_unchanged_pictures_have_no_psnr_and_do_not_move(folders: tuple[Path, Path]) -> None:
     found = matched(folders[0], folders[0])
     report = displacements(found, {"means": Autoencoder(Means())}, size=64)

@@ -143,14 +143,17 @@ def latents(
     1 is as far as another picture. Measured as it is, after JPEG at qualities 75 and 50, and at half size.
     Pictures are matched by their relative name.
     """
+    from unlikeness.autoencoders.fetching import locate
     from unlikeness.autoencoders.names import expand
     from unlikeness.diffusion.devices import check_device, check_dtype
     from unlikeness.measure.matching import matched
 
     check_device(device)  # validate before importing torch
     check_dtype(dtype)
-    expand(against)
+    encoders = expand(against)
     found = matched(originals, protected).sample(most)
+    for encoder in encoders:
+        locate(encoder)  # what is missing is fetched, or named
 
     from unlikeness.measure.latents import check_size, displacements
     from unlikeness.measure.report import to_json

@@ -141,6 +141,9 @@ def protect(
                 f"{flag} is for methods that follow a gradient; {method} needs none: leave it out, or give "
                 "another --method"
             )
+    for flag, value in (("--prediction", prediction), ("--model-config", model_config)):
+        if value is not None and model is None:
+            raise UsageError(f"{flag} is for a model in one file; leave it out, or name it with --model")
     kind = registry.settings_type(method)
     own = issubclass(kind, EncoderSettings)
     values = pairs(

@@ -214,10 +214,11 @@ def _missing(folder: Path) -> list[str]:
     if not (folder / "model_index.json").exists():
         return []
     index = read_object(folder / "model_index.json", folder)
-    if index.get("_class_name") not in FAMILIES:
+    kind = index.get("_class_name")
+    if not isinstance(kind, str) or kind not in FAMILIES:
         return []
     found = []
-    for part in family_of(index["_class_name"]).parts:
+    for part in family_of(kind).parts:
         entry = index.get(part)
         if not isinstance(entry, list) or entry[:1] in ([], [None]):
             continue

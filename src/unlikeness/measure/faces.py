@@ -159,17 +159,28 @@ def _checked(path: Path) -> tuple[bytes, bool]:
         ) from error
     try:
         data = read(path, most=_LARGEST)
-        graph = onnx.load_model_from_string(data).graph
+        model = onnx.load_model_from_string(data)
     except UnreadableError as error:
         raise UnlikenessError(f"{path} cannot be read ({error}); fetch it again") from error
     except Exception as error:
         raise UnlikenessError(f"{path} is no ONNX file ({reason(error)}); fetch it again") from error
+    graph, kinds = model.graph, onnx.AttributeProto
+    unused = (kinds.GRAPH, kinds.GRAPHS, kinds.SPARSE_TENSOR, kinds.SPARSE_TENSORS)
     other = sorted({one.op_type for one in graph.node} - _OPERATORS)
     if other or any(one.domain not in ("", "ai.onnx") for one in graph.node):
         words = one_line(", ".join(other))[:60] or "operators of its own"
         raise UnlikenessError(f"{path} computes with {words}, as no encoder of faces does; give another file")
-    if any(one.data_location == onnx.TensorProto.EXTERNAL for one in graph.initializer):
+    attributes = [one for node in graph.node for one in node.attribute]
+    tensors = [*graph.initializer, *(t for one in attributes for t in (one.t, *one.tensors))]
+    if any(one.data_location == onnx.TensorProto.EXTERNAL or one.external_data for one in tensors):
         raise UnlikenessError(f"{path} keeps weights in other files; give one that holds all of them")
+    if model.functions or graph.sparse_initializer or any(one.type in unused for one in attributes):
+        raise UnlikenessError(
+            f"{path} has functions, sparse weights or graphs within its graph, as no encoder of faces does; "
+            "give another file"
+        )
+    if any(abs(n) > _SIDE for one in attributes if one.name in ("pads", "strides") for n in one.ints):
+        raise UnlikenessError(f"{path} pads pictures by more than their side; give another file")
     first = [one.op_type for one in graph.node[:8]]
     return data, "Sub" in first and "Mul" in first
 

@@ -23,9 +23,9 @@ class Matched:
     only_protected: tuple[str, ...] = ()
 
     def sample(self, most: int) -> Matched:
-        """At most so many pairs, spread evenly."""
+        """At most so many pairs, spread evenly from the first to the last."""
         n = len(self.pairs)
-        chosen = sorted({i * n // most for i in range(most)}) if most < n else range(n)
+        chosen = sorted({i * (n - 1) // max(most - 1, 1) for i in range(most)}) if most < n else range(n)
         return replace(self, pairs=tuple(self.pairs[i] for i in chosen))
 
 

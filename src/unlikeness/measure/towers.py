@@ -88,13 +88,13 @@ def kind_of(folder: Path) -> str:
     """The `model_type` of a folder, without torch. UsageError, naming the known ones, for another kind."""
     path = folder / "config.json"
     kind = read_object(path, folder).get("model_type")
-    if kind not in KINDS:
+    if not isinstance(kind, str) or kind not in KINDS:
         known = ", ".join(dict.fromkeys(one.said for one in KINDS.values()))
         raise UsageError(
             f"{path} is of the kind {one_line(str(kind))[:60]!r}, which is no image encoder that is known "
             f"here; give one of {known}"
         )
-    return str(kind)
+    return kind
 
 
 def load_tower(folder: Path, *, device: str | torch.device = "cpu") -> Tower:

@@ -22,6 +22,8 @@ __all__ = ["MOST_PIXELS", "WAYS", "noisy", "opened_pair", "seen"]
 
 MOST_PIXELS = 1 << 22
 """Larger pictures are first shrunk to 4 megapixels or less, as platforms do."""
+_LONGEST = 8
+"""Longer pictures than so many times their short side lose their ends: the autoencoder sees the middle."""
 _BAND = 1 << 20  # pixels of a large picture that are floats at a time
 
 
@@ -73,7 +75,7 @@ def noisy(original: Tensor, protected: Tensor, generator: torch.Generator) -> Te
 
 
 def opened_pair(original: Path, protected: Path, max_pixels: int) -> tuple[Tensor, Tensor]:
-    """Both pictures, [3, H, W] in [0, 1], of `MOST_PIXELS` at most.
+    """Both pictures, [3, H, W] in [0, 1], of `MOST_PIXELS` at most, without the ends of a long strip.
 
     PictureError if one cannot be read, is larger than `max_pixels`, or if their sizes differ.
     """
@@ -89,12 +91,14 @@ def opened_pair(original: Path, protected: Path, max_pixels: int) -> tuple[Tenso
 
 def _shrunk(window: Callable[[int, int, int, int], NDArray[np.float32]], size: tuple[int, int]) -> Tensor:
     """Means of k × k pixels, where k is the least that makes the picture small enough."""
-    width, height = size
+    most = _LONGEST * min(size)
+    x, y = (max(side - most, 0) // 2 for side in size)
+    width, height = (min(side, most) for side in size)
     k = math.ceil(math.sqrt(width * height / MOST_PIXELS))
     k = max(1, min(k, width, height))
-    columns, rows = width // k * k, max(_BAND // (width * k), 1) * k
+    right, end, rows = x + width // k * k, y + height // k * k, max(_BAND // (width * k), 1) * k
     bands = []
-    for top in range(0, height // k * k, rows):
-        band = torch.from_numpy(window(top, min(top + rows, height // k * k), 0, columns)).permute(2, 0, 1)
+    for top in range(y, end, rows):
+        band = torch.from_numpy(window(top, min(top + rows, end), x, right)).permute(2, 0, 1)
         bands.append(F.avg_pool2d(band[None], k)[0] if k > 1 else band)
     return torch.cat(bands, 1)
