@@ -104,11 +104,11 @@ def pack(pairs: Pairs) -> dict[str, list[str]]:
 
 def unpack(packed: Mapping[str, Sequence[str]]) -> Pairs:
     """What `pack` made of them."""
-    parts = (
+    generated, of_class, subject = (
         np.array([[int(v) for v in row.split()] for row in packed[name]], dtype=np.float64) / 10_000
         for name in ("generated", "of_class", "subject")
     )
-    return Pairs(*parts)
+    return Pairs(generated, of_class, subject)
 
 
 def summarize(cells: Sequence[Mapping[str, Any]], *, seed: int) -> dict[str, Any]:

@@ -22,6 +22,10 @@ QUICK = {"steps": 2, "rounds": 1, "pgd_steps": 1}
 """A protection's settings in a smoke run; those that a method does not have are left out."""
 
 
+TOY = "rid-toybox"
+"""The network of RID that was trained against the toybox, which these benchmarks attack."""
+
+
 def settings_type(method: str) -> type[ProtectSettings]:
     """A method's settings. ASPL is no picture's protection but a subject's, and in no registry."""
     return AsplSettings if method == "aspl" else registry.method(method).settings_type
@@ -29,7 +33,7 @@ def settings_type(method: str) -> type[ProtectSettings]:
 
 def tagged(method: str) -> str:
     """A method's name in the results; RID's with a digest of its weights."""
-    return f"rid@{common.weights_digest(load_protector().network)[:8]}" if method == "rid" else method
+    return f"rid@{common.weights_digest(load_protector(TOY).network)[:8]}" if method == "rid" else method
 
 
 def published(
@@ -64,7 +68,8 @@ def protect(
     model: TextToImage, images: Tensor, method: str, settings: Mapping[str, object], seed: int
 ) -> Tensor:
     """Protected pictures at eight bits, as a lossless file would hold them."""
-    perturber = registry.create(method, model, settings)
+    own: Mapping[str, object] = {"weights": TOY} if method == "rid" else {}
+    perturber = registry.create(method, model, {**own, **settings})
     first = 4_000_000 + 10_000 * seed
     changed = perturber.perturb(images, range(first, first + len(images)))
     return eight_bits(changed)

@@ -31,6 +31,7 @@ BENCHMARKS = {
         "rid_speed", "start_up", "rid_int8", "sd_memory", "hostile", "immunize_cost", "family_memory",
     )
 } | {
+    "real_encoders": "benchmarks.real_encoders FOLDER --against taef2_encoder.pth,taesana_encoder.pth",
     "immunize_cost_sd": "benchmarks.immunize_cost --size sd",
     "immunization_tuning": "experiments.immunization --tuning",
     **{

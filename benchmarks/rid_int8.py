@@ -58,7 +58,7 @@ def cli(argv: Sequence[str] | None) -> None:
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
     side, rounds, subjects = (64, 2, 1) if args.quick else (SIDE, ROUNDS, SUBJECTS)
-    loaded = load_protector()
+    loaded = load_protector("rid-toybox")
     model = TextToImage.from_pretrained(args.model, device="cpu", dtype="float32")
     about = {
         "weights": common.weights_digest(loaded.network), "model": common.model_name(args.model),
@@ -144,7 +144,7 @@ def variants(loaded: Loaded, folder: Path, calibration: Sequence[Floats]) -> dic
         ) from error
 
     plain = folder / "float32.onnx"
-    export_onnx(read_saved(), plain)
+    export_onnx(read_saved(loaded.path), plain)
     dynamic, convolutions, everything = (folder / f"{name}.onnx" for name in ("dynamic", "conv", "all"))
     quantize_dynamic(plain, dynamic, op_types_to_quantize=["Conv"], weight_type=QuantType.QUInt8)
     static = partial(

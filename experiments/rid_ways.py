@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import torch.nn.functional as F
 from benchmarks.protection import visibility
-from benchmarks.publishing import tagged
+from benchmarks.publishing import TOY, tagged
 from PIL import Image
 from torch import Tensor
 
@@ -142,7 +142,8 @@ def measure(
     """Fill the cells that are missing, motif by motif, and sum up."""
     look = partial(_loss, model, seed=seed, levels=levels)
     for method, plan in plans.items():
-        perturber = registry.create(method, model, plan.settings)
+        own = {"weights": TOY} if method == "rid" else {}
+        perturber = registry.create(method, model, {**own, **plan.settings})
         for motif in motifs[: plan.subjects]:
             for size in plan.sizes:
                 start = f"{motif.name}/{size}/{plan.pictures}"

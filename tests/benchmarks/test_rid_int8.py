@@ -15,7 +15,7 @@ pytest.importorskip("onnxruntime")
 
 
 def test_all_variants_find_nearly_the_same(tmp_path: Path) -> None:
-    made = variants(load_protector(), tmp_path, pictures(4, 64, (1, 2)))
+    made = variants(load_protector("rid-toybox"), tmp_path, pictures(4, 64, (1, 2)))
     found = passes(made, 64, 1, 0)
     assert list(found["variants"]) == list(made)
     assert 2 < found["rms"] < BUDGET

@@ -94,7 +94,7 @@ def test_a_dry_run_writes_nothing(tiny: str, tmp_path: Path, capsys: pytest.Capt
         (["--set", "prompt"], "NAME=VALUE"),
         (["--at", "big"], "--at"),
         (["--steps", "3"], "steps is no setting of RidSettings"),
-        (["--weights", "rid-nowhere"], "no shipped protector (there are: rid-toybox"),
+        (["--weights", "rid-nowhere"], "no shipped protector (there are: rid-photo, rid-toybox"),
         (["--method", "rid", "--model", "toybox"], "--model is for methods that follow a gradient"),
         (["--prediction", "v"], "--prediction is for a model in one file"),
         (["--against", "sd1", "--model-config", "x"], "--model-config is for a model in one file"),
@@ -140,7 +140,7 @@ def test_without_a_model_it_is_rid_in_one_pass(tmp_path: Path, capsys: pytest.Ca
     (line,) = (tmp_path / "out" / "manifest.jsonl").read_text().splitlines()
     entry = json.loads(line)
     assert (entry["recipe"]["method"], entry["recipe"]["model"]) == ("rid", None)
-    assert entry["recipe"]["settings"]["weights"] == "rid-toybox"
+    assert entry["recipe"]["settings"]["weights"] == "rid-photo"
     assert entry["computed"].keys() == {"batch_size", "device", "dtype", "engine"}
     assert 1 < entry["linf"] <= 4
 

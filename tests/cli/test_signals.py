@@ -117,7 +117,7 @@ def test_a_signal_that_is_ignored_stays_so() -> None:
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
 
 
-@pytest.mark.parametrize("module", ["typer", "unlikeness.protect.files.targets", "torch", "numpy"])
+@pytest.mark.parametrize("module", ["typer", "unlikeness.protect.files.targets", "onnxruntime", "numpy"])
 def test_an_interrupt_while_modules_are_imported_is_one_line(module: str, tmp_path: Path) -> None:
     """A finder sends the signal when the module is looked for."""
     (tmp_path / "a.png").write_bytes(b"no picture")

@@ -181,6 +181,32 @@ def test_it_trains_against_autoencoders_alone(tmp_path: Path, capsys: pytest.Cap
     assert loaded.about["toybox"] == [False, False]
 
 
+def test_it_starts_from_a_network_that_is_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = write(tmp_path / "tae8_encoder.safetensors", encoder_weights())
+    first, second = tmp_path / "first.safetensors", tmp_path / "second.safetensors"
+    command = ["train-protector", "--against", str(file), "--batch-size", "2", "--device", "cpu", "-q"]
+    command += ["--set", "leaves=2", "--set", "side=64"]
+    begin = [*command, "-o", str(first), "--work", str(tmp_path / "a"), "--steps", "2", *TINY]
+    assert main(begin) == 0, capsys.readouterr().err
+    further = [*command, "-o", str(second), "--work", str(tmp_path / "b"), "--start", str(first)]
+    still = [*further, "--steps", "1", "--learning-rate", "1e-12"]
+    assert main(still) == 0, capsys.readouterr().err
+    one, two = load_protector(first), load_protector(second)
+    assert one.network.settings == two.network.settings
+    assert two.about["start"] == one.about["recipe"]
+    for name, weight in one.network.state_dict().items():
+        torch.testing.assert_close(two.network.state_dict()[name], weight, atol=1e-5, rtol=1e-3)
+    for options, said in (
+        (["--network", "fine=4"], "brings its own sizes"),
+        (["--start", str(file)], "is no file of train-protector"),
+        (["--start", "nothing"], "no shipped protector"),
+    ):
+        assert main([*further, "--overwrite", *options]) == 2
+        assert said in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("name", [file.stem for file in RECIPES.glob("*.yaml")])
 def test_every_shipped_recipe_fits_the_settings(name: str) -> None:
     recipe, network = read_recipe(name)

@@ -52,7 +52,8 @@ def test_without_a_model_of_your_own_the_shipped_network_does_it_and_with_one_a_
         chosen_method("rid", "my-model")
     protect_photographs(photos / "a.png", tmp_path / "out", model, model_name="toybox")
     report = json.loads((tmp_path / "out" / "photographs.json").read_text())
-    assert "does not protect against Stable Diffusion" in (tmp_path / "out" / "photographs.html").read_text()
+    page = (tmp_path / "out" / "photographs.html").read_text(encoding="utf-8")
+    assert "Computed against the distilled autoencoders of FLUX.2 and Sana" in page
     assert (report["recipe"]["method"], report["recipe"]["model"]) == ("rid", None)
     assert 0 < report["lossless"]["linf"] <= 8.001
 

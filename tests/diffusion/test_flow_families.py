@@ -134,7 +134,8 @@ def example_loss(
             return_dict=False,
         )[0]  # fmt: skip
         predicted = pipe._unpack_latents(packed, PIXELS, PIXELS, pipe.vae_scale_factor)
-        return ((predicted - (noise - z0)) ** 2).reshape(b, -1).mean(1).mean()
+        loss: torch.Tensor = ((predicted - (noise - z0)) ** 2).reshape(b, -1).mean(1).mean()
+        return loss
     embeds, _, pooled, _ = pipe.encode_prompt(
         prompt, None, None, do_classifier_free_guidance=False,
         max_sequence_length=kind.call.get("max_sequence_length", 256),
@@ -144,7 +145,8 @@ def example_loss(
         return_dict=False,
     )[0]  # fmt: skip
     predicted = predicted * -sigmas + noisy  # precondition_outputs
-    return ((predicted - z0) ** 2).reshape(len(z0), -1).mean(1).mean()
+    weighed: torch.Tensor = ((predicted - z0) ** 2).reshape(len(z0), -1).mean(1).mean()
+    return weighed
 
 
 @TRAINED

@@ -32,6 +32,7 @@ EXCEPTIONS = {
     ("measure/classifiers.py", "attn_implementation"): "the same",
     ("measure/towers.py", "attn_implementation"): "encoders of pictures, no text-to-image model",
     ("measure/towers.py", "last_hidden_state"): "the same",
+    ("verify/job.py", "encoders"): "the judges of pictures",
     ("protect/rid/official.py", "tokens"): "of the official RID",
     ("protect/rid/official_weights.py", "tokens"): "of the official RID",
     ("protect/rid/official_weights.py", ".attn.qkv"): "layers of the official RID",

@@ -52,7 +52,7 @@ def test_a_motif_is_the_same_at_every_side_as_the_trainer_sees_it() -> None:
 
 def test_what_is_published_is_at_eight_bits_within_the_budget() -> None:
     images = renders(1, 0)[0].at(1, 128)
-    rid = registry.create("rid", None, {"budget": 8.0})
+    rid = registry.create("rid", None, {"budget": 8.0, "weights": "rid-toybox"})
     for scale in WAYS.values():
         changed = protected(images, rid, "rid", scale, 0)
         steps = (changed - images) * 255

@@ -42,7 +42,7 @@ def test_the_term_is_its_equation_written_out(
     watch, asked = literal.Watch(), []
     condition = TextToImage.condition
 
-    def watched(self: TextToImage, prompts: list[str], **further: Any) -> Condition:
+    def watched(self: TextToImage, prompts: list[str | None], **further: Any) -> Condition:
         asked.append(list(prompts))
         return condition(self, prompts, **further)
 
@@ -53,8 +53,8 @@ def test_the_term_is_its_equation_written_out(
     [prompts], [draw] = asked, watch.draws
     assert len(prompts) == 6
     if empty:
-        assert 0 < prompts.count("") <= 6
-        assert empty < 1 or set(prompts) == {""}
+        assert 0 < prompts.count(None) <= 6
+        assert empty < 1 or set(prompts) == {None}
     else:
         of_class = [prompt for prompt in prompts if prompt not in PROMPTS]
         assert len(of_class) == 6 * share
@@ -82,10 +82,10 @@ def test_a_prompt_without_its_picture_is_refused(exact: TextToImage, dog: Subjec
 def test_of_many_pictures_that_share_is_asked_about_without_words(
     exact: TextToImage, dog: Subject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[list[str]] = []
+    asked: list[list[str | None]] = []
     condition = TextToImage.condition
 
-    def watched(self: TextToImage, prompts: list[str], **further: Any) -> Condition:
+    def watched(self: TextToImage, prompts: list[str | None], **further: Any) -> Condition:
         asked.append(list(prompts))
         return condition(self, prompts, **further)
 
@@ -93,8 +93,8 @@ def test_of_many_pictures_that_share_is_asked_about_without_words(
     kept, general = protected_subjects(exact, [dog], settings), draw_general(exact, PROMPTS, seed=0, steps=2)
     monkeypatch.setattr(TextToImage, "condition", watched)
     Preservation(general, PROMPTS, settings, kept, "float32")(exact, exact, torch.Generator().manual_seed(0))
-    assert 40 <= asked[0].count("") <= 80
-    assert set(asked[0]) == {"", *PROMPTS}
+    assert 40 <= asked[0].count(None) <= 80
+    assert set(asked[0]) == {None, *PROMPTS}
 
 
 def test_without_prompts_the_class_alone_is_kept(exact: TextToImage, dog: Subject) -> None:

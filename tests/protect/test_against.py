@@ -67,8 +67,31 @@ def test_noise_is_only_a_control(model: TextToImage) -> None:
     assert "protects against nothing" in against.sentence
 
 
-def test_the_shipped_network_says_that_it_knows_only_the_toybox() -> None:
+def test_the_default_network_names_the_autoencoders_that_it_was_trained_against() -> None:
     rid = Rid(None, RidSettings(), device="cpu")
+    assert not rid.against.toy
+    assert rid.against.claim.startswith(
+        "computed by a network that was trained against the distilled autoencoders of FLUX.2 and Sana: not "
+        "known to stop a fine-tune"
+    )
+    assert f"[network rid-photo, fingerprint {rid.fingerprint}; model taef2_" in rid.against.sentence
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (("sd1",), "the autoencoder of Stable Diffusion 1.x:"),
+        (("flux2:tiny", "sdxl"), "the autoencoder of SDXL and the distilled autoencoder of FLUX.2:"),
+        (("sd3_vae.safetensors", "taef1", "flux1"), "sd3_vae.safetensors and taef1 and flux1:"),
+        (("sdxl", "mine"), "sdxl and mine:"),
+    ],
+)
+def test_known_autoencoders_are_named_by_their_models(names: tuple[str, ...], words: str) -> None:
+    assert f"computed against {words}" in Against(kind="model", models=names).claim
+
+
+def test_the_network_of_the_toybox_says_that_it_knows_only_the_toybox() -> None:
+    rid = Rid(None, RidSettings(weights="rid-toybox"), device="cpu")
     assert rid.against.toy
     assert rid.against.claim == TOY
     assert f"[network rid-toybox, fingerprint {rid.fingerprint}; model toybox]" in rid.against.sentence
@@ -121,7 +144,8 @@ def test_the_last_line_says_it(tmp_path: Path, capsys: pytest.CaptureFixture[str
     source, tiny = write(tmp_path / "a.png", 40, 40), write_tiny(tmp_path / "my-model")
     command = ["protect", str(source), "-q", "-o", str(tmp_path / "out"), *dry]
     for options, said in (
-        ([], TOY),
+        ([], "trained against the distilled autoencoders of FLUX.2 and Sana: not known to stop"),
+        (["--weights", "rid-toybox"], TOY),
         (["--model", str(tiny), "--method", "noise"], "only a control"),
         (["--model", str(tiny), "--steps", "1"], "computed against my-model: not known to do anything"),
     ):
@@ -142,20 +166,12 @@ def test_the_page_says_it(tmp_path: Path, model: TextToImage) -> None:
     assert found["against"]["models"] == [model.name]
     protect_photographs(tmp_path / "in", tmp_path / "b", model, model_name="toybox", method="rid")
     page = (tmp_path / "b" / "photographs.html").read_text(encoding="utf-8")
-    assert "does nothing against Stable Diffusion or any model that people use" in page
+    assert "Computed against the distilled autoencoders of FLUX.2 and Sana" in page
+    assert "not known to stop a fine-tune" in page
 
 
 def test_the_help_promises_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["protect", "--help"]) == 0
     said = " ".join(capsys.readouterr().out.split())
     assert "fails" not in said
-    assert "does nothing against Stable Diffusion" in said
-
-
-def test_known_autoencoders_are_named_by_their_model() -> None:
-    against = Against(kind="model", models=("flux2:tiny", "taesana_encoder.pth", "mine.pth"))
-    assert against.claim.startswith(
-        "computed against the autoencoder of FLUX.2 (distilled) and the autoencoder of Sana (distilled) and "
-        "mine.pth: not known"
-    )
-    assert against.source == "model flux2:tiny; model taesana_encoder.pth; model mine.pth"
+    assert "Stable Diffusion's was not among them" in said

@@ -61,7 +61,8 @@ def test_black_is_untouched_and_white_is_changed(
     (entry,) = run(source, tmp_path / "out", model, method, mask=mask, at=scale).protected
     moved = change(source, tmp_path / "out" / "a.png")
     assert not moved[:, :48].any()
-    assert (moved[:, 52:] > 0).mean() > 0.8
+    # The method encoder keeps to 36 dB, and to less where the picture is flat.
+    assert (moved[:, 52:] > 0).mean() > (0.2 if method == "encoder" else 0.8)
     assert entry.linf == pytest.approx(moved.max(), abs=1e-3)
     assert moved.max() <= 8.001
 

@@ -28,6 +28,7 @@ __all__ = [
     "expand",
     "find",
     "source_of",
+    "stands_for",
     "title",
 ]
 
@@ -91,7 +92,7 @@ def _tiny(stem: str, *, weights: str = _DIFFUSERS, hub: bool = True, megabytes: 
 
 KNOWN: dict[str, Known] = {
     "sd1": Known(
-        "Stable Diffusion 1.x and 2.x",
+        "Stable Diffusion 1.x, Stable Diffusion 2.x",
         _whole(
             "stabilityai/sd-vae-ft-mse", 335, "MIT", "vae-ft-mse-840000-ema-pruned.safetensors", folder=""
         ),
@@ -150,17 +151,22 @@ def source_of(name: str) -> Source | None:
     return known.whole if plain == name else known.tiny
 
 
-def title(name: str) -> str:
-    """What a reader knows it by: `flux2:tiny` -> "FLUX.2 (distilled)"; the last part of a path to a file.
+def stands_for(name: str) -> tuple[str, bool] | None:
+    """A model of the autoencoder, and whether it is distilled: `sana:tiny` -> ("Sana", True).
 
-    Files that have the name of a known source count as it.
+    None for an unknown name. Files that have the name of a known source count as it.
     """
     for plain, known in KNOWN.items():
         for called, source in ((plain, known.whole), (plain + TINY, known.tiny)):
             if source is not None and (name == called or name.rpartition("/")[2] in source.files):
-                distilled = " (distilled)" if source is known.tiny else ""
-                return known.stands_for.split(",")[0] + distilled
-    return own_name(name)
+                return known.stands_for.split(",")[0], source is known.tiny
+    return None
+
+
+def title(name: str) -> str:
+    """What a reader knows it by: `flux2:tiny` -> "FLUX.2 (distilled)"; the last part of a path to a file."""
+    known = stands_for(name)
+    return own_name(name) if known is None else known[0] + (" (distilled)" if known[1] else "")
 
 
 def expand(names: str | Path | Iterable[str | Path]) -> list[str]:

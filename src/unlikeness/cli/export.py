@@ -16,7 +16,7 @@ def export(
     output: Annotated[Path, give("File to write: NAME.onnx.", "--output", "-o")],
     weights: Annotated[
         str, give("Name of a shipped network, or a file of `unlikeness train-protector`.")
-    ] = "rid-toybox",
+    ] = "rid-photo",
     overwrite: Overwrite = False,
 ) -> None:
     """Write the network of `protect --method rid` as ONNX, for pictures and batches of any size.

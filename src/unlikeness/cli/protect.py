@@ -109,9 +109,9 @@ def protect(
 ) -> None:
     """Add a faint perturbation to pictures, so that a model learns the subject less well from them.
 
-    The perturbation works, as far as it does, against the model that it was computed with. The last line
-    names that model. Without --against, --model and --weights it is the small model of the toybox, and the
-    perturbation does nothing against Stable Diffusion or any model that people use. No perturbation is a
+    The perturbation works, as far as it does, against the models that it was computed with. The last line
+    names them. Without --against, --model and --weights a network computes it, which was trained against the
+    distilled autoencoders of FLUX.2 and Sana; Stable Diffusion's was not among them. No perturbation is a
     lock: measure what it is worth.
 
     Protected pictures keep their names, sizes, formats and metadata. OUTPUT/manifest.jsonl says what was done

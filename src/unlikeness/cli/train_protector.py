@@ -68,6 +68,10 @@ def train_protector(
             metavar="NAME|FILE",
         ),
     ] = None,
+    start: Annotated[
+        str | None,
+        how("Network to start from: a shipped name, or a file of this command. Default: random weights."),
+    ] = None,
     loss: Annotated[
         Loss | None,
         how("sds: Adv-SDS. regression: towards gradient perturbations. both: the sum of the two."),
@@ -111,7 +115,8 @@ def train_protector(
     from unlikeness.cli.targets import check_target
     from unlikeness.diffusion import hub
     from unlikeness.diffusion.devices import check_device
-    from unlikeness.protect.rid.settings import NetworkSettings, is_protector
+    from unlikeness.errors import UsageError
+    from unlikeness.protect.rid.settings import NetworkSettings, check_weights, is_protector
     from unlikeness.protect.rid.train.recipe import CHECKPOINT, ProtectorRecipe, check_sources, read_recipe
     from unlikeness.settings import build, pairs
 
@@ -119,11 +124,16 @@ def train_protector(
     given = {"steps": steps, "batch_size": batch_size, "learning_rate": learning_rate, "seed": seed}
     if recipe_ is None and against:
         recipe_ = "rid-photo"
-    start, sizes = ({}, {}) if recipe_ is None else read_recipe(recipe_)
+    values, sizes = ({}, {}) if recipe_ is None else read_recipe(recipe_)
     switches = {} if loss is None else _SWITCHES[loss]
-    recipe = build(ProtectorRecipe, {**start, **switches, **pairs("--set", set_, given)})
+    recipe = build(ProtectorRecipe, {**values, **switches, **pairs("--set", set_, given)})
     widths = build(NetworkSettings, {**sizes, **pairs("--network", network)})
     check_sources(recipe, images or [])
+    begin = None if start is None else check_weights(start)
+    if begin is not None and not is_protector(begin):
+        raise UsageError(f"--start {start} is no file of train-protector; leave it out, or name another one")
+    if begin is not None and network:
+        raise UsageError("--start brings its own sizes; leave --network out")
     check_device(device)
     names = model or ([] if against else ["toybox"])
     check_target(
@@ -155,8 +165,8 @@ def train_protector(
         names = [*encoders, *names]
         with on_stderr(quiet=quiet or not processes.main) as progress:
             fit.train_protector(
-                recipe, models, output, work=work, network=widths, images=images or [], names=names,
-                processes=processes, progress=progress,
+                recipe, models, output, work=work, network=widths, start=begin, images=images or [],
+                names=names, processes=processes, progress=progress,
                 report=(lambda line: typer.echo(one_line(line), err=True)) if processes.main else None,
             )  # fmt: skip
         if processes.main:

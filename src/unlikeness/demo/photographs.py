@@ -221,9 +221,10 @@ def _warning(against: Against, entries: Sequence[dict[str, Any]]) -> Note:
         return Note("bad", "It is unknown what this protects against", f"{against.sentence}.")
     return Note(
         "open",
-        f"Computed against {' and '.join(against.models)}",
-        "It may do nothing against other models, or once a picture was compressed, resized or cleaned: "
-        f"measure before you trust it. It was computed with: {against.source}.",
+        f"Computed against {against.opponents}",
+        "It may do nothing against other models, or once a picture was compressed, resized or cleaned. It is "
+        "not known to stop a fine-tune: measure before you trust it. "
+        f"It was computed with: {against.source}.",
     )
 
 

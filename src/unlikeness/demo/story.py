@@ -108,7 +108,7 @@ def run(
     check_own(page, {"acts", "versions"})
     ways = {"clean": None, "protected": settings.method} | ({"noise": "noise"} if settings.noise else {})
     perturbers = {
-        method: registry.create(method, model, {"budget": settings.budget})
+        method: registry.create(method, model, {"budget": settings.budget, **_own(method)})
         for method in ways.values()
         if method
     }
@@ -158,6 +158,11 @@ def run(
     write_text(page.with_suffix(".json"), json.dumps(record, indent=2, ensure_ascii=False) + "\n")
     write_report(page, Report(settings, record, learnt_from, drawn, who.held_out(6), stage.places))
     return record
+
+
+def _own(method: str) -> dict[str, object]:
+    """Settings beside the budget: of rid the network that was trained against the toybox."""
+    return {"weights": "rid-toybox"} if method == "rid" else {}
 
 
 def _write_pictures(who: Member, settings: DemoSettings, folder: Path) -> list[Path]:

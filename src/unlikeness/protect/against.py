@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from unlikeness.autoencoders.names import title
+from unlikeness.autoencoders.names import stands_for
 from unlikeness.errors import UnlikenessError, one_line
 from unlikeness.provenance import own_name
 
@@ -28,6 +28,10 @@ _TOY = (
 _CONTROL = "plain noise, which is only a control: it is computed against nothing and protects against nothing"
 _LIMITS = (
     "not known to do anything against other models, or once a picture was compressed, resized or cleaned"
+)
+_LIMITS_OF_ENCODERS = (
+    "not known to stop a fine-tune, or to do anything to other autoencoders; compression, resizing and "
+    "cleaning weaken it"
 )
 
 
@@ -86,7 +90,13 @@ class Against:
                 "known to do anything against any model; measure it"
             )
         how = "computed" if self.kind == "model" else "computed by a network that was trained"
-        return f"{how} against {' and '.join(map(_called, self.models))}: {_LIMITS}; measure it"
+        limits = _LIMITS_OF_ENCODERS if _autoencoders(self.models) else _LIMITS
+        return f"{how} against {self.opponents}: {limits}; measure it"
+
+    @property
+    def opponents(self) -> str:
+        """The models in words; known autoencoders by the models that they belong to."""
+        return _autoencoders(self.models) or " and ".join(self.models)
 
     @property
     def source(self) -> str:
@@ -125,10 +135,18 @@ def is_toy(model: TextToImage) -> bool:
     return bool(model.conditioner.vocabulary == vocabulary)
 
 
-def _called(name: str) -> str:
-    """For `flux2:tiny` "the autoencoder of FLUX.2 (distilled)"; a name that is not known as it is."""
-    known = title(name)
-    return name if known == own_name(name) else f"the autoencoder of {known}"
+def _autoencoders(names: Sequence[str]) -> str:
+    """"the distilled autoencoders of FLUX.2 and Sana", or "" unless all are known autoencoders."""
+    known = [found for name in names if (found := stands_for(name)) is not None]
+    if not known or len(known) < len(names):
+        return ""
+    parts = []
+    for tiny in (False, True):
+        if models := [model for model, distilled in known if distilled == tiny]:
+            listed = " and ".join([", ".join(models[:-1]), models[-1]] if models[1:] else models)
+            plural = "s" if models[1:] else ""
+            parts.append(f"the {'distilled ' if tiny else ''}autoencoder{plural} of {listed}")
+    return " and ".join(parts)
 
 
 def _texts(values: Any) -> tuple[str, ...]:

@@ -65,10 +65,10 @@ class RidSettings(ProtectSettings):
     """A trained network. The budget scales its strength: one set of weights serves 2 to 16 /255."""
 
     weights: str = setting(
-        "rid-toybox",
+        "rid-photo",
         "A shipped protector's name, a file of `unlikeness train-protector` or `unlikeness export`, or an "
         "official checkpoint (.bin, .safetensors).",
-        source="ours: trained against the toybox",
+        source="ours: trained against the distilled autoencoders of FLUX.2 and Sana",
     )
     way: str = setting(
         "resize", "How an official checkpoint, which has one fixed size, handles other sizes.", source="ours",

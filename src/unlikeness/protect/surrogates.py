@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from unlikeness import finite
 from unlikeness.autoencoders import Autoencoder, Posterior
-from unlikeness.autoencoders.names import expand, title
+from unlikeness.autoencoders.names import expand, stands_for, title
 from unlikeness.diffusion.devices import pick_device, pick_dtype
 from unlikeness.diffusion.fingerprint import fingerprint
 from unlikeness.diffusion.loading import check_model
@@ -185,7 +185,7 @@ class Surrogates(tuple[Surrogate, ...]):
     @property
     def against(self) -> Against:
         return Against(
-            kind="model", models=tuple(one.name for one in self),
+            kind="model", models=tuple(_told(one) for one in self),
             fingerprints=tuple(one.fingerprint for one in self), toy=all(one.toy for one in self),
         )  # fmt: skip
 
@@ -204,6 +204,11 @@ class Surrogates(tuple[Surrogate, ...]):
     def frozen(self) -> Any:
         """A context in which no weight gets a gradient: see `frozen`."""
         return frozen(*(network for one in self for network in one.networks))
+
+
+def _told(one: Surrogate) -> str:
+    """Its name. A whole model that is called like an autoencoder says that it is whole."""
+    return one.name if one.model is None or stands_for(one.name) is None else f"the model {one.name}"
 
 
 Models: TypeAlias = "TextToImage | Surrogate | Sequence[TextToImage | Surrogate]"

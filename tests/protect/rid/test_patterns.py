@@ -62,7 +62,7 @@ def test_what_repeats_in_every_cell_is_told_from_noise() -> None:
     assert float(patterns.repeated(torch.zeros_like(lattice), EIGHT)) == 0
 
 
-def test_both_have_a_gradient_even_without_a_change() -> None:
+def test_there_is_a_gradient_even_without_a_change() -> None:
     for delta in (torch.zeros(1, 3, SIDE, SIDE), grating(4, 4.0)):
         leaf = delta.requires_grad_()
         total = patterns.regular(leaf, grey(), EIGHT) + patterns.repeated(leaf, EIGHT)

@@ -44,7 +44,7 @@ class Saved:
         return digest.hexdigest()[:16]
 
 
-def read_saved(name_or_path: str | Path = "rid-toybox") -> Saved:
+def read_saved(name_or_path: str | Path = "rid-photo") -> Saved:
     """A shipped protector by its name, or a file of `train-protector`.
 
     Raises:

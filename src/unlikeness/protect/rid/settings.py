@@ -11,7 +11,7 @@ from unlikeness.settings import Checked, setting
 from unlikeness.tensors import read_header
 
 __all__ = [
-    "BLOCK", "FORMAT", "HIDING", "LARGEST_BUDGET", "LEAST_CONTRAST", "MULTIPLE", "SHIPPED",
+    "AUTHORS", "BLOCK", "FORMAT", "HIDING", "LARGEST_BUDGET", "LEAST_CONTRAST", "MULTIPLE", "SHIPPED",
     "NetworkSettings", "check_weights", "is_protector",
 ]  # fmt: skip
 
@@ -27,11 +27,14 @@ MULTIPLE = 4 * BLOCK
 LEAST_CONTRAST = 3 / 255
 """Contrast below which detail is not amplified further, in units of 2x - 1."""
 
-HIDING = 12 / 255
+HIDING = 10 / 255
 """Contrast at which half of the change is left, in the same units."""
 
 SHIPPED = Path(__file__).parent / "shipped"
 """The folder of the weights that travel with the package: NAME.safetensors, with its model card NAME.md."""
+
+AUTHORS = "github.com/Guohanzhong/RID"
+"""The page of RID's authors, which links to their checkpoints."""
 
 FORMAT = "unlikeness protector 1"
 """What a protector's file calls itself."""
@@ -71,5 +74,8 @@ def check_weights(name_or_path: str) -> Path:
         return shipped
     if not (name_or_path and path.is_file()):
         known = ", ".join(sorted(file.stem for file in SHIPPED.glob("*.safetensors"))) or "none"
-        raise UsageError(f"weights {name_or_path} are no file and no shipped protector (there are: {known})")
+        raise UsageError(
+            f"weights {name_or_path} are no file and no shipped protector (there are: {known}); the files of "
+            f"the method's authors are at {AUTHORS}"
+        )
     return path

@@ -51,7 +51,7 @@ def save_protector(network: Protector, path: Path, *, about: Mapping[str, Any]) 
     save_tensors(tensors, path, {"format": FORMAT, "about": json.dumps(header)})
 
 
-def load_protector(name_or_path: str | Path = "rid-toybox") -> Loaded:
+def load_protector(name_or_path: str | Path = "rid-photo") -> Loaded:
     """A shipped protector by its name, or a file of `train-protector`; float32, frozen, on the CPU.
 
     Raises:

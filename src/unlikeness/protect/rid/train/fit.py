@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from unlikeness.protect.rid.train.pictures import Pictures
 from unlikeness.protect.rid.train.processes import Processes
 from unlikeness.protect.rid.train.recipe import CHECKPOINT, ProtectorRecipe
 from unlikeness.protect.rid.train.trial import NO_MODEL, Trial, distances_of, draw_budgets, draw_side
-from unlikeness.protect.rid.weights import save_protector
+from unlikeness.protect.rid.weights import load_protector, save_protector
 from unlikeness.protect.surrogates import Models, Surrogates
 from unlikeness.provenance import own_name
 from unlikeness.seeds import step_generator
@@ -31,7 +32,7 @@ __all__ = ["train_protector"]
 def train_protector(
     recipe: ProtectorRecipe, models: Models, output: Path, *, work: Path,
     network: NetworkSettings | None = None, images: Sequence[Path] = (), names: Sequence[str] = (),
-    processes: Processes | None = None, progress: Progress | None = None,
+    start: Path | None = None, processes: Processes | None = None, progress: Progress | None = None,
     report: Callable[[str], None] | None = None,
 ) -> Protector:  # fmt: skip
     """Train, and write `output` (safetensors, half precision).
@@ -39,6 +40,7 @@ def train_protector(
     Args:
         models: see `Trial`. The pictures are made for the largest resolution among them.
         work: pictures and checkpoint; a run that was stopped continues from there.
+        start: a protector's file to start from; its sizes take the place of `network`. None: random weights.
         images: files and folders of the user's own pictures to learn from too.
         names: of the models, for the record in the file; of a folder its last part is used. The file and the
             checkpoint also distinguish models by their fingerprints.
@@ -63,7 +65,10 @@ def train_protector(
     device = surrogates.device
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
-        protector = Protector(network).to(device)
+        begun = None if start is None else load_protector(start)
+        protector = Protector(network if begun is None else begun.network.settings).to(device)
+        if begun is not None:
+            protector.load_state_dict(begun.network.state_dict())
         protector.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     parameters = list(protector.parameters())
     against = {
@@ -73,6 +78,8 @@ def train_protector(
     settings: dict[str, Any] = {**asdict(recipe), **asdict(protector.settings), **against}
     if images:
         settings["pictures"] = pictures.source
+    if start is not None:
+        settings["start"] = hashlib.sha256(start.read_bytes()).hexdigest()[:16]
     if processes.count > 1:
         settings["processes"] = processes.count
     # Validate before anything is drawn.
@@ -113,6 +120,7 @@ def train_protector(
             "resolution": surrogates.resolution,
             "recipe": {name: v for name, v in asdict(recipe).items() if v != defaults[name]},
             "toybox": [one.toy for one in surrogates],
+            **({} if begun is None else {"start": begun.about.get("recipe", {})}),
         }
         save_protector(protector, output, about=about)
     return protector.eval()

@@ -47,9 +47,7 @@ def regular(delta: Tensor, images: Tensor, budget: Tensor) -> Tensor:
 def repeated(delta: Tensor, budget: Tensor) -> Tensor:
     """How much of δ is one and the same cell of `CELL` px, over and over; a scalar, 0 for none.
 
-    Without it, a network ends at one lattice for all pictures, far below what an attack on
-    each picture finds.
-    The mean over all cells of a picture keeps a share of 1 / cells of noise's energy; one and a half times
+    The mean over all cells of a picture keeps a share of 1 / cells of noise's energy. One and a half times
     this is free.
 
     delta: [B, 3, H, W] in [0, 1] units; budget: [B] in n/255.
