@@ -49,6 +49,8 @@ def kill(pids: set[int], kind: signal.Signals) -> None:
 @pytest.mark.parametrize("kind", DEADLY)
 def test_the_next_picture_is_read_all_the_same(kind: signal.Signals, pictures: list[Path]) -> None:
     """At once, before the dead process can be reaped, and several times."""
+    if signal.getsignal(kind) == signal.SIG_IGN:  # as below nohup; the process inherits it
+        pytest.skip(f"{kind.name} is ignored here")
     before = children()
     open_picture(pictures[0])
     for _ in range(2):
