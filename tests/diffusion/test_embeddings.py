@@ -111,3 +111,13 @@ def test_several_words(model: TextToImage, tmp_path: Path) -> None:
         ours = load_embedding(ours, Embedding(str(tmp_path / f"{count}.safetensors")))
     numbers = ours.conditioner.tokenizer("<one> <two>").input_ids[1:-1]
     assert numbers == ours.conditioner.tokenizer.convert_tokens_to_ids(["<one>", "<two>", "<two>_1"])
+
+
+def test_a_word_may_begin_with_another(model: TextToImage, tmp_path: Path) -> None:
+    ours = model
+    for word in ("rexy", "rexy2"):
+        save_file({word: vectors(2)}, tmp_path / f"{word}.safetensors")
+        ours = load_embedding(ours, Embedding(str(tmp_path / f"{word}.safetensors")))
+    tokenizer = ours.conditioner.tokenizer
+    numbers = tokenizer("rexy2 rexy").input_ids[1:-1]
+    assert numbers == tokenizer.convert_tokens_to_ids(["rexy2", "rexy2_1", "rexy", "rexy_1"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,15 +14,16 @@ class Expanding:
 
     def __init__(self, tokenizer: Any, words: Mapping[str, str]) -> None:
         self.plain, self.words = tokenizer, dict(words)
+        longest_first = sorted(self.words, key=len, reverse=True)  # a word may begin with another
+        self.found = re.compile("|".join(map(re.escape, longest_first)))
 
     def __call__(self, text: Any, **how: Any) -> Any:
         texts = [text] if isinstance(text, str) else list(text)
-        for word in sorted(self.words, key=len, reverse=True):
-            texts = [one.replace(word, self.words[word]) for one in texts]
+        texts = [self.found.sub(lambda match: self.words[match[0]], one) for one in texts]
         return self.plain(texts[0] if isinstance(text, str) else texts, **how)
 
     def __getattr__(self, name: str) -> Any:
-        if name in ("plain", "words"):  # of a copy that is not made yet
+        if name in ("plain", "words", "found"):  # of a copy that is not made yet
             raise AttributeError(name)
         return getattr(self.plain, name)
 

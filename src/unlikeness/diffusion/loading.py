@@ -266,6 +266,7 @@ def check_model(model: TextToImage) -> None:
 
 def try_networks(folder: Path, model: TextToImage) -> None:
     """UnlikenessError unless a prompt, latents and a picture go through the networks, in the right shapes."""
+    _check_resolution(folder, model)
     channels, side = model.autoencoder.channels, model.family.least_side(model.denoiser)
     pixels = side * model.autoencoder.factor
     latents = torch.zeros(1, channels, side, side, device=model.device, dtype=model.dtype)
@@ -288,6 +289,19 @@ def try_networks(folder: Path, model: TextToImage) -> None:
             raise UnlikenessError(
                 f"the {part} {list(shape)} where {list(wanted)} is needed, in model {folder}; its parts "
                 "do not belong together, fetch or save it again"
+            )
+
+
+def _check_resolution(folder: Path, model: TextToImage) -> None:
+    """UnlikenessError unless the denoiser draws pictures of the model's own size."""
+    given, factor = model.defaults.resolution, model.autoencoder.factor
+    step, most = model.family.sides(model.denoiser)
+    for side in model.latent_shape[1:]:
+        if side % step or side > most or given not in (None, side * factor):
+            named = "default_resolution in unlikeness.json" if given else "sample_size"
+            raise UnlikenessError(
+                f"model {folder} draws at {given or side * factor} px ({named}), which must be a multiple of "
+                f"{step * factor} and at most {most * factor}; correct it"
             )
 
 

@@ -86,13 +86,14 @@ class TextToImage:
         family = family_of(pipeline)
         family = family.lacking(name for name in family.optional if parts.get(name) is None)
         told = {flag: carried[flag] for flag in family.flags if carried and flag in carried}
+        drawn = family.defaults(parts, name or "") if defaults is None else defaults
         return cls(
             autoencoder=Autoencoder(parts[family.autoencoder]),
             denoiser=parts[family.denoiser],
-            conditioner=family.conditioner(parts, {**family.flags, **told}),
+            conditioner=family.conditioner(parts, {**family.flags, **told}, drawn.resolution),
             scheduler=parts["scheduler"],
             family=family,
-            defaults=family.defaults(parts, name or "") if defaults is None else defaults,
+            defaults=drawn,
             source=source,
             carried=carried,
             name=name,

@@ -211,9 +211,16 @@ class Family(ABC):
 
         return dict(convert_state_dict_to_diffusers(dict(layers)))
 
+    def sides(self, denoiser: Any) -> tuple[int, int]:
+        """(step, most): the sides of the latents of a picture are multiples of step, and at most `most`."""
+        return 1, 1 << 14
+
     @abstractmethod
-    def conditioner(self, parts: Mapping[str, Any], flags: Mapping[str, bool]) -> Conditioner:
-        """From all parts of a model by name. flags: see `Family.flags`; what is not in it has its default."""
+    def conditioner(
+        self, parts: Mapping[str, Any], flags: Mapping[str, bool], resolution: int | None = None
+    ) -> Conditioner:
+        """From all parts of a model by name. flags: see `Family.flags`, all of them. resolution: see
+        `Defaults`."""
 
     @abstractmethod
     def predict(self, denoiser: Any, z_t: Tensor, t: Tensor, condition: Condition) -> Tensor:

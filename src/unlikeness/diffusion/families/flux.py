@@ -106,7 +106,9 @@ class Flux(FlowFamily):
             return self.usual
         return Defaults(guidance=0.0, steps=4, sampler="euler")
 
-    def conditioner(self, parts: Mapping[str, Any], flags: Mapping[str, bool]) -> Conditioner:
+    def conditioner(
+        self, parts: Mapping[str, Any], flags: Mapping[str, bool], resolution: int | None = None
+    ) -> Conditioner:
         return FluxConditioner(
             {name: parts[name] for name in self.encoders}, {name: parts[name] for name in self.tokenizers}
         )
@@ -148,6 +150,9 @@ class Flux(FlowFamily):
 
     def least_side(self, denoiser: Any) -> int:
         return 2
+
+    def sides(self, denoiser: Any) -> tuple[int, int]:
+        return 2, 1 << 14
 
     def check_parts(self, folder: Path, parts: Mapping[str, Any]) -> None:
         vae, transformer = parts["vae"].config, parts["transformer"].config

@@ -124,7 +124,9 @@ class StableDiffusion3(FlowFamily):
             return Defaults(guidance=4.5, steps=40, sampler="euler")
         return Defaults(guidance=3.5, steps=28, sampler="euler") if config.qk_norm else self.usual
 
-    def conditioner(self, parts: Mapping[str, Any], flags: Mapping[str, bool]) -> Conditioner:
+    def conditioner(
+        self, parts: Mapping[str, Any], flags: Mapping[str, bool], resolution: int | None = None
+    ) -> Conditioner:
         return StableDiffusion3Conditioner(
             {name: parts[name] for name in self.encoders}, {name: parts[name] for name in self.tokenizers},
             parts[self.denoiser].config.joint_attention_dim,
@@ -154,6 +156,10 @@ class StableDiffusion3(FlowFamily):
     def least_side(self, denoiser: Any) -> int:
         return int(denoiser.config.patch_size)
 
+    def sides(self, denoiser: Any) -> tuple[int, int]:
+        patch = int(denoiser.config.patch_size)
+        return patch, patch * denoiser.config.pos_embed_max_size
+
     def check_parts(self, folder: Path, parts: Mapping[str, Any]) -> None:
         vae, transformer = parts["vae"].config, parts["transformer"].config
         latents = vae.latent_channels
@@ -162,10 +168,12 @@ class StableDiffusion3(FlowFamily):
                 f"model {folder} has a transformer of {transformer.in_channels} input channels for latents "
                 f"of {latents} (an inpainting model?); give its text-to-image relative"
             )
-        if transformer.sample_size > transformer.pos_embed_max_size * transformer.patch_size:
+        width = sum(parts[f"text_encoder{name}"].config.hidden_size for name in ("", "_2"))
+        if width > transformer.joint_attention_dim:
             raise UnlikenessError(
-                f"{folder / 'transformer' / 'config.json'} has a sample_size beyond pos_embed_max_size; "
-                "fetch or save the model again"
+                f"model {folder} has CLIPs of {width} values together for a transformer of "
+                f"{transformer.joint_attention_dim} (joint_attention_dim); its parts do not belong together, "
+                "fetch or save it again"
             )
         for name in ("", "_2"):
             clip = parts[f"text_encoder{name}"].config

@@ -110,17 +110,19 @@ class StableDiffusionXL(UNetFamily):
         if "turbo" in words:
             return Defaults(guidance=0.0, steps=1, sampler="euler", spacing="trailing")
         if "lightning" in words:
-            said = re.search(r"(\d)[-_ ]?steps?", name.lower())
-            steps = int(said[1]) if said and said[1] != "0" else 4
+            said = re.search(r"(\d+)[-_ ]?steps?", name.lower())
+            steps = int(said[1]) if said and int(said[1]) else 4
             return Defaults(guidance=0.0, steps=steps, sampler="euler", spacing="trailing")
         return self.usual
 
-    def conditioner(self, parts: Mapping[str, Any], flags: Mapping[str, bool]) -> Conditioner:
+    def conditioner(
+        self, parts: Mapping[str, Any], flags: Mapping[str, bool], resolution: int | None = None
+    ) -> Conditioner:
         unet, vae = parts[self.denoiser], parts[self.autoencoder]
         return XLConditioner(
             {name: parts[name] for name in self.encoders},
             {name: parts[name] for name in self.tokenizers},
-            side=self.latent_sides(unet)[0] * Autoencoder(vae).factor,
+            side=resolution or self.latent_sides(unet)[0] * Autoencoder(vae).factor,
             zeros=flags["force_zeros_for_empty_prompt"],
         )
 

@@ -54,7 +54,9 @@ class StableDiffusion(UNetFamily):
     encoders = ("text_encoder",)
     tokenizers = ("tokenizer",)
 
-    def conditioner(self, parts: Mapping[str, Any], flags: Mapping[str, bool]) -> Conditioner:
+    def conditioner(
+        self, parts: Mapping[str, Any], flags: Mapping[str, bool], resolution: int | None = None
+    ) -> Conditioner:
         return ClipConditioner(
             {name: parts[name] for name in self.encoders}, {name: parts[name] for name in self.tokenizers}
         )
