@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import load_file
 
 from unlikeness.errors import UnlikenessError
-from unlikeness.tensors import save_tensors
+from unlikeness.foreign import UnreadableError
+from unlikeness.tensors import read_tensors, save_tensors
 
 
 @pytest.fixture
@@ -42,3 +43,18 @@ def test_what_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
         assert str(path) in str(caught.value)
         assert "\n" not in str(caught.value)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "folder.safetensors"]
+
+
+def test_many_names_of_the_same_bytes_do_not_fill_the_memory(tmp_path: Path) -> None:
+    one = torch.zeros(1000, 100)
+    torch.save({"a": one, "tied": one}, tmp_path / "tied.pth")
+    assert read_tensors(tmp_path / "tied.pth").keys() == {"a", "tied"}
+    torch.save({f"a{i}": one for i in range(100)}, tmp_path / "bomb.pth")
+    with pytest.raises(UnreadableError, match="far more than its own size"):
+        read_tensors(tmp_path / "bomb.pth")
+
+
+def test_a_name_that_is_no_text_is_not_written_out(tmp_path: Path) -> None:
+    torch.save({(1, 2): torch.zeros(1)}, tmp_path / "a.pth")
+    with pytest.raises(UnreadableError, match="a tuple as a name"):
+        read_tensors(tmp_path / "a.pth")

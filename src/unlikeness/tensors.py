@@ -96,7 +96,7 @@ def read_tensors(path: Path, *, folder: Path | None = None) -> dict[str, Tensor]
     """The tensors of a .safetensors file, or of a state dict that `torch.save` wrote, by name.
 
     Tensors of a safetensors file lie on the mapped file, so nothing is read yet. Those of a pickle are
-    copied.
+    copied. Several may lie on the same bytes, which all of them together must not exceed twice.
     folder: the file must lie in it. UnreadableError, with the reason, for anything else.
     """
     import torch
@@ -109,11 +109,17 @@ def read_tensors(path: Path, *, folder: Path | None = None) -> dict[str, Tensor]
     if not isinstance(loaded, Mapping):
         raise UnreadableError(f"it holds a {type(loaded).__name__}, no state dict")
     found: dict[str, Tensor] = {}
+    total, most = 0, 2 * path.stat().st_size
     for name, value in loaded.items():
-        if not isinstance(name, str) or not isinstance(value, torch.Tensor) or value.layout != torch.strided:
-            raise UnreadableError(f"it holds {str(name)[:60]!r}, which is no tensor")
+        if not isinstance(name, str):
+            raise UnreadableError(f"it holds a {type(name).__name__} as a name")
+        if not isinstance(value, torch.Tensor) or value.layout != torch.strided:
+            raise UnreadableError(f"it holds {name[:60]!r}, which is no tensor")
         if value.is_meta or value.nbytes > value.untyped_storage().nbytes():
             raise UnreadableError(f"{name[:60]} is cut short")
+        total += value.nbytes
+        if total > most:
+            raise UnreadableError("it would unpack to far more than its own size")
         found[name] = value.clone(memory_format=torch.contiguous_format)
     return found
 

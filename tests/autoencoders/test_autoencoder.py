@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import diffusers
 import pytest
@@ -12,7 +12,7 @@ import torch
 from tests.tiny import pictures
 
 from unlikeness.autoencoders import Autoencoder, Posterior
-from unlikeness.autoencoders.opening import open_autoencoder
+from unlikeness.autoencoders.opening import open_autoencoder, try_encoder
 from unlikeness.errors import UnlikenessError, UsageError
 
 KL = {
@@ -161,3 +161,15 @@ def test_what_is_no_autoencoder_or_out_of_bounds_is_refused(tmp_path: Path) -> N
         (tmp_path / "config.json").write_text(json.dumps(config | change))
         with pytest.raises(error, match=said):
             open_autoencoder(tmp_path)
+
+
+def test_a_configuration_does_not_choose_the_size_of_the_first_picture() -> None:
+    class Coarse:
+        config: ClassVar[dict[str, Any]] = {"block_out_channels": [4] * 16, "latent_channels": 4}
+
+    class Odd:
+        config: ClassVar[dict[str, Any]] = {"latent_channels": 4}
+
+    for network, said in ((Coarse(), "32768 pixels"), (Odd(), "cannot be used")):
+        with pytest.raises(UnlikenessError, match=said):
+            try_encoder(Autoencoder(network), "the autoencoder a")

@@ -161,3 +161,21 @@ def test_other_files_are_refused_in_one_sentence(tmp_path: Path) -> None:
             Autoencoder.open(file)
         assert str(file) in str(found.value)
         assert "\n" not in str(found.value)
+
+
+@pytest.mark.parametrize(
+    "tensors",
+    [
+        {"encoder.conv1.weight": torch.tensor(1.0), "conv2.weight": torch.tensor(1.0)},
+        {
+            "encoder.down_blocks.0.resnets.0.conv1.weight": torch.tensor(1.0),
+            "encoder.conv_out.weight": torch.zeros(8, 4, 1, 1),
+        },
+    ],
+)
+def test_a_number_in_the_place_of_a_convolution_is_one_sentence(
+    tensors: dict[str, Tensor], tmp_path: Path
+) -> None:
+    path = write(tmp_path / "a.safetensors", tensors)
+    with pytest.raises(UnlikenessError, match=r"no autoencoder of Wan|is no convolution"):
+        Autoencoder.open(path)

@@ -121,3 +121,23 @@ def test_a_word_may_begin_with_another(model: TextToImage, tmp_path: Path) -> No
     tokenizer = ours.conditioner.tokenizer
     numbers = tokenizer("rexy2 rexy").input_ids[1:-1]
     assert numbers == tokenizer.convert_tokens_to_ids(["rexy2", "rexy2_1", "rexy", "rexy_1"])
+
+
+def test_a_pickle_takes_no_more_than_its_own_size(model: TextToImage, tmp_path: Path) -> None:
+    nested: list[Any] = ["a"]
+    for _ in range(40):
+        nested = [nested, nested]  # a text of terabytes
+    torch.save({"string_to_param": {"*": vectors(1)}, "name": nested}, tmp_path / "rex.pt")
+    named = load_embedding(model, Embedding(str(tmp_path / "rex.pt")))
+    assert "rex" in named.conditioner.tokenizers["tokenizer"].get_vocab()
+    for one in (
+        torch.zeros(1, dtype=torch.float16).as_strided((1, 10**12), (0, 0)),
+        torch.empty(1, 32, device="meta"), torch.zeros(1, 32).to_sparse(),
+        torch.zeros(0, 0), torch.zeros(0, 32), torch.tensor(1.0),
+    ):  # fmt: skip
+        torch.save({"rex": one}, tmp_path / "bad.pt")
+        with pytest.raises(UnlikenessError, match="cannot be used") as caught:
+            load_embedding(model, Embedding(str(tmp_path / "bad.pt")))
+        assert "\n" not in str(caught.value)
+    with pytest.raises(UsageError, match="is no embedding file"):
+        load_embedding(model, Embedding(str(tmp_path / "none.pt")))

@@ -16,6 +16,7 @@ from tests.tiny import write_tiny
 from tests.tiny_xl import write_tiny_xl
 
 from unlikeness.diffusion import TextToImage, hub
+from unlikeness.diffusion.adapters import parse_embeddings, parse_loras
 from unlikeness.diffusion.families import family_of
 from unlikeness.diffusion.loading import load_scheduler, read_index
 from unlikeness.diffusion.single_file.carried import clip_words, configurations, write_folder
@@ -307,3 +308,29 @@ def test_a_v_model_of_stable_diffusion_2_is_larger() -> None:
 
 def test_header_alone_is_read(tmp_path: Path) -> None:
     assert look(tmp_path / "model.ckpt") is None
+
+
+def test_a_huge_empty_tensor_beside_the_weights_is_kept(
+    folder: Path, model: TextToImage, tmp_path: Path
+) -> None:
+    file = write_single(model, tmp_path / "model.safetensors", "sd1")
+    extra = "model.diffusion_model.extra.weight"
+    save_file({**load_file(file), extra: torch.zeros(1 << 45, 0)}, file, {"format": "pt"})
+    opened = TextToImage.from_pretrained(file, device="cpu", model_config=folder)
+    written = write_file(opened, tmp_path / "new.safetensors")
+    assert look(written) is not None
+    assert load_file(written).keys() == load_file(file).keys()
+
+
+def test_a_folder_named_as_a_checkpoint_is_none(model: TextToImage, tmp_path: Path) -> None:
+    (tmp_path / "old.ckpt").mkdir()
+    assert hub.locate(str(tmp_path)) == tmp_path
+    file = write_single(model, tmp_path / "model.safetensors", "sd1")
+    assert hub.locate(str(tmp_path)) == file
+
+
+def test_a_path_that_is_too_long_is_one_sentence() -> None:
+    name = "a" * 5000
+    for check in (hub.check_name, lambda one: parse_loras([one]), lambda one: parse_embeddings([one])):
+        with pytest.raises(UsageError, match="File name too long"):
+            check(name)

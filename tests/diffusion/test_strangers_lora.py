@@ -14,7 +14,9 @@ from tests.tiny import tiny_model
 
 from unlikeness.diffusion import TextToImage
 from unlikeness.diffusion.lora import FILE, add_lora, load_lora, read_lora, save_lora
+from unlikeness.diffusion.lora_updates import weight_after
 from unlikeness.errors import UnlikenessError
+from unlikeness.foreign import UnreadableError
 
 
 @pytest.fixture(scope="module")
@@ -102,3 +104,31 @@ def test_too_little_memory_is_no_fault_of_the_file(
     monkeypatch.setattr("unlikeness.diffusion.lora.read_lora", full)
     with pytest.raises(MemoryError):
         load_lora(model, file)
+
+
+def test_a_core_of_a_lokr_is_no_larger_than_the_weight_on_the_way() -> None:
+    for inner, core in (
+        ((1, 8 * 8 * 9), (1, 2, 1, 1)),  # einsum would make 8·8·9 x 2, then 8·8·9 x 1
+        ((1, 1), (1, 2, 8 * 9, 8)),
+    ):
+        roles = {
+            "lokr_w1": torch.ones(1, 1), "lokr_w2_a": torch.ones(inner), "lokr_w2_b": torch.ones(2, 1),
+            "lokr_t2": torch.ones(core),
+        }  # fmt: skip
+        with pytest.raises(UnreadableError, match="for a weight of"):
+            weight_after(torch.zeros(8, 8, 3, 3), roles, scale=None, strength=1)
+
+
+@pytest.mark.parametrize(("number", "fits"), [("", True), ("1", True), ("0", False)])
+def test_only_numbered_text_encoders_have_layers(
+    number: str, fits: bool, model: TextToImage, tmp_path: Path
+) -> None:
+    name = f"lora_te{number}_text_model_encoder_layers_0_self_attn_q_proj"
+    path = tmp_path / "a.safetensors"
+    save_file(
+        {f"{name}.lora_down.weight": torch.ones(1, 32), f"{name}.lora_up.weight": torch.ones(32, 1)}, path
+    )
+    if fits:
+        load_lora(model, path)
+    else:
+        refused(model, path, "no layer for")

@@ -209,7 +209,7 @@ def test_a_sample_has_a_sentence_for_each_encoder(folders: tuple[Path, Path]) ->
     pairs = [(folders[0] / f"{i}.png", folders[1] / f"{i}.png") for i in range(3)]
     both = {"one": Autoencoder(Means()), "two": Autoencoder(Means(2.0))}
     first, second = sample_sentences(pairs, both, size=64, most=2)
-    assert first.startswith("moves what the encoder of one sees 0.20 as far as another picture would; noise")
+    assert first.startswith("moves what the encoder of one sees 0.10 as far as another picture would; noise")
     assert first.endswith("(measured on 2 pictures)")
     assert "of two " in second
     assert sample_sentences(pairs[:1], both, size=64) == []

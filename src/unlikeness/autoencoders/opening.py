@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 __all__ = ["RULES", "open_autoencoder", "open_file", "open_path", "try_encoder"]
 
+_COARSEST = 256
+"""Bound on the pixels per latent along a side; published ones have up to 128."""
+
 
 def open_autoencoder(folder: Path) -> Autoencoder:
     """The autoencoder of a diffusers folder that holds it alone, frozen, on the CPU, as its files have it.
@@ -88,7 +91,13 @@ def try_encoder(autoencoder: Autoencoder, what: str) -> None:
     UnlikenessError if that fails, or gives latents of another shape than the configuration says;
     NotFiniteError if they are NaN or infinite.
     """
-    side = 2 * autoencoder.factor
+    with sentence(what):
+        side = 2 * autoencoder.factor
+    if not 2 <= side <= 2 * _COARSEST:
+        raise UnlikenessError(
+            f"{what} makes one latent of {side // 2} pixels a side, and known ones of at most {_COARSEST}; "
+            "fetch or save it again"
+        )
     with sentence(what):
         found = autoencoder.encode(torch.full((1, 3, side, side), 0.5)).mean
         wanted = (1, autoencoder.channels, 2, 2)

@@ -93,9 +93,15 @@ def _converted(own: Mapping[str, Tensor], what: str) -> dict[str, Tensor]:
 
 def _config(named: Mapping[str, Tensor], file: Path, name: str | None) -> dict[str, Any]:
     """The configuration that these tensors need. Whether they fit it, `fill` checks."""
-    down = [m for m in map(_DOWN.fullmatch, named) if m]
+    down, ups = ([m for m in map(one.fullmatch, named) if m] for one in (_DOWN, _UP))
+    for m in (*down, *ups):
+        if named[m[0]].ndim != 4:
+            raise UnlikenessError(
+                f"the autoencoder {file} has {m[0]} of shape {list(named[m[0]].shape)}, which is no "
+                "convolution; fetch it again"
+            )
     widths = {int(m[1]): named[m[0]].shape[0] for m in sorted(down, key=lambda m: (m[1], -int(m[2])))}
-    up = {int(m[1]): named[m[0]].shape[0] for m in map(_UP.fullmatch, named) if m}
+    up = {int(m[1]): named[m[0]].shape[0] for m in ups}
     last = named.get("encoder.conv_out.weight")
     if last is None or last.ndim != 4 or len(widths) > _MOST:
         raise UnlikenessError(f"the autoencoder {file} lacks its last layer; fetch it again")
@@ -130,7 +136,8 @@ def _film(own: Mapping[str, Tensor], what: str, file: Path) -> Any:
     from diffusers.loaders.single_file_utils import convert_wan_vae_to_diffusers
 
     first, last = own["encoder.conv1.weight"], own["conv2.weight"]
-    if last.shape[0] != 16:  # their means and deviations are for 16 channels
+    # Their means and deviations are for 16 channels.
+    if not first.ndim or not last.ndim or last.shape[0] != 16:
         raise UsageError(f"{file} is no autoencoder of Wan 2.1 or Qwen-Image; give its folder of diffusers")
     config = {"base_dim": first.shape[0]}
     check(config, {"base_dim": WIDTH}, file)

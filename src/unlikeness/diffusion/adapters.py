@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from unlikeness.diffusion import hub
-from unlikeness.errors import UsageError
+from unlikeness.errors import UsageError, one_line
 
-__all__ = ["FILE", "FORMS", "PEFT_FILE", "Adapter", "Embedding", "check_form", "check_lora", "find_lora",
-           "parse_embeddings", "parse_loras"]  # fmt: skip
+__all__ = ["FILE", "FORMS", "PEFT_FILE", "Adapter", "Embedding", "check_form", "check_lora",
+           "find_embedding", "find_lora", "parse_embeddings", "parse_loras"]  # fmt: skip
 
 FORMS = ("diffusers", "kohya")
 """How the layers in a written LoRA file are named."""
@@ -50,15 +50,22 @@ def parse_embeddings(texts: Sequence[str]) -> list[Embedding]:
     found = []
     for text in texts:
         word, equals, path = text.partition("=")
-        one = Embedding(path, word) if equals and not Path(text).exists() else Embedding(text)
-        file = hub.at_home(one.path, "--embedding")
-        if not file.is_file() or file.suffix.lower() not in (".safetensors", ".pt", ".bin"):
-            raise UsageError(
-                f"--embedding {one.path} is no embedding file; give a .safetensors, .pt or .bin file that is "
-                "there"
-            )
+        named = equals and not hub.at_home(text, "--embedding").exists()
+        one = Embedding(path, word) if named else Embedding(text)
+        find_embedding(one)
         found.append(one)
     return found
+
+
+def find_embedding(given: Embedding) -> Path:
+    """Its file. UsageError for a path that is none."""
+    file = hub.at_home(given.path, "--embedding")
+    if not file.is_file() or file.suffix.lower() not in (".safetensors", ".pt", ".bin"):
+        raise UsageError(
+            f"--embedding {given.path} is no embedding file; give a .safetensors, .pt or .bin file that is "
+            "there"
+        )
+    return file
 
 
 def check_form(form: str) -> None:
@@ -78,7 +85,7 @@ def parse_loras(texts: Sequence[str]) -> list[Adapter]:
 
 def _parse(text: str) -> Adapter:
     name, colon, number = text.rpartition(":")
-    if not colon or Path(text).exists() or "/" in number or "\\" in number:
+    if not colon or hub.at_home(text, "--lora").exists() or "/" in number or "\\" in number:
         return Adapter(text)
     try:
         strength = float(number)
@@ -141,6 +148,10 @@ def _choose(where: str, names: list[str]) -> str:
             return usual
     others = [name for name in names if name.lower().endswith(".safetensors")]
     if len(others) != 1:
-        said = "no .safetensors file" if not others else f"{len(others)} files ({', '.join(others[:4])})"
+        said = "no .safetensors file" if not others else f"{len(others)} files ({_listed(others)})"
         raise UsageError(f"{where} is no LoRA file, and holds {said}; name the file of the LoRA")
     return others[0]
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(one_line(name)[:60] for name in names[:4])

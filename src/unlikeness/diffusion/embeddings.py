@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from unlikeness.diffusion.adapters import Embedding
+from unlikeness.diffusion.adapters import Embedding, find_embedding
 from unlikeness.diffusion.expanding import expanding, plain
 from unlikeness.errors import NotFiniteError, UnlikenessError, UsageError, one_line
 from unlikeness.foreign import UnreadableError
@@ -23,6 +23,9 @@ __all__ = ["load_embedding"]
 
 _MOST = 75
 """Vectors of a word: what a prompt of CLIP holds."""
+
+_WIDEST = 1 << 14
+"""Bound on the width of a text encoder, as in `networks.configs`."""
 
 _LEGACY_END = 2
 """The number that old configurations of CLIP give for the end of a prompt. transformers then takes the
@@ -40,7 +43,7 @@ def load_embedding(model: TextToImage, given: Embedding) -> TextToImage:
         UsageError: there is no such file, or the word is in the vocabulary.
         UnlikenessError: it is damaged, or was made for text encoders of another width.
     """
-    path = Path(given.path).expanduser()
+    path = find_embedding(given)
     try:
         told, vectors = _read(path)
     except UnreadableError as error:
@@ -75,7 +78,8 @@ def _read(path: Path) -> tuple[str, list[Tensor]]:
         raise UnreadableError(f"it holds a {type(content).__name__}, no vectors")
     word = ""
     if isinstance(content.get("string_to_param"), Mapping):
-        word, content = str(content.get("name") or ""), content["string_to_param"]
+        told, content = content.get("name"), content["string_to_param"]
+        word = told if isinstance(told, str) else ""
     names = [name for name in content if isinstance(name, str)]
     if names == ["*"] or names == ["emb_params"] or set(names) == {"clip_l", "clip_g"}:
         chosen = names
@@ -83,20 +87,26 @@ def _read(path: Path) -> tuple[str, list[Tensor]]:
         chosen, word = names, names[0]
     else:
         raise UnreadableError(f"it holds {len(names)} entries, and an embedding has one")
-    vectors = []
-    for name in chosen:
-        one = content[name]
-        if not isinstance(one, Tensor) or not one.is_floating_point() or one.ndim not in (1, 2):
-            raise UnreadableError(f"its {name[:40]!r} is no list of vectors")
-        one = one.detach().reshape(-1, one.shape[-1]).float()
-        if not 1 <= len(one) <= _MOST:
-            raise UnreadableError(f"it has {len(one)} vectors, and a prompt holds {_MOST}")
-        vectors.append(one)
+    vectors = [_vectors(name, content[name]) for name in chosen]
     if len({len(one) for one in vectors}) != 1:
         raise UnreadableError("its encoders have different numbers of vectors")
     if not all_finite(vectors):
         raise NotFiniteError(f"the embedding {path} has vectors that are not finite; fetch it again")
     return ("" if word == "*" else word), vectors
+
+
+def _vectors(name: str, one: Any) -> Tensor:
+    """[n, D] in float32. The shape is checked before any memory is taken: one value may stand for many."""
+    if not isinstance(one, Tensor) or one.layout != torch.strided or one.is_meta:
+        raise UnreadableError(f"its {name[:40]!r} is no list of vectors")
+    if not one.is_floating_point() or one.ndim not in (1, 2) or not one.numel():
+        raise UnreadableError(f"its {name[:40]!r} is no list of vectors")
+    count = len(one) if one.ndim == 2 else 1
+    if count > _MOST:
+        raise UnreadableError(f"it has {count} vectors, and a prompt holds {_MOST}")
+    if one.shape[-1] > _WIDEST:
+        raise UnreadableError(f"its vectors are {one.shape[-1]} wide, and no text encoder is")
+    return one.detach().reshape(count, -1).float()
 
 
 def _check_word(word: str, path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unlikeness.diffusion.single_file.kinds import SUFFIXES, check_prediction, look, place
-from unlikeness.errors import UnlikenessError, UsageError
+from unlikeness.errors import UnlikenessError, UsageError, one_line
 from unlikeness.foreign import reason
 
 if TYPE_CHECKING:
@@ -151,13 +151,20 @@ def _check_path(name: str) -> Path:
 
 
 def at_home(name: str, what: str) -> Path:
-    """The path with ~ and ~USER expanded. UsageError, about `what`, for an unknown user."""
+    """The path with ~ and ~USER expanded. UsageError, about `what`, for an unknown user, and for a path that
+    cannot be looked at: too long, or in a closed folder."""
     try:
-        return Path(name).expanduser()
+        path = Path(name).expanduser()
+        path.exists()
     except RuntimeError as error:
         raise UsageError(
             f"{what} {name} begins with a user who has no home here; write its folder out, or ./{name}"
         ) from error
+    except OSError as error:
+        raise UsageError(
+            f"{what} {one_line(name)[:80]} cannot be opened ({reason(error)}); give another path"
+        ) from error
+    return path
 
 
 def fetch(

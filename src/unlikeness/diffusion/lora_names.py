@@ -54,7 +54,7 @@ _UNKNOWN = {
 }  # fmt: skip
 """A word in a name -> what such files are called."""
 
-_KOHYA = re.compile(r"(?:lora_(unet|transformer|te\d?)|(lycoris))_(\w+)")
+_KOHYA = re.compile(r"(?:lora_(unet|transformer|te[1-9]?)|(lycoris))_(\w+)")
 
 
 @dataclass(frozen=True)

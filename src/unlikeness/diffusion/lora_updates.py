@@ -147,7 +147,9 @@ def _kronecker(weight: Tensor, roles: Roles, scale: float | None) -> Tensor:
             if i == "2" and "lokr_t2" in roles:
                 core = roles["lokr_t2"]
                 _fits(a.ndim == b.ndim == 2 and core.shape[:2] == (a.shape[0], rank), core, weight)
-                _fits(a.shape[1] * b.shape[1] * prod(core.shape[2:]) <= weight.numel(), core, weight)
+                # Each side, so that what einsum makes on the way is bounded by the weight and the rank.
+                inner = a.shape[1] <= weight.shape[0] and b.shape[1] <= weight.shape[1]
+                _fits(inner and core.shape[2:] == weight.shape[2:], core, weight)
                 whole = torch.einsum("ij...,ip,jr->pr...", core, a, b)
             else:
                 _fits(a.ndim == 2 and a.shape[1] == rank, a, weight)

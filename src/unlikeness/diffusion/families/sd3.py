@@ -168,6 +168,11 @@ class StableDiffusion3(FlowFamily):
                 f"model {folder} has a transformer of {transformer.in_channels} input channels for latents "
                 f"of {latents} (an inpainting model?); give its text-to-image relative"
             )
+        if transformer.sample_size > transformer.pos_embed_max_size * transformer.patch_size:
+            raise UnlikenessError(
+                f"{folder / 'transformer' / 'config.json'} has a sample_size beyond pos_embed_max_size; "
+                "fetch or save the model again"
+            )
         width = sum(parts[f"text_encoder{name}"].config.hidden_size for name in ("", "_2"))
         if width > transformer.joint_attention_dim:
             raise UnlikenessError(

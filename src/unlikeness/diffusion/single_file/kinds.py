@@ -115,7 +115,7 @@ def place(path: Path) -> Path | None:
     if path.is_dir():
         if (path / "model_index.json").exists():
             return None
-        inside = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
+        inside = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES and file.is_file())
         if len(inside) > 1:
             names = ", ".join(one_line(file.name)[:60] for file in inside[:4])
             raise UsageError(f"{path} holds {len(inside)} checkpoints ({names}, ...); give one of the files")

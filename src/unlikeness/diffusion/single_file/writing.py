@@ -67,7 +67,11 @@ def back(model: TextToImage, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]
     """
     assert model.single is not None
     kind, network = model.single.kind, model.denoiser
-    inside = {name: one for name, one in tensors.items() if name.startswith(kind.denoiser) and one.ndim}
+    inside = {
+        name: one
+        for name, one in tensors.items()
+        if name.startswith(kind.denoiser) and one.ndim and one.numel()  # an empty one may claim 10¹⁸ rows
+    }
     numbers: dict[str, Tensor] = {}
     rows = 0
     for name, one in inside.items():
