@@ -106,6 +106,13 @@ def test_a_dry_run_writes_nothing(tiny: str, tmp_path: Path, capsys: pytest.Capt
         (["--budget", "0", "--method", "noise"], "budget must be more than 0"),
         (["--method", "advdm", "--set", "step_size=0"], "step_size must be more than 0"),
         (["--model", "/no/such/folder"], "/no/such/folder"),
+        (["--against", "no/such_encoder.pth"], "no/such_encoder.pth is no file or folder"),
+        (["--against", " , "], "no autoencoder is given"),
+        (["--against", "x", "--model", "toybox"], "--model and --against both"),
+        (["--against", "x", "--method", "rid"], "rid needs none"),
+        (["--preset", "mits"], "did you mean mist?"),
+        (["--preset", "mist", "--method", "advdm"], "--preset is for the method encoder"),
+        (["--preset", "mist", "--set", "objective=far"], "objective"),
     ],
 )
 def test_misuse_gives_status_2_and_one_line(

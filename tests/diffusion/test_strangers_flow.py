@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from tests.tiny_xl import tiny_xl
 from unlikeness.diffusion import TextToImage
 from unlikeness.errors import UnlikenessError
 
-WRITERS = {"flux": write_flux, "sd3": write_sd3}
+WRITERS: dict[str, Callable[[Path], Path]] = {"flux": write_flux, "sd3": write_sd3}
 
 
 def change(path: Path, **values: Any) -> None:

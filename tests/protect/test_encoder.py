@@ -209,29 +209,6 @@ def test_the_command_says_against_what_and_does_not_do_it_twice(
     assert "1 done before" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        (["--against", "no/such_encoder.pth"], "no/such_encoder.pth is no file or folder"),
-        (["--against", " , "], "no autoencoder is given"),
-        (["--against", "x", "--model", "toybox"], "--model and --against both"),
-        (["--against", "x", "--method", "rid"], "rid needs none"),
-        (["--preset", "mits"], "did you mean mist?"),
-        (["--preset", "mist", "--method", "advdm"], "--preset is for the method encoder"),
-        (["--preset", "mist", "--set", "objective=far"], "objective"),
-    ],
-)
-def test_misuse_is_one_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], words: str
-) -> None:
-    write(tmp_path / "a.png", 50, 40)
-    assert main(["protect", str(tmp_path / "a.png"), "-o", str(tmp_path / "out"), *options]) == 2
-    said = capsys.readouterr().err
-    assert words in said
-    assert said.count("\n") == 1
-    assert not (tmp_path / "out").exists()
-
-
 def test_a_method_of_a_denoiser_refuses_autoencoders(
     files: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -26,7 +26,16 @@ if TYPE_CHECKING:
     from unlikeness.networks.configs import Rule
 
 __all__ = [
-    "BESIDE", "CLIP_CARRIED", "FAMILIES", "NOISE_SCHEDULERS", "RELATIVES", "Defaults", "Family", "Known",
+    "AUTOENCODER",
+    "BESIDE",
+    "CLIP_CARRIED",
+    "CLIP_TOKENIZER",
+    "FAMILIES",
+    "NOISE_SCHEDULERS",
+    "RELATIVES",
+    "Defaults",
+    "Family",
+    "Known",
     "family_of",
 ]  # fmt: skip
 
@@ -64,6 +73,10 @@ BESIDE: Mapping[str, Known] = {
 
 Known = tuple[str, tuple[str, ...]]
 """A library, and the classes of it that a part may be of."""
+
+AUTOENCODER: Known = ("diffusers", ("AutoencoderKL", "AutoencoderTiny"))
+CLIP_TOKENIZER: Known = ("transformers", ("CLIPTokenizer", "CLIPTokenizerFast"))
+"""Parts that several families have."""
 
 NOISE_SCHEDULERS = (
     "PNDMScheduler", "DDIMScheduler", "DDPMScheduler", "DPMSolverMultistepScheduler",

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from unlikeness.autoencoders.opening import RULES as AUTOENCODERS
 from unlikeness.diffusion.condition import Condition, Conditioner
-from unlikeness.diffusion.families import Defaults
+from unlikeness.diffusion.families import AUTOENCODER, CLIP_TOKENIZER, Defaults
 from unlikeness.diffusion.families.flow import FlowFamily, moved_by_size
 from unlikeness.diffusion.t5 import T5Conditioner, check_t5, encode_t5
 from unlikeness.diffusion.tokens import check_tokenizer
@@ -85,12 +85,12 @@ class StableDiffusion3(FlowFamily):
     lora_loader = "SD3LoraLoaderMixin"
     usual = Defaults(guidance=7.0, steps=28, sampler="euler")
     parts: ClassVar[Mapping[str, Known]] = {
-        "vae": ("diffusers", ("AutoencoderKL", "AutoencoderTiny")),
+        "vae": AUTOENCODER,
         "transformer": ("diffusers", ("SD3Transformer2DModel",)),
         "text_encoder": ("transformers", ("CLIPTextModelWithProjection",)),
-        "tokenizer": ("transformers", ("CLIPTokenizer", "CLIPTokenizerFast")),
+        "tokenizer": CLIP_TOKENIZER,
         "text_encoder_2": ("transformers", ("CLIPTextModelWithProjection",)),
-        "tokenizer_2": ("transformers", ("CLIPTokenizer", "CLIPTokenizerFast")),
+        "tokenizer_2": CLIP_TOKENIZER,
         "text_encoder_3": ("transformers", ("T5EncoderModel",)),
         "tokenizer_3": ("transformers", ("T5TokenizerFast", "T5Tokenizer")),
         "scheduler": FlowFamily.schedulers,

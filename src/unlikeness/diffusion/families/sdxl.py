@@ -16,7 +16,13 @@ from torch import Tensor
 
 from unlikeness.autoencoders import Autoencoder
 from unlikeness.diffusion.condition import Condition, Conditioner
-from unlikeness.diffusion.families import CLIP_CARRIED, NOISE_SCHEDULERS, Defaults
+from unlikeness.diffusion.families import (
+    AUTOENCODER,
+    CLIP_CARRIED,
+    CLIP_TOKENIZER,
+    NOISE_SCHEDULERS,
+    Defaults,
+)
 from unlikeness.diffusion.families.unet import UNET, UNetFamily, padded
 from unlikeness.diffusion.tokens import check_tokenizer
 from unlikeness.errors import UnlikenessError, UsageError
@@ -79,12 +85,12 @@ class StableDiffusionXL(UNetFamily):
     lora_loader = "StableDiffusionXLLoraLoaderMixin"
     usual = Defaults(guidance=5.0)
     parts: ClassVar = {
-        "vae": ("diffusers", ("AutoencoderKL", "AutoencoderTiny")),
+        "vae": AUTOENCODER,
         "unet": ("diffusers", ("UNet2DConditionModel",)),
         "text_encoder": ("transformers", ("CLIPTextModel",)),
         "text_encoder_2": ("transformers", ("CLIPTextModelWithProjection",)),
-        "tokenizer": ("transformers", ("CLIPTokenizer", "CLIPTokenizerFast")),
-        "tokenizer_2": ("transformers", ("CLIPTokenizer", "CLIPTokenizerFast")),
+        "tokenizer": CLIP_TOKENIZER,
+        "tokenizer_2": CLIP_TOKENIZER,
         "scheduler": ("diffusers", NOISE_SCHEDULERS),
     }
     carried: ClassVar = {name: CLIP_CARRIED[name] for name in ("feature_extractor", "image_encoder")}

@@ -9,7 +9,13 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from unlikeness.diffusion.condition import Condition, Conditioner
-from unlikeness.diffusion.families import CLIP_CARRIED, NOISE_SCHEDULERS, Defaults
+from unlikeness.diffusion.families import (
+    AUTOENCODER,
+    CLIP_CARRIED,
+    CLIP_TOKENIZER,
+    NOISE_SCHEDULERS,
+    Defaults,
+)
 from unlikeness.diffusion.families.unet import UNET, UNetFamily, absent, padded
 from unlikeness.diffusion.tokens import check_tokenizer
 from unlikeness.networks.configs import CLIP_TEXT
@@ -38,10 +44,10 @@ class StableDiffusion(UNetFamily):
     lora_loader = "StableDiffusionLoraLoaderMixin"
     usual = Defaults(guidance=7.5)
     parts: ClassVar = {
-        "vae": ("diffusers", ("AutoencoderKL", "AutoencoderTiny")),
+        "vae": AUTOENCODER,
         "unet": ("diffusers", ("UNet2DConditionModel",)),
         "text_encoder": ("transformers", ("CLIPTextModel",)),
-        "tokenizer": ("transformers", ("CLIPTokenizer", "CLIPTokenizerFast")),
+        "tokenizer": CLIP_TOKENIZER,
         "scheduler": ("diffusers", NOISE_SCHEDULERS),
     }
     carried = CLIP_CARRIED
