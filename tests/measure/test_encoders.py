@@ -325,6 +325,12 @@ def test_several_encoders_each_give_s(
     assert len(set(digests)) == 3
 
 
+def test_a_folder_may_be_called_toybox(home: Path, models: dict[str, tuple[Any, Path]]) -> None:
+    shutil.copytree(models["dino"][1], home / "toybox")
+    vectors, _ = embed_folder([load_encoder(str(home / "toybox"))], home / "drawn")
+    assert len(vectors[0]) == 3
+
+
 def test_photographs_need_an_encoder_of_photographs(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for further in ((), ("--encoder", "toybox")):
         assert main(words(home, *further)) == 2

@@ -73,7 +73,8 @@ def embed_folder(
         image = torch.from_numpy(rgb).permute(2, 0, 1)
         digests.append(pixel_digest(image))
         for encoder, views in zip(encoders, waiting, strict=True):
-            check_side(encoder.name, min(image.shape[-2:]), f"the pictures in {folder} are")
+            if encoder.square:
+                check_side("toybox", min(image.shape[-2:]), f"the pictures in {folder} are")
             views.append(encoder.view(central_square(rgb, encoder.square) if encoder.square else image))
         if len(digests) % _AT_ONCE == 0:
             embed()

@@ -111,11 +111,11 @@ def load_tower(folder: Path, *, device: str | torch.device = "cpu") -> Tower:
     kind = KINDS[kind_of(folder)]
     settings = _settings(folder, kind)
     view = read_view(folder, square=kind.said != "CLIP")
-    _check_sides(folder, view, settings, kind)
     what = f"the encoder {folder}"
     with quiet(), sentence(what):
         with torch.device("meta"):
             config = getattr(transformers, kind.config)(**with_floats(settings), attn_implementation="sdpa")
+            _check_sides(folder, view, config.patch_size, config.image_size, kind)
             further = {"add_pooling_layer": False} if kind.network == "ViTModel" else {}
             network: nn.Module = getattr(transformers, kind.network)(config, **further)
         tensors = _renamed(read_weights(folder, "", half=False, pickles=False), network.state_dict())
@@ -164,11 +164,12 @@ def _settings(folder: Path, kind: _Kind) -> dict[str, Any]:
     return clean
 
 
-def _check_sides(folder: Path, view: View, settings: Mapping[str, Any], kind: _Kind) -> None:
-    """UnlikenessError if the picture that the network is given would be cut into very many patches."""
-    patch = settings.get("patch_size", 16)
+def _check_sides(folder: Path, view: View, patch: int, own: int, kind: _Kind) -> None:
+    """UnlikenessError if the picture that the network is given would be cut into very many patches.
+
+    patch, own: the network's patch and picture [px].
+    """
     height, width = view.sides
-    own = settings.get("image_size", 224)
     if min(height, width) < patch or (height // patch) * (width // patch) > _MOST_PATCHES:
         raise UnlikenessError(
             f"{folder} cuts pictures of {width} × {height} px into patches of {patch} px, which must be from "

@@ -35,6 +35,9 @@ Array = npt.NDArray[np.float32]
 ONNX_FORMAT = "unlikeness protector onnx 1"
 """The model's description begins with it, within the file's first 200 bytes."""
 
+_LARGEST = 1 << 30
+"""Largest file [bytes]; ours are of 6 MB."""
+
 DIGEST = 64
 """Length of a `digest` [bytes]. The file ends with one."""
 
@@ -92,6 +95,7 @@ class OnnxProtector:
 
     Attributes:
         path: the file.
+        fingerprint: 16 digits of the SHA-256 of the file, or of what was read.
         resolution: of the models that the network was trained against [px].
         about: what the protector says of its training.
 
@@ -105,9 +109,11 @@ class OnnxProtector:
             raise UsageError(f"threads must be at least 1, not {threads}")
         if isinstance(source, Saved):
             self.path, data = source.path, _encoded(source)
+            self.fingerprint = source.fingerprint
         else:
             self.path = Path(source)
             data = _whole(self.path)
+            self.fingerprint = hashlib.sha256(data).hexdigest()[:16]
             _check_graph(self.path, data)
         try:
             import onnxruntime as ort
@@ -191,7 +197,9 @@ def _whole(path: Path) -> bytes:
         head = file.read(200)
         if ONNX_FORMAT.encode() not in head:
             raise UsageError(f"{path} is not of `unlikeness export`; name another file")
-        data = head + file.read()
+        data = head + file.read(_LARGEST)
+    if len(data) > _LARGEST:
+        raise UnlikenessError(f"{path} is larger than {_LARGEST >> 30} GiB, as no export is; export it again")
     if not data.endswith(digest(data[:-DIGEST])):
         raise UnlikenessError(f"{path} is damaged, or was changed since its export; export it again")
     return data

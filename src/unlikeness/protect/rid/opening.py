@@ -6,7 +6,6 @@ imported. PyTorch computes on a GPU, where ONNX Runtime is not installed, and fo
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -100,7 +99,7 @@ def open_network(
 
         run = OnnxProtector(saved)
         return Opened(
-            saved.resolution, saved.fingerprint, run.arrays, run, "onnxruntime", "cpu", "float32", saved.about
+            saved.resolution, run.fingerprint, run.arrays, run, "onnxruntime", "cpu", "float32", saved.about
         )
     _check_torch(f"device {device}" if device not in ("auto", "cpu") else "a network without onnxruntime")
     from unlikeness.protect.rid.torch_engine import open_ours
@@ -112,8 +111,9 @@ def _exported(weights: str) -> Opened:
     from unlikeness.protect.rid.onnx_file import OnnxProtector
 
     run = OnnxProtector(weights)
-    mark = hashlib.sha256(Path(weights).read_bytes()).hexdigest()[:16]
-    return Opened(run.resolution, mark, run.arrays, run, "onnxruntime", "cpu", "float32", run.about)
+    return Opened(
+        run.resolution, run.fingerprint, run.arrays, run, "onnxruntime", "cpu", "float32", run.about
+    )
 
 
 def _has_runtime() -> bool:
