@@ -26,7 +26,7 @@ def compared(folder: Path) -> list[str]:
     import torch
 
     from unlikeness.diffusion import TextToImage, diffusion_loss, draw
-    from unlikeness.diffusion.lora import save_lora
+    from unlikeness.diffusion.lora_writing import save_lora
     from unlikeness.personalize import personalize
     from unlikeness.subjects import Subject
 

@@ -25,8 +25,13 @@ def write_t5_tokenizer(folder: Path, *, length: int = T5_TOKENS) -> None:
     tokenizer.save_pretrained(folder)
 
 
-def write_flux(folder: Path, *, guidance: bool = True, vae: str = "kl", seed: int = 0) -> Path:
-    """A whole random FLUX.1, dev or (guidance = False) schnell, with plain diffusers and transformers."""
+def write_flux(
+    folder: Path, *, guidance: bool = True, vae: str = "kl", singles: int = 1, seed: int = 0
+) -> Path:
+    """A whole random FLUX.1, dev or (guidance = False) schnell, with plain diffusers and transformers.
+
+    singles: blocks with one stream, behind the one with two.
+    """
     import diffusers
     import transformers
 
@@ -35,7 +40,7 @@ def write_flux(folder: Path, *, guidance: bool = True, vae: str = "kl", seed: in
         models = {
             "vae": flow_vae(vae),
             "transformer": diffusers.FluxTransformer2DModel(
-                in_channels=16, num_layers=1, num_single_layers=1, attention_head_dim=16,
+                in_channels=16, num_layers=1, num_single_layers=singles, attention_head_dim=16,
                 num_attention_heads=2, joint_attention_dim=24, pooled_projection_dim=32,
                 guidance_embeds=guidance, axes_dims_rope=(4, 4, 8),
             ),

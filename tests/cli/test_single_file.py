@@ -13,7 +13,8 @@ from tests.tiny import pictures, write_tiny
 
 from unlikeness.cli import main
 from unlikeness.diffusion import TextToImage
-from unlikeness.diffusion.lora import add_lora, save_lora
+from unlikeness.diffusion.lora import add_lora
+from unlikeness.diffusion.lora_writing import save_lora
 from unlikeness.gallery import to_pil
 
 

@@ -16,7 +16,8 @@ from tests.tiny import PIXELS, pictures
 from tests.tiny_flow import T5_TOKENS, write_flux, write_sd3
 
 from unlikeness.diffusion import TextToImage
-from unlikeness.diffusion.lora import load_lora, save_lora
+from unlikeness.diffusion.lora import load_lora
+from unlikeness.diffusion.lora_writing import save_lora
 from unlikeness.diffusion.loss import diffusion_loss, draw
 from unlikeness.errors import UnlikenessError, UsageError
 from unlikeness.personalize import personalize

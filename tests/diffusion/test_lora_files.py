@@ -20,8 +20,9 @@ from torch import Tensor, nn
 
 from unlikeness.diffusion import TextToImage
 from unlikeness.diffusion.adapters import Adapter, find_lora, parse_loras
-from unlikeness.diffusion.lora import FILE, add_lora, load_lora, save_lora
+from unlikeness.diffusion.lora import add_lora, load_lora
 from unlikeness.diffusion.lora_updates import weight_after
+from unlikeness.diffusion.lora_writing import FILE, save_lora
 from unlikeness.diffusion.single_file.names import unet_names
 from unlikeness.errors import UnlikenessError, UsageError
 from unlikeness.foreign import UnreadableError

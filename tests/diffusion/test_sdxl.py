@@ -23,7 +23,8 @@ from tests.tiny_xl import write_tiny_xl
 from unlikeness.diffusion import TextToImage, diffusion_loss, draw
 from unlikeness.diffusion.families import Defaults
 from unlikeness.diffusion.families.sdxl import StableDiffusionXL
-from unlikeness.diffusion.lora import load_lora, save_lora
+from unlikeness.diffusion.lora import load_lora
+from unlikeness.diffusion.lora_writing import save_lora
 from unlikeness.errors import UnlikenessError, UsageError
 from unlikeness.personalize import personalize
 from unlikeness.subjects import Subject

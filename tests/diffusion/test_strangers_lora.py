@@ -13,8 +13,9 @@ from safetensors.torch import load_file, save_file
 from tests.tiny import tiny_model
 
 from unlikeness.diffusion import TextToImage
-from unlikeness.diffusion.lora import FILE, add_lora, load_lora, read_lora, save_lora
+from unlikeness.diffusion.lora import add_lora, load_lora, read_lora
 from unlikeness.diffusion.lora_updates import weight_after
+from unlikeness.diffusion.lora_writing import FILE, save_lora
 from unlikeness.errors import UnlikenessError
 from unlikeness.foreign import UnreadableError
 

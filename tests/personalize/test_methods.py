@@ -15,7 +15,8 @@ from safetensors import SafetensorError
 from tests.tiny import encoder_of, pictures, tiny_model
 
 from unlikeness.diffusion import TextToImage, diffusion_loss
-from unlikeness.diffusion.lora import FILE, has_lora, load_lora, save_lora
+from unlikeness.diffusion.lora import has_lora, load_lora
+from unlikeness.diffusion.lora_writing import FILE, save_lora
 from unlikeness.errors import UnlikenessError, UsageError
 from unlikeness.personalize import create, method, names, personalize
 from unlikeness.personalize.data import class_prior

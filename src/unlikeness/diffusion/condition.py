@@ -174,10 +174,14 @@ class Conditioner(ABC):
         for encoder in self.encoders.values():
             nn.Module.to(encoder, torch.promote_types(encoder.dtype, torch.float32))
 
-    def copy(self: S) -> S:
-        """Another one with encoders of its own and the same tokenizers."""
-        copied = copy.copy(self)
-        copied.encoders = {name: copy.deepcopy(encoder) for name, encoder in self.encoders.items()}
+    def copy(self: S, *, weights: bool = True) -> S:
+        """Another one with encoders of its own and the same tokenizers; without `weights` the encoders share
+        their tensors."""
+        copied, kept = copy.copy(self), {}
+        if not weights:
+            tensors = (t for one in self.encoders.values() for t in (*one.parameters(), *one.buffers()))
+            kept = {id(tensor): tensor for tensor in tensors}
+        copied.encoders = {name: copy.deepcopy(one, dict(kept)) for name, one in self.encoders.items()}
         return copied
 
     def bare(self: S) -> S:

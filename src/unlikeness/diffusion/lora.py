@@ -1,4 +1,4 @@
-"""Low-rank adapters (LoRA): trained in the denoiser, written in two forms, read in all."""
+"""Low-rank adapters (LoRA): put into a model, taken out again, and read from files of every form."""
 
 from __future__ import annotations
 
@@ -10,25 +10,26 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from unlikeness.diffusion.adapters import FILE, PEFT_FILE, check_form, find_lora
-from unlikeness.diffusion.lora_names import KOHYA, Update, kohya_name, made_for, of_model, updates
+from unlikeness.diffusion.adapters import PEFT_FILE, find_lora
+from unlikeness.diffusion.lora_names import Update, made_for, of_model, updates
 from unlikeness.diffusion.lora_updates import bias_after, weight_after
 from unlikeness.errors import NotFiniteError, UnlikenessError, UsageError
-from unlikeness.files import replacing
 from unlikeness.foreign import UnreadableError, parse_json, read_json, reason
-from unlikeness.networks.building import quiet
-from unlikeness.tensors import all_finite, for_readers, read_header, read_safetensors, written
+from unlikeness.tensors import all_finite, read_header, read_safetensors
 
 if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage
 
 __all__ = [
-    "DIVERGED", "FILE", "adaptable_copy", "add_lora", "has_lora", "load_lora", "merge", "merged_copy",
-    "read_lora", "remove_lora", "save_lora",
+    "DIVERGED", "adaptable_copy", "add_lora", "has_lora", "load_lora", "merge", "merged_copy", "read_lora",
+    "remove_lora",
 ]  # fmt: skip
 
 DIVERGED = "its weights are not finite (NaN or infinity), as after a training that diverged"
 """Why a model is not written."""
+
+CLIP_TARGETS = ("q_proj", "k_proj", "v_proj", "out_proj")
+"""The layers of a CLIP that get an adapter, as in diffusers' train_dreambooth_lora.py and its relatives."""
 
 _HEADER, _PEFT_CONFIG = "lora_adapter_metadata", "adapter_config.json"
 _NAME = re.compile(r"[\w.\-]{1,300}", re.ASCII)
@@ -39,21 +40,37 @@ _MOST = 20_000
 """Tensors of a file: a LoRA of all layers of Stable Diffusion has 1,500."""
 
 
-def add_lora(model: TextToImage, *, rank: int, seed: int = 0) -> list[torch.nn.Parameter]:
-    """Put an untrained adapter (alpha = rank: updates count in full) into the denoiser, in place.
+def add_lora(
+    model: TextToImage, *, rank: int, alpha: float | None = None, text_encoder: bool = False, seed: int = 0
+) -> list[torch.nn.Parameter]:
+    """Put an untrained adapter into the denoiser, in place; with text_encoder into the CLIPs too.
 
-    Returns its parameters, float32, which are then the only ones that require a gradient. The down
-    projections are Gaussian, drawn from `seed`; the up projections are zero, so that nothing changes yet.
+    alpha: updates count alpha / rank; None: in full. Returns its parameters, float32, which are then the only
+    ones that require a gradient, those of text encoders last. The down projections are Gaussian, drawn from
+    `seed`; the up projections are zero, so that nothing changes yet.
+
+    UsageError for text encoders of a family that has no adapter for them.
     """
     from peft import LoraConfig
 
-    targets = list(model.family.lora_targets)
-    config = LoraConfig(r=rank, lora_alpha=rank, init_lora_weights="gaussian", target_modules=targets)
-    model.denoiser.requires_grad_(False)
+    parts = {model.family.denoiser: list(model.family.lora_targets)}
+    if text_encoder:
+        if not model.family.lora_encoders:
+            raise UsageError(f"a LoRA of a {model.family.pipeline} has no text encoder; leave it out")
+        parts |= {name: list(CLIP_TARGETS) for name in model.family.lora_encoders}
+    parameters: list[torch.nn.Parameter] = []
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model.denoiser.add_adapter(config)
-    parameters: list[torch.nn.Parameter] = [p for p in model.denoiser.parameters() if p.requires_grad]
+        for name, targets in parts.items():
+            network = model.parts[name]
+            network.requires_grad_(False)
+            network.add_adapter(
+                LoraConfig(
+                    r=rank, lora_alpha=rank if alpha is None else alpha, init_lora_weights="gaussian",
+                    target_modules=targets,
+                )
+            )  # fmt: skip
+            parameters += [p for p in network.parameters() if p.requires_grad]
     for p in parameters:
         p.data = p.data.float() if p.dtype in (torch.float16, torch.bfloat16) else p.data
     return parameters
@@ -62,64 +79,6 @@ def add_lora(model: TextToImage, *, rank: int, seed: int = 0) -> list[torch.nn.P
 def has_lora(model: TextToImage) -> bool:
     """Whether the denoiser has an adapter."""
     return bool(getattr(model.denoiser, "peft_config", None))
-
-
-def save_lora(model: TextToImage, folder: Path, *, form: str = "diffusers") -> Path:
-    """Write the denoiser's adapter as `pytorch_lora_weights.safetensors` into `folder`; returns the file.
-
-    form: one of FORMS. Any diffusers pipeline loads both with `load_lora_weights`; other tools know kohya's.
-    UsageError if the model has no adapter, or if the file exists. UnlikenessError if the file cannot be
-    written.
-    """
-    from peft.utils import get_peft_model_state_dict
-
-    check_form(form)
-    if not has_lora(model):
-        raise UsageError("this model has no LoRA to save; personalize with the method lora, or save it whole")
-    if (folder / FILE).exists():
-        raise UsageError(f"{folder / FILE} exists, and is never overwritten; give another folder")
-    layers = get_peft_model_state_dict(model.denoiser)
-    layers = {name: tensor.detach().cpu().contiguous() for name, tensor in layers.items()}
-    if not all_finite(layers.values()):
-        raise NotFiniteError(f"the LoRA is not saved to {folder}: {DIVERGED}")
-    with written(f"the LoRA cannot be saved to {folder}", "free space or give another folder"):
-        folder.mkdir(parents=True, exist_ok=True)
-        with replacing(folder / FILE) as work:
-            if form == "kohya":
-                _write_kohya(model, layers, work)
-            else:
-                _write_diffusers(model, layers, work)
-            for_readers(work)
-    return folder / FILE
-
-
-def _write_diffusers(model: TextToImage, layers: Mapping[str, Tensor], work: Path) -> None:
-    with quiet():
-        model.family.loader().save_lora_weights(
-            work.parent, weight_name=work.name, safe_serialization=True,
-            **{f"{model.family.denoiser}_lora_layers": model.family.stored_layers(layers)},
-        )  # fmt: skip
-
-
-def _write_kohya(model: TextToImage, layers: Mapping[str, Tensor], work: Path) -> None:
-    """`lora_unet_LAYER.lora_down.weight`, `.lora_up.weight` and `.alpha`, as sd-scripts names them."""
-    from safetensors.torch import save_file
-
-    config = model.denoiser.peft_config["default"]
-    found: dict[str, Tensor] = {}
-    for name, tensor in layers.items():
-        layer, _, end = name.removesuffix(".weight").rpartition(".")
-        kohya = f"{KOHYA}{kohya_name(model, layer)}"
-        found[f"{kohya}.{_ENDS[end]}.weight"] = tensor
-        found[f"{kohya}.alpha"] = torch.tensor(float(config.lora_alpha))
-    about = {
-        "format": "pt", "ss_network_module": "networks.lora", "ss_network_dim": str(config.r),
-        "ss_network_alpha": str(float(config.lora_alpha)),
-    }  # fmt: skip
-    save_file(found, work, about)
-
-
-_ENDS = {"lora_A": "lora_down", "lora_B": "lora_up"}
 
 
 def load_lora(model: TextToImage, path: str | Path, *, strength: float = 1.0) -> TextToImage:
@@ -166,15 +125,14 @@ def _of_another_family(tensors: Mapping[str, Tensor], model: TextToImage) -> str
 
 def _apply(update: Update, settings: Mapping[str, Any], strength: float) -> None:
     """Change the weight and the bias of the layer."""
-    module, roles = update.layer.module, update.roles
+    layer, roles = update.layer, update.roles
     scale = None if "alpha" in roles else _scale(update, settings)
-    weight, bias = module.weight, getattr(module, "bias", None)
-    new = weight_after(weight.data, roles, scale=scale, strength=strength)
-    weight.data = new.to(weight.dtype)
+    layer.set(weight=weight_after(layer.weight(), roles, scale=scale, strength=strength))
     if "bias" in roles:
+        bias = layer.bias()
         if bias is None:
-            raise UnreadableError(f"it has a bias for {update.layer.name}, which has none")
-        bias.data = bias_after(bias.data, roles, scale=scale, strength=strength).to(bias.dtype)
+            raise UnreadableError(f"it has a bias for {layer.name}, which has none")
+        layer.set(bias=bias_after(bias, roles, scale=scale, strength=strength))
 
 
 def _scale(update: Update, settings: Mapping[str, Any]) -> float | None:
@@ -199,10 +157,12 @@ def merged_copy(model: TextToImage, *, conditioner: bool = False) -> TextToImage
     return copied
 
 
-def adaptable_copy(model: TextToImage) -> TextToImage:
+def adaptable_copy(model: TextToImage, *, conditioner: bool = False) -> TextToImage:
     """A copy to put an adapter into. It shares the weights of `model`, unless that has an adapter already,
-    which is added to the copy's own."""
-    return merged_copy(model) if has_lora(model) else model.copy(weights=False)
+    which is added to the copy's own. conditioner: the text encoders get one too."""
+    if has_lora(model):
+        return merged_copy(model, conditioner=conditioner)
+    return model.copy(conditioner=conditioner, weights=False)
 
 
 def remove_lora(model: TextToImage) -> None:

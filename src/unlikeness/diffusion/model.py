@@ -239,12 +239,12 @@ class TextToImage:
         return self
 
     def copy(self, *, conditioner: bool = False, weights: bool = True) -> TextToImage:
-        """A copy with a denoiser (and a conditioner) of its own; without `weights` it shares the former's."""
+        """A copy with a denoiser (and a conditioner) of its own; without `weights` they are shared."""
         shared = () if weights else (*self.denoiser.parameters(), *self.denoiser.buffers())
         copied = TextToImage(
             autoencoder=self.autoencoder,
             denoiser=copy.deepcopy(self.denoiser, {id(tensor): tensor for tensor in shared}),
-            conditioner=self.conditioner.copy() if conditioner else self.conditioner,
+            conditioner=self.conditioner.copy(weights=weights) if conditioner else self.conditioner,
             scheduler=self.scheduler,
             family=self.family,
             defaults=self.defaults,

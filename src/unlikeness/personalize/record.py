@@ -7,7 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unlikeness.diffusion.lora import has_lora, save_lora
+from unlikeness.diffusion.lora import has_lora
+from unlikeness.diffusion.lora_writing import save_lora
 from unlikeness.files import replacing
 from unlikeness.paths import check_empty
 from unlikeness.provenance import versions

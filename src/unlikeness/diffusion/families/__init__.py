@@ -159,6 +159,12 @@ class Family(ABC):
     lora_targets: ClassVar[tuple[str, ...]]
     """The layers of the denoiser that get an adapter."""
 
+    lora_encoders: ClassVar[tuple[str, ...]] = ()
+    """The text encoders that may get an adapter: CLIPs, as in diffusers' training scripts."""
+
+    original: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    """A transformer's layers by their names in the original layout: a table of `single_file.names`."""
+
     @property
     def networks(self) -> tuple[str, ...]:
         """The parts with weights: autoencoder, denoiser, text encoders."""

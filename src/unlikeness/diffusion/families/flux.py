@@ -14,6 +14,7 @@ from unlikeness.autoencoders.opening import RULES as AUTOENCODERS
 from unlikeness.diffusion.condition import Condition, Conditioner
 from unlikeness.diffusion.families import AUTOENCODER, CLIP_TOKENIZER, Defaults
 from unlikeness.diffusion.families.flow import FlowFamily, moved_by_size
+from unlikeness.diffusion.single_file.names import FLUX
 from unlikeness.diffusion.t5 import T5Conditioner, check_t5, encode_t5
 from unlikeness.diffusion.tokens import check_tokenizer
 from unlikeness.errors import UnlikenessError, UsageError
@@ -93,6 +94,8 @@ class Flux(FlowFamily):
     encoders = ("text_encoder", "text_encoder_2")
     tokenizers = ("tokenizer", "tokenizer_2")
     layers: ClassVar = {"all": "", "attention": ".attn.", "cross-attention": ".attn.add_"}
+    lora_encoders = ("text_encoder",)
+    original = FLUX
     lora_targets = (  # as in diffusers' train_dreambooth_lora_flux.py
         "attn.to_k", "attn.to_q", "attn.to_v", "attn.to_out.0", "attn.add_k_proj", "attn.add_q_proj",
         "attn.add_v_proj", "attn.to_add_out", "ff.net.0.proj", "ff.net.2", "ff_context.net.0.proj",

@@ -14,6 +14,7 @@ from unlikeness.autoencoders.opening import RULES as AUTOENCODERS
 from unlikeness.diffusion.condition import Condition, Conditioner
 from unlikeness.diffusion.families import AUTOENCODER, CLIP_TOKENIZER, Defaults
 from unlikeness.diffusion.families.flow import FlowFamily, moved_by_size
+from unlikeness.diffusion.single_file.names import SD3
 from unlikeness.diffusion.t5 import T5Conditioner, check_t5, encode_t5
 from unlikeness.diffusion.tokens import check_tokenizer
 from unlikeness.errors import UnlikenessError, UsageError
@@ -109,6 +110,8 @@ class StableDiffusion3(FlowFamily):
     encoders = ("text_encoder", "text_encoder_2", "text_encoder_3")
     tokenizers = ("tokenizer", "tokenizer_2", "tokenizer_3")
     layers: ClassVar = {"all": "", "attention": ".attn", "cross-attention": ".attn.add_"}
+    lora_encoders = ("text_encoder", "text_encoder_2")
+    original = SD3
     lora_targets = (  # as in diffusers' train_dreambooth_lora_sd3.py
         "attn.add_k_proj", "attn.add_q_proj", "attn.add_v_proj", "attn.to_add_out", "attn.to_k",
         "attn.to_out.0", "attn.to_q", "attn.to_v",

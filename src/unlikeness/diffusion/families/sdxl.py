@@ -107,6 +107,7 @@ class StableDiffusionXL(UNetFamily):
         "CLIPTextModelWithProjection": CLIP_TEXT,
     }
     encoders = ("text_encoder", "text_encoder_2")
+    lora_encoders = encoders
     tokenizers = ("tokenizer", "tokenizer_2")
 
     def defaults(self, parts: Mapping[str, Any], name: str) -> Defaults:

@@ -58,6 +58,7 @@ class StableDiffusion(UNetFamily):
         "CLIPTextModel": CLIP_TEXT,
     }
     encoders = ("text_encoder",)
+    lora_encoders = encoders
     tokenizers = ("tokenizer",)
 
     def conditioner(
