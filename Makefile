@@ -43,15 +43,15 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	@echo "setting up $(VENV): once, some minutes and a gigabyte or more" >&2
 	$(PIP_INSTALL) $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) torch==2.13.0
 	$(PIP_INSTALL) --quiet hatchling editables
-	$(PIP_INSTALL) --quiet --no-build-isolation -e '.[heif]'
+	$(PIP_INSTALL) --quiet --no-build-isolation -e '.[models,heif]'
 	@touch $@
 
 $(VENV)/.ready-dev: $(VENV)/.ready
-	$(PIP_INSTALL) --quiet --no-build-isolation -e '.[heif,dev]'
+	$(PIP_INSTALL) --quiet --no-build-isolation -e '.[dev]'
 	@touch $@
 
 $(VENV)/.ready-docs: $(VENV)/.ready
-	$(PIP_INSTALL) --quiet --no-build-isolation -e '.[heif,docs]'
+	$(PIP_INSTALL) --quiet --no-build-isolation -e '.[models,heif,docs]'
 	@touch $@
 
 setup: $(VENV)/.ready

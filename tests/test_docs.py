@@ -17,8 +17,8 @@ DOCS = Path(__file__).parents[1] / "docs"
 PAGES = [DOCS.parent / "README.md", *sorted(DOCS.rglob("*.md"))]
 COMMANDS = generated.commands()
 SETTINGS = generated.settings()
-OTHERS = {"--help", "--size"}
-"""Flags of every command, and of the benchmarks."""
+OTHERS = {"--help", "--size", "--proxy", "--extra-index-url"}
+"""Flags of every command, of the benchmarks, and of pip."""
 
 
 def test_the_commands_page_has_every_command_and_flag() -> None:

@@ -1,10 +1,12 @@
-"""`protect` with a network needs NumPy, Pillow and ONNX Runtime alone: torch is never imported."""
+"""The light installation: NumPy, Pillow and ONNX Runtime protect; what needs the extra `models` says so."""
 
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +14,12 @@ import pytest
 from PIL import Image
 from tests.protect.test_tiles import write
 
+from unlikeness.cli.verbs import NEED_MODELS, VERBS
+from unlikeness.extras import MODELS
 from unlikeness.protect.methods.rid import Rid, RidSettings
 
-BLOCKED = ("torch", "onnx", "diffusers", "transformers", "accelerate", "peft", "huggingface_hub", "scipy")
+BLOCKED = (*MODELS, "onnx", "scipy", "requests", "tqdm", "regex", "filelock", "psutil", "packaging")
+"""The extra `models` with what it brings along, and what only the tests have."""
 
 CODE = f"""
 import sys
@@ -24,12 +29,12 @@ class Blocked:
             raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
 sys.meta_path.insert(0, Blocked())
 from unlikeness.cli import main
-sys.exit(main(sys.argv[1:]))
 """
 
 
 def cli(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-c", CODE, *words], capture_output=True, text=True, timeout=120)
+    code = f"{CODE}\nsys.exit(main(sys.argv[1:]))"
+    return subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, timeout=120)
 
 
 def test_a_folder_is_protected(tmp_path: Path) -> None:
@@ -50,14 +55,76 @@ def test_a_folder_is_protected(tmp_path: Path) -> None:
     assert all(line["computed"]["engine"].startswith("onnxruntime 1") for line in lines)
     assert "3 done before" in cli("protect", *words, "-q").stdout
     assert cli("protect", *words, "-q", "--dry-run").stdout.splitlines()[-1].startswith("3 pictures")
+    seen = cli("measure", str(photos), str(out), "--json")
+    assert len(json.loads(seen.stdout)["pictures"]) == 3, seen.stderr
 
 
-def test_what_needs_torch_says_so(tmp_path: Path) -> None:
-    write(tmp_path / "a.png", 40, 30)
-    words = ["protect", str(tmp_path / "a.png"), "-o", str(tmp_path / "out"), "--device", "cuda"]
-    done = cli(*words)
-    assert (done.returncode, done.stdout) == (1, "")
-    assert "device cuda needs PyTorch, which cannot be imported (No module named 'torch')" in done.stderr
+WORK = {
+    "surrogates": "surrogates",
+    "export": "export -o network.onnx",
+    "protect": "protect a.png -o out -q --weights network.onnx",
+    "measure visibility": "measure a.png out/a.png",
+}
+"""In this order. Every other command needs the extra."""
+
+NEED = {
+    "protect --method advdm": "--method advdm",
+    "protect --method noise": "--method noise",
+    "protect --preset mist": "--method encoder",
+    "protect --against sdxl": "--method encoder",
+    "protect --model ./nosuch": "--method advdm",
+    "protect --device cuda": "device cuda",
+    "protect --weights theirs.bin": "the network of the method's authors",
+    "measure latents a.png a.png --against sdxl": "measure latents",
+    "measure similarity --subject a --generated a --class-images a": "measure similarity",
+    "toybox render --class-noun dog --output dog": "toybox",
+    "toybox train vae": "toybox",
+    **{name: name for name in NEED_MODELS if not name.startswith(("measure", "toybox"))},
+}
+"""Command line -> what the sentence names; of `protect` without the picture and the output."""
+
+
+def test_every_command_works_or_says_in_one_sentence_what_to_install(tmp_path: Path) -> None:
+    known = {name.partition(" ")[0] for name in (*WORK, *NEED_MODELS)}
+    assert known == set(VERBS), "a new command stands in WORK, or in NEED_MODELS"
+    write(tmp_path / "a.png", 60, 50)
+    (tmp_path / "theirs.bin").write_bytes(b"not looked into")
+    first = {name: line.split() for name, line in WORK.items()}
+    last = {line: f"{line} a.png -o new -q" if line.startswith("protect") else line for line in NEED}
+    code = (
+        f"{CODE}\nimport json\n"
+        "for words in json.loads(sys.argv[1]):\n"
+        "    status = main(words)\n"
+        "    print('\\nstatus', status)\n"
+        "    print('end', file=sys.stderr)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, json.dumps([*first.values(), *map(str.split, last.values())])],
+        capture_output=True, text=True, timeout=120, cwd=tmp_path,
+    )  # fmt: skip
+    statuses = [line.split()[1] for line in done.stdout.splitlines() if line.startswith("status")]
+    assert statuses == ["0"] * len(first) + ["1"] * len(last), done.stderr
+    said = done.stderr.split("end\n")[len(first) :]
+    for what, line in zip(NEED.values(), said, strict=False):
+        assert line == (
+            f"unlikeness: {what} needs an extra that is not installed (torch is missing); "
+            'pip install "unlikeness[models]"\n'
+        )
+    assert not (tmp_path / "new").exists()
+
+
+def test_what_is_missing_is_said_before_anything_is_loaded() -> None:
+    loaded = "print(*(m for m in ('numpy', 'PIL', 'pydantic', 'onnxruntime') if m in sys.modules))"
+    code = f"{CODE}\nassert main(['verify']) == 1\n{loaded}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout.strip()) == (0, ""), done.stderr
+
+
+def test_the_extra_is_what_is_looked_for() -> None:
+    """`MODELS` and the extra of that name in pyproject.toml, by the names that Python imports."""
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    names = {re.split(r"[^\w-]", line)[0] for line in project["optional-dependencies"]["models"]}
+    assert {{"pyyaml": "yaml"}.get(name, name) for name in names} == set(MODELS)
 
 
 @pytest.mark.parametrize("side", [48, 50])

@@ -152,7 +152,7 @@ def test_a_missing_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.delitem(sys.modules, "pillow_heif")
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(Unusable, match=r"pip install 'unlikeness\[heif\]'"):
+    with pytest.raises(Unusable, match=r'pip install "unlikeness\[heif\]"'):
         decode_file(tmp_path / "a.heic", 1000)
 
 

@@ -228,8 +228,10 @@ def find(name: str) -> Path | None:
 
 
 def _cached(source: Source) -> Path | None:
-    from huggingface_hub import try_to_load_from_cache
-
+    try:
+        from huggingface_hub import try_to_load_from_cache
+    except ImportError:  # without the extra `models`; who lists the names needs no cache
+        return None
     if source.repository is None:
         return None
     inside = f"{source.folder}/" if source.folder else ""

@@ -98,6 +98,7 @@ def _run(arguments: list[str]) -> int:
     if (text := verbs.help_of(command, arguments)) is not None:
         sys.stdout.write(f"{text}\n")
         return 0
+    verbs.check_extras(arguments)
     try:
         with typed(verbs.flags_of(command, arguments)):
             arguments = verbs.with_new_flags(arguments)

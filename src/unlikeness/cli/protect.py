@@ -119,11 +119,9 @@ def protect(
     only copied.
     """
     from unlikeness import locks
-    from unlikeness.autoencoders.fetching import locate
-    from unlikeness.autoencoders.names import expand
-    from unlikeness.diffusion import hub
     from unlikeness.diffusion.devices import check_device, check_dtype
     from unlikeness.errors import UsageError
+    from unlikeness.extras import check_models
     from unlikeness.protect import registry
     from unlikeness.protect.files.targets import find_targets
     from unlikeness.protect.rid.settings import check_weights
@@ -160,8 +158,16 @@ def protect(
     check_dtype(dtype)
     settings = build(kind, values)
     sized = build(ResolutionMode, {"mode": at.value})
-    encoders = expand(against) if against is not None else []
+    if needs_model:
+        check_models(f"--method {method}")
+    encoders: list[str] = []
+    if against is not None:
+        from unlikeness.autoencoders.names import expand
+
+        encoders = expand(against)
     if needs_model and not encoders:
+        from unlikeness.diffusion import hub
+
         told = hub.check_name(model or "toybox", prediction=prediction, config=model_config)
         if told and not quiet:
             typer.echo(told, err=True)
@@ -176,8 +182,11 @@ def protect(
 
         masks = find_masks(mask, targets)
 
-    for encoder in encoders:
-        locate(encoder)  # what is missing is fetched, or named, before torch is imported
+    if encoders:
+        from unlikeness.autoencoders.fetching import locate
+
+        for encoder in encoders:  # what is missing is fetched, or named, before torch is imported
+            locate(encoder)
 
     from unlikeness.pictures import guard
 

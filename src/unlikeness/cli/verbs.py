@@ -16,9 +16,13 @@ from typer.core import TyperCommand, TyperGroup
 
 from unlikeness.cli.options import GROUPS
 from unlikeness.errors import UsageError
+from unlikeness.extras import check_models
 from unlikeness.settings import outdated
 
-__all__ = ["HELP", "VERBS", "app_of", "check_words", "command_of", "flags_of", "help_of", "with_new_flags"]
+__all__ = [
+    "HELP", "NEED_MODELS", "VERBS", "app_of", "check_extras", "check_words", "command_of", "flags_of",
+    "help_of", "with_new_flags",
+]  # fmt: skip
 
 VERBS = {
     "protect": ("Pictures", "protect:protect", "Add a faint perturbation against personalization."),
@@ -35,6 +39,12 @@ VERBS = {
     "demo": ("Toybox", "demo:demo", "Show attack and protection on the toybox, as one page."),
 }
 """Name -> group, module here and its function or group of functions, and the line for `--help`."""
+
+NEED_MODELS = (
+    "train-protector", "immunize", "verify", "generate", "personalize", "purify", "measure latents",
+    "measure similarity", "toybox", "demo",
+)  # fmt: skip
+"""Commands that need the extra `models`, whatever their options; `protect` decides by its method."""
 
 FORMER = {
     "protect": {"--scale": "--at"},
@@ -136,6 +146,13 @@ def check_words(arguments: Sequence[str]) -> None:
                 f"there is an empty argument{f' after {option}' if option else ''}, perhaps an unset "
                 "variable; give a value, or leave it out"
             )
+
+
+def check_extras(arguments: Sequence[str]) -> None:
+    """UnlikenessError if these arguments begin with a command whose extra is not installed."""
+    for words in (arguments[:1], arguments[:2]):
+        if (name := " ".join(words)) in NEED_MODELS:
+            check_models(name)
 
 
 def command_of(arguments: Sequence[str]) -> Any:

@@ -9,11 +9,10 @@ at each frequency.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from unlikeness.errors import UsageError
 from unlikeness.measure.sensitivity import (
@@ -25,7 +24,12 @@ from unlikeness.measure.sensitivity import (
     yellow_violet_sensitivity,
 )
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 __all__ = ["FLAT", "WINDOW", "FlatPattern", "flat_pattern"]
+
+Floats = NDArray[np.float32]
 
 WINDOW = 48
 """Side of a window [px]: 1.2 degrees."""
@@ -55,10 +59,7 @@ class FlatPattern:
     """Share of the windows that are flat, 0 to 1."""
 
 
-@torch.no_grad()
-def flat_pattern(
-    original: NDArray[np.float32] | Tensor, protected: NDArray[np.float32] | Tensor
-) -> FlatPattern:
+def flat_pattern(original: Floats | Tensor, protected: Floats | Tensor) -> FlatPattern:
     """How visible the change from `original` to `protected` is where the picture is flat.
 
     Both in sRGB, in [0, 1]: arrays [H, W, 3], or tensors [3, H, W]. `measure/sensitivity.py` states display,
@@ -87,7 +88,7 @@ def flat_pattern(
         strength, length = _strongest(_cut(before, some), _cut(after, some))
         strengths.append(strength)
         lengths.append(length)
-    strength, length = torch.cat(strengths), torch.cat(lengths)
+    strength, length = np.concatenate(strengths), np.concatenate(lengths)
     worst = int(strength.argmax())
     seen = float(strength[worst]) > 0
     return FlatPattern(
@@ -98,17 +99,19 @@ def flat_pattern(
     )
 
 
-def _image(image: NDArray[np.float32] | Tensor) -> Tensor:
+def _image(image: Floats | Tensor) -> Floats:
     """[3, H, W] float32."""
-    given = image if isinstance(image, Tensor) else torch.from_numpy(np.asarray(image)).movedim(-1, 0)
+    given: Floats = image if isinstance(image, np.ndarray) else image.detach().float().cpu().numpy()
+    if isinstance(image, np.ndarray) and given.ndim:
+        given = np.moveaxis(given, -1, 0)
     if given.ndim != 3 or given.shape[0] != 3:
         raise UsageError(
             f"an array [H, W, 3] or a tensor [3, H, W] is needed, not a shape of {[*image.shape]}"
         )
-    return given.detach().float().cpu()
+    return np.asarray(given, np.float32)
 
 
-def _flat_places(image: Tensor) -> tuple[list[tuple[int, int]], int]:
+def _flat_places(image: Floats) -> tuple[list[tuple[int, int]], int]:
     """(y, x) of the windows in which the picture [3, H, W] is flat, and how many were looked at."""
     height, width = image.shape[-2:]
     if min(height, width) < WINDOW:
@@ -118,8 +121,8 @@ def _flat_places(image: Tensor) -> tuple[list[tuple[int, int]], int]:
     places = []
     for y in rows:
         grey = image[:, y : y + WINDOW].mean(0)
-        windows = torch.stack([grey[:, x : x + WINDOW] for x in columns])
-        flat = _rest(windows).square().mean((1, 2)).sqrt() <= FLAT
+        windows = np.stack([grey[:, x : x + WINDOW] for x in columns])
+        flat = np.sqrt(np.square(_rest(windows)).mean((1, 2))) <= FLAT
         places += [(y, x) for x, is_flat in zip(columns, flat.tolist(), strict=True) if is_flat]
     return places, len(rows) * len(columns)
 
@@ -130,48 +133,49 @@ def _starts(side: int, step: int) -> list[int]:
     return [*range(0, last, step), last]
 
 
-def _rest(windows: Tensor) -> Tensor:
+def _rest(windows: Floats) -> Floats:
     """Windows [n, s, s] without their mean and linear shading."""
-    ramp = torch.linspace(-1, 1, WINDOW)
-    ramp = ramp / ramp.square().mean().sqrt()
-    rest = windows - windows.mean((1, 2), keepdim=True)
+    ramp = np.linspace(-1, 1, WINDOW, dtype=np.float32)
+    ramp /= np.sqrt(np.square(ramp).mean())
+    rest: Floats = windows - windows.mean((1, 2), keepdims=True)
     for line in (ramp[:, None], ramp[None, :]):
-        rest = rest - (rest * line).mean((1, 2), keepdim=True) * line
+        rest = rest - (rest * line).mean((1, 2), keepdims=True) * line
     return rest
 
 
-def _cut(image: Tensor, places: list[tuple[int, int]]) -> Tensor:
-    return torch.stack([image[:, y : y + WINDOW, x : x + WINDOW] for y, x in places])
+def _cut(image: Floats, places: list[tuple[int, int]]) -> Floats:
+    cut: Floats = np.stack([image[:, y : y + WINDOW, x : x + WINDOW] for y, x in places])
+    return cut
 
 
-def _strongest(before: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:
+def _strongest(before: Floats, after: Floats) -> tuple[Floats, Floats]:
     """Of windows [n, 3, s, s]: the strongest pattern over the just noticed one, and its wavelength [px]."""
     a = opponent(before)
     mean = a[:, 0].mean((1, 2))
-    change = (opponent(after) - a) / mean.view(-1, 1, 1, 1)
-    hann = torch.hann_window(WINDOW, periodic=False)
-    hann = hann[:, None] * hann[None, :]
-    change = (change - (change * hann).sum((2, 3), keepdim=True) / hann.sum()) * hann
-    amplitude = torch.fft.rfft2(change, s=(_PADDED, _PADDED)).abs() / hann.sum()
+    change = (opponent(after) - a) / mean[:, None, None, None]
+    hann = np.outer(np.hanning(WINDOW), np.hanning(WINDOW)).astype(np.float32)
+    change = (change - (change * hann).sum((2, 3), keepdims=True) / hann.sum()) * hann
+    amplitude = np.abs(np.fft.rfft2(change, s=(_PADDED, _PADDED))) / hann.sum()
     cycles, twice = _frequencies()
-    per_degree = (cycles * PIXELS_PER_DEGREE).clamp(min=0.01)
-    luminance = (mean * WHITE).view(-1, 1, 1)
+    per_degree = np.maximum(cycles * PIXELS_PER_DEGREE, 0.01)
+    luminance = (mean * WHITE)[:, None, None]
     channels = (luminance_sensitivity, red_green_sensitivity, yellow_violet_sensitivity)
-    seen = torch.zeros_like(amplitude[:, 0])
+    seen = np.zeros_like(amplitude[:, 0])
     for channel, sensitivity in enumerate(channels):
-        seen += (amplitude[:, channel] * sensitivity(per_degree, luminance)).square()
-    seen = seen.sqrt() * twice * (cycles >= _LONGEST / WINDOW)
-    strongest, where = seen.flatten(1).max(1)
-    return strongest, 1 / cycles.flatten()[where].clamp(min=1 / WINDOW)
+        seen += np.square(amplitude[:, channel] * sensitivity(per_degree, luminance))
+    seen = (np.sqrt(seen) * twice * (cycles >= _LONGEST / WINDOW)).reshape(len(seen), -1)
+    strongest: Floats = seen.max(1)
+    lengths = 1 / np.maximum(cycles.ravel()[seen.argmax(1)], 1 / WINDOW)
+    return strongest, lengths
 
 
-def _frequencies() -> tuple[Tensor, Tensor]:
+def _frequencies() -> tuple[Floats, Floats]:
     """Of each bin of the spectrum: cycles per pixel, and the amplitude of a wave over the bin's value.
 
     That is 2, as a real wave has two bins, but 1 where the finest lattices have a single one.
     """
-    y = torch.fft.fftfreq(_PADDED).abs()[:, None]
-    x = torch.fft.rfftfreq(_PADDED)[None, :]
+    y = np.abs(np.fft.fftfreq(_PADDED)).astype(np.float32)[:, None]
+    x = np.fft.rfftfreq(_PADDED).astype(np.float32)[None, :]
     near = 1.0 / WINDOW
     single = ((y <= near) | (y >= 0.5 - near)) & ((x <= near) | (x >= 0.5 - near))
-    return (y.square() + x.square()).sqrt(), torch.where(single, 1.0, 2.0)
+    return np.sqrt(np.square(y) + np.square(x)), np.where(single, np.float32(1), np.float32(2))

@@ -8,14 +8,12 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import torch
-
 from unlikeness import __version__, pictures
 from unlikeness.errors import PictureError
 from unlikeness.measure.intervals import Interval, bootstrap_mean
 from unlikeness.measure.matching import Matched, matched
 from unlikeness.measure.patterns import FlatPattern, flat_pattern
-from unlikeness.measure.visibility import SSIM_WINDOW, linf, psnr, ssim
+from unlikeness.measure.visibility import SSIM_WINDOW, mean_ssim, picture_linf, picture_psnr
 from unlikeness.pictures.limits import MAX_PIXELS
 from unlikeness.progress import Progress, Silent
 
@@ -78,9 +76,7 @@ def compare_pictures(
     """
     try:
         return _compared(original, protected, name or original.name, max_pixels)
-    except (MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "can't allocate memory" not in str(error):  # torch's
-            raise
+    except MemoryError as error:
         raise PictureError(
             f"{protected}: it and its original do not fit in memory together; close programs"
         ) from error
@@ -93,13 +89,13 @@ def _compared(original: Path, protected: Path, name: str, max_pixels: int) -> Pi
             f"{protected}: {b.shape[1]} × {b.shape[0]} px, but its original has {a.shape[1]} × {a.shape[0]}; "
             "compare pictures of one size"
         )
-    x, y = (torch.from_numpy(p).permute(2, 0, 1).unsqueeze(0) for p in (a, b))
-    ratio = float(psnr(x, y))
+    x, y = (p.transpose(2, 0, 1) for p in (a, b))
+    ratio = picture_psnr(x, y)
     return PictureVisibility(
         name=name,
-        linf=float(linf(x, y)),
+        linf=picture_linf(x, y),
         psnr=ratio if math.isfinite(ratio) else None,
-        ssim=float(ssim(x, y)) if min(x.shape[-2:]) >= SSIM_WINDOW else None,
+        ssim=mean_ssim(x, y) if min(x.shape[-2:]) >= SSIM_WINDOW else None,
         pattern=flat_pattern(a, b),
         bytes_before=original.stat().st_size,
         bytes_after=protected.stat().st_size,

@@ -74,7 +74,7 @@ def read(data: bytes, max_pixels: int) -> base.Raster:
     try:
         import pillow_heif
     except ImportError as error:
-        raise Unusable("HEIC needs an extra that is not installed; pip install 'unlikeness[heif]'") from error
+        raise Unusable('HEIC needs an extra that is not installed; pip install "unlikeness[heif]"') from error
     file = pillow_heif.open_heif(io.BytesIO(data), convert_hdr_to_8bit=False)
     width, height = file.size
     base.check_size(width, height, max_pixels)

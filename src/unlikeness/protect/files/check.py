@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from unlikeness.measure.structural import SSIM_WINDOW, mean_ssim
+from unlikeness.measure.visibility import SSIM_WINDOW, mean_ssim
 from unlikeness.pictures import Edit, Picture
 from unlikeness.protect.files.masks import Mask
 

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from unlikeness.errors import UnlikenessError, UsageError, one_line
+from unlikeness.extras import check_models
 from unlikeness.protect.rid.saved import read_saved
 from unlikeness.protect.rid.settings import is_protector
 
@@ -87,9 +88,9 @@ def open_network(
     if suffix in _OFFICIAL or (safetensors and not is_protector(Path(weights))):
         if engine == "onnxruntime":
             raise UsageError("the network of the method's authors is computed by torch, not by onnxruntime")
+        _check_torch("the network of the method's authors")
         from unlikeness.protect.rid.torch_engine import open_official
 
-        _check_torch("the network of the method's authors")
         return open_official(weights, device, way)
     saved = read_saved(weights)
     if engine == "onnxruntime" or (engine == "auto" and device in ("auto", "cpu") and _has_runtime()):
@@ -125,10 +126,11 @@ def _has_runtime() -> bool:
 
 
 def _check_torch(what: str) -> None:
-    """UnlikenessError if torch is not installed."""
+    """UnlikenessError if torch is not installed, or cannot be imported."""
+    check_models(what)
     try:
         import torch  # noqa: F401
-    except ImportError as error:
+    except (ImportError, OSError) as error:
         raise UnlikenessError(
-            f"{what} needs PyTorch, which cannot be imported ({one_line(str(error))}); pip install torch"
+            f"{what} needs PyTorch, which cannot be imported ({one_line(str(error))}); install it again"
         ) from error
