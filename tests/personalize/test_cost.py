@@ -12,7 +12,7 @@ from tests.tiny_flow import write_flux, write_sd3
 
 from unlikeness.cli import main
 from unlikeness.diffusion import TextToImage
-from unlikeness.diffusion.outline import outline
+from unlikeness.diffusion.opening import outline
 from unlikeness.gallery import to_pil
 from unlikeness.personalize import create
 from unlikeness.personalize.cost import memory

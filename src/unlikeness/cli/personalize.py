@@ -108,7 +108,7 @@ def personalize(
     check_output(output, checkpoint)
     check_pictures(images)
     if dry_run:
-        from unlikeness.diffusion.outline import outline
+        from unlikeness.diffusion.opening import outline
         from unlikeness.personalize import create
         from unlikeness.personalize.cost import lines, memory
 

@@ -12,9 +12,10 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from unlikeness import finite
 from unlikeness.diffusion.vocabulary import check_noun, only_nouns, too_long, unknown_in
 
-__all__ = ["Condition", "Conditioner"]
+__all__ = ["Condition", "Conditioner", "Remembered"]
 
 C = TypeVar("C", bound="Condition")
 S = TypeVar("S", bound="Conditioner")
@@ -100,6 +101,10 @@ class Conditioner(ABC):
     def nothing(self) -> Condition:
         """The condition of one picture without any prompt, for the second half of guidance."""
         return self.encode([""])
+
+    def encode_all(self, prompts: Sequence[str | None]) -> Condition:
+        """The condition of these prompts, each computed alone; None is no prompt."""
+        return Condition.cat([self.nothing() if one is None else self.encode([one]) for one in prompts])
 
     @property
     def tokenizer(self) -> Any:
@@ -197,3 +202,42 @@ class Conditioner(ABC):
             torch.cat([weight.detach().reshape(-1)[:_SAMPLED].float() for weight in encoder.parameters()])
             for encoder in self.encoders.values()
         ]
+
+
+class Remembered:
+    """The conditions of prompts, each computed once, and alone, so that no bit depends on the others.
+
+    They are kept until the encoders' weights change, of which a sample is compared at every call.
+    """
+
+    def __init__(self) -> None:
+        self._kept: dict[str | None, Condition] = {}
+        self._sample: list[Tensor] = []
+
+    def clear(self) -> None:
+        """Forget all of them."""
+        self._kept.clear()
+
+    def of(self, conditioner: Conditioner, prompts: Sequence[str | None], device: torch.device) -> Condition:
+        """The conditions of these prompts on `device`, without a graph. The encoders may be elsewhere.
+
+        NotFiniteError if a new one is NaN or infinite.
+        """
+        sample = conditioner.sample()
+        if len(sample) != len(self._sample) or not all(map(_same, sample, self._sample)):
+            self._kept.clear()
+            self._sample = sample
+        missing = {prompt for prompt in prompts if prompt not in self._kept}
+        new = sorted(missing, key=lambda prompt: (prompt is None, prompt or ""))
+        if new:
+            # What is kept is of full precision, even inside `autocast`.
+            with torch.no_grad(), torch.autocast(device.type, enabled=False):
+                found = conditioner.encode_all(new).to(device)
+            if not finite.all_finite(found.tensors()):
+                raise finite.not_finite(finite.TEXT_ENCODER, conditioner.dtype)
+            self._kept.update({prompt: found[i : i + 1] for i, prompt in enumerate(new)})
+        return Condition.cat([self._kept[prompt] for prompt in prompts])
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    return one.device == other.device and torch.equal(one, other)

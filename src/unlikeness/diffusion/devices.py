@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 from unlikeness.errors import UsageError
@@ -12,8 +14,8 @@ if TYPE_CHECKING:
     import torch
 
 __all__ = [
-    "DTYPES", "SAMPLERS", "check_device", "check_dtype", "computes_bfloat16", "pick_device", "pick_dtype",
-    "training_precision",
+    "DTYPES", "SAMPLERS", "check_device", "check_dtype", "computes_bfloat16", "mixed_precision",
+    "pick_device", "pick_dtype", "training_precision",
 ]  # fmt: skip
 
 SAMPLERS = ("dpm++", "ddim", "euler")
@@ -24,6 +26,8 @@ DTYPES = {
     "bfloat16": "bfloat16", "bf16": "bfloat16",
 }  # fmt: skip
 """Names of precisions -> torch's name."""
+
+_SHORT = 1024
 
 _DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 
@@ -106,3 +110,22 @@ def training_precision(name: str, device: torch.device) -> str:
     if name != "auto":
         return name
     return "bfloat16" if computes_bfloat16(device) else "float32"
+
+
+@contextmanager
+def mixed_precision(device: torch.device, precision: torch.dtype, *, sequence: int) -> Iterator[None]:
+    """torch's autocast to `precision`; float32 and wider change nothing.
+
+    sequence: tokens that attention compares. On a CPU the fused attention's bfloat16 backward is slower than
+    its float32 one, so that short ones (up to 1,024) take the plain matrix products instead.
+    """
+    import torch
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    if precision not in (torch.bfloat16, torch.float16):
+        yield
+        return
+    plain = device.type == "cpu" and sequence <= _SHORT
+    attention = sdpa_kernel(SDPBackend.MATH) if plain else nullcontext()
+    with torch.autocast(device.type, precision), attention:
+        yield

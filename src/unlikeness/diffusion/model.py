@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from unlikeness import finite
 from unlikeness.autoencoders import Autoencoder, Posterior
-from unlikeness.diffusion.condition import Condition, Conditioner
-from unlikeness.diffusion.devices import pick_device, pick_dtype
+from unlikeness.diffusion.condition import Condition, Conditioner, Remembered
+from unlikeness.diffusion.devices import mixed_precision, pick_device, pick_dtype
 from unlikeness.diffusion.families import Defaults, Family, family_of
 from unlikeness.diffusion.schedule import Schedule
 from unlikeness.diffusion.single_file.kinds import Found
-from unlikeness.provenance import own_name
 
 __all__ = ["TextToImage"]
 
@@ -68,8 +66,7 @@ class TextToImage:
         self.carried = dict(carried or {})
         self.name = name
         self.single: Found | None = None
-        self._conditions: dict[str | None, Condition] = {}
-        self._sample: list[Tensor] = []
+        self._remembered = Remembered()
 
     @classmethod
     def from_parts(
@@ -128,33 +125,13 @@ class TextToImage:
             UnlikenessError: the hub cannot be reached or does not know the name; a file is damaged.
             NotFiniteError: a weight is NaN or infinite.
         """
-        from unlikeness.diffusion.hub import check_name, locate
-        from unlikeness.diffusion.loading import check_weights, try_networks
-        from unlikeness.diffusion.single_file.opening import open_place
+        from unlikeness.diffusion.opening import opened
 
-        on = pick_device(device)
-        precision = pick_dtype(dtype, on)
-        half = precision in (torch.float16, torch.bfloat16)
-        how: dict[str, Any] = {"prediction": prediction, "config": model_config}
-        check_name(str(name_or_path), **how)
-        place = locate(
-            name_or_path, revision=revision, local_files_only=local_files_only, half=half, carried=carried
-        )
-        name = own_name(str(name_or_path))
-        parts, found = open_place(place, dtype=precision, name=name, **how)
-        model = cls.from_parts(
-            parts.objects,
-            pipeline=parts.pipeline,
-            defaults=parts.defaults,
-            source=None if Path(name_or_path).expanduser().is_file() else place.parent if found else place,
-            carried=parts.carried,
-            name=name,
-        )
-        model.single = found
-        model.to(on, precision).freeze()
-        check_weights(model, f"model {name_or_path}")
-        try_networks(place, model)
-        return model
+        return opened(
+            cls, name_or_path, device=device, dtype=dtype, revision=revision,
+            local_files_only=local_files_only, carried=carried, prediction=prediction,
+            model_config=model_config,
+        )  # fmt: skip
 
     def save_pretrained(self, folder: str | Path, *, dtype: str | torch.dtype | None = None) -> Path:
         """Write the same diffusers layout, safetensors only; the folder appears complete or not at all.
@@ -222,7 +199,7 @@ class TextToImage:
         self.denoiser.to(memory_format=torch.channels_last if on.type == "cuda" else torch.contiguous_format)
         self.autoencoder.to(on, torch.promote_types(precision, torch.float32))
         self.conditioner.to(on, precision)
-        self._conditions.clear()
+        self._remembered.clear()
         return self
 
     def freeze(self) -> TextToImage:
@@ -255,22 +232,11 @@ class TextToImage:
         copied.single = self.single
         return copied
 
-    @contextmanager
-    def autocast(self, dtype: str | torch.dtype | None = "bfloat16") -> Iterator[None]:
-        """Mixed precision around forward and loss (not backward). None, "float32": as if it were not there.
-
-        On a CPU the fused attention's bfloat16 backward is slower than its float32 one, so that short
-        sequences (up to 1,024 latents) take the plain matrix products instead.
-        """
-        precision = torch.float32 if dtype is None else pick_dtype(dtype, self.device)
-        if precision not in (torch.bfloat16, torch.float16):
-            yield
-            return
+    def autocast(self, dtype: str | torch.dtype | None = "bfloat16") -> AbstractContextManager[None]:
+        """Mixed precision around forward and loss (not backward); None and "float32" change nothing."""
         _, h, w = self.latent_shape
-        plain = self.device.type == "cpu" and h * w <= 1024
-        attention = sdpa_kernel(SDPBackend.MATH) if plain else nullcontext()
-        with torch.autocast(self.device.type, precision), attention:
-            yield
+        precision = torch.float32 if dtype is None else pick_dtype(dtype, self.device)
+        return mixed_precision(self.device, precision, sequence=h * w)
 
     def encode(self, images: Tensor) -> Posterior:
         """images [B, 3, H, W] in [0, 1] -> posterior over normalised latents, differentiable w.r.t. them."""
@@ -298,34 +264,15 @@ class TextToImage:
         """What the prompts become, one row a prompt. None is no prompt, for the second half of guidance; in
         some families it differs from an empty one.
 
-        Each prompt is computed once, and alone, so that no bit depends on the others. It is kept until the
-        encoders' weights change, of which a sample is compared at every call. With `grad` everything is
+        They are kept until the encoders' weights change (`condition.Remembered`). With `grad` everything is
         computed anew, with the graph that trains the encoders, and nothing is kept. NotFiniteError if what is
         kept would be NaN or infinite.
         """
-        if isinstance(prompts, str):
-            prompts = [prompts]
+        prompts = [prompts] if isinstance(prompts, str) else prompts
         if grad:
-            self._conditions.clear()  # a training step will follow
-            return self._encoded(prompts)
-        sample = self.conditioner.sample()
-        if len(sample) != len(self._sample) or not all(map(_same, sample, self._sample)):
-            self._conditions.clear()
-            self._sample = sample
-        missing = {prompt for prompt in prompts if prompt not in self._conditions}
-        new = sorted(missing, key=lambda prompt: (prompt is None, prompt or ""))
-        if new:
-            # What is kept is of full precision, even inside `autocast`. Encoders may be aside, on the CPU.
-            with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
-                found = self._encoded(new).to(self.device)
-            if not finite.all_finite(found.tensors()):
-                raise finite.not_finite(finite.TEXT_ENCODER, self.conditioner.dtype)
-            self._conditions.update({prompt: found[i : i + 1] for i, prompt in enumerate(new)})
-        return Condition.cat([self._conditions[prompt] for prompt in prompts])
-
-    def _encoded(self, prompts: Sequence[str | None]) -> Condition:
-        encode, nothing = self.conditioner.encode, self.conditioner.nothing
-        return Condition.cat([nothing() if prompt is None else encode([prompt]) for prompt in prompts])
+            self._remembered.clear()  # a training step will follow
+            return self.conditioner.encode_all(prompts)
+        return self._remembered.of(self.conditioner, prompts, self.device)
 
     def predict(self, z_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
         """f_θ(z_t, t, condition) [B, C, h, w] in the denoiser's dtype, to which z_t and condition are cast.
@@ -342,7 +289,3 @@ class TextToImage:
         from unlikeness.diffusion.sampling import drawn
 
         return torch.cat(list(drawn(self, prompts, seeds=seeds, **how)))
-
-
-def _same(one: Tensor, other: Tensor) -> bool:
-    return one.device == other.device and torch.equal(one, other)

@@ -179,7 +179,7 @@ class Job:
     def _fits(self, named: Sequence[Listed], tell: Tell) -> None:
         """Report the memory of a run, of a model in a folder or on the hub. See `estimate`."""
         from unlikeness.diffusion.devices import pick_device
-        from unlikeness.diffusion.outline import outline
+        from unlikeness.diffusion.opening import outline
         from unlikeness.immunize.cost import check_memory, memory
 
         device = pick_device(self.device)

@@ -22,7 +22,7 @@ def memory(model: TextToImage, method: Personalizer) -> dict[str, int]:
     """Bytes that a personalization holds from its first step to its last, by what they are for. Activations
     come on top.
 
-    model: whole, or `diffusion.outline.outline`. The denoiser is held twice where all of it is trained: the
+    model: whole, or `diffusion.opening.outline`. The denoiser is held twice where all of it is trained: the
     given model is never changed. UsageError for a method of another package that does not say what it trains.
     """
     if not isinstance(method, FineTuning):
