@@ -17,8 +17,8 @@ DOCS = Path(__file__).parents[1] / "docs"
 PAGES = [DOCS.parent / "README.md", *sorted(DOCS.rglob("*.md"))]
 COMMANDS = generated.commands()
 SETTINGS = generated.settings()
-OTHERS = {"--help", "--size", "--proxy", "--extra-index-url"}
-"""Flags of every command, of the benchmarks, and of pip."""
+OTHERS = {"--help", "--size", "--proxy", "--extra-index-url", "--tag"}
+"""Flags of every command, of the benchmarks, of pip and Docker."""
 
 
 def test_the_commands_page_has_every_command_and_flag() -> None:

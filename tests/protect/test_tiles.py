@@ -46,7 +46,7 @@ class Smooth:
 def protected(
     path: Path, perturber: Perturber, at: ResolutionMode, batch_size: int = 4
 ) -> tuple[Picture, Edit]:
-    class Work(PictureTiles):
+    class Work(PictureTiles[Picture, Edit]):
         pixels = 0
 
     picture = open_picture(path)
@@ -185,7 +185,7 @@ def test_a_picture_does_not_depend_on_its_company_nor_on_the_place_in_a_batch(
 ) -> None:
     advdm = AdvDM(model, AdvDMSettings(steps=3))
 
-    class Work(PictureTiles):
+    class Work(PictureTiles[Picture, Edit]):
         pixels = 0
 
     def works(names: Sequence[str]) -> list[Work]:
@@ -210,7 +210,7 @@ def test_large_pictures_do_not_pile_up_until_a_batch_is_full(
     path = write(tmp_path / "a.png", 64, 64)
     opened = 0
 
-    class Work(PictureTiles):
+    class Work(PictureTiles[Picture, Edit]):
         pixels = 64 * 64
 
     def works() -> Iterator[Work]:

@@ -70,6 +70,11 @@ class Picture:
         return 8 if top_of(self.raster.pixels) == 255 else 16
 
     @property
+    def grey(self) -> bool:
+        """Whether the file has one value a pixel."""
+        return self.raster.model.space == "grey"
+
+    @property
     def has_alpha(self) -> bool:
         """Whether the picture has an alpha channel."""
         return self.raster.model.alpha != "none"

@@ -45,7 +45,7 @@ class Work:
     """One file: its tiles while it is protected, its entry once it is finished."""
 
     target: Target
-    tiled: PictureTiles | None = None
+    tiled: PictureTiles[Picture, Edit] | None = None
     entry: Entry | None = None
     input_digest: str | None = None
     bytes_in: int | None = None
@@ -199,7 +199,7 @@ class Worker:
             fate = f"cannot be removed ({error.strerror}), remove it"
         return replace(skipped, reason=f"{skipped.reason}; the copy that an earlier run made {fate}")
 
-    def _saved(self, work: Work, tiled: PictureTiles) -> Entry:
+    def _saved(self, work: Work, tiled: PictureTiles[Picture, Edit]) -> Entry:
         """Write the picture's line, then give the picture its name; or say why it is not kept."""
         path = work.target.path
         with unfinished(path) as waiting:
@@ -221,7 +221,7 @@ class Worker:
         except OSError as error:
             raise unwritable(self.manifest.path, error) from error
 
-    def _measured(self, work: Work, tiled: PictureTiles, path: Path) -> Entry:
+    def _measured(self, work: Work, tiled: PictureTiles[Picture, Edit], path: Path) -> Entry:
         """The line of the picture that was saved at `path`, or why it is not kept."""
         picture, target = tiled.picture, work.target
         tiled.edit.let_go()

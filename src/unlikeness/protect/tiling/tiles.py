@@ -26,24 +26,43 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from unlikeness.pictures import Edit, Picture
 from unlikeness.protect.files.masks import Mask
 from unlikeness.protect.settings import ResolutionMode
 from unlikeness.protect.tiling.layout import Axis, Blend, Grid
 from unlikeness.protect.tiling.resample import BAND_PIXELS, Enlarger, shrink
 from unlikeness.seeds import derive
 
-__all__ = ["PictureTiles", "Tile", "grids"]
+__all__ = ["PictureTiles", "Source", "Target", "Tile", "grids"]
 
 Floats = NDArray[np.float32]
 
 LONGEST = 24
 """Longest side of the small copy, in short sides of a tile. A longer picture's copy is smaller."""
+
+
+class _Windowed(Protocol):
+    def window(self, y0: int, y1: int, x0: int, x1: int) -> Floats: ...
+
+
+class Source(_Windowed, Protocol):
+    """What is cut into tiles: a `Picture`, or pixels in memory."""
+
+    @property
+    def size(self) -> tuple[int, int]: ...
+
+    @property
+    def grey(self) -> bool: ...
+
+
+class Target(Protocol):
+    """What protected pixels are written into: an `Edit`, or pixels in memory."""
+
+    def write(self, y0: int, x0: int, rgb: Floats) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -80,7 +99,11 @@ def _grid(stage: str, size: tuple[int, int], resolution: int, at: ResolutionMode
     return Grid(stage, size, Axis.of(size[1], tile, ramp), Axis.of(size[0], tile, ramp))
 
 
-class PictureTiles:
+S = TypeVar("S", bound=Source)
+T = TypeVar("T", bound=Target)
+
+
+class PictureTiles(Generic[S, T]):
     """The tiles of one picture.
 
     `tiles()` gives them in order, and `accept` takes the perturbation of each in the same order. After the
@@ -97,7 +120,7 @@ class PictureTiles:
     """
 
     def __init__(
-        self, picture: Picture, edit: Edit, *, resolution: int, budget: float, at: ResolutionMode, seed: int,
+        self, picture: S, edit: T, *, resolution: int, budget: float, at: ResolutionMode, seed: int,
         tile: int | None = None, psnr: float | None = None, mask: Mask | None = None,
     ) -> None:  # fmt: skip
         self.picture = picture
@@ -134,7 +157,7 @@ class PictureTiles:
 
     def accept(self, tile: Tile, delta: Floats) -> None:
         """The perturbation of a tile: [T, T, 3], within the budget."""
-        if self.picture.raster.model.space == "grey":
+        if self.picture.grey:
             # A grey file has one value a pixel: the sign of the mean change, and the mean of the channels'
             # strengths. A plain mean would lose changes of different signs.
             strength = np.abs(delta).mean(axis=2, keepdims=True)
@@ -186,10 +209,6 @@ class PictureTiles:
             band = np.clip(band, -limit, limit)
         rgb = self.picture.window(y0, y1, 0, self.picture.size[0])
         self.edit.write(y0, 0, np.clip(rgb + band, 0, 1))
-
-
-class _Windowed(Protocol):
-    def window(self, y0: int, y1: int, x0: int, x1: int) -> Floats: ...
 
 
 @dataclass(frozen=True)
