@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from unlikeness.diffusion.condition import Conditioner
-from unlikeness.diffusion.tokens import check_tokenizer
 
-__all__ = ["T5Conditioner", "check_t5", "encode_t5"]
+__all__ = ["T5Conditioner", "encode_t5"]
 
 
 class T5Conditioner(Conditioner):
@@ -37,13 +36,3 @@ def encode_t5(encoder: Any, tokenizer: Any, prompts: Sequence[str], most: int) -
     )  # fmt: skip
     tokens: Tensor = encoder(read.input_ids.to(encoder.device))[0]
     return tokens
-
-
-def check_t5(tokenizer: Any, config: Any, most: int, what: str) -> None:
-    """UnlikenessError, about `what`, unless prompts become token numbers that the encoder knows.
-
-    A tokenizer without a length of its own gets `most`: T5's positions are relative, and have no end.
-    """
-    if not isinstance(tokenizer.model_max_length, int) or tokenizer.model_max_length > 1 << 16:
-        tokenizer.model_max_length = most
-    check_tokenizer(tokenizer, words=config.vocab_size, longest=1 << 16, what=what)

@@ -1,4 +1,4 @@
-"""Open a model's tokenizer from copies of the few files and settings that a CLIP's tokenizer has.
+"""Open a model's tokenizer from copies of the few files and settings that it needs.
 
 transformers also reads other files of a tokenizer's folder (templates, other tokenizers, further settings).
 So it gets a folder with nothing else in it, and the result is tried before use.
@@ -17,14 +17,14 @@ from unlikeness.foreign import UnreadableError, read
 from unlikeness.networks.building import sentence
 from unlikeness.networks.configs import read_object
 
-__all__ = ["check_tokenizer", "load_tokenizer"]
+__all__ = ["check_tokenizer", "check_without_end", "load_tokenizer"]
 
-_LARGEST = 1 << 23
-"""Bytes of one file. CLIP's have up to 3.6 million."""
+_LARGEST = 1 << 24
+"""Bytes of one file. CLIP's have up to 3.6 million, a language model's 11.4 million."""
 
 _MOST_WORDS = 1 << 18
 _MOST_ADDED = 10_000
-"""Words of a vocabulary, and words added to it. A CLIP has 49,408 and two."""
+"""Words of a vocabulary, and words added to it. A CLIP has 49,408 and two, a Qwen 151,643 and 26."""
 
 _LONGEST = 200
 """Letters of a piece of a T5's vocabulary. Its own have up to 16; one of 500,000 takes minutes to read."""
@@ -82,6 +82,16 @@ def check_tokenizer(tokenizer: Any, *, words: int, longest: int, what: str) -> N
         raise UnlikenessError(f"{what} does not fill prompts up to {length} tokens; fetch or save it again")
 
 
+def check_without_end(tokenizer: Any, config: Any, most: int, what: str) -> None:
+    """`check_tokenizer` for a text encoder whose positions have no end, such as T5's relative ones.
+
+    config: of the text encoder. A tokenizer without a length of its own gets `most`.
+    """
+    if not isinstance(tokenizer.model_max_length, int) or tokenizer.model_max_length > 1 << 16:
+        tokenizer.model_max_length = most
+    check_tokenizer(tokenizer, words=config.vocab_size, longest=1 << 16, what=what)
+
+
 def _files(inside: Path, folder: Path, kind: str) -> dict[str, bytes]:
     """The tokenizer's files: name -> checked content."""
 
@@ -99,8 +109,8 @@ def _files(inside: Path, folder: Path, kind: str) -> dict[str, bytes]:
             found[name] = read_object(inside / name, folder, most=_LARGEST)
             _check_numbers(inside / name, found[name], _MOST_WORDS if name == "vocab.json" else _MOST_ADDED)
     if there("tokenizer.json"):
-        whole = _pieces if kind.startswith("T5") else _whole
-        found["tokenizer.json"] = whole(inside / "tokenizer.json", folder)
+        path = inside / "tokenizer.json"
+        found[path.name] = _pieces(path, folder) if kind.startswith("T5") else _whole(path, folder, kind)
     elif kind.startswith("T5"):
         raise _refused(inside, "has no tokenizer.json, which a T5's tokenizer is read from")
     data = {name: json.dumps(content).encode() for name, content in found.items()}
@@ -112,16 +122,18 @@ def _files(inside: Path, folder: Path, kind: str) -> dict[str, bytes]:
             said = error if isinstance(error, UnreadableError) else "it is no UTF-8 text"
             raise _refused(inside / "merges.txt", f"cannot be read ({said})") from error
     if "tokenizer.json" not in data and not {"vocab.json", "merges.txt"} <= data.keys():
-        raise _refused(inside, "has no vocabulary of a CLIP (tokenizer.json, or vocab.json and merges.txt)")
+        raise _refused(
+            inside, f"has no vocabulary of a {kind} (tokenizer.json, or vocab.json and merges.txt)"
+        )
     return data
 
 
-def _whole(path: Path, folder: Path) -> dict[str, Any]:
+def _whole(path: Path, folder: Path, kind: str) -> dict[str, Any]:
     """The parts of tokenizer.json that transformers uses: vocabulary, merges and added tokens."""
     content = read_object(path, folder, most=_LARGEST)
     model = content.get("model")
     if not isinstance(model, dict) or model.get("type", "BPE") != "BPE":
-        raise _refused(path, "has no byte-pair encoding (model), which every CLIP has")
+        raise _refused(path, f"has no byte-pair encoding (model), which every {kind} has")
     if not isinstance(model.get("vocab"), dict) or not isinstance(model.get("merges"), list):
         raise _refused(path, "has no vocabulary or no merges in its model")
     _check_numbers(path, model["vocab"], _MOST_WORDS)

@@ -18,11 +18,14 @@ from torch import Tensor, nn
 
 from unlikeness.errors import UnlikenessError, one_line
 from unlikeness.foreign import reason
-from unlikeness.networks.t5 import t5_encoder
+from unlikeness.networks.configs import of_transformers
 
-__all__ = ["build", "clip_text", "fill", "quiet", "sentence", "with_floats"]
+__all__ = ["build", "fill", "quiet", "sentence", "with_floats"]
 
-_FLOATS = ("layer_norm_eps", "initializer_range", "initializer_factor", "logit_scale_init_value")
+_FLOATS = (
+    "layer_norm_eps", "layer_norm_epsilon", "rms_norm_eps", "initializer_range", "initializer_factor",
+    "logit_scale_init_value",
+)  # fmt: skip
 
 _OLD_ATTENTION = re.compile(r"\.(query|key|value|proj_attn)\.(weight|bias)$")
 _SAME = {"encoder.embed_tokens.weight": "shared.weight", "shared.weight": "encoder.embed_tokens.weight"}
@@ -61,26 +64,18 @@ def build(kind: str, config: Mapping[str, Any], what: str) -> nn.Module:
     with sentence(what), warnings.catch_warnings(), torch.device("meta"):
         warnings.simplefilter("ignore")  # torch warns about odd sizes; `fill` refuses what does not fit
         network: nn.Module
-        if kind in ("CLIPTextModel", "CLIPTextModelWithProjection"):
+        if of_transformers(kind):
             import transformers
 
-            network = getattr(transformers, kind)(clip_text(config))
-        elif kind == "T5EncoderModel":
-            network = t5_encoder(config)
+            made = getattr(transformers, kind)
+            network = made(made.config_class(**with_floats(config)))
         else:
             network = getattr(diffusers, kind).from_config({**config, "_class_name": kind})
     return network
 
 
-def clip_text(config: Mapping[str, Any]) -> Any:
-    """transformers' CLIPTextConfig, always with torch's own attention."""
-    import transformers
-
-    return transformers.CLIPTextConfig(**with_floats(config), attn_implementation="sdpa")
-
-
 def with_floats(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The configuration of a CLIP with 1 written as 1.0 where transformers insists on it."""
+    """A configuration of transformers with 1 written as 1.0 where it insists on that."""
     return {name: float(value) if name in _FLOATS else value for name, value in config.items()}
 
 
@@ -120,18 +115,30 @@ def fill(network: nn.Module, tensors: Mapping[str, Tensor], what: str) -> nn.Mod
         if any(name in wanted for name in _SAME):
             tied: Any = network
             tied.tie_weights()
-        for name, buffer in list(network.named_buffers()):
-            if buffer.is_meta:  # 0, 1, 2, ..., which CLIP does not store; no other network here has any
-                above, _, own = name.rpartition(".")
-                places = torch.arange(buffer.shape[-1]).expand(buffer.shape)
-                network.get_submodule(above).register_buffer(own, places, persistent=False)
+        for module in list(network.modules()):
+            _compute_buffers(module)
     return network.eval()
+
+
+def _compute_buffers(module: Any) -> None:
+    """The module's own buffers, where no file stores them: 0, 1, 2, ... for the places of a CLIP's tokens,
+    and what follows from the configuration where a module has nothing else (a rotary embedding)."""
+    missing = {name: buffer for name, buffer in module.named_buffers(recurse=False) if buffer.is_meta}
+    if not missing:
+        return
+    if hasattr(module, "config") and next(module.parameters(), None) is None:
+        found = dict(type(module)(module.config).named_buffers(recurse=False))
+    else:
+        found = {name: torch.arange(one.shape[-1]).expand(one.shape) for name, one in missing.items()}
+    for name in missing:
+        module.register_buffer(name, found[name], persistent=False)
 
 
 def _names(name: str) -> Iterator[str]:
     """The names that this tensor may have in the network."""
     yield name
     yield name.removeprefix("text_model.")
+    yield name.removeprefix("model.")  # of a whole language model
     yield f"text_model.{name}"
     yield _OLD_ATTENTION.sub(lambda m: f".{_NEW[m[1]]}.{m[2]}", name)
 

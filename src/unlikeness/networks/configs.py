@@ -16,7 +16,8 @@ from unlikeness.foreign import LARGEST, UnreadableError, read_json
 
 __all__ = [
     "ACTIVATION", "CLIP_TEXT", "CLIP_VISION", "CLIP_WHOLE", "CODE", "FLAG", "LAYERS", "NULL", "SCHEDULER",
-    "SIDE", "WIDTH", "Rule", "check", "each", "number", "one_of", "read_config", "read_object", "whole",
+    "SIDE", "T5_TEXT", "WIDTH", "Rule", "check", "each", "number", "of_transformers", "one_of", "read_config",
+    "read_object", "whole",
 ]  # fmt: skip
 
 
@@ -103,6 +104,21 @@ CLIP_VISION: dict[str, Rule] = {
 CLIP_WHOLE: dict[str, Rule] = {"projection_dim": WIDTH, "logit_scale_init_value": number(-100, 100)}
 """Of a whole CLIP, beside those of its text encoder and of its vision tower."""
 
+T5_TEXT: dict[str, Rule] = {
+    "vocab_size": whole(2, 1 << 20),
+    "d_model": WIDTH,
+    "d_kv": whole(1, 1 << 10),
+    "d_ff": whole(1, 1 << 16),
+    "num_layers": whole(1, 64),
+    "num_heads": whole(1, 256),
+    "relative_attention_num_buckets": whole(2, 1 << 10),
+    "relative_attention_max_distance": whole(2, 1 << 14),
+    "dropout_rate": number(0, 1),
+    "layer_norm_epsilon": number(0, 1),
+    "feed_forward_proj": one_of("relu", "gated-gelu", "gated-silu", "gelu"),
+}
+"""Of T5's encoder. What is not listed here is not read."""
+
 _TIMES = whole(1, 10_000)
 _BETA = number(0, 1)
 
@@ -120,9 +136,6 @@ SCHEDULER: dict[str, Rule] = {
     "lambda_min_clipped": Rule("a number", lambda v: isinstance(v, (int, float)) and v < 1e5),
 }
 """Of every scheduler."""
-
-_LISTED = ("CLIPTextModel", "CLIPTextModelWithProjection", "T5EncoderModel")
-"""Classes of transformers, of whose many settings only those with a rule are read."""
 
 CODE = ("auto_map", "custom_pipeline", "custom_code", "trust_remote_code")
 """Settings that lead to code in a model's folder."""
@@ -152,8 +165,8 @@ def read_config(
 ) -> dict[str, Any]:
     """The settings of `folder`/`part`/`file` for the class `kind`, within `rules`; private ones are left out.
 
-    UnlikenessError, naming the file, the setting and what it must be; UsageError for code or quantized
-    weights.
+    Of the many settings of a class of transformers only those with a rule are read. UnlikenessError, naming
+    the file, the setting and what it must be; UsageError for code or quantized weights.
     """
     path = folder / part / file
     config = read_object(path, folder, infinite=scheduler)  # some samplers clip at -Infinity, which is none
@@ -168,10 +181,17 @@ def read_config(
             f"{path} is of a {one_line(str(named))[:60]}, and model_index.json names a {kind}; "
             "fetch or save the model again"
         )
-    listed = kind in _LISTED
+    listed = of_transformers(kind)
     clean = {k: v for k, v in config.items() if (k in rules if listed else not k.startswith("_"))}
     check(clean, rules, path)
     return clean
+
+
+def of_transformers(kind: str) -> bool:
+    """Whether a class of this name is transformers', and not diffusers'."""
+    import transformers
+
+    return hasattr(transformers, kind)
 
 
 def check(config: Mapping[str, Any], rules: Mapping[str, Rule], path: Path, within: str = "") -> None:

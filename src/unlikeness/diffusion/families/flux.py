@@ -15,11 +15,10 @@ from unlikeness.diffusion.condition import Condition, Conditioner
 from unlikeness.diffusion.families import AUTOENCODER, CLIP_TOKENIZER, Defaults
 from unlikeness.diffusion.families.flow import FlowFamily, moved_by_size
 from unlikeness.diffusion.single_file.names import FLUX
-from unlikeness.diffusion.t5 import T5Conditioner, check_t5, encode_t5
-from unlikeness.diffusion.tokens import check_tokenizer
+from unlikeness.diffusion.t5 import T5Conditioner, encode_t5
+from unlikeness.diffusion.tokens import check_tokenizer, check_without_end
 from unlikeness.errors import UnlikenessError, UsageError
-from unlikeness.networks.configs import CLIP_TEXT, FLAG, NULL, WIDTH, Rule, each, whole
-from unlikeness.networks.t5 import T5_TEXT
+from unlikeness.networks.configs import CLIP_TEXT, FLAG, NULL, T5_TEXT, WIDTH, Rule, each, whole
 
 if TYPE_CHECKING:
     from unlikeness.diffusion.families import Known
@@ -175,7 +174,7 @@ class Flux(FlowFamily):
             parts["tokenizer"], words=clip.vocab_size, longest=clip.max_position_embeddings,
             what=f"the tokenizer of model {folder}",
         )  # fmt: skip
-        check_t5(
+        check_without_end(
             parts["tokenizer_2"], parts["text_encoder_2"].config, TOKENS, f"the tokenizer_2 of model {folder}"
         )
 

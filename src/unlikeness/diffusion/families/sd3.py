@@ -15,11 +15,10 @@ from unlikeness.diffusion.condition import Condition, Conditioner
 from unlikeness.diffusion.families import AUTOENCODER, CLIP_TOKENIZER, Defaults
 from unlikeness.diffusion.families.flow import FlowFamily, moved_by_size
 from unlikeness.diffusion.single_file.names import SD3
-from unlikeness.diffusion.t5 import T5Conditioner, check_t5, encode_t5
-from unlikeness.diffusion.tokens import check_tokenizer
+from unlikeness.diffusion.t5 import T5Conditioner, encode_t5
+from unlikeness.diffusion.tokens import check_tokenizer, check_without_end
 from unlikeness.errors import UnlikenessError, UsageError
-from unlikeness.networks.configs import CLIP_TEXT, NULL, SIDE, WIDTH, Rule, each, one_of, whole
-from unlikeness.networks.t5 import T5_TEXT
+from unlikeness.networks.configs import CLIP_TEXT, NULL, SIDE, T5_TEXT, WIDTH, Rule, each, one_of, whole
 
 if TYPE_CHECKING:
     from unlikeness.diffusion.families import Known
@@ -195,7 +194,7 @@ class StableDiffusion3(FlowFamily):
             )
         if "text_encoder_3" in parts:
             what = f"the tokenizer_3 of model {folder}"
-            check_t5(parts["tokenizer_3"], parts["text_encoder_3"].config, TOKENS, what)
+            check_without_end(parts["tokenizer_3"], parts["text_encoder_3"].config, TOKENS, what)
 
     def check_condition(self, folder: Path, condition: Condition, denoiser: Any) -> None:
         assert condition.pooled is not None
