@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -51,9 +52,9 @@ def drawn(
         seeds: each picture's noise comes from its own seed, whatever else is in the batch.
         steps: solver steps, at least 1, and no more than the noise levels can be divided into. None is the
             model's default.
-        guidance: scale of classifier-free guidance (Ho & Salimans 2022), both halves in one forward pass.
-            1 or less turns it off. A denoiser that embeds guidance gets the scale as an input instead. None
-            is the model's default.
+        guidance: scale of classifier-free guidance, as the family's own pipeline takes it (`Family.guided`):
+            1 or less turns it off in most. A denoiser that embeds guidance gets the scale as an input
+            instead. None is the model's default.
         negative_prompt: what guidance avoids; one for all, or one per seed. None avoids nothing. In some
             families this differs from an empty prompt.
         batch_size: pictures that are computed at once.
@@ -106,7 +107,8 @@ def _batches(
             z = initial_noise(model.latent_shape, seeds[part]).to(model.device)
             c = model.condition(prompts[part])
             c = model.family.with_guidance(c, scale) if embeds else c
-            uncond = model.condition(negative[part]) if scale > 1 and not embeds else None
+            guides = model.family.guides(scale) and not embeds
+            uncond = model.condition(negative[part]) if guides else None
             solver = _solver(model, sampler, steps)
             z0 = _solve(model, solver, z, c, uncond, scale)
             finite.check(z0, f"{finite.DENOISER}, at guidance {scale:g},", model.dtype)
@@ -145,14 +147,15 @@ def _solve(
     model: TextToImage, solver: Any, z: Tensor, c: Condition, uncond: Condition | None, scale: float
 ) -> Tensor:
     z = z * getattr(solver, "init_noise_sigma", 1.0)
-    condition = c if uncond is None else Condition.cat([uncond, c])
     for t in solver.timesteps:
         z_t = solver.scale_model_input(z, t) if hasattr(solver, "scale_model_input") else z
-        if uncond is None:
-            f = model.predict(z_t, t.expand(len(z)), condition).float()
-        else:
-            both = model.predict(torch.cat([z_t, z_t]), t.expand(2 * len(z)), condition).float()
-            without, with_prompt = both.chunk(2)
-            f = without + scale * (with_prompt - without)
+        predict = partial(_predicted, model, z_t, t)
+        f = predict(c) if uncond is None else model.family.guided(predict, c, uncond, scale)
         z = solver.step(f, t, z, return_dict=False)[0]
     return z
+
+
+def _predicted(model: TextToImage, z_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
+    """f for the pictures, repeated until there is one for each condition, in float32."""
+    z_t = torch.cat([z_t] * (len(condition) // len(z_t)))
+    return model.predict(z_t, t.expand(len(z_t)), condition).float()

@@ -1,14 +1,14 @@
 """Families of models, one file each: what differs between Stable Diffusion, SDXL, FLUX and others.
 
-Add a family in two steps: write a file here with a class derived from `Family`, and enter it in `FAMILIES`
-under the pipeline class that its `model_index.json` names.
+Add a family in two steps: write a file here with a class derived from `Family`, and enter it in the table
+below under the pipeline class that its `model_index.json` names.
 """
 
 from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
@@ -39,29 +39,28 @@ __all__ = [
     "family_of",
 ]  # fmt: skip
 
-FAMILIES = {
-    "StableDiffusionPipeline": "unlikeness.diffusion.families.stable_diffusion:StableDiffusion",
-    "StableDiffusionXLPipeline": "unlikeness.diffusion.families.sdxl:StableDiffusionXL",
-    "StableDiffusion3Pipeline": "unlikeness.diffusion.families.sd3:StableDiffusion3",
-    "FluxPipeline": "unlikeness.diffusion.families.flux:Flux",
-}
+_TABLE: Mapping[str, tuple[str, tuple[str, ...]]] = {
+    "StableDiffusion": (
+        "stable_diffusion:StableDiffusion",
+        ("Img2Img", "Inpaint", "ControlNet", "ControlNetImg2Img", "ControlNetInpaint", "PAG", "SAG",
+         "AttendAndExcite", "Panorama"),
+    ),
+    "StableDiffusionXL": (
+        "sdxl:StableDiffusionXL",
+        ("Img2Img", "Inpaint", "ControlNet", "ControlNetImg2Img", "ControlNetInpaint", "PAG"),
+    ),
+    "StableDiffusion3": ("sd3:StableDiffusion3", ("Img2Img", "Inpaint", "ControlNet", "PAG")),
+    "Flux": ("flux:Flux", ("Img2Img", "Inpaint", "ControlNet", "ControlNetImg2Img")),
+}  # fmt: skip
+"""How diffusers' pipeline classes begin -> the file and the class of the family, and the words between that
+beginning and "Pipeline" in the names of its relatives."""
+
+FAMILIES = {f"{name}Pipeline": f"{__name__}.{where}" for name, (where, _) in _TABLE.items()}
 """The pipeline class of diffusers -> where its family is."""
 
 RELATIVES = {
-    f"{family}{word}Pipeline": f"{family}Pipeline"
-    for family, words in {
-        "StableDiffusion": (
-            "Img2Img", "Inpaint", "ControlNet", "ControlNetImg2Img",
-            "ControlNetInpaint", "PAG", "SAG", "AttendAndExcite", "Panorama",
-        ),
-        "StableDiffusionXL": (
-            "Img2Img", "Inpaint", "ControlNet", "ControlNetImg2Img", "ControlNetInpaint", "PAG",
-        ),
-        "StableDiffusion3": ("Img2Img", "Inpaint", "ControlNet", "PAG"),
-        "Flux": ("Img2Img", "Inpaint", "ControlNet", "ControlNetImg2Img"),
-    }.items()
-    for word in words
-}  # fmt: skip
+    f"{name}{word}Pipeline": f"{name}Pipeline" for name, (_, words) in _TABLE.items() for word in words
+}
 """Pipeline classes with the parts of a family -> the family's own pipeline class. The denoiser decides
 whether such a model draws from text alone."""
 
@@ -213,6 +212,21 @@ class Family(ABC):
     def embeds_guidance(self, denoiser: Any) -> bool:
         """Whether the denoiser takes the scale of guidance as an input, so that one pass draws with it."""
         return False
+
+    def guides(self, scale: float) -> bool:
+        """Whether guidance of this scale is classifier-free guidance: 1 is the prompt's own prediction."""
+        return scale > 1
+
+    def guided(
+        self, predict: Callable[[Condition], Tensor], condition: Condition, unconditional: Condition,
+        scale: float,
+    ) -> Tensor:  # fmt: skip
+        """f_∅ + scale · (f_c − f_∅) (Ho & Salimans 2022), both in one call.
+
+        predict: f in float32, for as many conditions as there are pictures, or a multiple of that.
+        """
+        without, with_prompt = predict(condition.cat([unconditional, condition])).chunk(2)
+        return without + scale * (with_prompt - without)
 
     def with_guidance(self, condition: Condition, scale: float) -> Condition:
         """The condition with this scale of guidance, for a family that embeds guidance."""
