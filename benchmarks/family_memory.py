@@ -18,6 +18,8 @@ import transformers
 from benchmarks import common
 from unlikeness import immunize, personalize
 from unlikeness.diffusion import TextToImage
+from unlikeness.diffusion.families import family_of
+from unlikeness.diffusion.families.flow import FlowFamily
 from unlikeness.immunize.cost import memory as of_immunizing
 from unlikeness.personalize.cost import memory as of_personalizing
 
@@ -64,7 +66,7 @@ def model(name: str, dtype: torch.dtype) -> TextToImage:
     for part, network in parts.items():
         if isinstance(network, torch.nn.Module) and part != "vae":
             network.to(dtype)
-    flow = pipeline in ("FluxPipeline", "StableDiffusion3Pipeline")
+    flow = isinstance(family_of(pipeline), FlowFamily)
     scheduler = diffusers.FlowMatchEulerDiscreteScheduler() if flow else diffusers.DDPMScheduler()
     tokenizers = {name.replace("text_encoder", "tokenizer"): None for name in parts if "encoder" in name}
     return TextToImage.from_parts({**parts, **tokenizers, "scheduler": scheduler}, pipeline=pipeline).freeze()

@@ -32,12 +32,12 @@ def compared(folder: Path) -> list[str]:
 
     model = TextToImage.from_pretrained(folder, device="cpu", dtype="float32")
     pipe = opened(folder, model.defaults.sampler)
-    side = model.resolution
+    side, words = model.resolution, longest(pipe)
 
     def differ(ours: Any) -> float:
         theirs = pipe(
             PROMPT, height=side, width=side, num_inference_steps=STEPS, output_type="pt",
-            guidance_scale=ours.defaults.guidance, generator=torch.Generator().manual_seed(SEED),
+            guidance_scale=ours.defaults.guidance, generator=torch.Generator().manual_seed(SEED), **words,
         ).images  # fmt: skip
         return float((ours.generate([PROMPT], seeds=[SEED], steps=STEPS) - theirs).abs().max())
 
@@ -69,6 +69,21 @@ def opened(folder: Path, sampler: str) -> Any:
     return pipe
 
 
+def longest(pipe: Any) -> dict[str, int]:
+    """How many tokens of a prompt the pipeline reads at most, where it asks."""
+    if type(pipe).__name__ not in _LONGEST:
+        return {}
+    name, most = _LONGEST[type(pipe).__name__]
+    tokenizer = getattr(pipe, name)
+    return {"max_sequence_length": most if tokenizer is None else min(most, tokenizer.model_max_length)}
+
+
+_LONGEST = {
+    "StableDiffusion3Pipeline": ("tokenizer_3", 256),
+    "FluxPipeline": ("tokenizer_2", 512),
+}
+
+
 def unet_loss(pipe: Any, z0: Any, t: Any, eps: Any) -> Any:
     """As in train_dreambooth.py and train_dreambooth_lora_sdxl.py: the mean squared error of the U-Net."""
     import torch.nn.functional as F
@@ -90,9 +105,51 @@ def unet_loss(pipe: Any, z0: Any, t: Any, eps: Any) -> Any:
     return F.mse_loss(f, noising.get_velocity(z0, eps, t) if v else eps)
 
 
+def at_levels(pipe: Any, z0: Any, t: Any, eps: Any) -> tuple[Any, Any, Any]:
+    """(z_t, the scheduler's times, σ) of a flow. The scheduler's first level is the highest."""
+    from diffusers import FlowMatchEulerDiscreteScheduler
+
+    noising = FlowMatchEulerDiscreteScheduler.from_config(pipe.scheduler.config)
+    index = noising.config.num_train_timesteps - 1 - t
+    sigmas = noising.sigmas[index].view(-1, 1, 1, 1)
+    return (1.0 - sigmas) * z0 + sigmas * eps, noising.timesteps[index], sigmas
+
+
+def sd3_loss(pipe: Any, z0: Any, t: Any, eps: Any) -> Any:
+    """As in train_dreambooth_lora_sd3.py, with precondition_outputs: the error of z0."""
+    z_t, times, sigmas = at_levels(pipe, z0, t, eps)
+    embedded, _, pooled, _ = pipe.encode_prompt(
+        [PROMPT] * len(z0), None, None, do_classifier_free_guidance=False, **longest(pipe)
+    )
+    f = pipe.transformer(
+        hidden_states=z_t, timestep=times, encoder_hidden_states=embedded, pooled_projections=pooled
+    ).sample
+    return ((f * -sigmas + z_t - z0) ** 2).mean()
+
+
+def flux_loss(pipe: Any, z0: Any, t: Any, eps: Any) -> Any:
+    """As in train_dreambooth_lora_flux.py: the error of the velocity, with a guidance of 3.5 for dev."""
+    import torch
+
+    z_t, times, _ = at_levels(pipe, z0, t, eps)
+    b, c, h, w = z0.shape
+    embedded, pooled, places = pipe.encode_prompt([PROMPT] * b, None, **longest(pipe))
+    packed = pipe.transformer(
+        hidden_states=pipe._pack_latents(z_t, b, c, h, w), timestep=times / 1000,
+        guidance=torch.full([b], 3.5) if pipe.transformer.config.guidance_embeds else None,
+        pooled_projections=pooled, encoder_hidden_states=embedded, txt_ids=places,
+        img_ids=pipe._prepare_latent_image_ids(b, h // 2, w // 2, "cpu", torch.float32),
+    ).sample  # fmt: skip
+    pixels = h * pipe.vae_scale_factor, w * pipe.vae_scale_factor
+    f = pipe._unpack_latents(packed, *pixels, pipe.vae_scale_factor)
+    return ((f - (eps - z0)) ** 2).mean()
+
+
 LOSSES: dict[str, Callable[..., Any]] = {
     "StableDiffusionPipeline": unet_loss,
     "StableDiffusionXLPipeline": unet_loss,
+    "StableDiffusion3Pipeline": sd3_loss,
+    "FluxPipeline": flux_loss,
 }
 """The loss of each family's training script, written with diffusers' calls."""
 
@@ -100,9 +157,15 @@ LOSSES: dict[str, Callable[..., Any]] = {
 def small() -> dict[str, Callable[[Path], Path]]:
     """Writers of small random models, one a family."""
     from tests.tiny import write_tiny
+    from tests.tiny_flow import write_flux, write_sd3
     from tests.tiny_xl import write_tiny_xl
 
-    return {"StableDiffusionPipeline": write_tiny, "StableDiffusionXLPipeline": write_tiny_xl}
+    return {
+        "StableDiffusionPipeline": write_tiny,
+        "StableDiffusionXLPipeline": write_tiny_xl,
+        "StableDiffusion3Pipeline": write_sd3,
+        "FluxPipeline": write_flux,
+    }
 
 
 def run(argv: Sequence[str] | None = None) -> None:

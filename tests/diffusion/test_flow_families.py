@@ -15,6 +15,7 @@ import torch
 from tests.tiny import PIXELS, pictures
 from tests.tiny_flow import T5_TOKENS, write_flux, write_sd3
 
+from benchmarks import parity
 from unlikeness.diffusion import TextToImage
 from unlikeness.diffusion.lora import load_lora
 from unlikeness.diffusion.lora_writing import save_lora
@@ -113,43 +114,6 @@ def test_dev_is_told_its_guidance_and_schnell_is_not(models: dict[str, TextToIma
         dev.generate(["dog"], seeds=[0], steps=2, negative_prompt="cat")
 
 
-def example_loss(
-    name: str, pipe: Any, z0: torch.Tensor, noise: torch.Tensor, index: torch.Tensor, kind: Kind
-) -> torch.Tensor:
-    """The loss of diffusers' train_dreambooth_lora_flux.py or _sd3.py, at the levels of these indices."""
-    noising = diffusers.FlowMatchEulerDiscreteScheduler.from_config(pipe.scheduler.config)
-    timesteps = noising.timesteps[index]
-    sigmas = torch.stack([noising.sigmas[(noising.timesteps == t).nonzero().item()] for t in timesteps])
-    sigmas = sigmas.view(-1, 1, 1, 1)
-    noisy = (1.0 - sigmas) * z0 + sigmas * noise
-    prompt = [PROMPTS[0]] * len(z0)
-    if name.startswith("flux"):
-        embeds, pooled, text_ids = pipe.encode_prompt(prompt, None, max_sequence_length=T5_TOKENS)
-        b, c, h, w = z0.shape
-        guided = pipe.transformer.config.guidance_embeds
-        packed = pipe.transformer(
-            hidden_states=pipe._pack_latents(noisy, b, c, h, w), timestep=timesteps / 1000,
-            guidance=torch.full([b], 3.5) if guided else None, pooled_projections=pooled,
-            encoder_hidden_states=embeds, txt_ids=text_ids,
-            img_ids=pipe._prepare_latent_image_ids(b, h // 2, w // 2, "cpu", torch.float32),
-            return_dict=False,
-        )[0]  # fmt: skip
-        predicted = pipe._unpack_latents(packed, PIXELS, PIXELS, pipe.vae_scale_factor)
-        loss: torch.Tensor = ((predicted - (noise - z0)) ** 2).reshape(b, -1).mean(1).mean()
-        return loss
-    embeds, _, pooled, _ = pipe.encode_prompt(
-        prompt, None, None, do_classifier_free_guidance=False,
-        max_sequence_length=kind.call.get("max_sequence_length", 256),
-    )  # fmt: skip
-    predicted = pipe.transformer(
-        hidden_states=noisy, timestep=timesteps, encoder_hidden_states=embeds, pooled_projections=pooled,
-        return_dict=False,
-    )[0]  # fmt: skip
-    predicted = predicted * -sigmas + noisy  # precondition_outputs
-    weighed: torch.Tensor = ((predicted - z0) ** 2).reshape(len(z0), -1).mean(1).mean()
-    return weighed
-
-
 @TRAINED
 @torch.no_grad()
 def test_the_loss_is_that_of_diffusers_example_script(
@@ -158,9 +122,9 @@ def test_the_loss_is_that_of_diffusers_example_script(
     model = models[name]
     z0 = model.encode_all(pictures(3)).mean
     noise = torch.randn(z0.shape, generator=torch.Generator().manual_seed(1))
-    index = torch.tensor([20, 500, 999])
-    loss = diffusion_loss(model, z0, model.condition([PROMPTS[0]]), t=999 - index, eps=noise)
-    example = example_loss(name, pipeline(folders[name]), z0, noise, index, KINDS[name])
+    t = torch.tensor([979, 499, 0])
+    loss = diffusion_loss(model, z0, model.condition([parity.PROMPT]), t=t, eps=noise)
+    example = parity.LOSSES[model.family.pipeline](pipeline(folders[name]), z0, t, noise)
     assert abs(float(loss - example)) < 1e-6
 
 
