@@ -49,6 +49,7 @@ CELLS: dict[str, dict[str, str]] = {
     },
     "Stable Diffusion 3 and 3.5": _FLOWING,
     "FLUX.1": _FLOWING,
+    "Z-Image": _FLOWING,
 }
 """Family -> column -> its test, as FILE::FUNCTION, or a whole file."""
 

@@ -1,4 +1,4 @@
-"""Small random flow-matching models (FLUX.1, Stable Diffusion 3), written to disk in the real layout."""
+"""Small random flow-matching models (FLUX.1, Stable Diffusion 3, Z-Image), written in the real layout."""
 
 from __future__ import annotations
 
@@ -87,6 +87,57 @@ def write_sd3(folder: Path, *, t5: bool = True, newer: bool = True, vae: str = "
     absent = ("image_encoder", "feature_extractor", *(() if t5 else ("text_encoder_3", "tokenizer_3")))
     scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0)
     return _write(folder, "StableDiffusion3Pipeline", models, scheduler, *tokenizers, absent=absent)
+
+
+QWEN_TOKENS = 64
+
+_SPOKEN = (
+    "{%- for message in messages %}{{- '<|im_start|>' + message.role + '\\n' + message.content }}"
+    "{{- '<|im_end|>' + '\\n' }}{%- endfor %}{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}"
+    "{%- if enable_thinking is defined and enable_thinking is false %}{{- '<think>\\n\\n</think>\\n\\n' }}"
+    "{%- endif %}{%- endif %}"
+)
+"""What Qwen3's own template does with the turns of a conversation."""
+
+
+def write_qwen_tokenizer(folder: Path, *, length: int = QWEN_TOKENS) -> None:
+    """Qwen's files (tokenizer.json, vocab.json, merges.txt, a chat template) over all bytes."""
+    import transformers
+    from tokenizers.pre_tokenizers import ByteLevel
+
+    merges = [("d", "o"), ("do", "g"), ("Ġ", "a")]
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    words = [*sorted(ByteLevel.alphabet()), *map("".join, merges), *special]
+    tokenizer = transformers.Qwen2Tokenizer(
+        vocab={word: i for i, word in enumerate(words)}, merges=merges, model_max_length=length,
+        additional_special_tokens=special[1:], chat_template=_SPOKEN,
+    )  # fmt: skip
+    tokenizer.save_pretrained(folder)
+
+
+def write_z_image(folder: Path, *, vae: str = "kl", seed: int = 0) -> Path:
+    """A whole random Z-Image, or Z-Image-Turbo if the folder's name says so."""
+    import diffusers
+    import transformers
+
+    qwen = transformers.Qwen3Config(
+        vocab_size=300, hidden_size=24, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=1, head_dim=8, max_position_embeddings=256,
+    )  # fmt: skip
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        models = {
+            "vae": flow_vae(vae),
+            "transformer": diffusers.ZImageTransformer2DModel(
+                in_channels=4, dim=32, n_layers=2, n_refiner_layers=1, n_heads=2, n_kv_heads=2,
+                cap_feat_dim=24, axes_dims=[4, 4, 8], axes_lens=[160, 12, 12],
+            ),
+            "text_encoder": transformers.Qwen3Model(qwen),
+        }  # fmt: skip
+    _awaken(models["transformer"])
+    write_qwen_tokenizer(folder / "tokenizer")
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0)
+    return _write(folder, "ZImagePipeline", models, scheduler, ("tokenizer", "Qwen2Tokenizer"), absent=())
 
 
 def flow_vae(kind: str) -> Any:

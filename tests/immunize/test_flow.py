@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from tests.immunize.test_plain_diffusers import immunized
 from tests.tiny import PIXELS, pictures
-from tests.tiny_flow import T5_TOKENS, write_flux, write_sd3
+from tests.tiny_flow import T5_TOKENS, write_flux, write_sd3, write_z_image
 from tests.verify.conftest import QUICK as SETTINGS
 from tests.verify.conftest import colours, tinted
 from torch import Tensor
@@ -24,7 +24,7 @@ from unlikeness.protect import create
 from unlikeness.subjects import Subject
 from unlikeness.verify import VerifySettings, named, verify_subject
 
-WRITERS = pytest.mark.parametrize("write", [write_flux, write_sd3])
+WRITERS = pytest.mark.parametrize("write", [write_flux, write_sd3, write_z_image])
 
 QUICK = (
     "--outer-steps", "2", "--inner-steps", "2", "--learning-rate", "1e-4", "--set", "class_images=3",
@@ -50,8 +50,10 @@ def test_a_picture_is_protected_against_it(write: Callable[..., Path], method: s
 
 
 @pytest.mark.parametrize(
-    ("write", "method"), [*((write_flux, method) for method in names()), (write_sd3, "divert")]
-)
+    ("write", "method"),
+    [*((write_flux, method) for method in names()), (write_sd3, "divert"), (write_z_image, "divert"),
+     (write_z_image, "imma")],
+)  # fmt: skip
 def test_every_method_changes_the_transformer_alone(
     write: Callable[..., Path], method: str, tmp_path: Path
 ) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from tests.tiny import pictures, write_tiny
-from tests.tiny_flow import write_flux, write_sd3
+from tests.tiny_flow import write_flux, write_sd3, write_z_image
 
 from unlikeness.cli import main
 from unlikeness.diffusion import TextToImage
@@ -17,7 +17,7 @@ from unlikeness.gallery import to_pil
 from unlikeness.personalize import create
 from unlikeness.personalize.cost import memory
 
-WRITERS = pytest.mark.parametrize("write", [write_tiny, write_flux, write_sd3])
+WRITERS = pytest.mark.parametrize("write", [write_tiny, write_flux, write_sd3, write_z_image])
 
 
 def sizes(*networks: torch.nn.Module) -> int:
@@ -61,10 +61,11 @@ def test_half_precision_halves_the_weights(tmp_path: Path) -> None:
     assert half["their gradient"] == whole["their gradient"]
 
 
+@pytest.mark.parametrize("write", [write_flux, write_z_image])
 def test_a_dry_run_says_the_memory_and_writes_nothing(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    write: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder, photos = write_flux(tmp_path / "model"), tmp_path / "photos"
+    folder, photos = write(tmp_path / "model"), tmp_path / "photos"
     photos.mkdir()
     to_pil(pictures(1)[0]).save(photos / "0.png")
     for weights in (folder / "transformer").glob("*.safetensors"):

@@ -51,6 +51,7 @@ _TABLE: Mapping[str, tuple[str, tuple[str, ...]]] = {
     ),
     "StableDiffusion3": ("sd3:StableDiffusion3", ("Img2Img", "Inpaint", "ControlNet", "PAG")),
     "Flux": ("flux:Flux", ("Img2Img", "Inpaint", "ControlNet", "ControlNetImg2Img")),
+    "ZImage": ("z_image:ZImage", ("Img2Img", "Inpaint")),
 }  # fmt: skip
 """How diffusers' pipeline classes begin -> the file and the class of the family, and the words between that
 beginning and "Pipeline" in the names of its relatives."""
