@@ -168,12 +168,25 @@ def _flux() -> dict[str, Any]:
     }
 
 
+def _z_image() -> dict[str, Any]:
+    qwen = transformers.Qwen3Config(
+        vocab_size=151936, hidden_size=2560, intermediate_size=9728, num_hidden_layers=36,
+        num_attention_heads=32, num_key_value_heads=8, head_dim=128,
+    )  # fmt: skip
+    return {
+        "vae": _flow_vae(),
+        "transformer": diffusers.ZImageTransformer2DModel(),
+        "text_encoder": transformers.Qwen3Model(qwen),
+    }
+
+
 FAMILIES: dict[str, tuple[str, Callable[[], dict[str, Any]]]] = {
     "Stable Diffusion 1.5": ("StableDiffusionPipeline", _sd1),
     "Stable Diffusion XL": ("StableDiffusionXLPipeline", _sdxl),
     "Stable Diffusion 3.5 Medium": ("StableDiffusion3Pipeline", lambda: _sd3(24, 24, 384, 13)),
     "Stable Diffusion 3.5 Large": ("StableDiffusion3Pipeline", lambda: _sd3(38, 38, 192, 0)),
     "FLUX.1 dev": ("FluxPipeline", _flux),
+    "Z-Image": ("ZImagePipeline", _z_image),
 }
 """Published configurations: the pipeline class, and the networks by the names of their folders."""
 

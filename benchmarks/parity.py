@@ -81,6 +81,7 @@ def longest(pipe: Any) -> dict[str, int]:
 _LONGEST = {
     "StableDiffusion3Pipeline": ("tokenizer_3", 256),
     "FluxPipeline": ("tokenizer_2", 512),
+    "ZImagePipeline": ("tokenizer", 512),
 }
 
 
@@ -145,11 +146,22 @@ def flux_loss(pipe: Any, z0: Any, t: Any, eps: Any) -> Any:
     return ((f - (eps - z0)) ** 2).mean()
 
 
+def z_image_loss(pipe: Any, z0: Any, t: Any, eps: Any) -> Any:
+    """As in train_dreambooth_lora_z_image.py: the error of the velocity, of which the network says −f."""
+    import torch
+
+    z_t, times, _ = at_levels(pipe, z0, t, eps)
+    embedded, _ = pipe.encode_prompt([PROMPT] * len(z0), **longest(pipe))
+    f = pipe.transformer(list(z_t.unsqueeze(2).unbind(0)), (1000 - times) / 1000, embedded).sample
+    return ((-torch.stack(f).squeeze(2) - (eps - z0)) ** 2).mean()
+
+
 LOSSES: dict[str, Callable[..., Any]] = {
     "StableDiffusionPipeline": unet_loss,
     "StableDiffusionXLPipeline": unet_loss,
     "StableDiffusion3Pipeline": sd3_loss,
     "FluxPipeline": flux_loss,
+    "ZImagePipeline": z_image_loss,
 }
 """The loss of each family's training script, written with diffusers' calls."""
 
@@ -157,7 +169,7 @@ LOSSES: dict[str, Callable[..., Any]] = {
 def small() -> dict[str, Callable[[Path], Path]]:
     """Writers of small random models, one a family."""
     from tests.tiny import write_tiny
-    from tests.tiny_flow import write_flux, write_sd3
+    from tests.tiny_flow import write_flux, write_sd3, write_z_image
     from tests.tiny_xl import write_tiny_xl
 
     return {
@@ -165,6 +177,7 @@ def small() -> dict[str, Callable[[Path], Path]]:
         "StableDiffusionXLPipeline": write_tiny_xl,
         "StableDiffusion3Pipeline": write_sd3,
         "FluxPipeline": write_flux,
+        "ZImagePipeline": write_z_image,
     }
 
 

@@ -8,7 +8,9 @@ from benchmarks.report import BENCHMARKS
 from benchmarks import family_memory
 
 
-@pytest.mark.parametrize(("name", "billions"), [("Stable Diffusion 1.5", 0.86), ("FLUX.1 dev", 11.9)])
+@pytest.mark.parametrize(
+    ("name", "billions"), [("Stable Diffusion 1.5", 0.86), ("FLUX.1 dev", 11.9), ("Z-Image", 6.15)]
+)
 def test_the_denoiser_has_the_published_size(name: str, billions: float) -> None:
     found = family_memory.figures(name)
     assert found["denoiser_parameters"] / 1e9 == pytest.approx(billions, rel=0.01)

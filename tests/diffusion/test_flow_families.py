@@ -116,7 +116,7 @@ def test_dev_is_told_its_guidance_and_schnell_is_not(models: dict[str, TextToIma
         dev.generate(["dog"], seeds=[0], steps=2, negative_prompt="cat")
 
 
-@pytest.mark.parametrize("name", [name for name in KINDS if not name.startswith("z-image")])
+@TRAINED
 @torch.no_grad()
 def test_the_loss_is_that_of_diffusers_example_script(
     name: str, folders: dict[str, Path], models: dict[str, TextToImage]
