@@ -5,6 +5,7 @@
 #     make test                     set up, then all tests
 #
 # and, for development: make setup, dev, lint, types, docs, clean. `make docs` writes the site to build/site.
+# `make browser` fetches what the tests of the page in a browser need: Chromium (by apt) and onnxruntime-web (by npm).
 #
 # Settings, given on the command line:
 #
@@ -30,7 +31,7 @@ BIN := $(VENV)/bin
 PIP_INSTALL = $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt $(PIP_ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup dev demo test lint types docs clean
+.PHONY: help setup dev demo test browser lint types docs clean
 
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
@@ -63,6 +64,13 @@ demo: $(VENV)/.ready
 
 test: $(VENV)/.ready-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(PROCESSES) $(PYTEST_ARGS)
+
+browser: $(VENV)/.ready-dev
+	command -v chromium chromium-browser google-chrome >/dev/null || \
+		{ apt-get -qq update && apt-get -qq install --no-install-recommends chromium; }
+	mkdir -p build
+	cd build && npm pack --silent --ignore-scripts \
+		"$$(../$(BIN)/python -c 'from unlikeness.page.build import RUNTIME; print(RUNTIME)')"
 
 lint: $(VENV)/.ready-dev
 	$(BIN)/ruff check

@@ -48,13 +48,14 @@ ALLOWED: dict[str, set[str]] = {
     "personalize": {*_LOW, "diffusion"},
     "purify": {*_LOW, "diffusion"},
     "protect": {*_LOW, "diffusion", "purify", "measure"},  # which it trains against, and checks itself by
+    "page": {TOOLS, "protect"},
     "immunize": {*_LOW, "diffusion", "personalize"},
     "measure": {*_LOW, "diffusion"},
     "verify": _ALL,
     "bench": _ALL,
     "serve": _ALL,
     "demo": _ALL,
-    "cli": {*_ALL, "serve", "demo", "toybox.recipes"},
+    "cli": {*_ALL, "page", "serve", "demo", "toybox.recipes"},
 }
 """For each folder or file of the layout, what it may import. Everything may import itself, and the names that
 the package itself offers."""

@@ -29,6 +29,7 @@ VERBS = {
     "surrogates": ("Pictures", "surrogates:surrogates", "List the autoencoders to protect against, by name."),
     "train-protector": ("Pictures", "train_protector:train_protector", "Train the network of protect."),
     "export": ("Pictures", "export:export", "Write that network as an ONNX file."),
+    "page": ("Pictures", "page:page", "Write a web page that protects pictures in the browser."),
     "immunize": ("Models", "immunize:immunize", "Make a model hard to personalize on named subjects."),
     "verify": ("Models", "verify:verify", "Attack a model in every known way; certify the worst result."),
     "generate": ("Models", "generate:generate", "Generate pictures with a model."),
