@@ -251,6 +251,12 @@ def test_psnr_and_stop(tab: Any, served: Served, folder: Path) -> None:
     (line,) = map(json.loads, protected(tab)["manifest.jsonl"].splitlines())
     assert line["recipe"]["psnr"] == 40
     assert line["psnr"] >= 39.5
+    assert tab.is_disabled("#start")
+    tab.check("input[value=strong]")  # the same picture once more
+    (line,) = map(json.loads, protected(tab)["manifest.jsonl"].splitlines())
+    assert "psnr" not in line["recipe"]
+    assert line["recipe"]["settings"]["budget"] == 12
+    assert 8 < line["linf"] <= 12
     tab.set_input_files("#files", [folder / "rgb.png"])  # the same name again
     assert tab.inner_text("#list li:nth-child(2) .name") == "rgb (2).png"
     tab.evaluate("for (const one of ['start', 'stop']) document.getElementById(one).click()")  # at once

@@ -1,5 +1,6 @@
 // The page: chosen pictures, their protection one after the other, comparison and downloads.
 
+import { ask, dismiss } from "./client.js";
 import { free, ofDrop, ofInput } from "./files.js";
 import { crc32, zip } from "./zip.js";
 
@@ -7,44 +8,18 @@ const STRENGTHS = {
   faint: { budget: 8, psnr: 40 }, standard: { budget: 8, psnr: null }, strong: { budget: 12, psnr: null },
   strongest: { budget: 16, psnr: null },
 };
+const chosen = () => $("settings").elements.strength.value;
 const $ = (id) => document.getElementById(id);
-const [strings, about] = await Promise.all(["strings.json", "about.json"].map(async (name) => (await fetch(name)).json()));
+const load = async (name) => (await fetch(name)).json();
+const [strings, about] = await Promise.all([load("strings.json"), load("about.json")]);
 const say = (key, values = {}) => strings[key].replace(/\{(\w+)\}/g, (_, name) => values[name] ?? "");
 
-/** @type {{path, file, tiles, state, row, result, entry, urls}[]} state: waiting, working, protected, unchanged, refused. */
+/** {path, file, tiles, row, state, strength, result, entry, urls}: see `add` and `accept`. */
 let pictures = [];
 let taken = new Set();
 let running = false;
-let device = null;
-
-// The worker, which answers each message with one of the same number.
-
-const answers = new Map();
-let worker, number = 0;
-
-function hire() {
-  worker = new Worker("worker.js", { type: "module" });
-  worker.onmessage = ({ data: { id, tile, ...answer } }) => {
-    const one = answers.get(id);
-    if (tile) return one?.onTile?.();
-    answers.delete(id);
-    one?.done(answer);
-  };
-  worker.onerror = (event) => release(event.message || "worker");
-}
-
-/** End all waiting tasks with this reason. */
-function release(reason) {
-  for (const { done } of answers.values()) done({ failed: reason });
-  answers.clear();
-}
-
-function ask(message, onTile) {
-  return new Promise((done) => {
-    answers.set(++number, { done, onTile });
-    worker.postMessage({ ...message, id: number });
-  });
-}
+let device = null; // that computes, once the network is open
+let compared = null; // the picture that is shown below the list
 
 async function openNetwork() {
   const { result, failed } = await ask({ task: "open", about });
@@ -59,12 +34,15 @@ async function openNetwork() {
 const reasonOf = ({ refused, failed }) =>
   refused ? say(refused.key, refused.values) : say("failed", { reason: strings[failed] ?? failed });
 
+const doneText = ({ psnr, linf, lossless }) =>
+  say(lossless ? "done" : "doneLossy", { psnr: psnr?.toFixed(1), linf: Number(linf.toFixed(1)) });
+
 function show(picture) {
   const { state, row, path, entry, result } = picture;
   row.className = state === "unchanged" ? "refused" : state;
   const texts = {
     waiting: say("waiting"), working: say("working"), stopped: say("stopped"), refused: entry?.reason,
-    protected: entry && [say("done", entry), entry.note].filter(Boolean).join("; "), unchanged: entry?.note,
+    protected: result && [doneText(entry), entry.note].filter(Boolean).join("; "), unchanged: entry?.note,
   };
   row.querySelector(".state").textContent = texts[state] ?? "";
   row.querySelector(".compare").hidden = state !== "protected";
@@ -77,11 +55,15 @@ function show(picture) {
   refresh();
 }
 
+/** Whether a picture waits, or was protected at another strength. */
+const due = ({ state, strength }) =>
+  state === "waiting" || (["protected", "unchanged"].includes(state) && strength !== chosen());
+
 function refresh() {
-  const open = pictures.filter(({ state }) => state === "waiting").length;
+  const open = pictures.filter(due).length;
   $("results").hidden = !pictures.length;
   $("start").disabled = running || !open;
-  $("start").textContent = open === 1 ? say("startOne") : open ? say("startCount", { count: open }) : say("start");
+  if (!running) $("start").textContent = say(["start", "startOne"][open] ?? "startCount", { count: open });
   $("stop").hidden = !running;
   $("clear").disabled = running;
   $("all").disabled = running || !pictures.some(({ result }) => result);
@@ -101,111 +83,124 @@ async function add(found) {
     show(picture);
     ask({ task: "inspect", file, resolution: about.resolution }).then((answer) => {
       if (answer.result) picture.tiles = answer.result.tiles;
-      else if (picture.state === "waiting") refuse(picture, reasonOf(answer));
+      else if (answer.refused && picture.state === "waiting") refuse(picture, reasonOf(answer));
     });
   }
   if (found.length) $("progress").textContent = say("added", { count: found.length });
 }
 
 function refuse(picture, reason) {
+  forget(picture);
   picture.state = "refused";
   picture.entry = { path: picture.path, status: "skipped", reason, recipe: recipe(), version: about.version };
   show(picture);
 }
 
 function recipe() {
-  const { budget, psnr } = STRENGTHS[$("settings").elements.strength.value];
+  const { budget, psnr } = STRENGTHS[chosen()];
   return { ...about.recipe, settings: { ...about.recipe.settings, budget }, ...(psnr === null ? {} : { psnr }) };
 }
 
 // Protection.
 
 function timeText(seconds) {
-  return seconds < 90 ? say("seconds", { count: Math.max(Math.round(seconds), 1) }) : say("minutes", { count: Math.round(seconds / 60) });
+  if (seconds >= 90) return say("minutes", { count: Math.round(seconds / 60) });
+  return say("seconds", { count: Math.max(Math.round(seconds), 1) });
 }
 
 async function protectAll() {
+  const todo = pictures.filter(due);
   running = true;
-  refresh();
-  const todo = pictures.filter(({ state }) => state === "waiting");
-  const used = recipe();
-  const settings = { budget: used.settings.budget, psnr: used.psnr ?? null };
+  $("settings").firstElementChild.disabled = true;
   $("bar").hidden = false;
   $("bar").value = 0;
+  refresh();
   try {
     if (!device) {
       $("progress").textContent = say("loading");
       await openNetwork();
     }
+    await protectEach(todo);
+    const made = todo.filter(({ state }) => state === "protected").length;
+    $("progress").textContent = say("finished", { done: made, other: todo.length - made });
   } catch (error) {
-    $("progress").textContent = say("failedLoading", { reason: error.message });
-    running = false;
-    refresh();
-    return;
+    $("progress").textContent = running ? say("failedLoading", { reason: error.message }) : say("stopped");
   }
+  running = false;
+  $("settings").firstElementChild.disabled = false;
+  $("bar").hidden = true;
+  refresh();
+  const first = compared?.result ? compared : pictures.find(({ result }) => result);
+  if (first) compareWith(first, false);
+}
+
+async function protectEach(todo) {
+  const strength = chosen();
+  const used = recipe();
+  const settings = { budget: used.settings.budget, psnr: used.psnr ?? null };
   const began = performance.now();
-  let tiles = 0, done = 0;
-  const tell = () => {
-    const left = todo.filter(({ state }) => state === "waiting" || state === "working").reduce((sum, one) => sum + one.tiles, 0);
-    const all = tiles + Math.max(left - (todo.find(({ state }) => state === "working")?.passed ?? 0), 0);
-    $("bar").value = all ? tiles / all : 0;
-    const values = { done, all: todo.length, time: timeText(((performance.now() - began) / 1000 / (tiles || 1)) * (all - tiles)) };
-    $("progress").textContent = say(tiles ? "remaining" : "progress", values);
+  let tiles = 0, done = 0, told = 0;
+  let passed = 0; // tiles of the picture at work
+  const tell = (always) => {
+    const all = tiles + todo.slice(done).reduce((sum, one) => sum + one.tiles, 0) - passed;
+    $("bar").value = tiles / Math.max(all, 1);
+    if (!always && performance.now() - told < 3000) return; // a screen reader reads each text
+    told = performance.now();
+    const time = timeText(((told - began) / 1000 / Math.max(tiles, 1)) * (all - tiles));
+    $("progress").textContent = say(tiles ? "remaining" : "progress", { done, all: todo.length, time });
   };
   for (const picture of todo) {
     if (!running) break;
-    if (picture.state !== "waiting") continue;
-    picture.state = "working";
-    picture.passed = 0;
-    show(picture);
-    tell();
-    const answer = await ask({ task: "protect", file: picture.file, settings }, () => {
-      tiles++;
-      picture.passed++;
-      tell();
-    });
-    if (!running) {
-      picture.state = "waiting";
-    } else if (answer.result) {
-      accept(picture, answer.result, used);
-    } else {
-      refuse(picture, reasonOf(answer));
+    if (picture.state !== "refused") { // since the button was pressed
+      picture.state = "working";
+      show(picture);
+      tell(true);
+      const answer = await ask({ task: "protect", file: picture.file, settings }, () => {
+        tiles++;
+        passed++;
+        tell(false);
+      });
+      if (!running) picture.state = picture.entry?.status ?? "waiting";
+      else if (answer.result) accept(picture, answer.result, used, strength);
+      else refuse(picture, reasonOf(answer));
+      show(picture);
     }
-    show(picture);
+    passed = 0;
     done++;
   }
-  const protectedOnes = todo.filter(({ state }) => state === "protected");
-  $("progress").textContent = say("finished", { done: protectedOnes.length, other: todo.length - protectedOnes.length });
-  $("bar").hidden = true;
-  running = false;
-  refresh();
-  if (protectedOnes.length && $("comparison").hidden) compareWith(protectedOnes[0], false);
 }
 
-function accept(picture, result, used) {
-  const note = [result.unchanged && say(result.unchanged), ...result.notes.map((one) => say(one))].filter(Boolean).join("; ") || null;
+function accept(picture, result, used, strength) {
+  forget(picture);
+  const notes = [result.unchanged, ...result.notes].filter(Boolean).map((one) => say(one));
   picture.entry = {
-    path: picture.path, ...result.entry, note, recipe: used,
+    path: picture.path, ...result.entry, note: notes.join("; ") || null, recipe: used,
     computed: { batch_size: 1, device: device === "webgpu" ? "webgpu" : "cpu", dtype: "float32", engine: about.engine },
     against: about.against, version: about.version,
   };
-  picture.result = result;
+  Object.assign(picture, { result, strength });
   picture.state = result.entry.status;
-  picture.urls = { before: URL.createObjectURL(picture.file), after: URL.createObjectURL(result.blob), change: URL.createObjectURL(result.amplified) };
+  const blobs = { before: picture.file, after: result.blob, change: result.amplified };
+  picture.urls = Object.fromEntries(Object.entries(blobs).map(([name, blob]) => [name, URL.createObjectURL(blob)]));
+}
+
+/** Release what was made of a picture. */
+function forget(picture) {
+  Object.values(picture.urls).forEach((url) => URL.revokeObjectURL(url));
+  Object.assign(picture, { urls: {}, result: null, entry: null, strength: null });
 }
 
 function stop() {
   running = false;
-  worker.terminate(); // a task cannot be ended otherwise
-  hire();
   device = null;
-  release("stopped");
+  dismiss();
 }
 
 function clear() {
-  for (const { urls } of pictures) Object.values(urls).forEach((url) => URL.revokeObjectURL(url));
+  pictures.forEach(forget);
   pictures = [];
   taken = new Set();
+  compared = null;
   $("list").replaceChildren();
   $("comparison").hidden = true;
   $("progress").textContent = "";
@@ -217,21 +212,24 @@ function clear() {
 
 function compareWith(picture, focus) {
   const { path, urls, entry } = picture;
-  for (const [id, url, key] of [["before-picture", urls.before, "beforeAlt"], ["after-picture", urls.after, "afterAlt"], ["change-picture", urls.change, "changeAlt"]]) {
-    $(id).src = url;
-    $(id).alt = say(key, { name: path });
+  compared = picture;
+  for (const name of ["before", "after", "change"]) {
+    $(`${name}-picture`).src = urls[name];
+    $(`${name}-picture`).alt = say(`${name}Alt`, { name: path });
   }
-  $("compared").textContent = `${path}: ${say("done", entry)}`;
+  $("compared").textContent = `${path}: ${doneText(entry)}`;
   $("comparison").hidden = false;
   if (!focus) return;
   $("comparison-title").focus({ preventScroll: true });
-  $("comparison").scrollIntoView({ behavior: matchMedia("(prefers-reduced-motion: reduce)").matches ? "auto" : "smooth" });
+  const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
+  $("comparison").scrollIntoView({ behavior: still ? "auto" : "smooth" });
 }
 
 async function downloadAll() {
   const lines = pictures.filter(({ entry }) => entry).map(({ entry }) => `${JSON.stringify(entry)}\n`).join("");
   const manifest = new TextEncoder().encode(lines);
-  const entries = pictures.filter(({ result }) => result).map(({ path, result }) => ({ path, blob: result.blob, crc: result.crc }));
+  const made = pictures.filter(({ result }) => result);
+  const entries = made.map(({ path, result }) => ({ path, blob: result.blob, crc: result.crc }));
   try {
     const whole = zip([...entries, { path: "manifest.jsonl", blob: new Blob([manifest]), crc: crc32([manifest]) }]);
     const url = URL.createObjectURL(whole);
@@ -260,7 +258,8 @@ $("start").addEventListener("click", protectAll);
 $("stop").addEventListener("click", stop);
 $("clear").addEventListener("click", clear);
 $("all").addEventListener("click", downloadAll);
-$("slider").addEventListener("input", () => document.querySelector(".stack").style.setProperty("--at", `${$("slider").value}%`));
+$("slider").addEventListener("input", () => $("stack").style.setProperty("--at", `${$("slider").value}%`));
+$("settings").addEventListener("change", refresh);
 addEventListener("beforeunload", (event) => {
   if (running) event.preventDefault();
 });
@@ -286,7 +285,6 @@ async function settle() {
   }
 }
 
-hire();
 $("unready").remove();
 refresh();
 document.documentElement.dataset.ready = "true";

@@ -1,7 +1,9 @@
 // JPEG files: what is kept of them, and how they are written again. It is what pictures/formats/jpeg.py does: the
 // file's own quantisation tables and subsampling, and every metadata segment but thumbnails and announcements.
 
-import { Unusable, joined, orientationOf, resourcesWithout, showsOriginal, starts, withoutThumbnail } from "./metadata.js";
+import {
+  Unusable, joined, orientationOf, resourcesWithout, showsOriginal, starts, withoutThumbnail,
+} from "./metadata.js";
 import { encode } from "./jpeg_encoder.js";
 
 const EXIF = "Exif\0", XMP = "http://ns.adobe.com/xap/1.0/\0", XMP_MORE = "http://ns.adobe.com/xmp/extension/\0";
@@ -15,11 +17,11 @@ function segmentsOf(data) {
   const found = [];
   let at = 2;
   while (at + 4 <= data.length) {
-    if (data[at] !== 0xff || data[at + 1] === 0xff || data[at + 1] <= 0x01 || (data[at + 1] >= 0xd0 && data[at + 1] <= 0xd8)) {
+    const marker = data[at + 1];
+    if (data[at] !== 0xff || marker === 0xff || marker <= 0x01 || (marker >= 0xd0 && marker <= 0xd8)) {
       at++;
       continue;
     }
-    const marker = data[at + 1];
     const length = (data[at + 2] << 8) | data[at + 3];
     if (marker === 0xd9 || length < 2) break;
     found.push({ marker, start: at, end: at + 2 + length, body: data.subarray(at + 4, at + 2 + length) });
@@ -39,7 +41,9 @@ function frameOf(segments) {
     id: body[6 + 3 * i], h: body[7 + 3 * i] >> 4, v: body[7 + 3 * i] & 15, table: body[8 + 3 * i],
   }));
   if (components.length === 4) throw new Unusable("cmyk");
-  if (body[0] !== 8 || ![0xc0, 0xc1, 0xc2].includes(marker) || ![1, 3].includes(components.length)) throw new Unusable("oddJpeg");
+  if (body[0] !== 8 || ![0xc0, 0xc1, 0xc2].includes(marker) || ![1, 3].includes(components.length)) {
+    throw new Unusable("oddJpeg");
+  }
   return { marker, height: (body[1] << 8) | body[2], width: (body[3] << 8) | body[4], components };
 }
 
@@ -63,7 +67,8 @@ function tablesOf(segments) {
 function headOf(segments) {
   const notes = new Set();
   const xmp = segments.filter(({ marker, body }) => marker === APP1 && (starts(body, XMP) || starts(body, XMP_MORE)));
-  const shown = showsOriginal(joined(xmp.map(({ body }) => body.subarray(starts(body, XMP) ? 0 : XMP_MORE.length + 40))));
+  const packets = xmp.map(({ body }) => body.subarray(starts(body, XMP) ? 0 : XMP_MORE.length + 40));
+  const shown = showsOriginal(joined(packets));
   if (shown) notes.add("noteXmp");
   // Photoshop's resources go on from one segment to the next, so they are cleaned as one.
   const ours = segments.filter(({ marker, body }) => marker === APP13 && starts(body, PHOTOSHOP));
@@ -125,7 +130,8 @@ export function read(data) {
   // Chroma may be halved across, down or both; anything else is written at the full size.
   const [luma, ...chroma] = components;
   const usual = luma.h <= 2 && luma.v <= 2 && chroma.every(({ h, v }) => h === 1 && v === 1);
-  if (!usual && chroma.length && components.some(({ h, v }) => h !== luma.h || v !== luma.v)) notes.add("noteSubsampling");
+  const reduced = components.some(({ h, v }) => h !== luma.h || v !== luma.v);
+  if (!usual && reduced) notes.add("noteSubsampling");
   const sampling = usual && chroma.length ? [luma.h, luma.v] : [1, 1];
   const application = ({ marker: one }) => one >= 0xe1 && one <= 0xef && one !== APP14;
   const plain = [data.subarray(0, 2)];
