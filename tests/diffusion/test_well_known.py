@@ -13,6 +13,7 @@ from transformers import CLIPTokenizer
 
 from unlikeness.diffusion.families.stable_diffusion import StableDiffusion
 from unlikeness.diffusion.tokens import load_tokenizer
+from unlikeness.errors import UnlikenessError
 from unlikeness.networks.building import build, fill
 from unlikeness.networks.configs import SCHEDULER as BOUNDS
 from unlikeness.networks.configs import check
@@ -105,6 +106,11 @@ def test_a_well_known_network_is_in_bounds_and_built_without_memory(name: str) -
     network = build(kind, config, name)
     assert sum(p.numel() for p in network.parameters()) == parameters
     assert all(p.is_meta for p in network.parameters())
+
+
+def test_a_network_of_a_newer_library_is_one_sentence() -> None:
+    with pytest.raises(UnlikenessError, match=r"^the transformer is a NewModel, .*; upgrade both$"):
+        build("NewModel", {}, "the transformer")
 
 
 def test_a_well_known_schedule_is_in_bounds() -> None:

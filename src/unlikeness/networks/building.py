@@ -57,10 +57,15 @@ def sentence(what: str) -> Iterator[None]:
 def build(kind: str, config: Mapping[str, Any], what: str) -> nn.Module:
     """The network of class `kind` with this configuration (from `configs.read_config`), without memory.
 
-    what: the network's name in a message. UnlikenessError for values that do not fit together.
+    what: the network's name in a message. UnlikenessError for values that do not fit together, and for a
+    class that the installed libraries are too old for.
     """
     import diffusers
 
+    if not of_transformers(kind) and not hasattr(diffusers, kind):
+        raise UnlikenessError(
+            f"{what} is a {kind}, which the installed diffusers and transformers do not have; upgrade both"
+        )
     with sentence(what), warnings.catch_warnings(), torch.device("meta"):
         warnings.simplefilter("ignore")  # torch warns about odd sizes; `fill` refuses what does not fit
         network: nn.Module
