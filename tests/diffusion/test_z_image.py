@@ -13,6 +13,7 @@ from tests.diffusion.test_flow_families import changed
 from tests.tiny_flow import QWEN_TOKENS, write_z_image
 
 from unlikeness.diffusion import TextToImage
+from unlikeness.diffusion.lora import load_lora
 from unlikeness.errors import UnlikenessError, UsageError
 
 
@@ -54,6 +55,32 @@ def test_a_copy_has_the_template_that_was_read_and_nothing_of_the_folders(
     ]
     assert said[0] == said[1] == "<|im_start|>user\na dog<|im_end|>\n<|im_start|>assistant\n"
     assert "enable_thinking" not in (out / "tokenizer" / "chat_template.jinja").read_text()
+
+
+@pytest.mark.parametrize("form", ["diffusion_model.{}.{}", "lora_unet_{}.{}"])
+def test_a_lora_of_other_trainers_is_read_as_plain_diffusers_reads_it(
+    form: str, folder: Path, tmp_path: Path
+) -> None:
+    import diffusers
+
+    tensors: dict[str, torch.Tensor] = {}
+    random = torch.Generator().manual_seed(0)
+    for layer in ("layers.1.attention.to_q", "noise_refiner.0.attention.to_out.0"):
+        name = layer.replace(".", "_") if form.startswith("lora_unet") else layer
+        for end, shape in (("lora_down.weight", (2, 32)), ("lora_up.weight", (32, 2))):
+            tensors[form.format(name, end)] = torch.randn(shape, generator=random)
+        tensors[form.format(name, "alpha")] = torch.tensor(1.0)
+    save_file(tensors, tmp_path / "lora.safetensors")
+    model = load_lora(TextToImage.from_pretrained(folder, device="cpu"), tmp_path / "lora.safetensors")
+    pipe = diffusers.ZImagePipeline.from_pretrained(folder)
+    pipe.load_lora_weights(tmp_path / "lora.safetensors")
+    pipe.fuse_lora()
+    z_t, t = torch.randn(1, *model.latent_shape, generator=random), torch.tensor([500])
+    c = model.condition(["dog"])
+    read = model.family.predict(pipe.transformer, z_t, t, c)
+    assert torch.allclose(model.family.predict(model.denoiser, z_t, t, c), read, atol=1e-5)
+    plain = TextToImage.from_pretrained(folder, device="cpu")
+    assert not torch.allclose(plain.family.predict(plain.denoiser, z_t, t, c), read, atol=1e-2)
 
 
 def test_guidance_begins_above_0(folder: Path) -> None:
