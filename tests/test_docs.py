@@ -64,7 +64,7 @@ def test_the_navigation_names_every_page() -> None:
 def test_every_flag_and_setting_that_a_page_names_exists(page: Path) -> None:
     text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
     code = re.findall(r"`[^`]+`", text)
-    flags = {flag for part in code for flag in re.findall(r"(?<![\w-])--[a-z][a-z-]*", part)}
+    flags = {flag for part in code for flag in re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", part)}
     settings = {name for part in code for name in re.findall(r"--set ([a-z_]+)=", part)}
     assert not {flag for flag in flags if f"{flag} " not in COMMANDS.replace("`", " ")} - OTHERS
     assert not {name for name in settings if f"| `{name}` |" not in SETTINGS}

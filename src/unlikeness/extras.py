@@ -10,27 +10,29 @@ from importlib.util import find_spec
 
 from unlikeness.errors import UnlikenessError
 
-__all__ = ["MODELS", "check_models", "missing_models"]
+__all__ = ["EXTRAS", "check_extra"]
 
-MODELS = (
-    "torch", "diffusers", "transformers", "peft", "accelerate", "huggingface_hub", "tokenizers", "yaml",
-    "jinja2",
-)  # fmt: skip
-"""What the extra `models` brings, by the names that Python imports."""
-
-
-def missing_models() -> list[str]:
-    """Those of `MODELS` that cannot be found. Nothing is imported."""
-    return [name for name in MODELS if not _found(name)]
+EXTRAS = {
+    "models": (
+        "torch", "diffusers", "transformers", "peft", "accelerate", "huggingface_hub", "tokenizers", "yaml",
+        "jinja2",
+    ),
+    "c2pa": ("c2pa", "cryptography"),
+}  # fmt: skip
+"""What an extra brings, by the names that Python imports."""
 
 
-def check_models(what: str) -> None:
-    """UnlikenessError, with what to type, if the extra `models` is not installed. what: what needs it."""
-    if missing := missing_models():
-        raise UnlikenessError(
-            f"{what} needs an extra that is not installed ({missing[0]} is missing); "
-            'pip install "unlikeness[models]"'
-        )
+def check_extra(extra: str, what: str) -> None:
+    """UnlikenessError, with what to type, if `extra` is not installed. Nothing is imported.
+
+    what: what needs it.
+    """
+    for name in EXTRAS[extra]:
+        if not _found(name):
+            raise UnlikenessError(
+                f"{what} needs an extra that is not installed ({name} is missing); "
+                f'pip install "unlikeness[{extra}]"'
+            )
 
 
 def _found(name: str) -> bool:

@@ -15,10 +15,13 @@ from PIL import Image
 from tests.protect.test_tiles import write
 
 from unlikeness.cli.verbs import NEED_MODELS, VERBS
-from unlikeness.extras import MODELS
+from unlikeness.extras import EXTRAS
 from unlikeness.protect.methods.rid import Rid, RidSettings
 
-BLOCKED = (*MODELS, "onnx", "scipy", "requests", "tqdm", "regex", "filelock", "psutil", "packaging")
+BLOCKED = (
+    *EXTRAS["models"], *EXTRAS["c2pa"], "onnx", "scipy", "requests", "tqdm", "regex", "filelock", "psutil",
+    "packaging",
+)  # fmt: skip
 """The extra `models` with what it brings along, and what only the tests have."""
 
 CODE = f"""
@@ -111,6 +114,9 @@ def test_every_command_works_or_says_in_one_sentence_what_to_install(tmp_path: P
             'pip install "unlikeness[models]"\n'
         )
     assert not (tmp_path / "new").exists()
+    unsigned = cli("protect", str(tmp_path / "a.png"), "-o", "new", "--c2pa", "a", "--c2pa-key", "b")
+    assert unsigned.returncode == 1
+    assert unsigned.stderr.endswith('(c2pa is missing); pip install "unlikeness[c2pa]"\n')
 
 
 def test_what_is_missing_is_said_before_anything_is_loaded() -> None:
@@ -120,11 +126,13 @@ def test_what_is_missing_is_said_before_anything_is_loaded() -> None:
     assert (done.returncode, done.stdout.strip()) == (0, ""), done.stderr
 
 
-def test_the_extra_is_what_is_looked_for() -> None:
-    """`MODELS` and the extra of that name in pyproject.toml, by the names that Python imports."""
+@pytest.mark.parametrize("extra", EXTRAS)
+def test_an_extra_is_what_is_looked_for(extra: str) -> None:
+    """`EXTRAS` and pyproject.toml, by the names that Python imports."""
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
-    names = {re.split(r"[^\w-]", line)[0] for line in project["optional-dependencies"]["models"]}
-    assert {{"pyyaml": "yaml"}.get(name, name) for name in names} == set(MODELS)
+    names = {re.split(r"[^\w-]", line)[0] for line in project["optional-dependencies"][extra]}
+    imported = {"pyyaml": "yaml", "c2pa-python": "c2pa"}
+    assert {imported.get(name, name) for name in names} == set(EXTRAS[extra])
 
 
 @pytest.mark.parametrize("side", [48, 50])

@@ -44,6 +44,14 @@ def protect(
             "the pictures' names."
         ),
     ] = None,
+    c2pa: Annotated[
+        Path | None,
+        give(
+            "Certificate with its chain (PEM): sign every copy with a content credential that says that "
+            "training and data mining are not allowed."
+        ),
+    ] = None,
+    c2pa_key: Annotated[Path | None, give("Private key of --c2pa (PEM, without a password).")] = None,
     method: Annotated[
         str | None,
         how(
@@ -121,7 +129,7 @@ def protect(
     from unlikeness import locks
     from unlikeness.diffusion.devices import check_device, check_dtype
     from unlikeness.errors import UsageError
-    from unlikeness.extras import check_models
+    from unlikeness.extras import check_extra
     from unlikeness.protect import registry
     from unlikeness.protect.files.targets import find_targets
     from unlikeness.protect.rid.settings import check_weights
@@ -159,7 +167,7 @@ def protect(
     settings = build(kind, values)
     sized = build(ResolutionMode, {"mode": at.value})
     if needs_model:
-        check_models(f"--method {method}")
+        check_extra("models", f"--method {method}")
     encoders: list[str] = []
     if against is not None:
         from unlikeness.autoencoders.names import expand
@@ -173,6 +181,13 @@ def protect(
             typer.echo(told, err=True)
     if isinstance(settings, RidSettings):
         check_weights(settings.weights)
+    credentials = None
+    if c2pa is not None or c2pa_key is not None:
+        if c2pa is None or c2pa_key is None:
+            raise UsageError("--c2pa and --c2pa-key belong together: give the certificate and its key")
+        from unlikeness.pictures.credentials import Credentials
+
+        credentials = Credentials(c2pa, c2pa_key)
     if not dry_run:
         locks.check_free(output)
     targets = find_targets(paths, output)
@@ -232,7 +247,8 @@ def protect(
             outcome = folder.protect_folder(
                 paths, output, protection,
                 method=method, model=name, seed=seed, at=sized, psnr=psnr,
-                mask=mask, max_pixels=max_pixels, batch_size=size, progress=progress,
+                mask=mask, max_pixels=max_pixels, batch_size=size, credentials=credentials,
+                progress=progress,
             )  # fmt: skip
     said = against_of(protection).sentence
     if dry_run:

@@ -16,7 +16,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from unlikeness.cli.options import GROUPS
 from unlikeness.errors import UsageError
-from unlikeness.extras import check_models
+from unlikeness.extras import check_extra
 from unlikeness.settings import outdated
 
 __all__ = [
@@ -153,7 +153,7 @@ def check_extras(arguments: Sequence[str]) -> None:
     """UnlikenessError if these arguments begin with a command whose extra is not installed."""
     for words in (arguments[:1], arguments[:2]):
         if (name := " ".join(words)) in NEED_MODELS:
-            check_models(name)
+            check_extra("models", name)
 
 
 def command_of(arguments: Sequence[str]) -> Any:

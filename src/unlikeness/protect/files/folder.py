@@ -32,6 +32,7 @@ from unlikeness.protect.tiling import batches
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from unlikeness.pictures.credentials import Credentials
     from unlikeness.protect.base import Perturber
 
 __all__ = ["Outcome", "protect_folder"]
@@ -64,7 +65,7 @@ def protect_folder(
     paths: Sequence[Path], output: Path, perturber: Perturber, *, method: str, model: str | None = None,
     seed: int = 0, at: ResolutionMode | None = None, psnr: float | None = None, mask: Path | None = None,
     max_pixels: int = MAX_PIXELS, batch_size: int = 4, limit: int | None = None, exclude: Sequence[Path] = (),
-    progress: Progress | None = None,
+    credentials: Credentials | None = None, progress: Progress | None = None,
 ) -> Outcome:  # fmt: skip
     """Protect all pictures below `paths` into `output`, under the same names, in the same formats.
 
@@ -81,6 +82,7 @@ def protect_folder(
         batch_size: tiles at once. It changes results by rounding, so keep it when a run is resumed.
         limit: only the first so many files.
         exclude: folders that are not searched, beside `output`.
+        credentials: what signs every copy; two signed copies of one picture differ.
 
     A file that cannot be used becomes an entry in `skipped` with the reason, and the others go on.
 
@@ -104,6 +106,8 @@ def protect_folder(
         "seed": seed,
         **({} if psnr is None else {"psnr": psnr}),
     }
+    if credentials is not None:
+        recipe["credentials"] = credentials.fingerprint
     if engine := getattr(perturber, "engine", None):
         recipe["engine"] = engine
     on = {name: str(getattr(perturber, name)) for name in ("device", "dtype") if hasattr(perturber, name)}
@@ -112,7 +116,7 @@ def protect_folder(
     with locks.inside(output):
         worker = Worker(
             Manifest(output), perturber, recipe, {"batch_size": batch_size, **on}, at, seed, max_pixels, psnr,
-            masks, against_of(perturber).record(),
+            masks, against_of(perturber).record(), credentials,
         )  # fmt: skip
         if together := getattr(perturber, "together", None):
             together(*_all_tiles(worker, targets))

@@ -29,6 +29,7 @@ from unlikeness.protect.tiling.tiles import PictureTiles, Tile
 from unlikeness.seeds import derive
 
 if TYPE_CHECKING:
+    from unlikeness.pictures.credentials import Credentials
     from unlikeness.protect.base import Perturber
 
 __all__ = ["Work", "Worker", "unwritable"]
@@ -82,6 +83,7 @@ class Worker:
     recipe: everything that decides a result beside picture and mask.
     masks: by a picture's place below the output folder.
     against: what the manifest says that the perturbations were computed with.
+    credentials: what signs every copy whose pixels changed.
     """
 
     manifest: Manifest
@@ -94,6 +96,7 @@ class Worker:
     psnr: float | None
     masks: Mapping[str, Path]
     against: Mapping[str, Any] | None = None
+    credentials: Credentials | None = None
     checked: list[Tile] = field(default_factory=list)
     """The first tile that failed; the protection was checked after it."""
 
@@ -205,7 +208,10 @@ class Worker:
         with unfinished(path) as waiting:
             try:
                 save_picture(tiled.picture, tiled.edit, waiting)
-                entry = self._measured(work, tiled, waiting)
+                unsigned = None
+                if self.credentials is not None and tiled.edit.changed:
+                    unsigned = self.credentials.sign(waiting, tiled.picture.format)
+                entry = self._measured(work, tiled, waiting, unsigned)
                 if entry.status != "skipped":
                     assert work.status is not None
                     copy_attributes(work.target.source, work.status, waiting)
@@ -221,8 +227,13 @@ class Worker:
         except OSError as error:
             raise unwritable(self.manifest.path, error) from error
 
-    def _measured(self, work: Work, tiled: PictureTiles[Picture, Edit], path: Path) -> Entry:
-        """The line of the picture that was saved at `path`, or why it is not kept."""
+    def _measured(
+        self, work: Work, tiled: PictureTiles[Picture, Edit], path: Path, unsigned: str | None
+    ) -> Entry:
+        """The line of the picture that was saved at `path`, or why it is not kept.
+
+        unsigned: why it holds no content credential though `credentials` are given.
+        """
         picture, target = tiled.picture, work.target
         tiled.edit.let_go()
         try:
@@ -250,7 +261,7 @@ class Worker:
             bytes_out=path.stat().st_size, linf=seen.linf,
             psnr=None if seen.psnr is None else round(seen.psnr, 3),
             ssim=None if seen.ssim is None else round(seen.ssim, 5), lossless=picture.lossless,
-            note="; ".join(filter(None, [why, picture.note])) or None,
+            note="; ".join(filter(None, [why, picture.note, unsigned])) or None,
             seconds=round(time.perf_counter() - work.began, 3), recipe=self._recipe(work),
             computed=self.computed, against=self.against, version=__version__,
         )  # fmt: skip

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from unlikeness.errors import UnlikenessError, UsageError, one_line
-from unlikeness.extras import check_models
+from unlikeness.extras import check_extra
 from unlikeness.protect.rid.saved import read_saved
 from unlikeness.protect.rid.settings import is_protector
 
@@ -127,7 +127,7 @@ def _has_runtime() -> bool:
 
 def _check_torch(what: str) -> None:
     """UnlikenessError if torch is not installed, or cannot be imported."""
-    check_models(what)
+    check_extra("models", what)
     try:
         import torch  # noqa: F401
     except (ImportError, OSError) as error:
