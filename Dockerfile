@@ -3,15 +3,14 @@
 #     docker build --tag unlikeness .
 #     docker run --rm --user "$(id -u):$(id -g)" --volume "$PWD:/pictures" unlikeness protect photos --output protected
 #
-# Everything that opens a model, on the CPU, and on an NVIDIA GPU (run it with --gpus all):
+# Everything that opens a model, on the CPU, and on an NVIDIA GPU (pip's own torch; run it with --gpus all):
 #
 #     docker build --build-arg EXTRAS=models,heif --tag unlikeness:models .
-#     docker build --build-arg EXTRAS=models,heif --build-arg TORCH_INDEX=https://download.pytorch.org/whl/cu128 \
-#         --tag unlikeness:cuda .
+#     docker build --build-arg EXTRAS=models,heif --build-arg TORCH_INDEX=https://pypi.org/simple --tag unlikeness:cuda .
 #
 # Models from the Hugging Face hub are kept in /models; mount a folder there to keep them between runs.
 
-# Of the line that constraints.txt is for.
+# The version that constraints.txt is for.
 ARG PYTHON=3.11
 
 FROM python:${PYTHON}-slim AS build
@@ -23,7 +22,7 @@ WORKDIR /source
 RUN python -m venv /opt/unlikeness
 COPY pyproject.toml README.md LICENSE constraints.txt ./
 COPY src src
-RUN /opt/unlikeness/bin/python -m pip install --disable-pip-version-check --no-cache-dir --no-compile \
+RUN /opt/unlikeness/bin/python -m pip install --disable-pip-version-check --no-cache-dir \
         -c constraints.txt --extra-index-url "${TORCH_INDEX}" ".[${EXTRAS}]" \
     && /opt/unlikeness/bin/unlikeness --version
 
@@ -33,8 +32,7 @@ RUN useradd --create-home --uid 1000 unlikeness \
     && mkdir /pictures /models \
     && chown unlikeness:unlikeness /pictures /models
 ENV PATH="/opt/unlikeness/bin:${PATH}" \
-    HF_HOME=/models \
-    PYTHONDONTWRITEBYTECODE=1
+    HF_HOME=/models
 USER unlikeness
 WORKDIR /pictures
 ENTRYPOINT ["unlikeness"]

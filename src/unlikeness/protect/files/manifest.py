@@ -38,7 +38,7 @@ class Entry:
     path: the output's place below the output folder, with forward slashes.
     input_digest, output_digest: "sha256:..." of the files' bytes.
     recipe: everything that decides the result: method, settings, resolution mode (as "scale"), model and its
-        fingerprint, seed, the mask's digest, the engine of a network.
+        fingerprint, seed, the mask's digest, the certificate's, the engine of a network.
     computed: batch size, the device and dtype of a model or network, and the engine's version. They change
         the result by rounding, and a resumed run may have others.
     against: what the perturbation was computed with (`Against.record`).
