@@ -16,6 +16,7 @@ from tests.protect.test_tiles import write
 
 from unlikeness.cli.verbs import NEED_MODELS, VERBS
 from unlikeness.extras import EXTRAS
+from unlikeness.page.build import RUNTIME_FILES
 from unlikeness.protect.methods.rid import Rid, RidSettings
 
 BLOCKED = (
@@ -65,6 +66,7 @@ def test_a_folder_is_protected(tmp_path: Path) -> None:
 WORK = {
     "surrogates": "surrogates",
     "export": "export -o network.onnx",
+    "page": "page -o page --onnxruntime dist",
     "protect": "protect a.png -o out -q --weights network.onnx",
     "measure visibility": "measure a.png out/a.png",
 }
@@ -92,6 +94,9 @@ def test_every_command_works_or_says_in_one_sentence_what_to_install(tmp_path: P
     assert known == set(VERBS), "a new command stands in WORK, or in NEED_MODELS"
     write(tmp_path / "a.png", 60, 50)
     (tmp_path / "theirs.bin").write_bytes(b"not looked into")
+    (tmp_path / "dist").mkdir()
+    for name in RUNTIME_FILES:
+        (tmp_path / "dist" / name).write_bytes(b"only copied")
     first = {name: line.split() for name, line in WORK.items()}
     last = {line: f"{line} a.png -o new -q" if line.startswith("protect") else line for line in NEED}
     code = (
