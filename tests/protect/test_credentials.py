@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
     PrivateFormat,
+    load_pem_private_key,
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from PIL import Image
@@ -189,9 +190,15 @@ def test_a_credential_of_before_is_left_out_and_said(
 
 @pytest.mark.parametrize("kind", KEYS)
 def test_every_kind_of_key_signs(kind: str, tmp_path: Path) -> None:
+    """In its own PEM form too ("EC PRIVATE KEY", "RSA PRIVATE KEY")."""
     image("RGB").save(tmp_path / "a.png")
-    assert Credentials(*certified(tmp_path, kind)).sign(tmp_path / "a.png", "PNG") is None
+    certificate, key = certified(tmp_path, kind)
+    assert Credentials(certificate, key).sign(tmp_path / "a.png", "PNG") is None
     read(tmp_path / "a.png")
+    if kind != "ed25519":
+        secret = load_pem_private_key(key.read_bytes(), None)
+        key.write_bytes(secret.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption()))
+        assert Credentials(certificate, key).sign(tmp_path / "a.png", "PNG") is None
 
 
 def test_what_is_wrong_with_a_certificate_is_one_sentence(tmp_path: Path, mine: tuple[Path, Path]) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from unlikeness import __version__
-from unlikeness.errors import PictureError, UsageError, one_line
+from unlikeness.errors import PictureError, UnlikenessError, UsageError, one_line
 from unlikeness.extras import check_extra
 from unlikeness.files import replacing
 
@@ -55,8 +55,8 @@ class Credentials:
 
     def __init__(self, certificate: Path, key: Path) -> None:
         check_extra("c2pa", "--c2pa")
-        self._chain, self._key = _read(certificate, "--c2pa"), _read(key, "--c2pa-key")
-        self._algorithm = _algorithm(certificate, self._chain, key, self._key)
+        self._chain = _read(certificate, "--c2pa")
+        self._algorithm, self._key = _checked(certificate, self._chain, key, _read(key, "--c2pa-key"))
         try:
             self._sign("image/png", io.BytesIO(_pixel()), io.BytesIO())
         except self._library.C2paError as error:
@@ -97,8 +97,13 @@ class Credentials:
 
     @cached_property
     def _library(self) -> Any:
-        import c2pa
-
+        try:
+            import c2pa
+        except (ImportError, OSError) as error:  # its own library, of another system
+            raise UnlikenessError(
+                f"--c2pa needs c2pa-python, which cannot be loaded ({one_line(str(error))[:200]}); "
+                "install it again"
+            ) from error
         return c2pa
 
     @cached_property
@@ -135,12 +140,17 @@ def _read(path: Path, option: str) -> bytes:
     return data
 
 
-def _algorithm(certificate: Path, chain: bytes, key: Path, private: bytes) -> str:
-    """C2PA's name of the algorithm that the key signs with."""
+def _checked(certificate: Path, chain: bytes, key: Path, private: bytes) -> tuple[str, bytes]:
+    """C2PA's name of the algorithm that the key signs with, and the key as PKCS #8, whatever its form."""
     from cryptography import x509
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
-    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+    from cryptography.hazmat.primitives.serialization import (
+        Encoding,
+        NoEncryption,
+        PrivateFormat,
+        load_pem_private_key,
+    )
 
     try:
         first = x509.load_pem_x509_certificates(chain)[0]
@@ -161,14 +171,16 @@ def _algorithm(certificate: Path, chain: bytes, key: Path, private: bytes) -> st
     end = first.not_valid_after_utc
     if end < datetime.now(UTC):
         raise UsageError(f"--c2pa {certificate} expired on {end:%Y-%m-%d}; give a certificate that is valid")
-    if isinstance(secret, rsa.RSAPrivateKey):
-        return "ps256"
-    if isinstance(secret, ed25519.Ed25519PrivateKey):
-        return "ed25519"
     sizes = {256: "es256", 384: "es384", 521: "es512"}
-    if isinstance(secret, ec.EllipticCurvePrivateKey) and secret.curve.key_size in sizes:
-        return sizes[secret.curve.key_size]
-    raise UsageError(f"--c2pa-key {key} is of another kind; give EC P-256 to P-521, RSA or Ed25519")
+    if isinstance(secret, rsa.RSAPrivateKey):
+        algorithm = "ps256"
+    elif isinstance(secret, ed25519.Ed25519PrivateKey):
+        algorithm = "ed25519"
+    elif isinstance(secret, ec.EllipticCurvePrivateKey) and secret.curve.key_size in sizes:
+        algorithm = sizes[secret.curve.key_size]
+    else:
+        raise UsageError(f"--c2pa-key {key} is of another kind; give EC P-256 to P-521, RSA or Ed25519")
+    return algorithm, secret.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
 
 def _pixel() -> bytes:
