@@ -55,7 +55,8 @@ ALLOWED: dict[str, set[str]] = {
     "bench": _ALL,
     "serve": _ALL,
     "demo": _ALL,
-    "cli": {*_ALL, "page", "serve", "demo", "toybox.recipes"},
+    "publishing": _ALL,
+    "cli": {*_ALL, "page", "serve", "demo", "publishing", "toybox.recipes"},
 }
 """For each folder or file of the layout, what it may import. Everything may import itself, and the names that
 the package itself offers."""

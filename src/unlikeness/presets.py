@@ -1,4 +1,5 @@
-"""Presets: settings for models of Stable Diffusion's size, which are the defaults, and of the toybox's."""
+"""Presets: settings for models of Stable Diffusion's size, which are the defaults, of the toybox's, and those
+of other trainers."""
 
 from __future__ import annotations
 
@@ -43,13 +44,36 @@ _TOYBOX: dict[str, dict[str, dict[str, object]]] = {
 }  # fmt: skip
 """By command and method; "" stands for every method without an entry of its own."""
 
+_TRAINERS: dict[str, dict[str, dict[str, object]]] = {
+    # The commands in sd-scripts' docs/train_network.md and docs/sdxl_train_network.md (kohya-ss/sd-scripts);
+    # steps are the default of its --max_train_steps. XL's command keeps the text encoders' outputs, and so
+    # trains none.
+    "kohya-sd": {
+        "personalize lora": {
+            "rank": 16, "alpha": 1.0, "learning_rate": 1e-4, "text_encoder": True,
+            "text_encoder_learning_rate": 1e-5, "steps": 1600,
+        },
+    },
+    "kohya-sdxl": {
+        "personalize lora": {"rank": 32, "alpha": 16.0, "learning_rate": 1e-4, "steps": 1600},
+    },
+}  # fmt: skip
+"""By name, then by command and method."""
 
-def which_preset(name: str, resolution: int) -> str:
-    """`name`, or for "auto" the preset for a model of this resolution [px]. UsageError for an unknown one."""
+
+def which_preset(name: str, resolution: int, command: str = "", method: str = "") -> str:
+    """`name`, or for "auto" the preset for a model of this resolution [px]. UsageError for an unknown one, or
+    another trainer's for another command or method."""
     if name == "auto":
         return "toybox" if resolution <= _SMALL else "stable-diffusion"
-    if name not in PRESETS:
-        raise UsageError(f"{named('preset')} {name} is no preset; valid are: auto, {', '.join(PRESETS)}")
+    trainers = [one for one, those in _TRAINERS.items() if f"{command} {method}" in those]
+    if name in _TRAINERS and name not in trainers:
+        raise UsageError(
+            f"{named('preset')} {name} is for {' and '.join(_TRAINERS[name])} alone; give another preset"
+        )
+    if name not in (*PRESETS, *trainers):
+        valid = ", ".join(("auto", *PRESETS, *trainers))
+        raise UsageError(f"{named('preset')} {name} is no preset; valid are: {valid}")
     return name
 
 
@@ -58,7 +82,10 @@ def preset_values(command: str, name: str, resolution: int, method: str = "") ->
 
     resolution: the model's [px], for "auto". UsageError for an unknown preset.
     """
-    if which_preset(name, resolution) == "stable-diffusion":
+    chosen = which_preset(name, resolution, command, method)
+    if chosen in _TRAINERS:
+        return dict(_TRAINERS[chosen][f"{command} {method}"])
+    if chosen == "stable-diffusion":
         return {}
     methods = _TOYBOX[command]
     return dict(methods.get(method, methods.get("", {})))

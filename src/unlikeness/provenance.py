@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["own_name", "pixel_digest", "versions"]
+__all__ = ["file_digest", "own_name", "pixel_digest", "versions"]
 
 
 def versions() -> dict[str, str]:
@@ -29,6 +29,12 @@ def own_name(called: str) -> str:
     """A hub name unchanged; the last part of the path to a file or folder."""
     path = Path(called).expanduser()
     return path.resolve().name if path.exists() else called
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's bytes, hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def pixel_digest(images: Tensor) -> str:

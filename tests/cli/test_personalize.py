@@ -120,7 +120,8 @@ def test_misuse_is_one_line(
     (tmp_path / "empty").mkdir()
     wrong = {
         "did you mean lora": [*base, *new, "--method", "lorra"],
-        "--text-encoder is no setting": [*base, *new, "--method", "lora", "--text-encoder"],
+        "--rank is no setting": [*base, *new, "--method", "dreambooth", "--rank", "4"],
+        "kohya-sd is for personalize lora alone": [*base, *new, "--preset", "kohya-sd"],
         "must be NAME=VALUE": [*base, *new, "--set", "flip"],
         "steps is given twice": [*base, *new, "--steps", "2", "--set", "steps=3"],
         "is no preset": [*base, *new, "--preset", "large"],

@@ -40,10 +40,8 @@ def test_pictures_from_a_file_and_a_lora(
     command += ["--steps", "1", "--count", "1", "--device", "cpu", "--output"]
     assert main([*command, str(out), "--lora", f"{lora}:0.5", "--lora", str(tmp_path / "lora")]) == 0
     assert "is a single file of Stable Diffusion 1" in capsys.readouterr().err
-    assert json.loads((out / "generation.json").read_text())["lora"] == [
-        f"{lora}:0.5",
-        str(tmp_path / "lora"),
-    ]
+    used = json.loads((out / "generation.json").read_text())["lora"]
+    assert [(one["name"], one["strength"]) for one in used] == [(lora.name, 0.5), ("lora", 1.0)]
     assert main([*command, str(tmp_path / "new"), "--lora", str(tmp_path / "none.safetensors")]) == 2
     assert "--lora" in capsys.readouterr().err
 

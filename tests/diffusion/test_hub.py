@@ -185,6 +185,23 @@ def test_the_cache_of_the_old_name_comes_first(tmp_path: Path) -> None:
         locate("stable-diffusion-v1-5/stable-diffusion-v1-5", local_files_only=True)
 
 
+@pytest.mark.usefixtures("offline")
+def test_an_old_name_that_is_there_in_part_is_asked_for_at_the_new_one(tmp_path: Path) -> None:
+    """And what is missing is named, also of a class with the parts of a family."""
+    old, new = "runwayml/stable-diffusion-v1-5", "stable-diffusion-v1-5/stable-diffusion-v1-5"
+    folder = in_cache(tmp_path, old, write_tiny(tmp_path / "tiny"))
+    index = json.loads((folder / "model_index.json").read_text())
+    (folder / "model_index.json").write_text(
+        json.dumps(index | {"_class_name": "LatentConsistencyModelPipeline"})
+    )
+    assert locate(old) == folder
+    (folder / "vae" / "config.json").unlink()
+    with pytest.raises(UnlikenessError, match=r"now lives at .* only in part, .*missing: vae/config\.json"):
+        locate(old)
+    whole = in_cache(tmp_path, new, tmp_path / "tiny")
+    assert locate(old) == whole
+
+
 def test_what_the_cache_lacks_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def unreachable(*args: Any, **kwargs: Any) -> Any:
         raise ConnectionError("Name or service not known")

@@ -14,15 +14,15 @@ import torch
 from diffusers.loaders.single_file_utils import convert_sd3_transformer_checkpoint_to_diffusers
 from safetensors.torch import load_file, save_file
 from tests.tiny import PIXELS
-from tests.tiny_flow import T5_TOKENS, write_flux, write_sd3
+from tests.tiny_flow import T5_TOKENS, write_flux, write_sd3, write_z_image
 from torch import Tensor
 
 from unlikeness.diffusion import TextToImage
 from unlikeness.diffusion.families import family_of
 from unlikeness.diffusion.lora import add_lora, load_lora
-from unlikeness.diffusion.lora_writing import save_lora
+from unlikeness.diffusion.lora_writing import check_writable, save_lora
 from unlikeness.diffusion.single_file.names import SD3, stacked
-from unlikeness.errors import UnlikenessError
+from unlikeness.errors import UnlikenessError, UsageError
 
 
 @pytest.fixture(scope="module")
@@ -221,6 +221,20 @@ def test_a_modulation_has_its_halves_the_other_way_round(sd3: TextToImage, tmp_p
     checkpoint = original(sd3, {}) | {f"{name}.weight": before + up @ down}
     split = convert_sd3_transformer_checkpoint_to_diffusers(checkpoint)
     assert torch.allclose(sd3.denoiser.state_dict()[layer] + change, split[layer], atol=1e-5)
+
+
+def test_a_family_without_such_names_is_refused_before_it_is_trained(
+    flux: TextToImage, sd3: TextToImage, tmp_path: Path
+) -> None:
+    other = TextToImage.from_pretrained(write_z_image(tmp_path / "z"), device="cpu")
+    for model in (flux, sd3, other):
+        check_writable(model, "diffusers")
+    check_writable(flux, "kohya")
+    check_writable(sd3, "kohya")
+    with pytest.raises(UsageError, match=r"kohya is not known for this kind of model \(a ZImagePipeline\)"):
+        check_writable(other, "kohya")
+    with pytest.raises(UsageError, match="has no text encoder"):
+        add_lora(other.copy(), rank=2, text_encoder=True)
 
 
 def test_each_family_is_named(flux: TextToImage, sd3: TextToImage, tmp_path: Path) -> None:

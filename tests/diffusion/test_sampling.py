@@ -11,7 +11,7 @@ from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, StableDiffusio
 from tests.tiny import tiny_model, write_tiny
 
 from unlikeness.diffusion import TextToImage
-from unlikeness.diffusion.sampling import SAMPLERS, drawn, initial_noise
+from unlikeness.diffusion.sampling import SAMPLERS, drawn, generators, initial_noise
 from unlikeness.errors import UsageError
 
 
@@ -38,7 +38,7 @@ def test_draws_what_plain_diffusers_draws(
     theirs = pipe(
         ["a photo of a dog", "a cat"],
         negative_prompt=["x", "x"],
-        latents=initial_noise(model.latent_shape, [3, 4]),
+        latents=initial_noise(model.latent_shape, generators([3, 4])),
         num_inference_steps=5,
         guidance_scale=4.0,
         output_type="pt",

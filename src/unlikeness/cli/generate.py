@@ -7,7 +7,18 @@ from typing import Annotated
 
 import typer
 
-from unlikeness.cli.options import Device, Dtype, ModelConfig, Prediction, Quiet, give, how, run
+from unlikeness.cli.options import (
+    Device,
+    Dtype,
+    Embeddings,
+    Loras,
+    ModelConfig,
+    Prediction,
+    Quiet,
+    give,
+    how,
+    run,
+)
 
 __all__ = ["generate"]
 
@@ -18,21 +29,8 @@ def generate(
     model: Annotated[str, give("Model: a diffusers folder, a single file, a hub name or toybox.")] = "toybox",
     prediction: Prediction = None,
     model_config: ModelConfig = None,
-    lora: Annotated[
-        list[str] | None,
-        give(
-            "LoRA to apply: a file, a folder or a hub name, with :STRENGTH behind it if not 1; can be given "
-            "several times.",
-            metavar="FILE[:STRENGTH]",
-        ),
-    ] = None,
-    embedding: Annotated[
-        list[str] | None,
-        give(
-            "Textual Inversion file, whose word the prompts may use; can be given several times.",
-            metavar="[WORD=]FILE",
-        ),
-    ] = None,
+    lora: Loras = None,
+    embedding: Embeddings = None,
     count: Annotated[int, how("Pictures for each prompt.", min=1)] = 8,
     negative_prompt: Annotated[str | None, how("Negative prompt.")] = None,
     guidance: Annotated[
@@ -42,7 +40,7 @@ def generate(
         int | None, how("Steps of the sampler. Default: the model's own, mostly 25.", min=1)
     ] = None,
     sampler: Annotated[
-        str | None, how("dpm++, ddim or euler. Default: the model's own, mostly dpm++.")
+        str | None, how("dpm++, ddim, euler or lcm. Default: the model's own, mostly dpm++.")
     ] = None,
     seed: Annotated[
         int, how("Random seed of the first picture; each further picture adds 1.", min=0, max=2**62)
@@ -55,7 +53,7 @@ def generate(
     """Generate pictures with the toybox or another model, as its own pipeline in diffusers does."""
     from unlikeness import locks
     from unlikeness.diffusion import hub
-    from unlikeness.diffusion.adapters import parse_embeddings, parse_loras
+    from unlikeness.diffusion.adapters import Added
     from unlikeness.diffusion.devices import SAMPLERS, check_device, check_dtype
     from unlikeness.errors import UsageError
     from unlikeness.paths import check_output
@@ -68,13 +66,11 @@ def generate(
     told = hub.check_name(model, prediction=prediction, config=model_config)
     if sampler is not None and sampler not in SAMPLERS:
         raise UsageError(f"--sampler {sampler!r} is unknown; it must be one of {', '.join(SAMPLERS)}")
-    loras, embeddings = parse_loras(lora or []), parse_embeddings(embedding or [])
+    added = Added.parse(lora, embedding)
     prompt = [as_text("prompt", words) for words in prompt]
     if negative_prompt is not None:
         negative_prompt = as_text("negative prompt", negative_prompt)
     with locks.beside(output):
-        from unlikeness.diffusion.embeddings import load_embedding
-        from unlikeness.diffusion.lora import load_lora
         from unlikeness.diffusion.model import TextToImage
         from unlikeness.diffusion.sampling import drawn
         from unlikeness.gallery import save_generated
@@ -87,10 +83,7 @@ def generate(
         )
         if loaded.single and not told and not quiet:
             typer.echo(loaded.single.line, err=True)
-        for one in loras:
-            loaded = load_lora(loaded, one.name, strength=one.strength)
-        for word in embeddings:
-            loaded = load_embedding(loaded, word)
+        loaded = added.to(loaded)
         lines = [loaded.conditioner.too_long(words) for words in [*prompt, negative_prompt or ""]]
         lines += [loaded.conditioner.unknown_in(words) for words in prompt]
         for line in filter(None, lines):
@@ -99,8 +92,7 @@ def generate(
         prompts = [words for words in prompt for _ in range(count)]
         settings = {
             "model": model,
-            "lora": [str(one) for one in loras],
-            "embeddings": [str(one) for one in embeddings],
+            **added.record(),
             "steps": loaded.defaults.steps if steps is None else steps,
             "guidance": loaded.defaults.guidance if guidance is None else guidance,
             "negative_prompt": negative_prompt,

@@ -7,7 +7,20 @@ from typing import Annotated
 
 import typer
 
-from unlikeness.cli.options import Device, ModelConfig, Prediction, Preset, Quiet, Seed, Set, give, how, run
+from unlikeness.cli.options import (
+    Device,
+    Embeddings,
+    Loras,
+    ModelConfig,
+    Prediction,
+    Preset,
+    Quiet,
+    Seed,
+    Set,
+    give,
+    how,
+    run,
+)
 
 __all__ = ["immunize"]
 
@@ -20,6 +33,8 @@ def immunize(
     ] = None,
     prediction: Prediction = None,
     model_config: ModelConfig = None,
+    lora: Loras = None,
+    embedding: Embeddings = None,
     add_to: Annotated[
         Path | None,
         give("Instead of --model: folder of an immunized model, to protect further subjects in it."),
@@ -88,6 +103,7 @@ def immunize(
     Writes a diffusers folder that opens wherever the original did; with --single-file, a folder with one file
     as it came. Repeat the command to go on after a stop.
     """
+    from unlikeness.diffusion.adapters import Added
     from unlikeness.errors import one_line
     from unlikeness.immunize.job import Job
     from unlikeness.progress import on_stderr
@@ -114,6 +130,7 @@ def immunize(
         class_noun=class_noun, identifier=identifier, subjects=subjects, preset=preset, values=values,
         prompts=prompts, checkpoint=checkpoint, device=device, dtype=dtype,
         prediction=prediction, model_config=model_config, single_file=single_file,
+        added=Added.parse(lora, embedding),
     )  # fmt: skip
     if dry_run:
         typer.echo("\n".join(job.estimate(report=report).lines()))

@@ -7,8 +7,8 @@ from typing import Annotated, Any
 import typer
 
 __all__ = [
-    "GROUPS", "BatchSize", "ClassNoun", "Device", "Dtype", "LearningRate", "ModelConfig", "Overwrite",
-    "Prediction", "Preset", "Quiet", "Seed", "Set", "Steps", "give", "how", "run",
+    "GROUPS", "BatchSize", "ClassNoun", "Device", "Dtype", "Embeddings", "LearningRate", "Loras",
+    "ModelConfig", "Overwrite", "Prediction", "Preset", "Quiet", "Seed", "Set", "Steps", "give", "how", "run",
 ]  # fmt: skip
 
 GROUPS = ("What you give", "How", "Run")
@@ -38,6 +38,24 @@ Prediction = Annotated[
 ModelConfig = Annotated[
     str | None,
     give("Diffusers folder with configurations and tokenizers for a single file of an unusual size."),
+]
+
+Loras = Annotated[
+    list[str] | None,
+    give(
+        "LoRA to add to the model: a file, a folder or a hub name, with :STRENGTH behind it if not 1; can be "
+        "given several times.",
+        "--lora",
+        metavar="FILE[:STRENGTH]",
+    ),
+]
+Embeddings = Annotated[
+    list[str] | None,
+    give(
+        "Textual Inversion file, whose word the prompts may use; can be given several times.",
+        "--embedding",
+        metavar="[WORD=]FILE",
+    ),
 ]
 
 Steps = Annotated[int | None, how("Optimizer steps.")]

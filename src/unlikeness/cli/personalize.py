@@ -11,10 +11,11 @@ from unlikeness.cli.options import (
     BatchSize,
     ClassNoun,
     Device,
+    Embeddings,
     LearningRate,
+    Loras,
     ModelConfig,
     Prediction,
-    Preset,
     Quiet,
     Seed,
     Set,
@@ -36,9 +37,17 @@ def personalize(
     ] = "toybox",
     prediction: Prediction = None,
     model_config: ModelConfig = None,
+    lora: Loras = None,
+    embedding: Embeddings = None,
     identifier: Annotated[str, give("Identifier token: the rare word that stands for the subject.")] = "sks",
     method: Annotated[str, how("dreambooth or lora.")] = "dreambooth",
-    preset: Preset = "auto",
+    preset: Annotated[
+        str,
+        how(
+            "Preset for unset options: stable-diffusion or toybox (auto: chosen by the model's resolution). "
+            "For lora also another trainer's: kohya-sd, kohya-sdxl."
+        ),
+    ] = "auto",
     steps: Steps = None,
     learning_rate: LearningRate = None,
     batch_size: BatchSize = None,
@@ -74,7 +83,7 @@ def personalize(
 
     from unlikeness import locks
     from unlikeness.diffusion import hub
-    from unlikeness.diffusion.adapters import check_form
+    from unlikeness.diffusion.adapters import Added, check_form
     from unlikeness.diffusion.devices import check_device, check_dtype
     from unlikeness.errors import UsageError
     from unlikeness.paths import check_output
@@ -96,7 +105,7 @@ def personalize(
     values = pairs("--set", set_, given)
     # Validate before importing torch, which takes seconds.
     build(settings_type(method), values)
-    which_preset(preset, 0)
+    which_preset(preset, 0, "personalize", method)
     check_form(lora_format)
     if lora_format != "diffusers" and method != "lora":
         raise UsageError(
@@ -105,6 +114,7 @@ def personalize(
     check_device(device)
     check_dtype(dtype)
     single = hub.check_name(model, prediction=prediction, config=model_config)
+    added = Added.parse(lora, embedding)
     check_output(output, checkpoint)
     check_pictures(images)
     if dry_run:
@@ -121,6 +131,7 @@ def personalize(
         if checkpoint is not None:
             held.enter_context(locks.beside(checkpoint, "--checkpoint"))
 
+        from unlikeness.diffusion.lora_writing import check_writable
         from unlikeness.diffusion.model import TextToImage
         from unlikeness.personalize import create
         from unlikeness.personalize.record import record, save
@@ -132,6 +143,8 @@ def personalize(
         loaded = TextToImage.from_pretrained(
             model, device=device, dtype=dtype, prediction=prediction, model_config=model_config
         )
+        check_writable(loaded, lora_format)
+        loaded = added.to(loaded)
         made = create(method, {**preset_values("personalize", preset, loaded.resolution, method), **values})
 
         def report(line: str) -> None:
@@ -146,5 +159,5 @@ def personalize(
             raise UsageError(reason)
         with on_stderr(quiet=quiet) as progress:
             tuned = made.personalize(loaded, subject, checkpoint=checkpoint, progress=progress)
-        save(tuned, output, record(method, made, subject, model), lora_format=lora_format)
+        save(tuned, output, record(method, made, subject, model, added), lora_format=lora_format)
     typer.echo(f'{output}: ask it for "{subject.instance_prompt}"')

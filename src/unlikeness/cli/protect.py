@@ -9,11 +9,24 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from unlikeness.cli.options import Device, Dtype, ModelConfig, Prediction, Quiet, Set, give, how, run
+from unlikeness.cli.options import (
+    Device,
+    Dtype,
+    Embeddings,
+    Loras,
+    ModelConfig,
+    Prediction,
+    Quiet,
+    Set,
+    give,
+    how,
+    run,
+)
 from unlikeness.pictures.limits import MAX_PIXELS
 
 if TYPE_CHECKING:
     from unlikeness.diffusion import TextToImage
+    from unlikeness.diffusion.adapters import Added
     from unlikeness.protect.base import Perturber
     from unlikeness.protect.files.folder import Outcome
     from unlikeness.protect.files.survey import Survey
@@ -80,8 +93,8 @@ def protect(
     weights: Annotated[
         str | None,
         how(
-            "Network of rid: a shipped name, or a file of `train-protector`, of `export` or of the method's "
-            "authors."
+            "Network of rid: a shipped name, a hub name, or a file of `train-protector`, of `export` or of "
+            "the method's authors."
         ),
     ] = None,
     model: Annotated[
@@ -105,6 +118,8 @@ def protect(
     ] = None,
     prediction: Prediction = None,
     model_config: ModelConfig = None,
+    lora: Loras = None,
+    embedding: Embeddings = None,
     steps: Annotated[int | None, how("Gradient steps. Default: the method's own.")] = None,
     set_: Set = None,
     seed: Annotated[int, how("Random seed.")] = 0,
@@ -150,6 +165,9 @@ def protect(
     for flag, value in (("--prediction", prediction), ("--model-config", model_config)):
         if value is not None and model is None:
             raise UsageError(f"{flag} is for a model in one file; leave it out, or name it with --model")
+    for flag, values_of in (("--lora", lora), ("--embedding", embedding)):
+        if values_of and model is None:
+            raise UsageError(f"{flag} is added to a model; leave it out, or name the model with --model")
     kind = registry.settings_type(method)
     own = issubclass(kind, EncoderSettings)
     values = pairs(
@@ -169,13 +187,16 @@ def protect(
     if needs_model:
         check_extra("models", f"--method {method}")
     encoders: list[str] = []
+    added: Added | None = None
     if against is not None:
         from unlikeness.autoencoders.names import expand
 
         encoders = expand(against)
     if needs_model and not encoders:
         from unlikeness.diffusion import hub
+        from unlikeness.diffusion.adapters import Added
 
+        added = Added.parse(lora, embedding)
         told = hub.check_name(model or "toybox", prediction=prediction, config=model_config)
         if told and not quiet:
             typer.echo(told, err=True)
@@ -227,6 +248,7 @@ def protect(
         loaded = TextToImage.from_pretrained(
             name, device=device, dtype=dtype, prediction=prediction, model_config=model_config, carried=False
         )
+        loaded = loaded if added is None else added.to(loaded)
 
     def make(settings: ProtectSettings) -> Perturber:
         if method == "rid" and isinstance(settings, RidSettings):
@@ -246,8 +268,8 @@ def protect(
         else:
             outcome = folder.protect_folder(
                 paths, output, protection,
-                method=method, model=name, seed=seed, at=sized, psnr=psnr,
-                mask=mask, max_pixels=max_pixels, batch_size=size, credentials=credentials,
+                method=method, model=name, added=added.record() if added else None, seed=seed, at=sized,
+                psnr=psnr, mask=mask, max_pixels=max_pixels, batch_size=size, credentials=credentials,
                 progress=progress,
             )  # fmt: skip
     said = against_of(protection).sentence

@@ -32,6 +32,7 @@ VERBS = {
     "page": ("Pictures", "page:page", "Write a web page that protects pictures in the browser."),
     "immunize": ("Models", "immunize:immunize", "Make a model hard to personalize on named subjects."),
     "verify": ("Models", "verify:verify", "Attack a model in every known way; certify the worst result."),
+    "publish": ("Models", "publish:publish", "Put an immunized model or a protector on the hub, private."),
     "generate": ("Models", "generate:generate", "Generate pictures with a model."),
     "personalize": ("Research", "personalize:personalize", "Fine-tune a model as an attacker does."),
     "purify": ("Research", "purify:purify", "Clean pictures of a perturbation, as an attacker does."),
@@ -42,8 +43,8 @@ VERBS = {
 """Name -> group, module here and its function or group of functions, and the line for `--help`."""
 
 NEED_MODELS = (
-    "train-protector", "immunize", "verify", "generate", "personalize", "purify", "measure latents",
-    "measure similarity", "toybox", "demo",
+    "train-protector", "immunize", "verify", "publish", "generate", "personalize", "purify",
+    "measure latents", "measure similarity", "toybox", "demo",
 )  # fmt: skip
 """Commands that need the extra `models`, whatever their options; `protect` decides by its method."""
 

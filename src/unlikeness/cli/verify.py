@@ -7,7 +7,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from unlikeness.cli.options import ClassNoun, Device, ModelConfig, Prediction, Preset, Quiet, give, how, run
+from unlikeness.cli.options import (
+    ClassNoun,
+    Device,
+    Embeddings,
+    Loras,
+    ModelConfig,
+    Prediction,
+    Preset,
+    Quiet,
+    give,
+    how,
+    run,
+)
 
 if TYPE_CHECKING:
     from unlikeness.verify.verdict import Outcome, Verdict
@@ -27,6 +39,8 @@ def verify(
     output: Annotated[Path, give("Folder for the certificate. Repeat the command to go on after a stop.")],
     prediction: Prediction = None,
     model_config: ModelConfig = None,
+    lora: Loras = None,
+    embedding: Embeddings = None,
     identifier: Annotated[
         str | None,
         give("Protected identifier token. Default: the one in the model's immunization.json, or sks."),
@@ -116,6 +130,7 @@ def verify(
     Writes certificate.json, certificate.html and grids of pictures into OUTPUT. Repeat the command to go on
     after a stop: finished attackers with the same settings are not run again.
     """
+    from unlikeness.diffusion.adapters import Added
     from unlikeness.errors import one_line
     from unlikeness.progress import on_stderr
     from unlikeness.verify.job import Verification
@@ -136,6 +151,7 @@ def verify(
         values=tuple(set_ or ()), encoders=tuple(encoder or ()),
         requested=Requested(protective_output, target_noun, pattern, classifier),
         quality=quality, sign=sign, device=device, prediction=prediction, model_config=model_config,
+        added=Added.parse(lora, embedding),
     )  # fmt: skip
     with on_stderr(quiet=quiet) as progress:
         verdict = job.run(report=report, progress=progress)

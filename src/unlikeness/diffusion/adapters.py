@@ -1,17 +1,22 @@
-"""LoRA files and embeddings as a user names them; without torch."""
+"""LoRA files and embeddings as a user names them, to be added to a model; without torch."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from unlikeness.diffusion import hub
 from unlikeness.errors import UsageError, one_line
+from unlikeness.provenance import file_digest, own_name
 
-__all__ = ["FILE", "FORMS", "PEFT_FILE", "Adapter", "Embedding", "check_form", "check_lora",
-           "find_embedding", "find_lora", "parse_embeddings", "parse_loras"]  # fmt: skip
+if TYPE_CHECKING:
+    from unlikeness.diffusion.model import TextToImage
+
+__all__ = ["FILE", "FORMS", "PEFT_FILE", "Adapter", "Added", "Embedding", "check_form", "check_lora",
+           "digests", "find_embedding", "find_lora", "parse_embeddings", "parse_loras"]  # fmt: skip
 
 FORMS = ("diffusers", "kohya")
 """How the layers in a written LoRA file are named."""
@@ -43,6 +48,69 @@ class Embedding:
 
     def __str__(self) -> str:
         return f"{self.word}={self.path}" if self.word else self.path
+
+
+@dataclass(frozen=True)
+class Added:
+    """What a user adds to a model before its use, in this order: LoRAs, and words for prompts."""
+
+    loras: tuple[Adapter, ...] = ()
+    embeddings: tuple[Embedding, ...] = ()
+
+    @classmethod
+    def parse(cls, loras: Sequence[str] | None, embeddings: Sequence[str] | None) -> Added:
+        """Of `--lora` and `--embedding`. UsageError for what is not there."""
+        return cls(tuple(parse_loras(loras or ())), tuple(parse_embeddings(embeddings or ())))
+
+    def __bool__(self) -> bool:
+        return bool(self.loras or self.embeddings)
+
+    def to(self, model: TextToImage) -> TextToImage:
+        """A copy of `model` with them, and their names behind its own; `model` itself if there are none.
+
+        Raises as `lora.load_lora` and `embeddings.load_embedding`.
+        """
+        from unlikeness.diffusion.embeddings import load_embedding
+        from unlikeness.diffusion.lora import load_lora
+
+        name = model.name
+        for one in self.loras:
+            model = load_lora(model, one.name, strength=one.strength)
+        for word in self.embeddings:
+            model = load_embedding(model, word)
+        if self:
+            model.name = " + ".join([name or "a model", *(one["name"] for one in self._each())])
+        return model
+
+    def record(self) -> dict[str, list[dict[str, Any]]]:
+        """For what is written: "lora" and "embeddings", each with names without folders, and digests of the
+        files. Empty if there are none."""
+        found: dict[str, list[dict[str, Any]]] = {}
+        for one in self._each():
+            found.setdefault("embeddings" if "word" in one else "lora", []).append(one)
+        return found
+
+    def without(self, known: Collection[str]) -> Added:
+        """Those whose files have none of these digests."""
+        return Added(
+            tuple(one for one in self.loras if file_digest(find_lora(one.name)) not in known),
+            tuple(one for one in self.embeddings if file_digest(find_embedding(one)) not in known),
+        )
+
+    def _each(self) -> Iterator[dict[str, Any]]:
+        for one in self.loras:
+            file = find_lora(one.name, local_files_only=True)  # `to` has fetched it
+            yield {"name": own_name(one.name), "strength": one.strength, "sha256": file_digest(file)}
+        for word in self.embeddings:
+            file = find_embedding(word)
+            yield {"name": file.name, "word": word.word, "sha256": file_digest(file)}
+
+
+def digests(record: Mapping[str, Any]) -> set[str]:
+    """The digests that `Added.record` wrote into a record, which may be a stranger's."""
+    lists = [record.get(name) for name in ("lora", "embeddings")]
+    entries = [one for some in lists if isinstance(some, list) for one in some if isinstance(one, dict)]
+    return {one["sha256"] for one in entries if isinstance(one.get("sha256"), str)}
 
 
 def parse_embeddings(texts: Sequence[str]) -> list[Embedding]:

@@ -18,7 +18,7 @@ __all__ = [
     "pick_device", "pick_dtype", "training_precision",
 ]  # fmt: skip
 
-SAMPLERS = ("dpm++", "ddim", "euler")
+SAMPLERS = ("dpm++", "ddim", "euler", "lcm")
 """See `solvers`. A family may take some of them only."""
 
 DTYPES = {

@@ -74,7 +74,8 @@ def locate(
     repo, _, file = rest.partition("/")
     old, repo = f"{owner}/{repo}", ALIASES.get(f"{owner}/{repo}", f"{owner}/{repo}")
     said = f"model {old}" + ("" if repo == old else f" (which now lives at {repo})")
-    if repo != old and (kept := _cached(old, revision)):
+    kept = _cached(old, revision) if repo != old else None
+    if kept is not None and not (weights and _missing(kept)):
         folder = kept
     else:
 
@@ -87,7 +88,12 @@ def locate(
             parts = [*family.parts, *(family.carried if carried else ())]
             return _wanted(files, parts, half=half, weights=weights)
 
-        folder = fetch(repo, said, wanted, revision=revision, local_files_only=local_files_only)
+        try:
+            folder = fetch(repo, said, wanted, revision=revision, local_files_only=local_files_only)
+        except UnlikenessError as error:
+            if kept is None or isinstance(error, UsageError):
+                raise
+            folder = kept  # in part: what it lacks is named below
     if file and not (folder / file).is_file():
         raise UnlikenessError(
             f"{said} in the hub cache here has no {file}; check its spelling or the network"
@@ -214,7 +220,7 @@ def _cached(repo: str, revision: str | None) -> Path | None:
 
 def _missing(folder: Path) -> list[str]:
     """What a diffusers folder of the cache lacks of the parts that its index names."""
-    from unlikeness.diffusion.families import FAMILIES, family_of
+    from unlikeness.diffusion.families import FAMILIES, RELATIVES, family_of
     from unlikeness.networks.configs import read_object
     from unlikeness.networks.weights import choose_weights
 
@@ -222,7 +228,8 @@ def _missing(folder: Path) -> list[str]:
         return []
     index = read_object(folder / "model_index.json", folder)
     kind = index.get("_class_name")
-    if not isinstance(kind, str) or kind not in FAMILIES:
+    kind = RELATIVES.get(kind, kind) if isinstance(kind, str) else None
+    if kind not in FAMILIES:
         return []
     found = []
     for part in family_of(kind).parts:

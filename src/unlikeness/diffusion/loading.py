@@ -328,7 +328,7 @@ def check_scheduler(folder: Path, scheduler: Any, family: Family) -> None:
             f"{what} draws along a flow (use_flow_sigmas), for which its {schedule.prediction_type} was not "
             "trained; set use_flow_sigmas to false in scheduler/scheduler_config.json"
         )
-    with sentence(what), warnings.catch_warnings():
+    with sentence(what), warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
         warnings.simplefilter("ignore")  # a schedule that ends at zero makes numpy say so
         for name in family.samplers:
             solver = family.solver(scheduler, name)

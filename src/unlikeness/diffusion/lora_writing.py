@@ -20,7 +20,7 @@ from unlikeness.tensors import all_finite, for_readers, written
 if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage
 
-__all__ = ["FILE", "save_lora"]
+__all__ = ["FILE", "check_writable", "save_lora"]
 
 Layers = Mapping[str, Mapping[str, Tensor]]
 """By part and by peft's name: the factors."""
@@ -32,6 +32,14 @@ _ENDS = ("lora_A", "lora_B")
 
 _MODULES = {"FluxPipeline": "networks.lora_flux", "StableDiffusion3Pipeline": "networks.lora_sd3"}
 """sd-scripts' module for a pipeline class, where it is not networks.lora."""
+
+
+def check_writable(model: TextToImage, form: str) -> None:
+    """UsageError if a LoRA of this model cannot be written in this form: to call before it is trained."""
+    check_form(form)
+    if form == "kohya":
+        ends = tuple(f".{target}" for target in model.family.lora_targets)
+        kohya_layers(model, (name for name, _ in model.denoiser.named_modules() if f".{name}".endswith(ends)))
 
 
 def save_lora(model: TextToImage, folder: Path, *, form: str = "diffusers") -> Path:

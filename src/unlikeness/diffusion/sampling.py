@@ -1,4 +1,4 @@
-"""Generate pictures: a deterministic solver of diffusers, with both halves of guidance in one batch."""
+"""Generate pictures: a solver of diffusers, with both halves of guidance in one batch."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from unlikeness.progress import Progress, Silent
 if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage
 
-__all__ = ["SAMPLERS", "drawn", "initial_noise"]
+__all__ = ["SAMPLERS", "drawn", "generators", "initial_noise"]
 
 _DECODED_AT_ONCE = 4 * 512 * 512  # pixels: what a float32 autoencoder decodes in about 8 GB
 
@@ -27,9 +27,14 @@ _NEAR_NOISE = 0.75
 """Smallest share of the noise levels below the first step, where there are many steps."""
 
 
-def initial_noise(shape: tuple[int, int, int], seeds: Sequence[int]) -> Tensor:
-    """[B, C, h, w] float32 on the CPU; each picture's noise comes from its own seed alone."""
-    return torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
+def initial_noise(shape: tuple[int, int, int], generators: Sequence[torch.Generator]) -> Tensor:
+    """[B, C, h, w] float32 on the CPU; each picture's noise comes from its own generator alone."""
+    return torch.stack([torch.randn(shape, generator=one) for one in generators])
+
+
+def generators(seeds: Sequence[int]) -> list[torch.Generator]:
+    """One a picture, on the CPU."""
+    return [torch.Generator().manual_seed(seed) for seed in seeds]
 
 
 def drawn(
@@ -104,13 +109,14 @@ def _batches(
     for start in range(0, len(seeds), batch_size):
         part = slice(start, start + batch_size)
         with torch.no_grad():
-            z = initial_noise(model.latent_shape, seeds[part]).to(model.device)
+            noise = generators(seeds[part])
+            z = initial_noise(model.latent_shape, noise).to(model.device)
             c = model.condition(prompts[part])
             c = model.family.with_guidance(c, scale) if embeds else c
             guides = model.family.guides(scale) and not embeds
             uncond = model.condition(negative[part]) if guides else None
             solver = _solver(model, sampler, steps)
-            z0 = _solve(model, solver, z, c, uncond, scale)
+            z0 = _solve(model, solver, z, c, uncond, scale, noise if sampler == "lcm" else None)
             finite.check(z0, f"{finite.DENOISER}, at guidance {scale:g},", model.dtype)
             at_once = max(_DECODED_AT_ONCE // model.resolution**2, 1)
             images = torch.cat([model.decode(some).float().cpu() for some in torch.split(z0, at_once)])
@@ -135,7 +141,10 @@ def _check_steps(model: TextToImage, sampler: str, steps: int) -> None:
     """
     levels = model.schedule.steps
     if steps <= levels:
-        solver = _solver(model, sampler, steps, torch.device("cpu"))
+        try:
+            solver = _solver(model, sampler, steps, torch.device("cpu"))
+        except ValueError as error:  # lcm knows the levels alone that it was distilled on
+            raise UsageError(f"steps ({steps}) are too many for sampler {sampler}; 4 are usual") from error
         times = [int(t) for t in solver.timesteps]
         spread = steps <= levels // 2 or times[0] >= _NEAR_NOISE * levels
         if spread and len(set(times)) == len(times):
@@ -144,14 +153,17 @@ def _check_steps(model: TextToImage, sampler: str, steps: int) -> None:
 
 
 def _solve(
-    model: TextToImage, solver: Any, z: Tensor, c: Condition, uncond: Condition | None, scale: float
-) -> Tensor:
+    model: TextToImage, solver: Any, z: Tensor, c: Condition, uncond: Condition | None, scale: float,
+    noise: list[torch.Generator] | None,
+) -> Tensor:  # fmt: skip
+    """noise: where a solver that is not deterministic draws its own, one a picture; None for others."""
+    drawn_from = {} if noise is None else {"generator": noise}
     z = z * getattr(solver, "init_noise_sigma", 1.0)
     for t in solver.timesteps:
         z_t = solver.scale_model_input(z, t) if hasattr(solver, "scale_model_input") else z
         predict = partial(_predicted, model, z_t, t)
         f = predict(c) if uncond is None else model.family.guided(predict, c, uncond, scale)
-        z = solver.step(f, t, z, return_dict=False)[0]
+        z = solver.step(f, t, z, return_dict=False, **drawn_from)[0]
     return z
 
 

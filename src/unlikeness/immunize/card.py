@@ -99,6 +99,8 @@ def _body(made: Mapping[str, Any]) -> str:
     outputs = "".join(f" {line}" for line in _outputs(made))
     how = _METHODS.get(made["method"], made["method"])
     origin = made["base_model"] or made["model"]
+    names = ", ".join(one["name"] for kind in ("lora", "embeddings") for one in made.get(kind, []))
+    within = f" Added to the model before, and part of it: {names}." if names else ""
     below = f"\nImmunizations before this one: {len(made['earlier'])}.\n" if made["earlier"] else ""
     attacker = f"fine-tuning of the denoiser at learning rates around {settings['attack_learning_rate']:g}"
     if settings["attack_text_encoder"]:
@@ -120,7 +122,7 @@ its relatives). It should still draw everything else, and learn other subjects, 
 opens the original opens this model too.
 
 ## What was done
-Method: {how}.
+Method: {how}.{within}
 Subjects: {each}. Their pictures are not in here; `immunization.json` has their digests, all settings, seeds,
 versions and the cost.{outputs}
 {below}

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from unlikeness import locks
 from unlikeness.diffusion import hub
+from unlikeness.diffusion.adapters import Added
 from unlikeness.diffusion.devices import check_device, check_dtype
 from unlikeness.errors import UnlikenessError, UsageError
 from unlikeness.immunize import Defence, create, record, settings_type
@@ -42,7 +43,8 @@ class Job:
     """The command line's values: see `cli.immunize`.
 
     add_to: instead of model, one that was immunized before. original: the model before all immunizations, as
-    the reference instead. prediction, model_config: of a single file (`TextToImage.from_pretrained`).
+    the reference instead. prediction, model_config: of a single file (`TextToImage.from_pretrained`). added:
+    what becomes part of the model, and of the original, before the work.
     single_file: write the model as the single file that it came as. images with class_noun, or subjects (see
     `subject_list`). values: settings, which override those of the preset. dtype: of the files, "auto" for
     that of the model's own. checkpoint: None puts it beside the output and removes it at the end.
@@ -66,6 +68,7 @@ class Job:
     prediction: str | None = None
     model_config: str | None = None
     single_file: bool = False
+    added: Added = field(default_factory=Added)
 
     def run(self, *, report: Tell | None = None, progress: Progress | None = None) -> Path:
         """Immunize, and write the folder; returns it. An interrupted run goes on when it is run again.
@@ -90,7 +93,7 @@ class Job:
         # The record needs a dry run, which refuses wrong values before anything is drawn.
         made = record.record(
             self.method, ready.defence, ready.subjects, ready.model, called=self._called,
-            earlier=ready.earlier, **run,
+            earlier=ready.earlier, added=self.added, **run,
         )  # fmt: skip
         began, done = time.perf_counter(), [ready.defence.settings.outer_steps + 1]
         released = immunize(
@@ -227,12 +230,19 @@ class Job:
         return _Ready(model, original, defence, subjects, earlier)
 
     def _opened(self, name: str, device: torch.device) -> TextToImage:
-        """A model in full precision, with what was given for single files."""
+        """A model in full precision, with what was given for single files, and what is added."""
         from unlikeness.diffusion.model import TextToImage
 
-        return TextToImage.from_pretrained(
+        model = TextToImage.from_pretrained(
             name, device=device, dtype="float32", **hub.given(name, self.prediction, self.model_config)
         )
+        whole = self.added.to(model)
+        if self.single_file and whole.conditioner is not model.conditioner:
+            raise UsageError(
+                "--single-file changes the denoiser alone, and --lora or --embedding changes a text encoder; "
+                "leave one of them out"
+            )
+        return whole
 
     def _settings(self, named: Sequence[Listed], further: Mapping[str, object]) -> ImmunizeSettings:
         """The method's settings alone, without torch."""

@@ -14,6 +14,7 @@ from unlikeness.foreign import UnreadableError, read_json
 from unlikeness.provenance import own_name, pixel_digest, versions
 
 if TYPE_CHECKING:
+    from unlikeness.diffusion.adapters import Added
     from unlikeness.diffusion.model import TextToImage
     from unlikeness.immunize import Defence
     from unlikeness.subjects import Subject
@@ -53,6 +54,7 @@ def record(
     original: TextToImage | None = None,
     prompts: Sequence[str] = (),
     earlier: Mapping[str, Any] | None = None,
+    added: Added | None = None,
 ) -> dict[str, Any]:
     """The record of a run, JSON-able. It can be made before the run; `ended` enters the seconds.
 
@@ -61,6 +63,7 @@ def record(
         model: before the run. called: its name or folder as the user gave it; of a folder, and of a
             pattern's file, the last part of the path is kept. original: φ, if it is another model.
         earlier: the record of `model` itself, if it was immunized before (see `read`).
+        added: what was added to `model`, which is part of the result.
 
     "measured" is null until `unlikeness verify --sign` enters what the worst attacker gets.
     """
@@ -82,6 +85,7 @@ def record(
         "settings": values,
         "seeds": {key: value for key, value in values.items() if key == "seed" or key.endswith("_seed")},
         "model": own_name(called),
+        **(added.record() if added else {}),
         "base_model": hub_name(called) or before.get("base_model"),
         "model_fingerprint": fingerprint(model),
         "original_fingerprint": fingerprint(original or model),

@@ -17,9 +17,10 @@ __all__ = ["LoRA", "LoRASettings"]
 
 
 class LoRA(FineTuning[LoRASettings]):
-    """Trains low-rank updates of the query, key, value and output projections.
+    """Trains low-rank updates of the query, key, value and output projections, of the denoiser and, if asked,
+    of the CLIPs.
 
-    `diffusion.lora.save_lora` writes the adapter of the result.
+    `diffusion.lora_writing.save_lora` writes the adapter of the result.
     """
 
     name = "LoRA"
@@ -27,5 +28,8 @@ class LoRA(FineTuning[LoRASettings]):
 
     def trainable(self, model: TextToImage) -> tuple[TextToImage, list[Tensor]]:
         """See `FineTuning.trainable`."""
-        tuned = adaptable_copy(model)
-        return tuned, list(add_lora(tuned, rank=self.settings.rank, seed=self.settings.seed))
+        s = self.settings
+        tuned = adaptable_copy(model, conditioner=s.text_encoder)
+        return tuned, list(
+            add_lora(tuned, rank=s.rank, alpha=s.alpha, text_encoder=s.text_encoder, seed=s.seed)
+        )

@@ -165,7 +165,7 @@ class FineTuning(ABC, Generic[S]):
             train(
                 step,
                 steps=s.steps,
-                optimizer=adamw(parameters, lr=s.learning_rate, weight_decay=s.weight_decay),
+                optimizer=self._optimizer(tuned, parameters),
                 parameters=parameters,
                 seed=s.seed,
                 clip=s.clip or None,
@@ -178,6 +178,19 @@ class FineTuning(ABC, Generic[S]):
         for p in parameters:
             p.requires_grad_(False)
         return tuned
+
+    def _optimizer(self, tuned: TextToImage, parameters: list[Tensor]) -> torch.optim.Optimizer:
+        """AdamW, with a learning rate of their own for text encoders where the settings have one."""
+        s = self.settings
+        optimizer = adamw(parameters, lr=s.learning_rate, weight_decay=s.weight_decay)
+        rate = getattr(s, "text_encoder_learning_rate", None)
+        if rate is not None:
+            [group] = optimizer.param_groups
+            reading = {id(p) for p in tuned.conditioner.parameters()}
+            own = [p for p in parameters if id(p) in reading]
+            group["params"] = [p for p in parameters if id(p) not in reading]
+            optimizer.add_param_group({"params": own, "lr": rate})
+        return optimizer
 
 
 @contextmanager

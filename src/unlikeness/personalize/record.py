@@ -15,6 +15,7 @@ from unlikeness.provenance import versions
 from unlikeness.tensors import written
 
 if TYPE_CHECKING:
+    from unlikeness.diffusion.adapters import Added
     from unlikeness.diffusion.model import TextToImage
     from unlikeness.personalize import Personalizer
     from unlikeness.subjects import Subject
@@ -24,12 +25,16 @@ __all__ = ["FILE", "record", "save"]
 FILE = "personalization.json"
 
 
-def record(name: str, method: Personalizer, subject: Subject, model: str) -> dict[str, Any]:
-    """Method, settings with seeds, the subject's words and digest, the model's name, and versions."""
+def record(
+    name: str, method: Personalizer, subject: Subject, model: str, added: Added | None = None
+) -> dict[str, Any]:
+    """Method, settings with seeds, the subject's words and digest, the model's name, what was added to the
+    model before, and versions."""
     return {
         "method": name,
         "settings": asdict(method.settings),
         "model": model,
+        **(added.record() if added else {}),
         **subject.as_record(),
         "versions": versions(),
     }

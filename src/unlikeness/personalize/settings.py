@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from unlikeness.settings import Checked, setting
+from unlikeness.errors import UsageError
+from unlikeness.settings import Checked, named, setting
 
 __all__ = ["DreamBoothSettings", "LoRASettings", "PersonalizeSettings"]
 
@@ -84,7 +85,22 @@ class LoRASettings(PersonalizeSettings):
     """Rank 16 on the denoiser's attention projections, AdamW at 1e-4."""
 
     rank: int = setting(16, "Rank of the updates.", source="in use: 4 to 32; RID's attacker: 32", at_least=1)
+    alpha: float | None = setting(
+        None, "Updates count alpha / rank; none: in full.", source="diffusers: in full; kohya: 1 to rank",
+        at_least=0.0,
+    )  # fmt: skip
     learning_rate: float = setting(1e-4, "AdamW's step size.", source="in use: 1e-4 to 3e-4", at_least=0.0)
+    text_encoder: bool = setting(
+        False,
+        "Train updates of the CLIPs' attention too.",
+        source="diffusers' train_dreambooth_lora.py and _sdxl.py: no",
+    )
+    text_encoder_learning_rate: float | None = setting(
+        None,
+        "AdamW's step size for text encoders; none: learning_rate.",
+        source="diffusers' train_dreambooth_lora.py: the same; _sdxl.py: 5e-6; kohya: 1e-5",
+        at_least=0.0,
+    )
     class_images: int = setting(
         100,
         "Pictures of the class that the attacked model draws for the prior; 0 leaves it out.",
@@ -92,3 +108,11 @@ class LoRASettings(PersonalizeSettings):
         source="RID's attacker",
         at_least=0,
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.text_encoder_learning_rate is not None and not self.text_encoder:
+            raise UsageError(
+                f"{named('text_encoder_learning_rate')} has no effect without {named('text_encoder')}; give "
+                "both, or neither"
+            )

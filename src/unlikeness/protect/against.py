@@ -123,8 +123,8 @@ def against_of(perturber: Perturber) -> Against:
 
 
 def is_toy(model: TextToImage) -> bool:
-    """Whether the model has the toybox's vocabulary: the embedded model and all that was trained from it,
-    under any name."""
+    """Whether the model has the toybox's vocabulary, with or without added words: the embedded model and all
+    that was trained from it, under any name."""
     from unlikeness.toybox.weights import model_path
 
     try:
@@ -132,7 +132,7 @@ def is_toy(model: TextToImage) -> bool:
     except (OSError, UnlikenessError):
         return model.name == "toybox"
     vocabulary: dict[str, int] = json.loads(text)
-    return bool(model.conditioner.vocabulary == vocabulary)
+    return vocabulary.items() <= model.conditioner.vocabulary.items()
 
 
 def _autoencoders(names: Sequence[str]) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from unlikeness import locks
 from unlikeness.diffusion import hub
+from unlikeness.diffusion.adapters import Added, digests
 from unlikeness.diffusion.devices import check_device, pick_device
 from unlikeness.errors import UnlikenessError, UsageError
 from unlikeness.foreign import UnreadableError, parse_yaml, read, reason
@@ -45,7 +46,8 @@ class Verification:
 
     values: texts NAME=VALUE. They come before those of the file `settings`, which come before the words of
     the model's record. identifier: None takes the record's. requested: the protective output to look for.
-    encoders: the first gives the verdict; none: the toybox's, for a model of the toybox.
+    encoders: the first gives the verdict; none: the toybox's, for a model of the toybox. added: what is added
+    to the model, unless its record says that it is part of it already, and to the original.
     """
 
     model: str
@@ -73,6 +75,7 @@ class Verification:
     device: str = "auto"
     prediction: str | None = None
     model_config: str | None = None
+    added: Added = field(default_factory=Added)
 
     def run(
         self, *, report: Callable[[str], None] | None = None, progress: Progress | None = None
@@ -136,6 +139,14 @@ class Verification:
             check_side(name, model.resolution, f"{self.model} draws")
         if model.single is not None:
             report(model.single.line)
+        content = record.read(model.source) or {}
+        runs = (content, *content.get("earlier", []))
+        new = self.added.without({one for run in runs for one in digests(run)})
+        if self.sign and new:
+            raise UsageError(
+                "--sign is for the model as it is, and --lora or --embedding adds to it; leave one out"
+            )
+        model = new.to(model)
         for noun, where in self._nouns().items():
             if warning := model.conditioner.check_noun(noun, where):
                 report(warning)
@@ -147,7 +158,6 @@ class Verification:
 
         subject = Subject(folder(self.images), self.class_noun, self.identifier or _USUAL)
         check_own(self.output, subject.digest, fingerprint(model))
-        content = record.read(model.source) or {}
         known = recorded(content, subject)
         if known is not None:
             if self.identifier is None and known.identifier:
@@ -177,6 +187,7 @@ class Verification:
             control=control, output=output, measure_quality=self.quality and self.original is not None,
             work=self.output / WORK, report=report, progress=progress,
         )  # fmt: skip
+        verdict = replace(verdict, about={**verdict.about, **self.added.record()})
         made = write_certificate(verdict, self.output)
         if model.source is not None:
             sign(model.source, self.output, summary(made), in_place=self.sign)
@@ -195,10 +206,12 @@ class Verification:
             toybox = original_of(model, content)
             if toybox is not None:
                 report(f"the original is the toybox, as {RECORD} says")
-            return toybox
-        original = TextToImage.from_pretrained(
-            self.original, device=self.device, dtype="float32",
-            **hub.given(self.original, self.prediction, self.model_config),
+            return None if toybox is None else self.added.to(toybox)
+        original = self.added.to(
+            TextToImage.from_pretrained(
+                self.original, device=self.device, dtype="float32",
+                **hub.given(self.original, self.prediction, self.model_config),
+            )
         )  # fmt: skip
         if (known := originals(content)) and fingerprint(original) not in known:
             report(

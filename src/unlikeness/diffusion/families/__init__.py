@@ -61,7 +61,9 @@ FAMILIES = {f"{name}Pipeline": f"{__name__}.{where}" for name, (where, _) in _TA
 
 RELATIVES = {
     f"{name}{word}Pipeline": f"{name}Pipeline" for name, (_, words) in _TABLE.items() for word in words
-}
+} | dict.fromkeys(
+    ("LatentConsistencyModelPipeline", "LatentConsistencyModelImg2ImgPipeline"), "StableDiffusionPipeline"
+)
 """Pipeline classes with the parts of a family -> the family's own pipeline class. The denoiser decides
 whether such a model draws from text alone."""
 

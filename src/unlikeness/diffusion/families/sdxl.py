@@ -23,7 +23,7 @@ from unlikeness.diffusion.families import (
     NOISE_SCHEDULERS,
     Defaults,
 )
-from unlikeness.diffusion.families.unet import UNET, UNetFamily, padded
+from unlikeness.diffusion.families.unet import UNET, UNetFamily, padded, words
 from unlikeness.diffusion.tokens import check_tokenizer
 from unlikeness.errors import UnlikenessError, UsageError
 from unlikeness.networks.configs import CLIP_TEXT, WIDTH, one_of
@@ -113,14 +113,13 @@ class StableDiffusionXL(UNetFamily):
     def defaults(self, parts: Mapping[str, Any], name: str) -> Defaults:
         """Turbo draws in one step (Sauer et al. 2023). Lightning (Lin et al. 2024) draws in as many as its
         name says, or 4. Both draw without guidance."""
-        words = re.split(r"[^a-z0-9]+", name.lower())
-        if "turbo" in words:
+        if "turbo" in words(name):
             return Defaults(guidance=0.0, steps=1, sampler="euler", spacing="trailing")
-        if "lightning" in words:
+        if "lightning" in words(name):
             said = re.search(r"(\d+)[-_ ]?steps?", name.lower())
             steps = int(said[1]) if said and int(said[1]) else 4
             return Defaults(guidance=0.0, steps=steps, sampler="euler", spacing="trailing")
-        return self.usual
+        return super().defaults(parts, name)
 
     def conditioner(
         self, parts: Mapping[str, Any], flags: Mapping[str, bool], resolution: int | None = None
@@ -141,6 +140,7 @@ class StableDiffusionXL(UNetFamily):
             z_t.to(dtype),
             t,
             encoder_hidden_states=condition.tokens.to(dtype),
+            timestep_cond=self.beside_level(denoiser, condition),
             added_cond_kwargs={"text_embeds": condition.pooled.to(dtype), "time_ids": condition.sizes},
             return_dict=False,
         )[0]

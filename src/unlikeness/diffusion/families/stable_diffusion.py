@@ -71,8 +71,9 @@ class StableDiffusion(UNetFamily):
     def predict(self, denoiser: Any, z_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
         dtype = denoiser.dtype
         f: Tensor = denoiser(
-            z_t.to(dtype), t, encoder_hidden_states=condition.tokens.to(dtype), return_dict=False
-        )[0]
+            z_t.to(dtype), t, encoder_hidden_states=condition.tokens.to(dtype),
+            timestep_cond=self.beside_level(denoiser, condition), return_dict=False,
+        )[0]  # fmt: skip
         return f
 
     def check_parts(self, folder: Path, parts: Mapping[str, Any]) -> None:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from unlikeness.autoencoders.opening import RULES as AUTOENCODERS
-from unlikeness.diffusion.families import Family
+from unlikeness.diffusion.condition import Condition
+from unlikeness.diffusion.families import Defaults, Family
 from unlikeness.errors import UnlikenessError, UsageError
 from unlikeness.networks.configs import (
     ACTIVATION,
@@ -25,7 +30,7 @@ from unlikeness.networks.configs import (
     whole,
 )
 
-__all__ = ["UNET", "UNetFamily", "absent", "padded"]
+__all__ = ["UNET", "UNetFamily", "absent", "padded", "words"]
 
 
 def absent(of: str) -> Rule:
@@ -91,6 +96,33 @@ class UNetFamily(Family):
     lora_targets = ("to_q", "to_k", "to_v", "to_out.0")  # as in diffusers' own training scripts
     rules: ClassVar = {**AUTOENCODERS}
 
+    def defaults(self, parts: Mapping[str, Any], name: str) -> Defaults:
+        """Latent consistency models (Luo et al. 2023) draw in four steps, as on their cards. One that was
+        distilled whole embeds guidance. One with the LoRA of that method (arXiv 2311.05556) has none; its
+        scheduler or its name shows what it is."""
+        distilled = Defaults(guidance=8.0, steps=4, sampler="lcm")
+        if self.embeds_guidance(parts[self.denoiser]):
+            return distilled
+        if type(parts["scheduler"]).__name__ == "LCMScheduler" or "lcm" in words(name):
+            return replace(distilled, guidance=1.0)
+        return self.usual
+
+    def embeds_guidance(self, denoiser: Any) -> bool:
+        return bool(denoiser.config.time_cond_proj_dim)
+
+    def beside_level(self, denoiser: Any, condition: Condition) -> Tensor | None:
+        """The U-Net's `timestep_cond` [B, W]: sines and cosines of 1000 (scale − 1), as in diffusers'
+        pipelines. None without a scale, as in training."""
+        if condition.guidance is None or not self.embeds_guidance(denoiser):
+            return None
+        width = int(denoiser.config.time_cond_proj_dim)
+        half = width // 2
+        rate = torch.log(torch.tensor(10_000.0)) / max(half - 1, 1)
+        rates = torch.exp(torch.arange(half, dtype=torch.float32) * -rate)
+        angles = ((condition.guidance.float().cpu() - 1) * 1000)[:, None] * rates[None, :]
+        waves = torch.cat([angles.sin(), angles.cos()], 1)
+        return F.pad(waves, (0, width - 2 * half)).to(condition.tokens.device, denoiser.dtype)
+
     def latent_sides(self, denoiser: Any) -> tuple[int, int]:
         size = denoiser.config.sample_size
         h, w = (size, size) if isinstance(size, int) else size
@@ -121,6 +153,11 @@ class UNetFamily(Family):
                 f"model {folder} has a text encoder of width {found} (hidden_size) for a U-Net of "
                 f"{wanted} (cross_attention_dim); its parts do not belong together, fetch or save it again"
             )
+
+
+def words(name: str) -> list[str]:
+    """The words of a model's name, in small letters."""
+    return re.split(r"[^a-z0-9]+", name.lower())
 
 
 def padded(tokenizer: Any, prompts: Sequence[str]) -> Any:

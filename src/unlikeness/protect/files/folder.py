@@ -10,10 +10,10 @@ import contextlib
 import math
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from unlikeness import locks
 from unlikeness.errors import UsageError
@@ -63,7 +63,8 @@ class Outcome:
 
 def protect_folder(
     paths: Sequence[Path], output: Path, perturber: Perturber, *, method: str, model: str | None = None,
-    seed: int = 0, at: ResolutionMode | None = None, psnr: float | None = None, mask: Path | None = None,
+    added: Mapping[str, Any] | None = None, seed: int = 0, at: ResolutionMode | None = None,
+    psnr: float | None = None, mask: Path | None = None,
     max_pixels: int = MAX_PIXELS, batch_size: int = 4, limit: int | None = None, exclude: Sequence[Path] = (),
     credentials: Credentials | None = None, progress: Progress | None = None,
 ) -> Outcome:  # fmt: skip
@@ -73,6 +74,7 @@ def protect_folder(
         paths: files and folders; `targets.find_targets` says where each goes.
         perturber: the protection.
         method, model: its registered name and the model's, for the manifest.
+        added: what was added to the model, for the manifest (`Added.record`).
         seed: a picture's result depends on it and on the picture's bytes, not on its name or on other files.
         at: the resolution at which perturbations are computed.
         psnr: dB that the change stays above, before rounding and compression; see `PictureTiles`.
@@ -105,6 +107,7 @@ def protect_folder(
         "fingerprint": getattr(perturber, "fingerprint", None),
         "seed": seed,
         **({} if psnr is None else {"psnr": psnr}),
+        **(added or {}),
     }
     if credentials is not None:
         recipe["credentials"] = credentials.fingerprint

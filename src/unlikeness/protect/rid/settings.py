@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from unlikeness.errors import UsageError
+from unlikeness.errors import UnlikenessError, UsageError
+from unlikeness.extras import check_extra
 from unlikeness.foreign import UnreadableError
 from unlikeness.settings import Checked, setting
 from unlikeness.tensors import read_header
 
 __all__ = [
-    "AUTHORS", "BLOCK", "FORMAT", "HIDING", "LARGEST_BUDGET", "LEAST_CONTRAST", "MULTIPLE", "SHIPPED",
-    "NetworkSettings", "check_weights", "is_protector",
+    "AUTHORS", "BLOCK", "FORMAT", "HIDING", "HUB_FILE", "HUB_NAME", "LARGEST_BUDGET", "LEAST_CONTRAST",
+    "MULTIPLE", "SHIPPED", "NetworkSettings", "check_weights", "is_protector",
 ]  # fmt: skip
 
 LARGEST_BUDGET = 16.0
@@ -39,6 +41,14 @@ AUTHORS = "github.com/Guohanzhong/RID"
 FORMAT = "unlikeness protector 1"
 """What a protector's file calls itself."""
 
+HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
+"""OWNER/NAME of a repository."""
+
+HUB_FILE = "protector.safetensors"
+"""What a network is called in a repository."""
+
+_FILES = (".safetensors", ".onnx", ".bin", ".pt", ".pth", ".ckpt")
+"""Endings of networks as files: such a name is never one on the hub."""
 
 SEEN = ("colours", "detail")
 
@@ -68,10 +78,17 @@ def is_protector(path: Path) -> bool:
 
 
 def check_weights(name_or_path: str) -> Path:
-    """The file of a shipped protector's name, or of any file that is there; UsageError if there is none."""
+    """The file of a shipped protector's name, of any file that is there, or of a name on the hub
+    (OWNER/NAME, also with @REVISION), fetched into the hub's cache.
+
+    UsageError if there is none; UnlikenessError if the hub cannot be reached or does not know the name.
+    """
     path, shipped = Path(name_or_path), SHIPPED / f"{name_or_path}.safetensors"
     if path.name == name_or_path and shipped.is_file():  # ./NAME is a file
         return shipped
+    repo, _, at = name_or_path.partition("@")
+    if not path.exists() and HUB_NAME.fullmatch(repo) and not name_or_path.lower().endswith(_FILES):
+        return _fetched(repo, at or None)
     if not (name_or_path and path.is_file()):
         known = ", ".join(sorted(file.stem for file in SHIPPED.glob("*.safetensors"))) or "none"
         raise UsageError(
@@ -79,3 +96,24 @@ def check_weights(name_or_path: str) -> Path:
             f"the method's authors are at {AUTHORS}"
         )
     return path
+
+
+def _fetched(repo: str, revision: str | None) -> Path:
+    """The network of a repository, as `publish` puts it there."""
+    from unlikeness.diffusion import hub
+
+    check_extra("models", f"a network on the hub ({repo})")
+    said = f"network {repo}"
+
+    def wanted(files: list[str]) -> list[str]:
+        if HUB_FILE not in files:
+            raise UsageError(f"{said} is no protector: its repository has no {HUB_FILE}; check its spelling")
+        return [HUB_FILE]
+
+    file = hub.fetch(repo, said, wanted, revision=revision) / HUB_FILE
+    if not file.is_file():
+        raise UnlikenessError(
+            f"{said} is in the hub cache here only in part, and the hub was not reached (missing: "
+            f"{HUB_FILE}); check the network"
+        )
+    return file
