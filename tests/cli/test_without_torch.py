@@ -80,6 +80,7 @@ NEED = {
     "protect --model ./nosuch": "--method advdm",
     "protect --device cuda": "device cuda",
     "protect --weights theirs.bin": "the network of the method's authors",
+    "protect --weights someone/network": "a network on the hub (someone/network)",
     "measure latents a.png a.png --against sdxl": "measure latents",
     "measure similarity --subject a --generated a --class-images a": "measure similarity",
     "toybox render --class-noun dog --output dog": "toybox",
