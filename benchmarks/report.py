@@ -32,6 +32,8 @@ BENCHMARKS = {
     )
 } | {
     "real_encoders": "benchmarks.real_encoders FOLDER --against taef2_encoder.pth,taesana_encoder.pth",
+    "real_encoders_192": "benchmarks.real_encoders FOLDER --against taef2_encoder.pth,taesana_encoder.pth "
+    "--square 192 --limit 12 --rows encoder,encoder-everywhere,encoder-plain",
     "immunize_cost_sd": "benchmarks.immunize_cost --size sd",
     "immunization_tuning": "experiments.immunization --tuning",
     **{

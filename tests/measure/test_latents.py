@@ -185,9 +185,9 @@ def test_too_few_pictures_sizes_and_encoders_are_one_sentence(folders: tuple[Pat
         (folders[1] / name).write_bytes(b"not a picture")
     with pytest.raises(UnlikenessError, match="two or more"):
         displacements(matched(*folders), means, size=64)
-    assert (
-        sample_sentences([(folders[0] / f"{i}.png", folders[1] / f"{i}.png") for i in range(3)], means) == []
-    )
+    pairs = [(folders[0] / f"{i}.png", folders[1] / f"{i}.png") for i in range(3)]
+    with pytest.raises(UnlikenessError, match="two or more"):
+        sample_sentences(pairs, means, size=64)
 
 
 def test_the_same_pictures_everywhere_give_no_distance(tmp_path: Path) -> None:
@@ -212,5 +212,7 @@ def test_a_sample_has_a_sentence_for_each_encoder(folders: tuple[Path, Path]) ->
     assert first.startswith("moves what the encoder of one sees 0.10 as far as another picture would; noise")
     assert first.endswith("(measured on 2 pictures)")
     assert "of two " in second
+    with pytest.raises(UnlikenessError, match="over the bound of 10"):
+        sample_sentences(pairs, both, size=64, max_pixels=10)
     assert sample_sentences(pairs[:1], both, size=64) == []
     assert sample_sentences(pairs, {}, size=64) == []

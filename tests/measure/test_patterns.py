@@ -160,6 +160,8 @@ def test_arrays_tensors_small_pictures_and_wrong_shapes() -> None:
         flat_pattern(before, before[:, :-1])
     with pytest.raises(UsageError, match="H, W, 3"):
         flat_pattern(before[None], before[None])
+    with pytest.raises(UsageError, match="NaN"):
+        flat_pattern(before, before * torch.nan)
 
 
 def test_a_large_picture_is_sampled_up_to_its_edges() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 from pathlib import Path
 
@@ -18,11 +19,13 @@ from unlikeness.autoencoders import Autoencoder
 from unlikeness.cli import main
 from unlikeness.diffusion import TextToImage
 from unlikeness.errors import UsageError
+from unlikeness.measure.patterns import flat_pattern
 from unlikeness.protect.aims import Aims, rms
 from unlikeness.protect.methods.encoder import Encoder, EncoderSettings, room
 from unlikeness.protect.methods.noise import Noise, NoiseSettings
+from unlikeness.protect.methods.rid import Rid, RidSettings
 from unlikeness.protect.settings import ENCODER_PRESETS, encoder_preset
-from unlikeness.protect.surrogates import Surrogate
+from unlikeness.protect.surrogates import Surrogate, Surrogates
 from unlikeness.protect.trainers_view import VIEWS, View
 from unlikeness.seeds import normal, picture_generators
 
@@ -76,6 +79,56 @@ def test_the_change_keeps_to_psnr_and_to_less_where_the_picture_is_flat(both: li
     assert delta[..., :25].abs().max() <= 2 / 255 + 1e-6
     assert delta.abs().max() > 3 / 255
     assert delta.abs().max() <= 8 / 255 + 1e-6
+
+
+def test_it_starts_from_the_network_and_leaves_no_pattern_where_the_picture_is_flat(
+    both: list[Surrogate],
+) -> None:
+    images = textured(1, 128)
+    network = Rid(None, RidSettings()).perturb(images, [0]) - images
+    made = Encoder(both, EncoderSettings(flat=1.0))
+    made.begin(images)
+    start = made.start(images, picture_generators([0])) - images
+    assert float(torch.cosine_similarity(start.flatten(), network.flatten(), 0)) > 0.8
+    worst = []
+    for flat in (0.1, 1.0):
+        result = Encoder(both, EncoderSettings(steps=3, flat=flat)).perturb(images, [0])
+        found = flat_pattern(images[0], (result[0] * 255).round() / 255).worst
+        assert found is not None
+        worst.append(found)
+    assert worst[0] <= 1 < worst[1]
+
+
+def test_the_estimate_counts_views_by_their_pixels(
+    both: list[Surrogate], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ticks = itertools.count()
+    monkeypatch.setattr("time.perf_counter", lambda: float(next(ticks)))
+    plain = Encoder(both[0], EncoderSettings(transforms=False, steps=4))
+    assert plain.seconds(64, 10) == pytest.approx(10 * (4 + 0.45))
+    views = Encoder(both[0], EncoderSettings(steps=4))
+    assert views.seconds(64, 1) < 0.9 * plain.seconds(64, 1) * (4 + 3 * 0.45) / (4 + 0.45)
+
+
+def test_of_a_model_only_the_autoencoder_is_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("the whole model was opened")
+
+    monkeypatch.setattr(TextToImage, "from_pretrained", refuse)
+    for i in range(2):
+        write(tmp_path / "in" / f"{i}.png", 70, 64)
+    command = ["protect", str(tmp_path / "in"), "-o", str(tmp_path / "out"), "--model", "toybox", "-q"]
+    assert main([*command, "--method", "encoder", "--steps", "1"]) == 0
+    said = capsys.readouterr().out
+    assert "The protection moves what the encoder of toybox sees" in said
+    assert "computed against the toybox's model" in said
+    found = Surrogates.apart("toybox")
+    assert found is not None
+    assert (found.resolution, found[0].model, found[0].toy) == (64, None, True)
+    assert Surrogates.apart("owner/name@branch") is None
+    assert Surrogates.apart(write(tmp_path / "a.safetensors", 8, 8)) is None
 
 
 def test_room_is_least_where_nothing_hides_a_change() -> None:
@@ -156,7 +209,7 @@ def test_pictures_whose_gain_has_stopped_rest_and_the_others_go_on(both: list[Su
 def test_a_target_picture_is_part_of_the_fingerprint(both: list[Surrogate], tmp_path: Path) -> None:
     Image.new("RGB", (40, 20), (250, 10, 10)).save(tmp_path / "a.png")
     made = Encoder(both, EncoderSettings(objective="target", target=str(tmp_path / "a.png"), steps=2))
-    assert len(made.fingerprint.split()) == 3
+    assert len(made.fingerprint.split()) == 4  # two models, a network, a picture
     assert (made.perturb(textured(1), [0]) - textured(1)).abs().max() > 1 / 255
     with pytest.raises(UsageError, match="target must be farthest, grey, zero or a picture"):
         Encoder(both, EncoderSettings(target="gray"))
@@ -172,6 +225,13 @@ def test_views_have_whole_latents_at_the_side_of_the_trainer() -> None:
     assert View()(torch.rand(1, 3, 100, 150), 64, 8).shape[-2:] == (64, 96)
     assert View(shift=5, shrunk=0.5)(torch.rand(1, 3, 2, 3), 32, 32).shape[-2:] == (32, 64)
     torch.testing.assert_close(View(flipped=True)(images, 64, 8), images.flip(-1))
+    large = torch.rand(1, 3, 128, 192)
+    seen = View(1.5, corner=(1, 0))(large, 64, 8)
+    assert seen.shape[-2:] == (64, 64)
+    torch.testing.assert_close(seen, View(1.5)(large, 64, 8)[..., 32:, :64])
+    assert View(1.5, corner=(1, 0)).pixels(128, 192, 64, 8) == 64 * 64
+    assert View(0.75).pixels(64, 64, 64, 8) == 48 * 48
+    assert View(2.0, corner=(1, 1))(images, 64, 8).shape[-2:] == (64, 64)
     stripes = torch.tensor([0.0, 1.0]).repeat(32).expand(1, 3, 64, 64)
     assert (View(shrunk=0.5)(stripes, 64, 8) - 0.5).abs().mean() < 0.1
     assert {view.filter for view in VIEWS} == {"bilinear", "bicubic", "area"}
@@ -202,8 +262,8 @@ def test_the_command_says_against_what_and_does_not_do_it_twice(
     entry = json.loads(line)
     assert entry["recipe"]["method"] == "encoder"
     assert entry["recipe"]["settings"]["psnr"] == 38
-    assert len(entry["recipe"]["fingerprint"].split()) == 2
-    assert entry["against"]["fingerprints"] == entry["recipe"]["fingerprint"].split()
+    assert len(entry["recipe"]["fingerprint"].split()) == 3  # with the network that starts
+    assert entry["against"]["fingerprints"] == entry["recipe"]["fingerprint"].split()[:2]
     assert entry["psnr"] > 37.5
     assert main(command) == 0
     assert "1 done before" in capsys.readouterr().out

@@ -146,21 +146,21 @@ def latents(
     from unlikeness.autoencoders.fetching import locate
     from unlikeness.autoencoders.names import expand
     from unlikeness.diffusion.devices import check_device, check_dtype
-    from unlikeness.measure.matching import matched
+    from unlikeness.measure.matching import check_size, matched
 
-    check_device(device)  # validate before importing torch
+    check_size(size)  # validate before importing torch
+    check_device(device)
     check_dtype(dtype)
     encoders = expand(against)
     found = matched(originals, protected).sample(most)
     for encoder in encoders:
         locate(encoder)  # what is missing is fetched, or named
 
-    from unlikeness.measure.latents import check_size, displacements
+    from unlikeness.measure.latents import displacements
     from unlikeness.measure.report import to_json
     from unlikeness.progress import on_stderr
     from unlikeness.protect.surrogates import Surrogates
 
-    check_size(size)
     opened = Surrogates.named(against, device=device, dtype=dtype)
     with on_stderr(quiet=quiet) as progress:
         report = displacements(

@@ -235,20 +235,27 @@ def protect(
     from unlikeness.protect.tiling import batches
 
     loaded: TextToImage | Surrogates | None = None
+    encoders_of: Surrogates | None = None
     name = None
-    if against is not None:
+    if needs_model:
         from unlikeness.protect.surrogates import Surrogates
 
-        loaded = Surrogates.named(against, device=device, dtype=dtype)
-        name = ", ".join(one.name for one in loaded)
-    elif needs_model:
-        from unlikeness.diffusion import TextToImage
+        if against is not None:
+            encoders_of = Surrogates.named(against, device=device, dtype=dtype)
+            name = ", ".join(one.name for one in encoders_of)
+        else:
+            name = model or "toybox"
+            if own and added is None and prediction is None and model_config is None:
+                encoders_of = Surrogates.apart(name, device=device, dtype=dtype)
+        loaded = encoders_of
+        if loaded is None:
+            from unlikeness.diffusion import TextToImage
 
-        name = model or "toybox"
-        loaded = TextToImage.from_pretrained(
-            name, device=device, dtype=dtype, prediction=prediction, model_config=model_config, carried=False
-        )
-        loaded = loaded if added is None else added.to(loaded)
+            loaded = TextToImage.from_pretrained(
+                str(name), device=device, dtype=dtype, prediction=prediction, model_config=model_config,
+                carried=False,
+            )  # fmt: skip
+            loaded = loaded if added is None else added.to(loaded)
 
     def make(settings: ProtectSettings) -> Perturber:
         if method == "rid" and isinstance(settings, RidSettings):
@@ -276,13 +283,10 @@ def protect(
     if dry_run:
         _show_survey(seen, said)
         return
-    if against is not None and isinstance(loaded, Surrogates):
-        from unlikeness.measure.latents import sample_sentences
-
+    if encoders_of is not None:
         new = {entry.path for entry in outcome.protected}
         sample = [(target.source, target.path) for target in targets if target.name in new]
-        for sentence in sample_sentences(sample, loaded.by_title, size=loaded.resolution, seed=seed):
-            typer.echo(f"The protection {sentence}.")
+        _show_sample(sample, encoders_of, seed, max_pixels)
     _show_outcome(outcome, output, said)
     if not outcome.complete:
         raise typer.Exit(1)
@@ -306,6 +310,20 @@ def _show_survey(seen: Survey, against: str) -> None:
         + (f"{copies} of them will be unchanged (copies, not protected); " if copies else "")
         + f"{len(seen.files) - usable} to skip; nothing was written; {against}"
     )
+
+
+def _show_sample(pairs: list[tuple[Path, Path]], encoders: Surrogates, seed: int, max_pixels: int) -> None:
+    from unlikeness.errors import UnlikenessError
+    from unlikeness.measure.latents import sample_sentences
+
+    size = max(encoders.resolution // 64, 1) * 64
+    try:
+        found = sample_sentences(pairs, encoders.by_title, size=size, seed=seed, max_pixels=max_pixels)
+    except UnlikenessError as error:
+        typer.echo(f"what the autoencoders see of the copies was not measured: {error}", err=True)
+    else:
+        for sentence in found:
+            typer.echo(f"The protection {sentence}.")
 
 
 def _show_outcome(outcome: Outcome, output: Path, against: str) -> None:

@@ -21,21 +21,18 @@ from torch import Tensor
 
 from unlikeness import __version__, finite
 from unlikeness.autoencoders import Autoencoder
-from unlikeness.errors import NotFiniteError, PictureError, UnlikenessError, UsageError
+from unlikeness.errors import PictureError, UnlikenessError, UsageError
 from unlikeness.measure.intervals import Interval, bootstrap_mean
-from unlikeness.measure.matching import Matched
+from unlikeness.measure.matching import SIZE, Matched, check_size
 from unlikeness.measure.ways import WAYS, noisy, opened_pair, seen
 from unlikeness.pictures.limits import MAX_PIXELS
 from unlikeness.progress import Progress, Silent
 from unlikeness.seeds import derive
 
 __all__ = [
-    "SIZE", "Displacement", "LatentReport", "PictureDisplacement", "check_size", "displacements",
-    "sample_sentences",
+    "Displacement", "LatentReport", "PictureDisplacement", "displacements", "sample_sentences",
 ]  # fmt: skip
 
-SIZE = 512
-"""Short side at which a trainer sees pictures [px]."""
 OTHERS = 48
 """Other pictures that each picture is compared with, at most: spread evenly over all."""
 SAMPLE = 4
@@ -92,12 +89,6 @@ class LatentReport:
     only_protected: tuple[str, ...]
     failed: tuple[str, ...]
     """One line for each pair that could not be measured."""
-
-
-def check_size(size: int) -> None:
-    """UsageError for a short side that no trainer uses, or that autoencoders cannot divide."""
-    if not 64 <= size <= 2048 or size % 64:
-        raise UsageError(f"the size is {size}, but it must be a multiple of 64 from 64 to 2048; try {SIZE}")
 
 
 @torch.no_grad()
@@ -187,20 +178,18 @@ def sample_sentences(
     size: int = SIZE,
     seed: int = 0,
     most: int = SAMPLE,
+    max_pixels: int = MAX_PIXELS,
 ) -> list[str]:
     """One plain sentence for each autoencoder, from a sample of (original, protected), spread evenly.
 
-    Nothing if there are fewer than two pairs that can be measured. Raises NotFiniteError as `displacements`.
+    Nothing for fewer than two pairs: displacement is relative to other pictures. Raises as `displacements`.
     """
     some = Matched(tuple((str(place), *pair) for place, pair in enumerate(pairs))).sample(most)
     if len(some.pairs) < 2 or not autoencoders:
         return []
-    try:
-        report = displacements(some, autoencoders, size=size, ways=("as it is",), seed=seed)
-    except NotFiniteError:
-        raise
-    except UnlikenessError:  # too few pictures that can be read
-        return []
+    report = displacements(
+        some, autoencoders, size=size, ways=("as it is",), seed=seed, max_pixels=max_pixels
+    )
     return [f"{one.sentence} (measured on {len(report.pictures)} pictures)" for one in report.autoencoders]
 
 

@@ -9,7 +9,17 @@ from unlikeness.errors import UsageError
 from unlikeness.pictures import kinds
 from unlikeness.pictures.finding import find
 
-__all__ = ["Matched", "matched"]
+__all__ = ["SIZE", "Matched", "check_size", "matched"]
+
+SIZE = 512
+"""Short side at which a trainer sees pictures [px]."""
+
+
+def check_size(size: int) -> None:
+    """UsageError for a short side that no trainer uses, or that autoencoders cannot divide."""
+    if not 64 <= size <= 2048 or size % 64:
+        raise UsageError(f"the size is {size}, but it must be a multiple of 64 from 64 to 2048; try {SIZE}")
+
 
 
 @dataclass(frozen=True)

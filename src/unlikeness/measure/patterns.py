@@ -8,6 +8,7 @@ at each frequency.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -27,7 +28,7 @@ from unlikeness.measure.sensitivity import (
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["FLAT", "WINDOW", "FlatPattern", "flat_pattern"]
+__all__ = ["FLAT", "WINDOW", "FlatPattern", "flat_pattern", "flat_places", "strongest"]
 
 Floats = NDArray[np.float32]
 
@@ -71,7 +72,7 @@ def flat_pattern(original: Floats | Tensor, protected: Floats | Tensor) -> FlatP
     the sensitivity at their frequency and that luminance, and the three are summed as squares, as castleCSF
     does. The figure of a window is the largest of all frequencies.
 
-    Raises UsageError for other shapes.
+    Raises UsageError for other shapes, and for values that are not finite.
     """
     before, after = _image(original), _image(protected)
     if before.shape != after.shape:
@@ -79,16 +80,12 @@ def flat_pattern(original: Floats | Tensor, protected: Floats | Tensor) -> FlatP
             f"two pictures of one size are needed, not {[*before.shape]} and {[*after.shape]}; give the "
             "original and its protected copy"
         )
-    places, looked_at = _flat_places(before)
+    if not (np.isfinite(before).all() and np.isfinite(after).all()):
+        raise UsageError("a picture has values that are NaN or infinite; give finite values in [0, 1]")
+    places, looked_at = flat_places(before)
     if not places:
         return FlatPattern(None, None, None, 0.0)
-    strengths, lengths = [], []
-    for start in range(0, len(places), _BATCH):
-        some = places[start : start + _BATCH]
-        strength, length = _strongest(_cut(before, some), _cut(after, some))
-        strengths.append(strength)
-        lengths.append(length)
-    strength, length = np.concatenate(strengths), np.concatenate(lengths)
+    strength, length = strongest(before, after, places)
     worst = int(strength.argmax())
     seen = float(strength[worst]) > 0
     return FlatPattern(
@@ -111,8 +108,11 @@ def _image(image: Floats | Tensor) -> Floats:
     return np.asarray(given, np.float32)
 
 
-def _flat_places(image: Floats) -> tuple[list[tuple[int, int]], int]:
-    """(y, x) of the windows in which the picture [3, H, W] is flat, and how many were looked at."""
+def flat_places(image: Floats) -> tuple[list[tuple[int, int]], int]:
+    """(y, x) of the windows in which the picture [3, H, W] is flat, and how many were looked at.
+
+    A window is `WINDOW` px wide and high.
+    """
     height, width = image.shape[-2:]
     if min(height, width) < WINDOW:
         return [], 0
@@ -143,9 +143,21 @@ def _rest(windows: Floats) -> Floats:
     return rest
 
 
-def _cut(image: Floats, places: list[tuple[int, int]]) -> Floats:
+def _cut(image: Floats, places: Sequence[tuple[int, int]]) -> Floats:
     cut: Floats = np.stack([image[:, y : y + WINDOW, x : x + WINDOW] for y, x in places])
     return cut
+
+
+def strongest(before: Floats, after: Floats, places: Sequence[tuple[int, int]]) -> tuple[Floats, Floats]:
+    """Of the windows at `places`, one or more: see `flat_pattern`.
+
+    before, after: [3, H, W]. Returns [n]: the strongest pattern, 1 is just noticeable; and [n]: its
+    wavelength [px].
+    """
+    batches = [places[start : start + _BATCH] for start in range(0, len(places), _BATCH)]
+    found = [_strongest(_cut(before, some), _cut(after, some)) for some in batches]
+    strengths, lengths = zip(*found, strict=True)
+    return np.concatenate(strengths), np.concatenate(lengths)
 
 
 def _strongest(before: Floats, after: Floats) -> tuple[Floats, Floats]:

@@ -6,20 +6,22 @@ something against these models at most.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from unlikeness.autoencoders.names import stands_for
 from unlikeness.errors import UnlikenessError, one_line
+from unlikeness.networks.configs import read_object
 from unlikeness.provenance import own_name
+from unlikeness.toybox.weights import model_path
 
 if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage
     from unlikeness.protect.base import Perturber
 
-__all__ = ["Against", "against_of", "is_toy"]
+__all__ = ["Against", "against_of", "is_toy", "is_toy_folder"]
 
 _TOY = (
     "computed against the toybox's model: this does nothing against Stable Diffusion or any model that "
@@ -125,14 +127,23 @@ def against_of(perturber: Perturber) -> Against:
 def is_toy(model: TextToImage) -> bool:
     """Whether the model has the toybox's vocabulary, with or without added words: the embedded model and all
     that was trained from it, under any name."""
-    from unlikeness.toybox.weights import model_path
-
     try:
-        text = (model_path() / "tokenizer" / "vocab.json").read_text(encoding="utf-8")
-    except (OSError, UnlikenessError):
+        known = _vocabulary(model_path())
+    except UnlikenessError:
         return model.name == "toybox"
-    vocabulary: dict[str, int] = json.loads(text)
-    return vocabulary.items() <= model.conditioner.vocabulary.items()
+    return known.items() <= model.conditioner.vocabulary.items()
+
+
+def is_toy_folder(folder: Path) -> bool:
+    """`is_toy` of a model's folder."""
+    try:
+        return _vocabulary(model_path()).items() <= _vocabulary(folder).items()
+    except UnlikenessError:  # a tokenizer of another kind
+        return False
+
+
+def _vocabulary(folder: Path) -> dict[str, Any]:
+    return read_object(folder / "tokenizer" / "vocab.json", folder)
 
 
 def _autoencoders(names: Sequence[str]) -> str:

@@ -142,22 +142,29 @@ OBJECTIVES = ("away", "posterior", "target")
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderSettings(StepSettings):
-    """18 steps, whose length falls to a fifth. A picture that gains nothing more ends before."""
+    """12 steps, whose length falls to a fifth. A picture that gains nothing more ends before."""
 
     steps: int = with_default(
-        StepSettings, "steps", 18, doc="Gradient steps, at most.", source="ours, on two photographs"
+        StepSettings, "steps", 12, doc="Gradient steps, at most.", source="ours, on photographs"
     )
     step_size: float = with_default(
         StepSettings, "step_size", 4.0, doc="Length of the first step, as a root mean square.",
-        source="ours, on two photographs",
+        source="ours, on photographs",
+    )  # fmt: skip
+    start: str = setting(
+        "network",
+        "network: start from the perturbation of the network rid-photo, which is worth several steps. noise: "
+        "from uniform noise.",
+        source="ours, on photographs", choices=("network", "noise"),
     )  # fmt: skip
     psnr: float = setting(
         36.0, "The change is kept this faint from the first step on. 20 is no bound beside a budget of 8.",
         unit="dB", source="ours", at_least=10.0, at_most=100.0,
     )  # fmt: skip
     flat: float = setting(
-        0.05, "Share of the budget where the picture is flat (sky, skin, a wall). 1: the same everywhere.",
-        source="ours: at a budget of 8 less than a step of 1/255, which is seen", at_least=0.0, at_most=1.0,
+        0.1, "Share of the budget where the picture is flat (sky, skin, a wall), and less where a regular "
+        "pattern would be noticed. 1: the whole budget everywhere.",
+        source="ours: at a budget of 8 about a step of 1/255", at_least=0.0, at_most=1.0,
     )  # fmt: skip
     transforms: bool = setting(
         True, "Compute through what trainers and websites do: resizing, crops, flips and JPEG.",
@@ -180,14 +187,15 @@ class EncoderSettings(StepSettings):
 ENCODER_PRESETS: Mapping[str, Mapping[str, object]] = {
     "photoguard": {
         "objective": "target", "target": "grey", "transforms": False, "flat": 1.0, "psnr": 20.0, "steps": 100,
-        "step_size": 1.0,
+        "step_size": 1.0, "start": "noise",
     },
     "mist": {
         "objective": "target", "transforms": False, "flat": 1.0, "psnr": 20.0, "steps": 100, "step_size": 1.0,
+        "start": "noise",
     },
     "pid": {
         "objective": "posterior", "transforms": False, "flat": 1.0, "psnr": 20.0, "steps": 100,
-        "step_size": 1.0,
+        "step_size": 1.0, "start": "noise",
     },
 }  # fmt: skip
 """Settings of the method `encoder` that aim where these methods aim, by its own steps. Mist's second term,

@@ -20,12 +20,15 @@ from unlikeness.autoencoders import Autoencoder, Posterior
 from unlikeness.autoencoders.names import expand, stands_for, title
 from unlikeness.diffusion.devices import pick_device, pick_dtype
 from unlikeness.diffusion.fingerprint import fingerprint
-from unlikeness.diffusion.loading import check_model
+from unlikeness.diffusion.hub import at_home
+from unlikeness.diffusion.loading import check_model, judged
 from unlikeness.diffusion.loss import diffusion_loss
 from unlikeness.errors import UsageError
-from unlikeness.protect.against import Against, is_toy
+from unlikeness.networks.configs import read_object
+from unlikeness.protect.against import Against, is_toy, is_toy_folder
 from unlikeness.provenance import own_name
 from unlikeness.seeds import integers, normal
+from unlikeness.toybox.weights import model_path
 from unlikeness.viewing import viewed
 
 if TYPE_CHECKING:
@@ -43,13 +46,15 @@ class Surrogate:
     """One member of an ensemble.
 
     resolution: short side to which a trainer resizes pictures [px].
-    model: the whole model; None if there is only the autoencoder.
+    model: the whole model; None if there is only the autoencoder. toybox: whether the autoencoder alone is
+    the toybox's.
     """
 
     autoencoder: Autoencoder
     resolution: int
     name: str = "an unnamed model"
     model: TextToImage | None = None
+    toybox: bool = False
 
     @classmethod
     def of(cls, model: TextToImage) -> Surrogate:
@@ -78,7 +83,7 @@ class Surrogate:
     @property
     def toy(self) -> bool:
         """Whether it is the toybox's model, or was trained from it."""
-        return self.model is not None and is_toy(self.model)
+        return self.toybox if self.model is None else is_toy(self.model)
 
     @property
     def networks(self) -> list[Any]:
@@ -153,6 +158,35 @@ class Surrogates(tuple[Surrogate, ...]):
             for name, autoencoder in zip(given, opened, strict=True)
         )
 
+    @classmethod
+    def apart(
+        cls, model: str | Path, *, device: str | torch.device | None = None,
+        dtype: str | torch.dtype | None = None,
+    ) -> Surrogates | None:  # fmt: skip
+        """The autoencoder of a whole model, without the rest of it.
+
+        model: a diffusers folder, "toybox", or a hub name, of which only `vae` is fetched. Pictures are shown
+        at `RESOLUTION`, or at the model's own size if that is smaller. None if the autoencoder cannot be
+        opened apart: of a single file, a revision, or pickled weights. Raises as `named`.
+        """
+        place = model_path() if str(model) == "toybox" else at_home(str(model), "model")
+        if place.is_dir():
+            if not (place / "model_index.json").exists() or not any((place / "vae").glob("*.safetensors")):
+                return None
+            _, family = judged(place)
+        elif place.exists() or str(model).count("/") != 1 or "@" in str(model):
+            return None
+        on = pick_device(device)
+        opened = Autoencoder.open(
+            place if place.is_dir() else model, device=on, dtype=pick_dtype(dtype, on), decoder=False
+        )
+        side, toy = RESOLUTION, False
+        if place.is_dir():
+            side, toy = _side(place, family.denoiser, opened.factor), is_toy_folder(place)
+        name = own_name(str(model))
+        told = name if stands_for(name) is None else f"the model {name}"
+        return cls([Surrogate(opened, side, told, toybox=toy)])
+
     @property
     def by_title(self) -> dict[str, Autoencoder]:
         """The autoencoders by the names that readers know; a name that comes again has a number."""
@@ -209,6 +243,16 @@ class Surrogates(tuple[Surrogate, ...]):
 def _told(one: Surrogate) -> str:
     """Its name. A whole model that is called like an autoencoder says that it is whole."""
     return one.name if one.model is None or stands_for(one.name) is None else f"the model {one.name}"
+
+
+def _side(folder: Path, denoiser: str, factor: int) -> int:
+    """Side of a model's pictures [px], `RESOLUTION` at most."""
+    own = folder / "unlikeness.json"
+    given = read_object(own, folder).get("default_resolution") if own.exists() else None
+    if given is None:
+        latents = read_object(folder / denoiser / "config.json", folder).get("sample_size")
+        given = latents * factor if isinstance(latents, int) else None
+    return min(given, RESOLUTION) if isinstance(given, int) and given >= factor else RESOLUTION
 
 
 Models: TypeAlias = "TextToImage | Surrogate | Sequence[TextToImage | Surrogate]"

@@ -7,12 +7,15 @@ latents, so that no surrogate outweighs another. The objective "target" lowers t
 latent instead, and "posterior" moves the standard deviation too. PhotoGuard (arXiv 2302.06588), Mist
 (2305.12683) and PID (2406.00816) are presets: see `settings.ENCODER_PRESETS`.
 
-δ keeps to three bounds at once: the budget at each value, less of it where the picture is flat, and the PSNR.
-A picture without colour stays without.
+δ keeps to its bounds in every step: the PSNR; the budget at each value, less of it where the picture is flat
+(`room`); and less again where a regular pattern would be noticed (`measure.patterns`). A picture without
+colour stays without. The steps start from the perturbation of the network `rid-photo`, which costs a fraction
+of a step and is worth several.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -20,35 +23,48 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from unlikeness.measure.patterns import WINDOW, flat_places, strongest
 from unlikeness.protect.aims import Aims, rms
 from unlikeness.protect.base import GradientProtection
+from unlikeness.protect.rid.opening import Opened, open_network
 from unlikeness.protect.settings import EncoderSettings
 from unlikeness.protect.surrogates import Models, Surrogate
-from unlikeness.protect.trainers_view import PLAIN, VIEWS
-from unlikeness.seeds import uniform
+from unlikeness.protect.trainers_view import LARGE, PLAIN, VIEWS
+from unlikeness.seeds import picture_generators, uniform
 
 __all__ = ["Encoder", "EncoderSettings", "room"]
 
-_MOMENTUM = 0.9
+_MOMENTUM = 0.8
 _LAST_STEP = 0.2
 """Of the first step's size."""
 _GAIN = 0.005
 """Of the objective: a picture rests once a round of views has gained less over the round before."""
 _COLOUR = 1.5 / 255
 """Largest difference between the channels of a picture without colour."""
-_CONTRAST = 0.02
+_CONTRAST = 0.007
 """Local contrast (see `room`) that hides half of what strong texture hides."""
+_NOTICED = 0.9
+"""Strongest pattern that a flat window may hold: 1 is just noticed."""
+_EVERY = 6
+"""Steps from one look at the patterns to the next."""
+_TRIES = 6
+"""To find limits within which no pattern is noticed."""
+_FORWARD = 0.45
+"""Time of seeing a picture, as a share of that of a gradient."""
+_NETWORK = "rid-photo"
 
 
 @dataclass
 class _Batch:
     """What is remembered of the batch that is being protected.
 
-    limit: largest change of each value [B, 1, H, W]. grey: [B, 1, 1, 1], bool. aims: where latents come from
-    or go to, by surrogate and view. speed: the accumulated gradient. values: the objective at each step, [B].
+    limit: largest change of each value [B, 1, H, W]. flat: of each picture, the places of its flat windows.
+    grey: [B, 1, 1, 1], bool. aims: where latents come from or go to, by surrogate and view. speed: the
+    accumulated gradient. values: the objective at each step, [B].
     """
 
     limit: Tensor
+    flat: list[list[tuple[int, int]]]
     grey: Tensor
     speed: Tensor
     rests: Tensor
@@ -67,15 +83,16 @@ class Encoder(GradientProtection[EncoderSettings]):
 
     def __init__(self, models: Models, settings: EncoderSettings) -> None:
         super().__init__(models, settings)
-        self._views = VIEWS if settings.transforms else (PLAIN,)
+        self._network: Opened | None = open_network(_NETWORK) if settings.start == "network" else None
         self._aims = Aims(settings.target, posterior=settings.objective == "posterior")
         self._batch: _Batch
         self.begin(torch.zeros(1, 3, 8, 8))
 
     @property
     def fingerprint(self) -> str:
-        """Of the models, and of a target picture."""
-        return " ".join(filter(None, (super().fingerprint, self._aims.fingerprint)))
+        """Of the models, of the network that starts, and of a target picture."""
+        network = "" if self._network is None else self._network.fingerprint
+        return " ".join(filter(None, (super().fingerprint, network, self._aims.fingerprint)))
 
     def begin(self, original: Tensor) -> None:
         """See `GradientProtection.begin`."""
@@ -83,11 +100,23 @@ class Encoder(GradientProtection[EncoderSettings]):
         colour = (original.amax(1) - original.amin(1)).flatten(1).amax(1)
         rests = torch.zeros(len(original), dtype=torch.bool, device=original.device)
         grey = (colour <= _COLOUR).view(-1, 1, 1, 1)
-        self._batch = _Batch(limit, grey, torch.zeros_like(original), rests, original)
+        bounded = self.settings.flat < 1
+        flat = [flat_places(image)[0] if bounded else [] for image in original.detach().float().cpu()]
+        self._batch = _Batch(limit, flat, grey, torch.zeros_like(original), rests, original)
+        large = min(original.shape[-2:]) > self.resolution
+        self._views = (LARGE if large else VIEWS) if self.settings.transforms else (PLAIN,)
 
     def start(self, original: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
-        """Uniform in half of the limits: at the picture itself the distance has no gradient."""
-        return self.project(original + 0.5 * self._batch.limit * uniform(original, generators), original)
+        """The network's perturbation and a little noise, or uniform noise in half of the limits.
+
+        At the picture itself the distance has no gradient.
+        """
+        noise = self._batch.limit * uniform(original, generators)
+        if self._network is None:
+            return self.project(original + 0.5 * noise, original)
+        plane = torch.full_like(original[:, :1], self.settings.budget, dtype=torch.float32)
+        delta = self._network.tensors(original.float(), plane).to(original)
+        return self.project(original + delta + 0.1 * noise, original)
 
     def gradient(self, images: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
         """See `GradientProtection.gradient`: through the next view."""
@@ -124,13 +153,42 @@ class Encoder(GradientProtection[EncoderSettings]):
         return _unit(batch.speed * batch.limit) * size
 
     def project(self, images: Tensor, original: Tensor) -> Tensor:
-        """Within the limit of each value and within [0, 1], then evenly weakened to the PSNR."""
+        """Within the limit of each value and within [0, 1], then evenly weakened to the PSNR.
+
+        Now and then, and after the last step, limits fall where a pattern would be noticed.
+        """
+        batch, done = self._batch, len(self._batch.values)
+        moved = self._within(images, original)
+        if done % _EVERY == 0 or done == self.settings.steps:
+            for _ in range(_TRIES if any(batch.flat) else 0):
+                if not self._lessen(moved, original):
+                    break
+                moved = self._within(images, original)
+        return moved
+
+    def _within(self, images: Tensor, original: Tensor) -> Tensor:
         limit = self._batch.limit
         delta = torch.clamp(images - original, -limit, limit)
         delta = torch.where(self._batch.grey, delta.mean(1, keepdim=True), delta)
         delta = torch.clamp(original + delta, 0, 1) - original
         most = 10 ** (-self.settings.psnr / 20)
         return original + delta * (most / rms(delta).clamp_min(most)).view(-1, 1, 1, 1).to(delta)
+
+    def _lessen(self, images: Tensor, original: Tensor) -> bool:
+        """Lower the limits where the pictures, in steps of 1/255, hold a noticed pattern; whether any was."""
+        batch, found = self._batch, False
+        for i, places in enumerate(batch.flat):
+            if not places:
+                continue
+            before, after = original[i].float().cpu(), (images[i].float().cpu() * 255).round() / 255
+            share = torch.ones(1, 1, *before.shape[-2:])
+            for (y, x), strength in zip(places, strongest(before, after, places)[0].tolist(), strict=True):
+                if strength > _NOTICED:
+                    window = share[..., y : y + WINDOW, x : x + WINDOW]
+                    window.clamp_(max=(_NOTICED / strength) ** 0.5)
+                    found = True
+            batch.limit[i] *= _mean(-F.max_pool2d(-share, 7, 1, 3))[0].to(batch.limit)
+        return found
 
     def rests(self) -> Tensor:
         """See `GradientProtection.rests`: whose objective no longer rises."""
@@ -141,6 +199,25 @@ class Encoder(GradientProtection[EncoderSettings]):
             early = torch.stack(batch.values[done - 2 * count : done - count]).mean(0)
             batch.rests |= late - early < _GAIN * late.abs()
         return batch.rests
+
+    @torch.no_grad()
+    def seconds(self, side: int, count: int) -> float:
+        """An estimate for `count` squares of `side` px one by one, from one step: none ends early."""
+        image = torch.linspace(0.25, 0.75, side, device=self.device).expand(1, 3, side, side)
+        self.begin(image)
+        generators = picture_generators([0])
+        with self.surrogates.frozen():
+            self.gradient(image, generators)  # the first one also sets things up, and sees the original
+            self._batch.values.clear()
+            began = time.perf_counter()
+            self.gradient(image, generators)
+            step = time.perf_counter() - began
+        first = self.surrogates[0]
+        shape = (first.resolution, first.autoencoder.factor)
+        pixels = [view.pixels(side, side, *shape) for view in self._views]
+        all_steps = [pixels[k % len(pixels)] for k in range(self.settings.steps)]
+        originals = all_steps[: len(pixels)]
+        return count * step * (sum(all_steps) + _FORWARD * sum(originals)) / pixels[0]
 
     def check(self) -> None:
         """See `GradientProtection.check`; the batch that is being protected is kept."""
@@ -156,14 +233,14 @@ def room(images: Tensor, flat: float) -> Tensor:
 
     A change is less visible where the picture itself varies (contrast masking, Watson 1993). The contrast is
     what the luminance differs from its mean over 7 × 7 pixels, as the root mean square over as many: shading
-    hides nothing. It is the least of that over 3 × 3, so that the flat side of an edge counts as flat.
+    hides nothing. It is the least of that over 5 × 5, so that the flat side of an edge counts as flat.
     """
     if flat == 1:
         return torch.ones_like(images[:, :1])
     luminance = (images * images.new_tensor((0.299, 0.587, 0.114)).view(1, 3, 1, 1)).sum(1, keepdim=True)
     variance = _mean((luminance - _mean(luminance)).square())
-    energy = F.max_pool2d(-variance, 3, 1, 1).square()
-    return flat + (1 - flat) * energy / (energy + _CONTRAST**4)
+    energy = -F.max_pool2d(-variance, 5, 1, 2)
+    return flat + (1 - flat) * energy / (energy + _CONTRAST**2)
 
 
 def _mean(planes: Tensor) -> Tensor:
