@@ -117,8 +117,9 @@ def test_of_a_model_only_the_autoencoder_is_opened(
         raise AssertionError("the whole model was opened")
 
     monkeypatch.setattr(TextToImage, "from_pretrained", refuse)
+    (tmp_path / "in").mkdir()
     for i in range(2):
-        write(tmp_path / "in" / f"{i}.png", 70, 64)
+        Image.new("RGB", (70, 64), (60 + 90 * i, 90, 120)).save(tmp_path / "in" / f"{i}.png")
     command = ["protect", str(tmp_path / "in"), "-o", str(tmp_path / "out"), "--model", "toybox", "-q"]
     assert main([*command, "--method", "encoder", "--steps", "1"]) == 0
     said = capsys.readouterr().out
@@ -128,7 +129,8 @@ def test_of_a_model_only_the_autoencoder_is_opened(
     assert found is not None
     assert (found.resolution, found[0].model, found[0].toy) == (64, None, True)
     assert Surrogates.apart("owner/name@branch") is None
-    assert Surrogates.apart(write(tmp_path / "a.safetensors", 8, 8)) is None
+    (tmp_path / "a.safetensors").touch()
+    assert Surrogates.apart(tmp_path / "a.safetensors") is None
 
 
 def test_room_is_least_where_nothing_hides_a_change() -> None:

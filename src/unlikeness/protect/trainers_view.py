@@ -99,9 +99,10 @@ PLAIN = View()
 VIEWS = (
     View(),
     View(0.75, "area", shrunk=0.5),
+    View(),
     View(0.8125, "bicubic", shift=3, flipped=True, compressed=True),
 )  # fmt: skip
-"""For pictures up to the trainer's side."""
+"""For pictures up to the trainer's side. Half of the steps see a picture as it is."""
 
 LARGE = (
     VIEWS[0],
@@ -110,5 +111,7 @@ LARGE = (
     View(2.0, "area", corner=(0, 1)),
     VIEWS[2],
     View(1.5, corner=(1, 1)),
+    VIEWS[3],
+    View(2.0, "area", corner=(1, 0)),
 )
 """For larger pictures. A side beyond the picture's own is the picture's own."""

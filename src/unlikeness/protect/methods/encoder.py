@@ -29,7 +29,7 @@ from unlikeness.protect.base import GradientProtection
 from unlikeness.protect.rid.opening import Opened, open_network
 from unlikeness.protect.settings import EncoderSettings
 from unlikeness.protect.surrogates import Models, Surrogate
-from unlikeness.protect.trainers_view import LARGE, PLAIN, VIEWS
+from unlikeness.protect.trainers_view import LARGE, PLAIN, VIEWS, View
 from unlikeness.seeds import picture_generators, uniform
 
 __all__ = ["Encoder", "EncoderSettings", "room"]
@@ -41,7 +41,7 @@ _GAIN = 0.005
 """Of the objective: a picture rests once a round of views has gained less over the round before."""
 _COLOUR = 1.5 / 255
 """Largest difference between the channels of a picture without colour."""
-_CONTRAST = 0.007
+_CONTRAST = 0.006
 """Local contrast (see `room`) that hides half of what strong texture hides."""
 _NOTICED = 0.9
 """Strongest pattern that a flat window may hold: 1 is just noticed."""
@@ -69,7 +69,7 @@ class _Batch:
     speed: Tensor
     rests: Tensor
     original: Tensor
-    aims: dict[tuple[Surrogate, int], Tensor] = field(default_factory=dict)
+    aims: dict[tuple[Surrogate, View], Tensor] = field(default_factory=dict)
     values: list[Tensor] = field(default_factory=list)
 
 
@@ -128,17 +128,17 @@ class Encoder(GradientProtection[EncoderSettings]):
     ) -> Tensor:
         """[B]: how far latents are from the original's, or minus how far from the target's; 1: a picture."""
         batch, sign = self._batch, -1 if self.settings.objective == "target" else 1
-        turn = (len(batch.values) - 1) % len(self._views)
-        view, shape = self._views[turn], (surrogate.resolution, surrogate.autoencoder.factor)
+        view = self._views[(len(batch.values) - 1) % len(self._views)]
+        shape = (surrogate.resolution, surrogate.autoencoder.factor)
         seen = view(view.compress(images, generators), *shape)
-        if (surrogate, turn) not in batch.aims:
+        if (surrogate, view) not in batch.aims:
             with torch.no_grad():
                 aim = self._aims.latents(surrogate, view(batch.original, *shape))
                 if sign < 0:
                     aim = self._aims.farthest(surrogate, aim, *seen.shape[-2:])
-            batch.aims[surrogate, turn] = aim
+            batch.aims[surrogate, view] = aim
         latents = self._aims.latents(surrogate, seen)
-        value = sign * rms(latents - batch.aims[surrogate, turn]) / self._aims.spread(surrogate)
+        value = sign * rms(latents - batch.aims[surrogate, view]) / self._aims.spread(surrogate)
         batch.values[-1] += value.detach().to(images.device)
         return value
 
@@ -214,10 +214,9 @@ class Encoder(GradientProtection[EncoderSettings]):
             step = time.perf_counter() - began
         first = self.surrogates[0]
         shape = (first.resolution, first.autoencoder.factor)
-        pixels = [view.pixels(side, side, *shape) for view in self._views]
-        all_steps = [pixels[k % len(pixels)] for k in range(self.settings.steps)]
-        originals = all_steps[: len(pixels)]
-        return count * step * (sum(all_steps) + _FORWARD * sum(originals)) / pixels[0]
+        views = [self._views[k % len(self._views)] for k in range(self.settings.steps)]
+        steps, originals = (sum(view.pixels(side, side, *shape) for view in some) for some in (views, set(views)))
+        return count * step * (steps + _FORWARD * originals) / views[0].pixels(side, side, *shape)
 
     def check(self) -> None:
         """See `GradientProtection.check`; the batch that is being protected is kept."""
@@ -231,16 +230,21 @@ class Encoder(GradientProtection[EncoderSettings]):
 def room(images: Tensor, flat: float) -> Tensor:
     """The share of the budget that each pixel can take, [B, 1, H, W] in [`flat`, 1].
 
-    A change is less visible where the picture itself varies (contrast masking, Watson 1993). The contrast is
-    what the luminance differs from its mean over 7 × 7 pixels, as the root mean square over as many: shading
-    hides nothing. It is the least of that over 5 × 5, so that the flat side of an edge counts as flat.
+    A change is less visible where the picture itself varies (contrast masking, Watson 1993), but an edge
+    hides no ripples beside it. So the contrast is that across the direction in which the picture varies most:
+    the root of twice the lesser eigenvalue of the luminance's structure tensor (Shi & Tomasi 1994) over 7 × 7
+    pixels, and of that the least over 3 × 3. It is 0 for shading and for straight edges.
     """
     if flat == 1:
         return torch.ones_like(images[:, :1])
     luminance = (images * images.new_tensor((0.299, 0.587, 0.114)).view(1, 3, 1, 1)).sum(1, keepdim=True)
-    variance = _mean((luminance - _mean(luminance)).square())
-    energy = -F.max_pool2d(-variance, 5, 1, 2)
-    return flat + (1 - flat) * energy / (energy + _CONTRAST**2)
+    wide = F.pad(luminance, (1, 1, 1, 1), mode="replicate")
+    across = (wide[..., 1:-1, 2:] - wide[..., 1:-1, :-2]) / 2
+    down = (wide[..., 2:, 1:-1] - wide[..., :-2, 1:-1]) / 2
+    xx, xy, yy = _mean(across * across), _mean(across * down), _mean(down * down)
+    lesser = (xx + yy) / 2 - (((xx - yy) / 2).square() + xy.square()).sqrt()
+    energy = -F.max_pool2d(-(2 * lesser).clamp_min(0), 3, 1, 1)
+    return flat + (1 - flat) * energy.square() / (energy.square() + _CONTRAST**4)
 
 
 def _mean(planes: Tensor) -> Tensor:
