@@ -215,8 +215,9 @@ class Encoder(GradientProtection[EncoderSettings]):
         first = self.surrogates[0]
         shape = (first.resolution, first.autoencoder.factor)
         views = [self._views[k % len(self._views)] for k in range(self.settings.steps)]
-        steps, originals = (sum(view.pixels(side, side, *shape) for view in some) for some in (views, set(views)))
-        return count * step * (steps + _FORWARD * originals) / views[0].pixels(side, side, *shape)
+        pixels = {view: view.pixels(side, side, *shape) for view in views}
+        work = sum(pixels[view] for view in views) + _FORWARD * sum(pixels.values())
+        return count * step * work / pixels[views[0]]
 
     def check(self) -> None:
         """See `GradientProtection.check`; the batch that is being protected is kept."""
