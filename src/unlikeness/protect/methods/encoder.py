@@ -101,7 +101,7 @@ class Encoder(GradientProtection[EncoderSettings]):
         rests = torch.zeros(len(original), dtype=torch.bool, device=original.device)
         grey = (colour <= _COLOUR).view(-1, 1, 1, 1)
         bounded = self.settings.flat < 1
-        flat = [flat_places(image)[0] if bounded else [] for image in original.detach().float().cpu()]
+        flat = [flat_places(image)[0] if bounded else [] for image in original.float().cpu().numpy()]
         self._batch = _Batch(limit, flat, grey, torch.zeros_like(original), rests, original)
         large = min(original.shape[-2:]) > self.resolution
         self._views = (LARGE if large else VIEWS) if self.settings.transforms else (PLAIN,)
@@ -180,7 +180,8 @@ class Encoder(GradientProtection[EncoderSettings]):
         for i, places in enumerate(batch.flat):
             if not places:
                 continue
-            before, after = original[i].float().cpu(), (images[i].float().cpu() * 255).round() / 255
+            before = original[i].float().cpu().numpy()
+            after = ((images[i].float() * 255).round() / 255).cpu().numpy()
             share = torch.ones(1, 1, *before.shape[-2:])
             for (y, x), strength in zip(places, strongest(before, after, places)[0].tolist(), strict=True):
                 if strength > _NOTICED:
