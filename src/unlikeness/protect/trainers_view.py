@@ -68,7 +68,7 @@ class View:
         """How many pixels an autoencoder sees of a picture."""
         cut = self._cut(height, width)
         size = self.size(height - cut, width - cut, side, multiple)
-        return math.prod(size if self.corner is None else (min(n, side) for n in size))
+        return math.prod(size if self.corner is None else [min(n, side) for n in size])
 
     def _cut(self, height: int, width: int) -> int:
         return min(self.shift, min(height, width) // 8)
