@@ -245,7 +245,7 @@ def protect(
             name = ", ".join(one.name for one in encoders_of)
         else:
             name = model or "toybox"
-            if own and added is None and prediction is None and model_config is None:
+            if own and not (lora or embedding) and prediction is None and model_config is None:
                 encoders_of = Surrogates.apart(name, device=device, dtype=dtype)
         loaded = encoders_of
         if loaded is None:

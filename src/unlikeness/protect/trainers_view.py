@@ -52,9 +52,10 @@ class View:
 
         Sides become multiples of `multiple` px, the nearest. A picture is not enlarged beyond `side`.
         """
-        cut = self._cut(*images.shape[-2:])
+        height, width = images.shape[-2:]
+        cut = self._cut(height, width)
         images = images[..., cut:, cut:]
-        size = self.size(*images.shape[-2:], side, multiple)
+        size = self.size(height - cut, width - cut, side, multiple)
         if self.shrunk < 1:
             images = _resized(images, [max(round(n * self.shrunk), 1) for n in images.shape[-2:]], "bicubic")
         images = _resized(images, size, self.filter)

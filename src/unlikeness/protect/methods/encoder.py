@@ -233,9 +233,9 @@ def room(images: Tensor, flat: float) -> Tensor:
     """The share of the budget that each pixel can take, [B, 1, H, W] in [`flat`, 1].
 
     A change is less visible where the picture itself varies (contrast masking, Watson 1993), but an edge
-    hides no ripples beside it. So the contrast is that across the direction in which the picture varies most:
-    the root of twice the lesser eigenvalue of the luminance's structure tensor (Shi & Tomasi 1994) over 7 × 7
-    pixels, and of that the least over 3 × 3. It is 0 for shading and for straight edges.
+    hides no ripples beside it. So the contrast is that across the direction in which the picture varies most.
+    It is the root of twice the lesser eigenvalue of the luminance's structure tensor over 7 × 7 pixels
+    (Shi & Tomasi 1994), and of that the least over 3 × 3. Shading and straight edges have none.
     """
     if flat == 1:
         return torch.ones_like(images[:, :1])
