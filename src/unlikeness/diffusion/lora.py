@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DIVERGED", "adaptable_copy", "add_lora", "has_lora", "load_lora", "merge", "merged_copy", "read_lora",
-    "remove_lora",
+    "remove_lora", "use_lora",
 ]  # fmt: skip
 
 DIVERGED = "its weights are not finite (NaN or infinity), as after a training that diverged"
@@ -41,39 +42,66 @@ _MOST = 20_000
 
 
 def add_lora(
-    model: TextToImage, *, rank: int, alpha: float | None = None, text_encoder: bool = False, seed: int = 0
-) -> list[torch.nn.Parameter]:
+    model: TextToImage, *, rank: int, alpha: float | None = None, text_encoder: bool = False, seed: int = 0,
+    group: str = "all", name: str = "default",
+) -> list[torch.nn.Parameter]:  # fmt: skip
     """Put an untrained adapter into the denoiser, in place; with text_encoder into the CLIPs too.
 
     alpha: updates count alpha / rank; None: in full. Returns its parameters, float32, which are then the only
     ones that require a gradient, those of text encoders last. The down projections are Gaussian, drawn from
-    `seed`; the up projections are zero, so that nothing changes yet.
+    `seed`; the up projections are zero, so that nothing changes yet. group: one of the family's `layers`, to
+    which the denoiser's part is confined. name: of the adapter; others in the denoiser stay active.
 
-    UsageError for text encoders of a family that has no adapter for them.
+    UsageError for text encoders of a family that has no adapter for them, and for a group without layers.
     """
     from peft import LoraConfig
 
-    parts = {model.family.denoiser: list(model.family.lora_targets)}
+    parts = {model.family.denoiser: _targets(model, group)}
     if text_encoder:
         if not model.family.lora_encoders:
             raise UsageError(f"a LoRA of a {model.family.pipeline} has no text encoder; leave it out")
-        parts |= {name: list(CLIP_TARGETS) for name in model.family.lora_encoders}
+        parts |= {part: list(CLIP_TARGETS) for part in model.family.lora_encoders}
+    others = list(getattr(model.denoiser, "peft_config", None) or {})
     parameters: list[torch.nn.Parameter] = []
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of another adapter, beside which this one is put
         torch.manual_seed(seed)
-        for name, targets in parts.items():
-            network = model.parts[name]
+        for part, targets in parts.items():
+            network = model.parts[part]
             network.requires_grad_(False)
-            network.add_adapter(
-                LoraConfig(
-                    r=rank, lora_alpha=rank if alpha is None else alpha, init_lora_weights="gaussian",
-                    target_modules=targets,
-                )
+            config = LoraConfig(
+                r=rank, lora_alpha=rank if alpha is None else alpha, init_lora_weights="gaussian",
+                target_modules=targets,
             )  # fmt: skip
+            network.add_adapter(config, name)
             parameters += [p for p in network.parameters() if p.requires_grad]
     for p in parameters:
         p.data = p.data.float() if p.dtype in (torch.float16, torch.bfloat16) else p.data
+    if others:
+        use_lora(model, *others, name)
     return parameters
+
+
+def _targets(model: TextToImage, group: str) -> list[str]:
+    """The denoiser's layers of the group that get an adapter."""
+    targets, part = list(model.family.lora_targets), model.family.layers[group]
+    if not part:
+        return targets
+    ends = tuple(f".{target}" for target in targets)
+    names = (name for name, _ in model.denoiser.named_modules() if part in f".{name}.")
+    found = [name for name in names if name.endswith(ends)]
+    if not found:
+        raise UsageError(f"the denoiser has no {group} layer for a low-rank change; give train=all")
+    return found
+
+
+def use_lora(model: TextToImage, *names: str) -> None:
+    """The denoiser predicts with these of its adapters, in whose weights it is then trained; () with none."""
+    if not names:
+        model.denoiser.disable_adapters()
+        return
+    model.denoiser.enable_adapters()
+    model.denoiser.set_adapter(list(names))
 
 
 def has_lora(model: TextToImage) -> bool:
@@ -165,9 +193,13 @@ def adaptable_copy(model: TextToImage, *, conditioner: bool = False) -> TextToIm
     return model.copy(conditioner=conditioner, weights=False)
 
 
-def remove_lora(model: TextToImage) -> None:
-    """Take the adapter out of the denoiser, unmerged."""
-    _remove(model.denoiser)
+def remove_lora(model: TextToImage, name: str = "default") -> None:
+    """Take the adapter of this name out of the denoiser, unmerged."""
+    if list(model.denoiser.peft_config) == [name]:
+        _remove(model.denoiser)
+        return
+    model.denoiser.delete_adapters(name)
+    use_lora(model, *model.denoiser.peft_config)
 
 
 def merge(network: Any) -> Any:

@@ -33,6 +33,9 @@ __all__ = [
 
 T = TypeVar("T")
 
+_ADAPTER = "attack"
+"""Name of a low-rank attack's adapter."""
+
 
 @dataclass(frozen=True)
 class Turn:
@@ -162,9 +165,10 @@ def backward(model: TextToImage, loss: Tensor, settings: ImmunizeSettings, preci
 class Attacker:
     """Fine-tunes `model` in place, step by step, with a fresh AdamW for each attack.
 
-    base: all weights of the denoiser. A low-rank attack trains an adapter, which `begin` adds and `end`
-    removes; the weights below it stay as they are. Where attacks train the text encoder too, `model` must own
-    its text encoder; its weights are restored after each attack.
+    base: what a full attack trains: all weights of the denoiser, without those of an adapter that it has. A
+    low-rank attack trains an adapter of its own, which `begin` adds and `end` removes; all other weights stay
+    as they are. Where attacks train the text encoder too, `model` must own its text encoder; its weights are
+    restored after each attack.
     """
 
     def __init__(
@@ -194,7 +198,7 @@ class Attacker:
         if attack.rank:
             from unlikeness.diffusion.lora import add_lora
 
-            self.trained = list(add_lora(self.model, rank=attack.rank, seed=seed))
+            self.trained = list(add_lora(self.model, rank=attack.rank, seed=seed, name=_ADAPTER))
             self._optimizer = adamw(self.trained, lr=attack.learning_rate, weight_decay=s.weight_decay)
             return
         self.trained = self.base + self.encoder if attack.text_encoder else self.base
@@ -217,7 +221,7 @@ class Attacker:
         if self._attack is not None and self._attack.rank:
             from unlikeness.diffusion.lora import remove_lora
 
-            remove_lora(self.model)
+            remove_lora(self.model, _ADAPTER)
         self._attack = None
 
     def step(self, generator: torch.Generator) -> Tensor:
@@ -225,7 +229,7 @@ class Attacker:
         gradient in place."""
         assert self._optimizer is not None, "begin() comes first"
         s, attack = self.settings, self.attack
-        for p in (*self.base, *self.encoder):
+        for p in (*self.model.denoiser.parameters(), *self.encoder):
             p.requires_grad_(False)
         for p in self.trained:
             p.requires_grad_(True)
@@ -250,10 +254,13 @@ class Attacker:
 
     @contextmanager
     def without_adapter(self) -> Iterator[None]:
-        """Inside, the denoiser predicts as if it had no adapter."""
+        """Inside, the denoiser predicts as if it had no adapter of the attack."""
         if self._attack is None or not self._attack.rank:
             yield
             return
-        self.model.denoiser.disable_adapters()
+        from unlikeness.diffusion.lora import use_lora
+
+        names = list(self.model.denoiser.peft_config)
+        use_lora(self.model, *(name for name in names if name != _ADAPTER))
         yield
-        self.model.denoiser.enable_adapters()
+        use_lora(self.model, *names)

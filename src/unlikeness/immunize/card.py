@@ -105,7 +105,11 @@ def _body(made: Mapping[str, Any]) -> str:
     attacker = f"fine-tuning of the denoiser at learning rates around {settings['attack_learning_rate']:g}"
     if settings["attack_text_encoder"]:
         attacker += f", a share of {settings['attack_text_encoder']:.0%} with the text encoder"
-    if settings["attack_low_rank"]:
+    if settings["attack_low_rank"] == 1:
+        rate = settings["attack_learning_rate"] * settings["attack_low_rank_rate"]
+        ranks = ", ".join(map(str, settings["attack_ranks"]))
+        attacker = f"low-rank updates of the denoiser (ranks {ranks}) at learning rates around {rate:g}"
+    elif settings["attack_low_rank"]:
         attacker += f", or low-rank updates (ranks {', '.join(map(str, settings['attack_ranks']))})"
     steps = settings["attack_depth"] or settings["inner_steps"] * settings["attack_stride"]
     prompts = ", ".join(repr(prompt) for prompt in settings["attack_prompts"])

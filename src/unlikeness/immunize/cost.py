@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from unlikeness.diffusion.devices import training_precision
+from unlikeness.diffusion.lora import adaptable_copy, add_lora
 from unlikeness.errors import UnlikenessError
 from unlikeness.immunize.batch import with_references
 from unlikeness.immunize.dry_run import Count, DryRun, Undrawn, anew
@@ -115,13 +116,16 @@ def estimate(
 def memory(model: TextToImage, defence: Defence, *, original: TextToImage | None = None) -> dict[str, int]:
     """Bytes that a run holds from its first step to its last, by what they are for; activations come on top.
 
-    Low-rank adapters of simulated attackers are too small to be counted.
+    model: whole, or `diffusion.outline.outline`.
     """
     s = defence.settings
     named = dict(model.denoiser.named_parameters())
     size = torch.promote_types(model.denoiser.dtype, torch.float32).itemsize
     every = sum(p.numel() for p in named.values()) * size
     moved = sum(p.numel() for name, p in named.items() if trainable(model, s, name)) * size
+    if s.rank:
+        moved = _of_adapter(model, s.rank, s.train)
+    low = _of_adapter(model, max(s.attack_ranks), "all") if s.attack_low_rank else 0
     full = every if s.inner_steps and s.attack_low_rank < 1 else 0
     reading = 0
     if s.attack_text_encoder:  # the attackers' own one, and what it is set back to
@@ -130,13 +134,14 @@ def memory(model: TextToImage, defence: Defence, *, original: TextToImage | None
     return {
         "original denoiser": _size(model.denoiser) + (0 if original is None else _size(original.denoiser)),
         "autoencoder and text encoder": sum(map(_size, model.networks)) - _size(model.denoiser),
-        "attacked denoiser": every if s.inner_steps else 0,
+        "attacked denoiser": every if s.inner_steps and not s.shares_weights else 0,
         "attacked text encoder": 2 * reading,
-        "released weights": moved if s.inner_steps else every,
+        "released weights": moved if s.inner_steps or s.rank else every,
         "their gradient": moved,
         "their AdamW states": 2 * moved,
-        "the attacker's gradient": full,
-        "the attacker's AdamW states": 2 * full,
+        "the attacker's low-rank updates": low,
+        "the attacker's gradient": max(full, low),
+        "the attacker's AdamW states": 2 * full + 2 * low,
     }
 
 
@@ -147,7 +152,7 @@ def check_memory(held: int, called: str, device: torch.device) -> str:
     if has is not None and held > has:
         raise UnlikenessError(
             f"immunizing {called} holds {in_bytes(held)} and more for activations, and this machine has "
-            f"{in_bytes(has)}; change fewer weights (--train cross-attention) or take a larger machine"
+            f"{in_bytes(has)}; train low-rank updates (--set rank=16) or take a larger machine"
         )
     return f"{called} by its configuration: a run holds {in_bytes(held)}; a probe will now load the model"
 
@@ -160,6 +165,11 @@ def _memory_of(device: torch.device) -> int | None:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):
         return None
+
+
+def _of_adapter(model: TextToImage, rank: int, group: str) -> int:
+    """Bytes of an adapter's weights."""
+    return sum(p.numel() * p.element_size() for p in add_lora(adaptable_copy(model), rank=rank, group=group))
 
 
 def _size(module: Any) -> int:

@@ -203,7 +203,7 @@ class DryRun:
         self.original = _Counted(original or model, "original")
         self.working = _Counted(model, "protect")
         # As many passes, and a stand-in has no layers for an adapter or to choose from.
-        acting = anew(defence, attack_low_rank=0.0, train="all")
+        acting = anew(defence, attack_low_rank=0.0, train="all", rank=0)
         self.l2p = engine(self.working, self.original, acting, subjects, prompts, l2p=_Phases)
         self.drawing = self._counted()
 

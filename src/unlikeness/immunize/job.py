@@ -188,7 +188,7 @@ class Job:
         device = pick_device(self.device)
         if hub.locate(self._called, weights=False).is_file():
             return  # a single file has no configuration of its own
-        bare = outline(self._called, dtype="float32")
+        bare = outline(self._called, dtype=_held_in(self._settings(named, {}), device))
         preset = preset_values("immunize", self.preset, bare.resolution, self.method)
         held = memory(bare, create(self.method, self._settings(named, preset)))
         tell(check_memory(sum(held.values()), self._called, device))
@@ -200,7 +200,8 @@ class Job:
 
         device = pick_device(self.device)
         pick_dtype(self._dtype, device)
-        model = self._opened(self._called, device)
+        held = _held_in(self._settings(named, {}), device)
+        model = self._opened(self._called, device, held)
         if model.single is not None:
             tell(model.single.line)
         elif self.single_file:
@@ -212,7 +213,7 @@ class Job:
                 tell(told)
         original = None
         if self.original is not None:
-            original = self._opened(self.original, device)
+            original = self._opened(self.original, device, held)
             if not _alike(original, model):
                 raise UsageError(
                     f"--original {self.original} is of another size or kind; give the model's own original"
@@ -229,12 +230,12 @@ class Job:
             tell(line)
         return _Ready(model, original, defence, subjects, earlier)
 
-    def _opened(self, name: str, device: torch.device) -> TextToImage:
-        """A model in full precision, with what was given for single files, and what is added."""
+    def _opened(self, name: str, device: torch.device, dtype: str) -> TextToImage:
+        """A model, with what was given for single files, and what is added."""
         from unlikeness.diffusion.model import TextToImage
 
         model = TextToImage.from_pretrained(
-            name, device=device, dtype="float32", **hub.given(name, self.prediction, self.model_config)
+            name, device=device, dtype=dtype, **hub.given(name, self.prediction, self.model_config)
         )
         whole = self.added.to(model)
         if self.single_file and whole.conditioner is not model.conditioner:
@@ -285,15 +286,26 @@ class _Ready:
 def _check_effects(settings: ImmunizeSettings, values: Mapping[str, object]) -> None:
     """UsageError for a setting of simulated attacks, or of low-rank ones, where there are none."""
     for names, has, remedy in (
-        (OF_ATTACKS, settings.inner_steps, "inner_steps"),
-        (OF_LOW_RANK, settings.attack_low_rank, "attack_low_rank"),
+        (OF_ATTACKS, settings.inner_steps, f"{named('inner_steps')} above 0"),
+        (OF_LOW_RANK, settings.attack_low_rank, f"{named('attack_low_rank')} above 0"),
+        (
+            ("attack_text_encoder",), not settings.shares_weights,
+            f"{named('attack_low_rank')} below 1 and {named('attack_ranks')}, or leave it out",
+        ),
     ):
         for name in names:
             if name in values and not has:
                 raise UsageError(
-                    f"{named(name)} has no effect without simulated attacks of its kind; give "
-                    f"{named(remedy)} above 0"
+                    f"{named(name)} has no effect without simulated attacks of its kind; give {remedy}"
                 )
+
+
+def _held_in(settings: ImmunizeSettings, device: torch.device) -> str:
+    """The precision in which a run holds the model: full, unless it trains updates beside it in bfloat16."""
+    from unlikeness.diffusion.devices import training_precision
+
+    half = settings.shares_weights and device.type == "cuda"
+    return training_precision(settings.precision, device) if half else "float32"
 
 
 def _alike(one: TextToImage, other: TextToImage) -> bool:

@@ -7,7 +7,9 @@ cost of short ones. With `attack_from_start` the first gradient of an attack on 
 at θ. And `preservation` adds a gradient at θ itself.
 
 Memory: θ, its gradient and AdamW's two moments come on top of the network with θ', and of what the simulated
-attacker needs. Nothing is copied afresh in a step, and the sum is formed in the gradients themselves.
+attacker needs. Nothing is copied afresh in a step, and the sum is formed in the gradients themselves. With
+`rank` θ is an adapter of the network (θ = φ + BA), which attacks leave as it is: they move the weights below
+it, or train an adapter beside it. If all of them do the latter, the network shares its weights with φ.
 """
 
 from __future__ import annotations
@@ -35,8 +37,13 @@ __all__ = ["L2P", "Weights", "trainable"]
 
 
 def trainable(model: TextToImage, settings: ImmunizeSettings, name: str) -> bool:
-    """Whether `settings.train` includes the weight of this name in the denoiser."""
-    return model.family.layers[settings.train] in f".{name}"
+    """Whether the released model has its own weight of this name in the denoiser: one that `settings.train`
+    includes, or with `rank` one of the adapter."""
+    return _of_adapter(name) if settings.rank else model.family.layers[settings.train] in f".{name}"
+
+
+def _of_adapter(name: str) -> bool:
+    return ".lora_" in name
 
 
 class Weights:
@@ -46,8 +53,9 @@ class Weights:
 
     Attributes:
         attacked: the denoiser's own parameters, those that are trained.
-        released: θ, with its gradient, of the same; the very parameters where nothing attacks.
-        fixed: (parameter, value) of those that are not trained. Attacks move them too.
+        released: θ, with its gradient, of the same; the very parameters where nothing attacks them.
+        fixed: (parameter, value) of those that are not trained. Attacks move them too, unless they are the
+            original's very own.
     """
 
     def __init__(self, working: TextToImage, original: TextToImage, settings: ImmunizeSettings) -> None:
@@ -55,11 +63,13 @@ class Weights:
         trained = {name for name in named if trainable(working, settings, name)}
         self.attacked = [p for name, p in named.items() if name in trained]
         self.released: list[Tensor] = self.attacked
-        if settings.inner_steps:
+        if settings.inner_steps and not settings.rank:
             self.released = [p.detach().clone() for p in self.attacked]
         for theta in self.released:
             theta.requires_grad_(True)
-        self.fixed = [(p, _shared(p, origin.get(name))) for name, p in named.items() if name not in trained]
+        below = {name: origin.get(name.replace(".base_layer.", ".")) for name in named if name not in trained}
+        self.fixed = [(named[name], _shared(named[name], value)) for name, value in below.items()
+                      if named[name] is not value]  # fmt: skip
 
     @torch.no_grad()
     def restart(self) -> None:
@@ -69,7 +79,9 @@ class Weights:
 
     @torch.no_grad()
     def add_released(self, sign: float) -> None:
-        """θ' <- θ' + sign · θ."""
+        """θ' <- θ' + sign · θ, where θ is not the network's own."""
+        if self.released is self.attacked:
+            return
         torch._foreach_add_([p.data for p in self.attacked], [p.data for p in self.released], alpha=sign)
 
     @contextmanager
@@ -130,7 +142,8 @@ class L2P:
         self.weights = Weights(working, original, s)
         self.unprotected = Unprotected(original, s, self.precision)
         self.attackers = Attackers(working, self.subjects, s)
-        self.attacker = Attacker(working, list(working.denoiser.parameters()), s, self.precision)
+        base = [p for name, p in working.denoiser.named_parameters() if not _of_adapter(name)]
+        self.attacker = Attacker(working, base, s, self.precision)
         self._protective: Defence | Unprotected = defence
         """Whose batches and loss the current attack needs."""
 
@@ -175,7 +188,7 @@ class L2P:
 
     @torch.no_grad()
     def finish(self) -> TextToImage:
-        """θ, as a frozen model."""
+        """θ, as a frozen model; with `rank` its denoiser has the adapter."""
         self.attacker.end()
         self.weights.restart()
         if self.settings.checkpointing:

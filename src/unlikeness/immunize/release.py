@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ import torch
 
 from unlikeness.diffusion.devices import pick_dtype
 from unlikeness.diffusion.loading import read_index
-from unlikeness.diffusion.lora import merged_copy
+from unlikeness.diffusion.lora import merge
 from unlikeness.diffusion.single_file.writing import dtypes, write_file
 from unlikeness.errors import UnlikenessError
 from unlikeness.files import replacing
@@ -84,10 +84,15 @@ def as_stored(model: TextToImage, dtype: torch.dtype | None = None) -> TextToIma
         kinds = dtypes(model.single)
     elif dtype is None and model.source is not None:
         kinds = stored(model.source)
-    cast = merged_copy(model, conditioner=True)
+    cast = model.copy(conditioner=True)
     cast.autoencoder = cast.autoencoder.copy()
     for part, network in zip(cast.family.networks, cast.networks, strict=True):
-        torch.nn.Module.to(network, kinds.get(part, dtype) or network.dtype)
+        wanted = kinds.get(part, dtype) or network.dtype
+        if getattr(network, "peft_config", None):
+            if torch.promote_types(wanted, network.dtype) != network.dtype:
+                torch.nn.Module.to(network, wanted)  # in which the adapter is added
+            merge(network)
+        torch.nn.Module.to(network, wanted)
     return cast
 
 
@@ -106,12 +111,27 @@ def rounding(model: TextToImage, released: TextToImage, rounded: TextToImage) ->
     0 if nothing has changed. model: φ. All three are on one device.
     """
     lost = moved = 0.0
-    before, after, files = (dict(m.denoiser.named_parameters()) for m in (model, released, rounded))
-    for name, theta in after.items():
+    before, files = (dict(m.denoiser.named_parameters()) for m in (model, rounded))
+    for name, theta in _with_updates(released.denoiser):
         wide = theta.double()
         lost += float((files[name].double() - wide).square().sum())
         moved += float((wide - before[name].double()).square().sum())
     return float((lost / moved) ** 0.5) if moved else 0.0
+
+
+def _with_updates(network: Any) -> Iterator[tuple[str, torch.Tensor]]:
+    """The weights by name as they would be without an adapter but with its updates, in its precision."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    layers = {f"{name}.": one for name, one in network.named_modules() if isinstance(one, BaseTunerLayer)}
+    for name, weight in network.named_parameters():
+        layer, below, own = name.partition("base_layer.")
+        if not below:
+            if ".lora_" not in name:
+                yield name, weight
+            continue
+        updates = layers[layer].active_adapters if own == "weight" else ()
+        yield layer + own, sum((layers[layer].get_delta_weight(one) for one in updates), start=weight)
 
 
 def _first_file(folder: Path) -> Path:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from unlikeness.checkpoints import steps_done
 from unlikeness.diffusion.devices import training_precision
 from unlikeness.diffusion.fingerprint import fingerprint
-from unlikeness.diffusion.lora import merged_copy
+from unlikeness.diffusion.lora import adaptable_copy, add_lora, merged_copy
 from unlikeness.errors import UsageError
 from unlikeness.immunize import Defence, create
 from unlikeness.immunize.data import draw_general, protected_subjects
@@ -52,6 +52,9 @@ def immunize(
 ) -> TextToImage:
     """A copy of `model` from which the subjects are hard to learn; `model` itself is never changed.
 
+    With the setting `rank` the change is an adapter of the copy's denoiser, which may share its weights with
+    `model`. Saving adds it to the weights.
+
     Args:
         subjects: the subjects to protect, with the identifiers that simulated attackers use.
         method: a name from `names()`, or a method made by `create`.
@@ -90,8 +93,13 @@ def immunize(
                 f"requested; raise {named('outer_steps')}, or give another checkpoint"
             )
     reads = s.attack_text_encoder > 0
-    working = merged_copy(model, conditioner=reads)
-    working.widen(conditioner=reads)
+    if s.shares_weights:
+        working = adaptable_copy(model)
+    else:
+        working = merged_copy(model, conditioner=reads)
+        working.widen(conditioner=reads)
+    if s.rank:
+        add_lora(working, rank=s.rank, seed=s.seed, group=s.train)
     if s.checkpointing:
         working.denoiser.enable_gradient_checkpointing()
         working.denoiser.train()
@@ -102,7 +110,7 @@ def immunize(
     train(
         loop,
         steps=s.outer_steps,
-        optimizer=adamw(loop.theta, lr=s.learning_rate, weight_decay=s.weight_decay),
+        optimizer=adamw(loop.theta, lr=s.rate, weight_decay=s.weight_decay),
         parameters=loop.theta,
         seed=s.seed,
         clip=s.clip or None,
@@ -162,6 +170,8 @@ def _identity(
         "subjects": [[one.digest, one.instance_prompt] for one in subjects],
         "prompts": list(prompts) if s.uses_prompts else [],
     }
+    if not s.rank:
+        del identity["rank"]  # as it was before there was such a setting
     if marked := watermark_digest(s):
         identity["pattern"] = marked  # wherever its file lies
     if not s.fall and not s.unprotected_from and s.outer_steps % s.episode == 0:

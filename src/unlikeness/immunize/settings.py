@@ -19,6 +19,9 @@ OF_LOW_RANK = ("attack_ranks", "attack_low_rank_rate")
 PARTS = ("all", "attention", "cross-attention")
 """Weights of the denoiser that may be trained."""
 
+_LOW_RANK_RATE = 20.0
+"""Learning rate of low-rank updates, times that of weights: 1e-4 to 5e-6."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class AttackSettings(Checked):
@@ -83,8 +86,8 @@ class AttackSettings(Checked):
         (), "Ranks of low-rank attacks; each draws one.", source="ours", at_least=1, formerly=("ranks",)
     )
     attack_low_rank_rate: float = setting(
-        20.0, "Learning rate of low-rank attacks.", unit="times attack_learning_rate", source="1e-4 to 5e-6",
-        at_least=0.0, formerly=("low_rank_rate",),
+        _LOW_RANK_RATE, "Learning rate of low-rank attacks.", unit="times attack_learning_rate",
+        source="1e-4 to 5e-6", at_least=0.0, formerly=("low_rank_rate",),
     )  # fmt: skip
     attack_text_encoder: float = setting(
         0.0, "Share of the other attacks that train the text encoder too.", source="ours; APDM: none",
@@ -214,6 +217,13 @@ class ImmunizeSettings(AttackSettings, PreservationSettings, UnprotectedSettings
         800, "Steps of the released model (N_protect).", unit="steps", source="APDM: 800", at_least=1
     )
     learning_rate: float = setting(5e-6, "Learning rate of AdamW.", source="APDM", at_least=0.0)
+    rank: int = setting(
+        0,
+        "Rank of a low-rank change (LoRA), for large models; 0 changes the weights themselves. It is trained "
+        "at 20 times learning_rate, and added to the weights that are saved. Without attack_ranks all "
+        "simulated attacks are low-rank too, of the same rank, and the model is held once.",
+        source="ours; in use for personalization: 4 to 128", at_least=0, at_most=1024,
+    )  # fmt: skip
     weight_decay: float = setting(0.01, "Decoupled weight decay of AdamW.", source="APDM", at_least=0.0)
     fall: float = setting(
         0.0, "Share of the outer steps, at the end, over which the learning rate falls linearly to zero.",
@@ -253,11 +263,26 @@ class ImmunizeSettings(AttackSettings, PreservationSettings, UnprotectedSettings
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.rank and self.inner_steps and not self.attack_ranks:
+            object.__setattr__(self, "attack_ranks", (self.rank,))
+            object.__setattr__(self, "attack_low_rank", 1.0)
+        if self.shares_weights:
+            object.__setattr__(self, "attack_text_encoder", 0.0)
         if self.unprotected_every and (self.unprotected_every == 1 or not self.inner_steps):
             raise UsageError(
                 f"{named('unprotected_every')} ({self.unprotected_every}) needs {named('inner_steps')} above "
                 "0, and must be 2 or more, or every attack would be on an unprotected subject; 0 disables it"
             )
+
+    @property
+    def rate(self) -> float:
+        """AdamW's learning rate for the weights that are trained."""
+        return self.learning_rate * (_LOW_RANK_RATE if self.rank else 1.0)
+
+    @property
+    def shares_weights(self) -> bool:
+        """Whether nothing moves the weights of the original, so that they are held once."""
+        return bool(self.rank) and (not self.inner_steps or self.attack_low_rank == 1)
 
     @property
     def places(self) -> tuple[str, ...]:
