@@ -10,10 +10,11 @@ from typing import Any
 import diffusers
 import pytest
 import torch
-from tests.tiny import encoder_of, pictures, tiny_model
+from tests.tiny import encoder_of, pictures, tiny_model, write_tiny
 from torch import Tensor
 
 from unlikeness.diffusion import TextToImage, loss
+from unlikeness.diffusion.opening import outline
 from unlikeness.immunize import cost, create, immunize
 from unlikeness.immunize.cost import estimate, memory
 from unlikeness.immunize.dry_run import Passes, count
@@ -59,10 +60,17 @@ def model(weights: Path) -> TextToImage:
     return tiny_model(weights)
 
 
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory: pytest.TempPathFactory) -> TextToImage:
+    """The same model without weights."""
+    return outline(write_tiny(tmp_path_factory.mktemp("bare") / "model"), dtype="float32")
+
+
 @pytest.mark.parametrize(
     ("method", "further"),
     [
         ("apdm", {}),
+        ("divert", {"rank": 2, "inner_steps": 2, "outer_steps": 2, "contexts": "{} x", "attack_depth": 4}),
         ("apdm", {"inner_steps": 0}),
         ("apdm", {"batch_size": 3, "attack_batch_size": 2, "class_weight": 0.0}),
         ("apdm", {"inner_steps": 4, "attack_depth": 8, "attack_prior_weight": 0.0, "preserve_weight": 1.0}),
@@ -160,7 +168,7 @@ def model(weights: Path) -> TextToImage:
     ],
 )
 def test_the_count_of_passes_is_exact(
-    model: TextToImage, dog: Subject, cat: Subject, method: str, further: dict[str, Any],
+    model: TextToImage, bare: TextToImage, dog: Subject, cat: Subject, method: str, further: dict[str, Any],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     settings = {**FEW, **further}
@@ -172,6 +180,7 @@ def test_the_count_of_passes_is_exact(
     counter = Counter()
     with counter.on(monkeypatch):
         immunize(model, subjects, method, settings, prompts=prompts)
+    assert count(bare, create(method, settings), subjects, prompts) == expected
     assert counter.without == expected.without_gradient
     assert counter.with_gradient == expected.with_gradient
     assert counter.backward == expected.with_gradient

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,11 @@ from tests.immunize import literal
 from tests.tiny import encoder_of, tiny_model
 from torch import Tensor
 
+from unlikeness.autoencoders import Autoencoder
 from unlikeness.diffusion import TextToImage
+from unlikeness.diffusion.families.stable_diffusion import ClipConditioner
 from unlikeness.errors import UsageError
-from unlikeness.immunize import create, immunize
+from unlikeness.immunize import create, immunize, names, run
 from unlikeness.immunize.attackers import Attackers
 from unlikeness.immunize.batch import Batch
 from unlikeness.immunize.data import protected_subjects
@@ -141,6 +144,30 @@ def test_a_gradient_may_come_before_an_attacks_first_step(exact: TextToImage, do
         l2p(index, step_generator(0, index))
     assert asked[:4] == [(True, 0), (False, 2), (False, 4), (False, 6)]
     assert [steps for _, steps in asked[4:]] == [2, 4, 6, 8]
+
+
+@pytest.mark.parametrize("method", names())
+def test_neither_autoencoder_nor_text_encoder_is_needed_while_training(
+    method: str, exact: TextToImage, dog: Subject, cat: Subject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that both may wait on the CPU: what a step asks for was computed before the first one."""
+    further: dict[str, Any] = {"preserve_weight": 1.0, "preserve_class": 0.5, "preserve_empty": 0.3}
+    if method not in ("apdm", "adversarial", "imma"):
+        further |= {"contexts": "{} x", "output_pictures": 1, "attack_text_encoder": 0.0, "attack_depth": 0}
+        further |= {"target_noun": "mug"} if method == "notice" else {}
+    further |= {"guidance": 2.0} if method == "divert" else {}
+    further |= {"inner_steps": 1, "outer_steps": 6, "attack_identifiers": "zwx", "unprotected_every": 2}
+
+    def refused(*_: object) -> Tensor:
+        raise AssertionError("encoded while training")
+
+    def absent(*_: object) -> AbstractContextManager[None]:
+        for kind, name in ((ClipConditioner, "encode"), (Autoencoder, "encode"), (Autoencoder, "decode")):
+            monkeypatch.setattr(kind, name, refused)
+        return nullcontext()
+
+    monkeypatch.setattr(run, "aside", absent)
+    immunize(exact, [dog, cat], method, {**FEW, **further}, prompts=["a cup", "a tree"])
 
 
 @pytest.mark.parametrize("train", ["all", "attention", "cross-attention"])

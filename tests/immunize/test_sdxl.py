@@ -159,10 +159,11 @@ def test_a_dry_run_says_the_memory_before_weights_are_loaded(
     to_pil(pictures(1)[0]).save(photos / "0.png")
     next((bare / "unet").glob("*.safetensors")).unlink()
     words = ["immunize", "--model", str(bare), "--images", str(photos), "--class-noun", "dog", "--dry-run"]
-    words += ["--output", str(tmp_path / "out"), "--device", "cpu"]
+    words += ["--output", str(tmp_path / "out"), "--device", "cpu", "--set", "contexts={} x"]
     assert main(words) == 2
-    told, refused = capsys.readouterr().err.strip().splitlines()[-2:]
-    assert re.search(r"by its configuration: a run holds \d+\.\d MiB; a probe", told)
+    held, took, _, refused = capsys.readouterr().err.strip().splitlines()[-4:]
+    assert re.search(r"by its configuration: a run holds \d+\.\d MiB$", held)
+    assert re.match(r"time, roughly: \d+ (s|min|h)", took)
     assert "has no weights in unet/" in refused
     monkeypatch.setattr(cost, "_memory_of", lambda _: 1000)
     assert main(words) == 1

@@ -74,5 +74,6 @@ def test_a_dry_run_says_the_memory_and_writes_nothing(
     assert main([*words, "--method", "lora", "--output", str(tmp_path / "out"), "--dry-run"]) == 0
     told = capsys.readouterr().out
     assert "memory held: " in told
+    assert "time, roughly: " in told
     assert "MiB (denoiser " in told
     assert not (tmp_path / "out").exists()

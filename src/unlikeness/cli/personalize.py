@@ -66,7 +66,7 @@ def personalize(
         Path | None, run("File for the state of the training. Repeat the command to go on after a stop.")
     ] = None,
     dry_run: Annotated[
-        bool, run("Say what memory the training will hold; load no weights, write nothing.", "--dry-run")
+        bool, run("Say what memory and time the training takes; load no weights, write nothing.", "--dry-run")
     ] = False,
     device: Device = "auto",
     dtype: Annotated[
@@ -118,13 +118,15 @@ def personalize(
     check_output(output, checkpoint)
     check_pictures(images)
     if dry_run:
+        from unlikeness.diffusion.devices import pick_device
         from unlikeness.diffusion.opening import outline
         from unlikeness.personalize import create
-        from unlikeness.personalize.cost import lines, memory
+        from unlikeness.personalize.cost import lines, memory, time_line
 
         bare = outline(model, dtype=dtype)
         usual = preset_values("personalize", preset, bare.resolution, method)
-        typer.echo("\n".join(lines(memory(bare, create(method, {**usual, **values})))))
+        trial = create(method, {**usual, **values})
+        typer.echo("\n".join([*lines(memory(bare, trial)), time_line(bare, trial, pick_device(device))]))
         return
     with ExitStack() as held:
         held.enter_context(locks.beside(output))

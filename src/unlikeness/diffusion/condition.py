@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from typing import Any, TypeVar
 
@@ -161,19 +160,6 @@ class Conditioner(ABC):
         for encoder in self.encoders.values():
             nn.Module.to(encoder, device, dtype)
 
-    @contextmanager
-    def aside(self) -> Iterator[None]:
-        """Inside, the encoders wait on the CPU, so that a training has their memory on a GPU."""
-        device = next((encoder.device for encoder in self.encoders.values()), torch.device("cpu"))
-        if device.type == "cpu":
-            yield
-            return
-        self.to(torch.device("cpu"))
-        try:
-            yield
-        finally:
-            self.to(device)
-
     def widen(self) -> None:
         """Cast in place to float32 at least, as training needs it."""
         for encoder in self.encoders.values():
@@ -213,20 +199,23 @@ class Remembered:
     def __init__(self) -> None:
         self._kept: dict[str | None, Condition] = {}
         self._sample: list[Tensor] = []
+        self._device: torch.device | None = None
 
     def clear(self) -> None:
         """Forget all of them."""
         self._kept.clear()
 
     def of(self, conditioner: Conditioner, prompts: Sequence[str | None], device: torch.device) -> Condition:
-        """The conditions of these prompts on `device`, without a graph. The encoders may be elsewhere.
+        """The conditions of these prompts on `device`, without a graph. The encoders may be elsewhere, and
+        moved meanwhile.
 
         NotFiniteError if a new one is NaN or infinite.
         """
         sample = conditioner.sample()
-        if len(sample) != len(self._sample) or not all(map(_same, sample, self._sample)):
+        same = len(sample) == len(self._sample) and all(map(_same, sample, self._sample))
+        if device != self._device or not same:
             self._kept.clear()
-            self._sample = sample
+        self._sample, self._device = sample, device
         missing = {prompt for prompt in prompts if prompt not in self._kept}
         new = sorted(missing, key=lambda prompt: (prompt is None, prompt or ""))
         if new:
@@ -240,4 +229,4 @@ class Remembered:
 
 
 def _same(one: Tensor, other: Tensor) -> bool:
-    return one.device == other.device and torch.equal(one, other)
+    return one.shape == other.shape and torch.equal(one, other.to(one.device))

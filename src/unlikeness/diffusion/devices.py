@@ -13,8 +13,10 @@ from unlikeness.settings import named
 if TYPE_CHECKING:
     import torch
 
+    from unlikeness.diffusion.model import TextToImage
+
 __all__ = [
-    "DTYPES", "SAMPLERS", "check_device", "check_dtype", "computes_bfloat16", "mixed_precision",
+    "DTYPES", "SAMPLERS", "aside", "check_device", "check_dtype", "computes_bfloat16", "mixed_precision",
     "pick_device", "pick_dtype", "training_precision",
 ]  # fmt: skip
 
@@ -103,6 +105,28 @@ def computes_bfloat16(device: torch.device) -> bool:
         has: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
         return bool(has.get("avx512_bf16") or has.get("amx_bf16"))
     return False
+
+
+@contextmanager
+def aside(model: TextToImage, *, conditioner: bool = True) -> Iterator[None]:
+    """Inside, the autoencoder and the text encoders wait on the CPU, so that a training has their memory on a
+    GPU. Conditions of before are kept. conditioner: False leaves the text encoders where they are."""
+    import torch
+
+    cpu, vae, words = torch.device("cpu"), model.autoencoder, model.conditioner
+    encoders = list(words.encoders.values()) if conditioner else []
+    at, words_at = vae.device, encoders[0].device if encoders else cpu
+    if at != cpu:
+        vae.to(cpu, vae.dtype)
+    if words_at != cpu:
+        words.to(cpu)
+    try:
+        yield
+    finally:
+        if at != cpu:
+            vae.to(at, vae.dtype)
+        if words_at != cpu:
+            words.to(words_at)
 
 
 def training_precision(name: str, device: torch.device) -> str:

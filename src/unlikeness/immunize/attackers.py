@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage
 
 __all__ = [
-    "Attack", "Attacker", "Attackers", "Turn", "attacks_on_each", "backward", "check_prompts", "turn",
-    "turns",
+    "Attack", "Attacker", "Attackers", "Turn", "attacks_on_each", "backward", "check_prompts", "every_prompt",
+    "turn", "turns",
 ]  # fmt: skip
 
 T = TypeVar("T")
@@ -144,11 +144,26 @@ def check_prompts(
     """UsageError if a prompt has no {} for a name, or is too long for the model with an attacker's
     identifier."""
     for one in subjects:
-        for identifier in (one.subject.identifier, *settings.attack_identifiers):
+        for named in _named(one.subject, settings):
             for template in prompts:
-                prompt = replace(one.subject, identifier=identifier).prompt(template)
-                if reason := model.conditioner.too_long(prompt):
+                if reason := model.conditioner.too_long(named.prompt(template)):
                     raise UsageError(reason)
+
+
+def every_prompt(subjects: Sequence[Subject], settings: ImmunizeSettings) -> list[str]:
+    """The prompts of simulated attacks and of what is diverted, under the subjects' names and the class's."""
+    templates = [*settings.attack_prompts, *settings.places]
+    return [
+        named.prompt(template, of_class=of_class)
+        for one in subjects for named in _named(one, settings) for template in templates
+        for of_class in (False, True)
+    ]  # fmt: skip
+
+
+def _named(subject: Subject, settings: ImmunizeSettings) -> list[Subject]:
+    """The subject under each attacker's identifier."""
+    every = (subject.identifier, *settings.attack_identifiers)
+    return [replace(subject, identifier=identifier) for identifier in every]
 
 
 def _one(choices: Sequence[T], generator: torch.Generator) -> T:

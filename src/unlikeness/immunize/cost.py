@@ -13,6 +13,7 @@ import torch
 
 from unlikeness.diffusion.devices import training_precision
 from unlikeness.diffusion.lora import adaptable_copy, add_lora
+from unlikeness.diffusion.operations import rough_time
 from unlikeness.errors import UnlikenessError
 from unlikeness.immunize.batch import with_references
 from unlikeness.immunize.dry_run import Count, DryRun, Undrawn, anew
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from unlikeness.immunize import Defence
     from unlikeness.subjects import Subject
 
-__all__ = ["Estimate", "check_memory", "estimate", "memory"]
+__all__ = ["Estimate", "check_memory", "check_time", "estimate", "memory"]
 
 _FEW, _MORE = 1, 3
 """Inner steps of the two probes from which a longer outer step is extrapolated."""
@@ -116,7 +117,7 @@ def estimate(
 def memory(model: TextToImage, defence: Defence, *, original: TextToImage | None = None) -> dict[str, int]:
     """Bytes that a run holds from its first step to its last, by what they are for; activations come on top.
 
-    model: whole, or `diffusion.outline.outline`.
+    model: whole, or `diffusion.opening.outline`.
     """
     s = defence.settings
     named = dict(model.denoiser.named_parameters())
@@ -145,16 +146,31 @@ def memory(model: TextToImage, defence: Defence, *, original: TextToImage | None
     }
 
 
-def check_memory(held: int, called: str, device: torch.device) -> str:
-    """A line about the bytes that a run on the model `called` holds. UnlikenessError if the machine has
-    less."""
-    has = _memory_of(device)
-    if has is not None and held > has:
+def check_memory(held: Mapping[str, int], called: str, device: torch.device) -> str:
+    """A line about the bytes that a run on the model `called` holds (`memory`). On a GPU autoencoder and
+    text encoder wait on the CPU while the denoiser is trained. UnlikenessError if the machine has less."""
+    has, most = _memory_of(device), sum(held.values())
+    if device.type != "cpu":
+        encoders = held["autoencoder and text encoder"]
+        most = max(most - encoders, held["original denoiser"] + encoders)
+    if has is not None and most > has:
         raise UnlikenessError(
-            f"immunizing {called} holds {in_bytes(held)} and more for activations, and this machine has "
+            f"immunizing {called} holds {in_bytes(most)} and more for activations, and this machine has "
             f"{in_bytes(has)}; train low-rank updates (--set rank=16) or take a larger machine"
         )
-    return f"{called} by its configuration: a run holds {in_bytes(held)}; a probe will now load the model"
+    return f"{called} by its configuration: a run holds {in_bytes(most)}"
+
+
+def check_time(
+    outline: TextToImage, defence: Defence, subjects: Sequence[Subject], prompts: Sequence[str],
+    device: torch.device,
+) -> str:  # fmt: skip
+    """A line about the time of a run, from a model without weights (`diffusion.opening.outline`)."""
+    s, passes = defence.settings, DryRun(outline, defence, subjects, prompts).count()
+    return rough_time(
+        outline, device, training_precision(s.precision, device), without=passes.without_gradient.pictures,
+        trained=passes.with_gradient.pictures, frozen=s.shares_weights, checkpointing=s.checkpointing,
+    )  # fmt: skip
 
 
 def _memory_of(device: torch.device) -> int | None:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from unlikeness.autoencoders import Posterior
+from unlikeness.diffusion.condition import Condition
 from unlikeness.diffusion.model import TextToImage
 from unlikeness.diffusion.sampling import drawn
 from unlikeness.immunize.attackers import turns
@@ -20,7 +21,6 @@ from unlikeness.immunize.run import engine
 from unlikeness.seeds import step_generator
 
 if TYPE_CHECKING:
-    from unlikeness.diffusion.condition import Condition
     from unlikeness.immunize import Defence
     from unlikeness.immunize.batch import Batch
     from unlikeness.subjects import Subject
@@ -109,7 +109,8 @@ class _Counted(Undrawn):
     """A model whose denoiser is a stand-in of one weight, and counts. phase: what passes are counted as."""
 
     def __init__(self, model: TextToImage, phase: str) -> None:
-        network: Any = torch.nn.Linear(1, 1, bias=False, device=model.device)
+        self.on = torch.device("cpu") if model.device.type == "meta" else model.device
+        network: Any = torch.nn.Linear(1, 1, bias=False, device=self.on)
         network.config = model.denoiser.config  # which a family may read
         super().__init__(model, denoiser=network, conditioner=model.conditioner.bare())
         self.phase = phase
@@ -120,7 +121,7 @@ class _Counted(Undrawn):
 
     @property
     def device(self) -> torch.device:
-        return self.model.device
+        return self.on
 
     @property
     def dtype(self) -> torch.dtype:
@@ -138,7 +139,9 @@ class _Counted(Undrawn):
         self.phase = before
 
     def condition(self, prompts: Sequence[str | None], *, grad: bool = False) -> Condition:
-        """The model's own, which nothing trains."""
+        """The model's own, which nothing trains; nothing for a model without weights."""
+        if self.model.device.type == "meta":
+            return Condition(torch.zeros(len(prompts), 1, 1))
         return self.model.condition(prompts)
 
     def predict(self, z_t: Tensor, t: Tensor, condition: Condition) -> Tensor:

@@ -112,15 +112,15 @@ class Job:
     def estimate(self, *, report: Tell | None = None) -> Estimate:
         """The cost of `run`; nothing is written. Refuses what `run` refuses.
 
-        report: it gets the memory that the run holds first, from the configurations, before weights are
-        loaded. UnlikenessError if that is more than the machine has.
+        report: it gets the memory and a rough time of the run first, from the configurations, before weights
+        are loaded. UnlikenessError if that is more than the machine has.
         """
         named, prompts = self._check()
         tell = report or _silent
 
         from unlikeness.immunize.cost import estimate
 
-        self._fits(named, tell)
+        self._fits(named, prompts, tell)
         ready = self._open(named, tell)
         return estimate(ready.model, ready.defence, ready.subjects, prompts, original=ready.original)
 
@@ -179,19 +179,22 @@ class Job:
         check_exists(Path(pattern) if pattern else None, "--pattern")
         return subjects, prompts
 
-    def _fits(self, named: Sequence[Listed], tell: Tell) -> None:
-        """Report the memory of a run, of a model in a folder or on the hub. See `estimate`."""
+    def _fits(self, named: Sequence[Listed], prompts: Sequence[str], tell: Tell) -> None:
+        """Report memory and time of a run, of a model in a folder or on the hub. See `estimate`."""
         from unlikeness.diffusion.devices import pick_device
         from unlikeness.diffusion.opening import outline
-        from unlikeness.immunize.cost import check_memory, memory
+        from unlikeness.immunize.cost import check_memory, check_time, memory
 
         device = pick_device(self.device)
         if hub.locate(self._called, weights=False).is_file():
             return  # a single file has no configuration of its own
         bare = outline(self._called, dtype=_held_in(self._settings(named, {}), device))
         preset = preset_values("immunize", self.preset, bare.resolution, self.method)
-        held = memory(bare, create(self.method, self._settings(named, preset)))
-        tell(check_memory(sum(held.values()), self._called, device))
+        defence = create(self.method, self._settings(named, preset))
+        tell(check_memory(memory(bare, defence), self._called, device))
+        subjects = load(named, size=bare.resolution, report=_silent)
+        tell(check_time(bare, defence, subjects, prompts, device))
+        tell("a probe will now load the model")
 
     def _open(self, named: Sequence[Listed], tell: Tell) -> _Ready:
         """The models, the method and the pictures; warns of what may weaken a protection."""

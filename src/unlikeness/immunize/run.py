@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from unlikeness.checkpoints import steps_done
-from unlikeness.diffusion.devices import training_precision
+from unlikeness.diffusion.devices import aside, training_precision
 from unlikeness.diffusion.fingerprint import fingerprint
 from unlikeness.diffusion.lora import adaptable_copy, add_lora, merged_copy
 from unlikeness.errors import UsageError
 from unlikeness.immunize import Defence, create
+from unlikeness.immunize.attackers import every_prompt
 from unlikeness.immunize.data import draw_general, protected_subjects
 from unlikeness.immunize.l2p import L2P
 from unlikeness.immunize.outputs import watermark_digest
@@ -107,21 +108,25 @@ def immunize(
         working, original, defence, subjects, prompts, priors=priors, general=general, progress=progress,
         l2p=getattr(defence, "loop", L2P),  # an experiment's method may have a loop of its own
     )  # fmt: skip
-    train(
-        loop,
-        steps=s.outer_steps,
-        optimizer=adamw(loop.theta, lr=s.rate, weight_decay=s.weight_decay),
-        parameters=loop.theta,
-        seed=s.seed,
-        clip=s.clip or None,
-        schedule=trapezoid(s.outer_steps, fall=s.fall) if s.fall else None,
-        checkpoint=checkpoint,
-        every=-(-EVERY // s.episode) * s.episode,  # where an uninterrupted run begins a new attack too
-        settings=identity,
-        progress=progress,
-        description="immunizing",
-        after=after,
-    )
+    texts = [None, *every_prompt(subjects, s), *(one.class_prompt for one in subjects)]
+    for reader in (original,) if reads else (original, working):
+        reader.condition([*texts, *(prompts if s.uses_prompts else ())])  # kept: nothing encodes later
+    with aside(model), aside(original):
+        train(
+            loop,
+            steps=s.outer_steps,
+            optimizer=adamw(loop.theta, lr=s.rate, weight_decay=s.weight_decay),
+            parameters=loop.theta,
+            seed=s.seed,
+            clip=s.clip or None,
+            schedule=trapezoid(s.outer_steps, fall=s.fall) if s.fall else None,
+            checkpoint=checkpoint,
+            every=-(-EVERY // s.episode) * s.episode,  # where an uninterrupted run begins a new attack too
+            settings=identity,
+            progress=progress,
+            description="immunizing",
+            after=after,
+        )
     released: TextToImage = loop.finish()
     released.conditioner = model.conditioner  # attackers had one of their own
     return released

@@ -1,21 +1,25 @@
-"""What a personalization holds in memory, from the model's configurations and the settings alone."""
+"""What memory and time a personalization takes, from the model's configurations and the settings alone."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
+from unlikeness.diffusion.devices import training_precision
+from unlikeness.diffusion.operations import rough_time
 from unlikeness.errors import UsageError
 from unlikeness.personalize.objective import FineTuning
+from unlikeness.personalize.settings import LoRASettings
 from unlikeness.words import in_bytes
 
 if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage
     from unlikeness.personalize import Personalizer
 
-__all__ = ["lines", "memory"]
+__all__ = ["lines", "memory", "time_line"]
 
 
 def memory(model: TextToImage, method: Personalizer) -> dict[str, int]:
@@ -40,6 +44,20 @@ def memory(model: TextToImage, method: Personalizer) -> dict[str, int]:
         "their gradient": _size(parameters),
         "their AdamW states": 2 * _size(parameters),
     }
+
+
+def time_line(outline: TextToImage, method: Personalizer, device: torch.device) -> str:
+    """A line about the time of a personalization with class pictures, from a model without weights
+    (`diffusion.opening.outline`)."""
+    s, embeds = method.settings, outline.family.embeds_guidance(outline.denoiser)
+    scale = outline.defaults.guidance if s.class_guidance is None else s.class_guidance
+    classes = s.class_images if s.prior_weight else 0
+    steps = (s.class_steps or outline.defaults.steps) * (2 if scale > 1 and not embeds else 1)
+    return rough_time(
+        outline, device, training_precision(s.precision, device), without=classes * steps,
+        trained=s.steps * s.batch_size * (2 if classes else 1), checkpointing=s.checkpointing,
+        frozen=isinstance(s, LoRASettings),
+    )  # fmt: skip
 
 
 def lines(held: Mapping[str, int]) -> list[str]:

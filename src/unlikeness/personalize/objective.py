@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from unlikeness.checkpoints import steps_done
 from unlikeness.diffusion.condition import Condition
-from unlikeness.diffusion.devices import training_precision
+from unlikeness.diffusion.devices import aside, training_precision
 from unlikeness.diffusion.fingerprint import fingerprint
 from unlikeness.diffusion.loss import diffusion_loss
 from unlikeness.errors import UsageError
@@ -161,7 +161,7 @@ class FineTuning(ABC, Generic[S]):
         reads = bool(getattr(s, "text_encoder", False))
         step = PersonalizationStep(tuned, subject, data, s, text_encoder=reads)
         identity = {} if checkpoint is None else _identity(s, subject, tuned, step.prompts)
-        with nullcontext() if reads else tuned.conditioner.aside(), _recomputing(tuned, s):
+        with aside(tuned, conditioner=not reads), _recomputing(tuned, s):
             train(
                 step,
                 steps=s.steps,
