@@ -12,7 +12,7 @@ import pytest
 import torch
 from tests.immunize.test_plain_diffusers import immunized
 from tests.tiny import pictures, tiny_model, write_tiny
-from tests.tiny_flow import write_flux, write_sd3
+from tests.tiny_flow import write_flux, write_sd3, write_z_image
 from tests.tiny_xl import write_tiny_xl
 from torch import Tensor
 
@@ -143,7 +143,7 @@ def test_full_attacks_move_the_weights_below_it_and_give_them_back(exact: TextTo
             assert p is not own[name.replace(".base_layer.", ".")]
 
 
-@pytest.mark.parametrize("write", [write_tiny, write_tiny_xl, write_flux, write_sd3])
+@pytest.mark.parametrize("write", [write_tiny, write_tiny_xl, write_flux, write_sd3, write_z_image])
 def test_the_release_opens_in_its_plain_pipeline(write: Callable[..., Path], tmp_path: Path) -> None:
     model = write(tmp_path / "model")
     further = ["--outer-steps", "2", "--inner-steps", "1", "--learning-rate", "1e-3", "--method", "apdm"]

@@ -9,10 +9,14 @@ import pytest
 import torch
 from tests.tiny import pictures, write_tiny
 from tests.tiny_flow import write_flux, write_sd3, write_z_image
+from tests.tiny_xl import write_tiny_xl
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from unlikeness.cli import main
 from unlikeness.diffusion import TextToImage
 from unlikeness.diffusion.opening import outline
+from unlikeness.diffusion.operations import operations
 from unlikeness.gallery import to_pil
 from unlikeness.personalize import create
 from unlikeness.personalize.cost import memory
@@ -40,6 +44,17 @@ def test_memory_is_known_without_weights(write: Callable[..., Path], method: str
     named = ("denoiser", "autoencoder and text encoders", "weights that are trained")
     assert sum(expected[name] for name in named) == held
     assert expected["their gradient"] == sum(p.numel() * 4 for p in trained)
+
+
+@pytest.mark.parametrize("write", [write_tiny, write_tiny_xl, write_flux, write_sd3, write_z_image])
+def test_operations_are_known_without_weights(write: Callable[..., Path], tmp_path: Path) -> None:
+    folder = write(tmp_path / "model")
+    model, bare = TextToImage.from_pretrained(folder, device="cpu"), outline(folder)
+    z_t = torch.zeros(1, *model.latent_shape)
+    long = model.condition(["dog " * 20])  # Z-Image reads as many tokens as there are
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        model.predict(z_t, torch.zeros(1, dtype=torch.long), long)
+    assert operations(bare) == pytest.approx(counter.get_total_flops(), rel=0.02)
 
 
 @WRITERS

@@ -105,6 +105,10 @@ class Conditioner(ABC):
         """The condition of these prompts, each computed alone; None is no prompt."""
         return Condition.cat([self.nothing() if one is None else self.encode([one]) for one in prompts])
 
+    def outline(self) -> Condition:
+        """One prompt's condition with sizes and no values, of a model without weights (`opening.outline`)."""
+        return self.encode([""]).to(torch.device("meta"))
+
     @property
     def tokenizer(self) -> Any:
         """The first tokenizer: the one that class nouns are looked up in."""

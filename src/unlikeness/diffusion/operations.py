@@ -28,7 +28,7 @@ def operations(outline: TextToImage) -> float:
     model's own resolution. outline: `diffusion.opening.outline`."""
     meta = torch.device("meta")
     z_t = torch.empty(1, *outline.latent_shape, device=meta)
-    condition = outline.conditioner.encode([""]).to(meta)
+    condition = outline.conditioner.outline()
     with FlopCounterMode(display=False) as counter:
         outline.predict(z_t, torch.zeros(1, dtype=torch.long, device=meta), condition)
     return float(counter.get_total_flops())

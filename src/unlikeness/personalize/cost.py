@@ -52,7 +52,8 @@ def time_line(outline: TextToImage, method: Personalizer, device: torch.device) 
     s, embeds = method.settings, outline.family.embeds_guidance(outline.denoiser)
     scale = outline.defaults.guidance if s.class_guidance is None else s.class_guidance
     classes = s.class_images if s.prior_weight else 0
-    steps = (s.class_steps or outline.defaults.steps) * (2 if scale > 1 and not embeds else 1)
+    guides = outline.family.guides(scale) and not embeds
+    steps = (s.class_steps or outline.defaults.steps) * (2 if guides else 1)
     return rough_time(
         outline, device, training_precision(s.precision, device), without=classes * steps,
         trained=s.steps * s.batch_size * (2 if classes else 1), checkpointing=s.checkpointing,

@@ -108,6 +108,13 @@ class ZImageConditioner(Conditioner):
         found = encoder(input_ids=read.input_ids, attention_mask=mask, output_hidden_states=True)
         return ZImageCondition(found.hidden_states[-2], read=mask)
 
+    def outline(self) -> ZImageCondition:
+        """Of a prompt of all tokens: how many are read is a value, which an outline does not have."""
+        count = min(TOKENS, self.tokenizer.model_max_length)
+        width = self.encoders["text_encoder"].config.hidden_size
+        tokens = torch.empty(1, count, width, device="meta")
+        return ZImageCondition(tokens, read=torch.ones(1, count, dtype=torch.bool))
+
     def to(self, device: torch.device | None = None, dtype: torch.dtype | None = None) -> None:
         """Rotary embeddings stay float32, as in transformers."""
         modules = [module for encoder in self.encoders.values() for module in encoder.modules()]
