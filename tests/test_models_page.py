@@ -16,6 +16,9 @@ _XL, _ON_XL = "diffusion/test_sdxl.py", "immunize/test_sdxl.py"
 
 _FLOWING = {
     "open": f"{_FLOW}::test_a_saved_copy_draws_the_same_and_has_the_same_weights",
+    "single file": (
+        "diffusion/test_single_file_flow.py::test_a_whole_file_opens_and_a_changed_transformer_goes_back"
+    ),
     "generate": f"{_FLOW}::test_draws_bit_for_bit_what_plain_diffusers_draws",
     "LoRA": f"{_FLOW}::test_a_lora_is_trained_and_drawn_with_by_plain_diffusers",
     "full": f"{_FLOW}::test_a_fully_tuned_model_opens_in_the_plain_pipeline",

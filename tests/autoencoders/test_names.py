@@ -97,14 +97,14 @@ assert "torch" not in sys.modules
         [sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True
     )
     assert ran.returncode == 0, ran.stderr
-    assert "sdxl:tiny is not on this machine" in ran.stderr
+    assert "sdxl:tiny is not in the hub cache here" in ran.stderr
     assert not (tmp_path / "out").exists()
 
 
 def test_a_hub_name_that_is_not_here_is_one_sentence() -> None:
     with pytest.raises(UsageError, match="cannot be a name on the hub"):
         Autoencoder.open("some..one/model")
-    with pytest.raises(UnlikenessError, match="someone/model is not on this machine"):
+    with pytest.raises(UnlikenessError, match="someone/model is not in the hub cache here"):
         Autoencoder.open("someone/model")
 
 
@@ -187,12 +187,12 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
     def listing(self: Any, repository: str, **further: Any) -> Any:
         return SimpleNamespace(siblings=[SimpleNamespace(rfilename=name) for name in FILES[repository]])
 
-    def fetch(repository: str, name: str) -> str:
-        fetched.append(name)
-        return str(tmp_path / repository / name)
+    def fetch(repository: str, allow_patterns: list[str], **further: Any) -> str:
+        fetched.extend(allow_patterns)
+        return str(tmp_path / repository)
 
     monkeypatch.setattr(huggingface_hub.HfApi, "model_info", listing)
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", fetch)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)
     return fetched
 
 
@@ -221,7 +221,7 @@ def test_a_repository_without_safetensors_is_refused() -> None:
     ("kind", "status", "said"),
     [
         ("GatedRepoError", 403, "accept its licence"), ("RepositoryNotFoundError", 404, "is not on the hub"),
-        ("HfHubHTTPError", 500, "could not be fetched"),
+        ("HfHubHTTPError", 400, "could not be fetched"), ("HfHubHTTPError", 500, "was not reached"),
     ],
 )  # fmt: skip
 def test_what_the_hub_says_becomes_one_sentence(

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
-from tests.original import write_single
+from safetensors.torch import load_file, save_file
+from tests.original import flux_transformer, write_single
 from tests.tiny import pictures, write_tiny
+from tests.tiny_flow import write_flux
 
 from unlikeness.cli import main
 from unlikeness.diffusion import TextToImage
@@ -44,6 +45,34 @@ def test_pictures_from_a_file_and_a_lora(
     assert [(one["name"], one["strength"]) for one in used] == [(lora.name, 0.5), ("lora", 1.0)]
     assert main([*command, str(tmp_path / "new"), "--lora", str(tmp_path / "none.safetensors")]) == 2
     assert "--lora" in capsys.readouterr().err
+
+
+def test_the_transformer_of_a_flux_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rest = write_flux(tmp_path / "rest")
+    model = TextToImage.from_pretrained(rest, device="cpu")
+    file, photos, out = tmp_path / "flux1-dev.safetensors", tmp_path / "rex", tmp_path / "out"
+    save_file(flux_transformer(model.denoiser), file)
+    photos.mkdir()
+    for i, image in enumerate(pictures(2)):
+        to_pil(image).save(photos / f"{i}.png")
+    given = ["--images", str(photos), "--class-noun", "dog", "--model", str(file), "--output", str(out)]
+    tune = ["personalize", *given, "--method", "lora", "--dry-run"]
+    assert main(tune) == 2
+    assert "is a FLUX.1 without vae, text_encoder and text_encoder_2; give" in capsys.readouterr().err
+    tune += ["--model-config", str(rest)]
+    assert main(tune) == 0
+    assert "memory held" in capsys.readouterr().out
+    command = [
+        "immunize", *given, "--method", "apdm", "--outer-steps", "1", "--inner-steps", "1", "-q",
+        "--learning-rate", "1e-2", "--set", "class-images=2", "--set", "class_steps=1", "--device", "cpu",
+        "--preset", "stable-diffusion", "--single-file", "--model-config", str(rest),
+    ]  # fmt: skip
+    assert main(command) == 0
+    assert "it lacks vae, text_encoder and text_encoder_2, which" in capsys.readouterr().err
+    assert {one.name for one in out.iterdir()} == {file.name, "immunization.json", "README.md"}
+    before, after = load_file(file), load_file(out / file.name)
+    assert {name: one.shape for name, one in before.items()} == {n: one.shape for n, one in after.items()}
+    assert any(not torch.equal(before[name], after[name]) for name in before)
 
 
 def test_an_immunized_file_keeps_its_layout(

@@ -17,7 +17,6 @@ from tests.tiny_xl import write_tiny_xl
 
 from unlikeness.diffusion import TextToImage, hub
 from unlikeness.diffusion.adapters import parse_embeddings, parse_loras
-from unlikeness.diffusion.families import family_of
 from unlikeness.diffusion.loading import load_scheduler, read_index
 from unlikeness.diffusion.single_file.carried import clip_words, configurations, write_folder
 from unlikeness.diffusion.single_file.kinds import KINDS, Found, look
@@ -154,10 +153,10 @@ def test_without_configurations_another_size_is_told(model: TextToImage, tmp_pat
         (["emb_params"], "is a Textual Inversion embedding"),
         (["encoder.conv_in.weight", "decoder.conv_in.weight"], "holds an autoencoder alone"),
         (["first_stage_model.encoder.conv_in.weight"], "holds an autoencoder alone"),
-        (["double_blocks.0.img_attn.qkv.weight"], "holds a denoiser of FLUX alone"),
-        (["joint_blocks.0.x.weight"], "holds a denoiser of Stable Diffusion 3 alone"),
-        (["down_blocks.0.resnets.0.conv1.weight"], "holds a denoiser alone"),
-        (["model.diffusion_model.input_blocks.0.0.weight"], "holds a denoiser without its text encoder"),
+        (["double_blocks.0.img_attn.qkv.weight"], "is a FLUX.1 without vae, text_encoder and text_encoder_2"),
+        (["joint_blocks.0.x.weight"], "is a Stable Diffusion 3 without vae"),
+        (["down_blocks.0.resnets.0.conv1.weight"], "holds a denoiser in diffusers' layout alone"),
+        (["model.diffusion_model.input_blocks.0.0.weight"], "Diffusion 1 without vae and text_encoder"),
         (["text_model.encoder.layers.0.mlp.fc1.weight"], "holds a text encoder alone"),
         (["control_model.input_blocks.0.0.weight"], "is a ControlNet"),
         (["model.diffusion_model.a.weight", "model.diffusion_model.a.scale_weight"], "quantized weights"),
@@ -265,13 +264,15 @@ def test_the_carried_tokenizer_is_that_of_clip() -> None:
     assert len(merges.splitlines()) == 48895
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: str(kind.carried))
+@pytest.mark.parametrize("kind", [one for one in KINDS if one.carried], ids=lambda kind: str(kind.carried))
 def test_carried_configurations_open(kind: Any, tmp_path: Path) -> None:
     """Their networks have the published numbers of weights, and a file of full size is understood;
     without memory."""
-    found = Found(Path("x"), kind, "epsilon", False)
+    starts = {part: starts[0] for part, starts in kind.parts.items() if part != "text_encoder_3"}
+    found = Found(Path("x"), kind, starts, kind.prediction or "epsilon")
     folder = write_folder(found, tmp_path)
-    family, index = family_of(kind.pipeline), read_index(folder)
+    index = read_index(folder)
+    family = index.family
     networks: dict[str, Any] = {}
     for name in family.networks:
         class_ = index.classes[name]
@@ -283,15 +284,18 @@ def test_carried_configurations_open(kind: Any, tmp_path: Path) -> None:
         "sd2": {"unet": 865_910_724, "vae": 83_653_863, "text_encoder": 340_387_840},
         "sdxl": {"unet": 2_567_463_684, "vae": 83_653_863, "text_encoder": 123_060_480,
                  "text_encoder_2": 694_659_840},
+        "sd3": {"transformer": 2_028_328_000, "vae": 83_819_683, "text_encoder": 123_650_304,
+                "text_encoder_2": 694_659_840},
     }  # fmt: skip
     assert weights == published[kind.carried]
     tensors = {name: one.to("meta") for name, one in original(networks, kind.carried).items()}
     for name, network in networks.items():
-        part = converted(kind, name, tensors, network)
+        part = converted(found, name, tensors, network)
         wanted = {key.removeprefix("text_model."): one for key, one in network.state_dict().items()}
         shapes = {key.removeprefix("text_model."): one.shape for key, one in part.items()}
         assert all(shapes[key] == one.shape for key, one in wanted.items() if "position_ids" not in key)
-    assert load_scheduler(folder, index.classes["scheduler"]).config.prediction_type == "epsilon"
+    scheduler = load_scheduler(folder, index.classes["scheduler"])
+    assert kind.prediction == "flow" or scheduler.config.prediction_type == "epsilon"
     for name in family.tokenizers:
         ids = load_tokenizer(folder, part=name)("a photo of a dog").input_ids
         assert ids[1:-1] == [320, 1125, 539, 320, 1929]
@@ -300,7 +304,7 @@ def test_carried_configurations_open(kind: Any, tmp_path: Path) -> None:
 def test_a_v_model_of_stable_diffusion_2_is_larger() -> None:
     kind = next(one for one in KINDS if one.carried == "sd2")
     side = [
-        configurations(Found(Path("x"), kind, said, False))["unet/config.json"]["sample_size"]
+        configurations(Found(Path("x"), kind, {}, said))["unet/config.json"]["sample_size"]
         for said in ("epsilon", "v_prediction")
     ]
     assert side == [64, 96]

@@ -6,11 +6,10 @@ What is missing is found without torch.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from unlikeness.autoencoders.names import check_name, find, source_of
 from unlikeness.errors import UnlikenessError, UsageError
-from unlikeness.foreign import reason
+from unlikeness.fetching import fetch
 
 __all__ = ["locate"]
 
@@ -31,7 +30,9 @@ def locate(name: str) -> Path:
     if found is not None:
         return found
     if source.repository is None:
-        raise UnlikenessError(_missing(name, "the hub does not have it"))
+        raise UnlikenessError(
+            f"the autoencoder {name} is not on this machine, and the hub does not have it; {_remedy(name)}"
+        )
     if source.single:
         return _fetch(source.repository, source.folder, name, source.weights) / source.weights
     return _fetch(source.repository, source.folder, name)
@@ -63,51 +64,32 @@ def _fetch(repository: str, folder: str | None, name: str, weights: str | None =
     folder: in the repository; None: `vae`, if it is there. weights: the only file that is needed; None: a
     configuration and what belongs to it.
     """
-    from huggingface_hub import HfApi, errors, hf_hub_download
+    inside = folder
 
-    # The base that the hub's client shares with the HTTP library under it, whichever that is.
-    http_error: Any = errors.HfHubHTTPError.__bases__[0]
-    try:
-        try:
-            listed = HfApi().model_info(repository, timeout=20).siblings or []
-            names = [one.rfilename for one in listed]
-        except errors.HfHubHTTPError:
-            raise
-        except (OSError, http_error) as error:
-            raise UnlikenessError(_missing(name, "the hub was not reached")) from error
-        if folder is None:
-            folder = "vae" if any(one.startswith("vae/") for one in names) else ""
+    def wanted(names: list[str]) -> list[str]:
+        nonlocal inside
+        if inside is None:
+            inside = "vae" if any(one.startswith("vae/") for one in names) else ""
         from unlikeness.networks.weights import needed_files  # with torch
 
-        inside = f"{folder}/" if folder else ""
-        here = [one.removeprefix(inside) for one in names if one.rpartition("/")[0] == folder]
+        start = f"{inside}/" if inside else ""
+        here = [one.removeprefix(start) for one in names if one.rpartition("/")[0] == inside]
         needed = [weights] if weights else needed_files(here)
-        wanted = [one for one in needed if one.endswith((".json", ".safetensors"))]
-        if not any(one.endswith(".safetensors") for one in wanted):
+        chosen = [one for one in needed if one.endswith((".json", ".safetensors"))]
+        if not any(one.endswith(".safetensors") for one in chosen):
             raise UsageError(f"{repository} holds no autoencoder as safetensors; give another, or a folder")
-        paths = [Path(hf_hub_download(repository, inside + one)) for one in wanted]
-    except (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, http_error, OSError) as error:
-        raise UnlikenessError(_missing(name, _why(error))) from error
-    return paths[0].parent
+        return [start + one for one in chosen]
+
+    root = fetch(repository, f"the autoencoder {name}", wanted, remedy=_remedy(name))
+    return root / (inside or "")
 
 
-def _missing(name: str, why: str) -> str:
-    """One sentence: what is missing, and where it is available."""
-    said = f"the autoencoder {name} is not on this machine, and {why}"
+def _remedy(name: str) -> str:
+    """Where it is available."""
     source = source_of(name)
     if source is None:
-        return f"{said}; give a folder or a file"
+        return "give a folder or a file"
     if source.single:
-        return f"{said}; download {source.weights} from {source.address} and give its path"
+        return f"download {source.weights} from {source.address} and give its path"
     page = f"{source.address}/tree/main/{source.folder}".removesuffix("/")
-    return f"{said}; download config.json and {source.weights} from {page} and give their folder"
-
-
-def _why(error: Exception) -> str:
-    from huggingface_hub import errors
-
-    if isinstance(error, errors.GatedRepoError):
-        return "the hub asks for an agreement there: accept its licence and log in with `hf auth login`"
-    if isinstance(error, errors.RepositoryNotFoundError):
-        return "it is not on the hub, or is private"
-    return f"it could not be fetched ({reason(error)})"
+    return f"download config.json and {source.weights} from {page} and give their folder"

@@ -37,7 +37,10 @@ Prediction = Annotated[
 ]
 ModelConfig = Annotated[
     str | None,
-    give("Diffusers folder with configurations and tokenizers for a single file of an unusual size."),
+    give(
+        "Diffusers folder or hub name with what a single file lacks: configurations, tokenizers, text "
+        "encoders, the autoencoder."
+    ),
 ]
 
 Loras = Annotated[

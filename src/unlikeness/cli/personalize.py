@@ -123,7 +123,7 @@ def personalize(
         from unlikeness.personalize import create
         from unlikeness.personalize.cost import lines, memory, time_line
 
-        bare = outline(model, dtype=dtype)
+        bare = outline(model, dtype=dtype, prediction=prediction, model_config=model_config)
         usual = preset_values("personalize", preset, bare.resolution, method)
         trial = create(method, {**usual, **values})
         typer.echo("\n".join([*lines(memory(bare, trial)), time_line(bare, trial, pick_device(device))]))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from unlikeness.diffusion import hub
 from unlikeness.errors import UsageError, one_line
+from unlikeness.fetching import fetch
 from unlikeness.provenance import file_digest, own_name
 
 if TYPE_CHECKING:
@@ -195,7 +196,7 @@ def find_lora(name: str | Path, *, local_files_only: bool = False) -> Path:
         chosen = file or [_choose(str(name), [one for one in files if "/" not in one])]
         return [*chosen, "adapter_config.json"]
 
-    folder = hub.fetch(f"{owner}/{repo}", f"LoRA {name}", wanted, local_files_only=local_files_only)
+    folder = fetch(f"{owner}/{repo}", f"LoRA {name}", wanted, local_files_only=local_files_only)
     return _inside(folder / file[0]) if file else _inside(folder)
 
 

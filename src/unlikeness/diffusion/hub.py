@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unlikeness.diffusion.single_file.kinds import SUFFIXES, check_prediction, look, place
 from unlikeness.errors import UnlikenessError, UsageError, one_line
+from unlikeness.fetching import fetch
 from unlikeness.foreign import reason
 
 if TYPE_CHECKING:
     from unlikeness.diffusion.families import Family
 
-__all__ = ["ALIASES", "INDEX", "at_home", "check_name", "fetch", "given", "locate"]
+__all__ = ["ALIASES", "INDEX", "at_home", "check_name", "given", "locate"]
 
 ALIASES = {
     # Runway left the hub in August 2024; its checkpoint is kept by the hub itself.
@@ -40,7 +41,7 @@ def locate(
     local_files_only: bool = False,
     half: bool = False,
     carried: bool = True,
-    weights: bool = True,
+    weights: bool | Collection[str] = True,
 ) -> Path:
     """The diffusers folder, or the single file, of "toybox", of a path, or of a hub name.
 
@@ -54,7 +55,7 @@ def locate(
         local_files_only: never ask the hub; use what its cache holds.
         half: where the hub has both, fetch the half-precision files.
         carried: fetch also what is only copied when a model is saved (a safety checker, ...).
-        weights: fetch weights; without them the configurations alone.
+        weights: fetch weights: of all parts, of those named, or the configurations alone.
 
     Raises:
         UsageError: the path does not exist, or is no model; the name cannot be a hub name.
@@ -98,7 +99,7 @@ def locate(
         raise UnlikenessError(
             f"{said} in the hub cache here has no {file}; check its spelling or the network"
         )
-    if weights and (missing := _missing(folder)):
+    if missing := _missing(folder, weights):
         raise UnlikenessError(
             f"{said} is in the hub cache here only in part, and the hub was not reached (missing: "
             f"{', '.join(missing)}); check the network, or give a folder"
@@ -115,11 +116,18 @@ def check_name(name: str, *, prediction: str | None = None, config: str | Path |
     check_prediction(prediction)
     path = _check_path(name)
     if config is not None and not at_home(str(config), "--model-config").is_dir():
-        raise UsageError(f"--model-config {config} is no folder here; give a diffusers folder")
+        if config == "toybox" or len(str(config).partition("@")[0].split("/")) != 2:
+            raise UsageError(
+                f"--model-config {config} is no folder here; give a diffusers folder or a hub name"
+            )
+        _check_path(str(config), "--model-config")
     file = place(path) if name != "toybox" and path.exists() else None
     if file is not None:
         found = look(file, prediction=prediction)
-        return found.line if found else None
+        if found is None:
+            return None
+        found.check(config)
+        return found.line
     if name == "toybox" or path.is_dir():
         for option, value in (("--prediction", prediction), ("--model-config", config)):
             if value is not None:
@@ -137,21 +145,21 @@ def given(name: str, prediction: str | None, config: str | None) -> dict[str, An
     return {} if known else {"prediction": prediction, "model_config": config}
 
 
-def _check_path(name: str) -> Path:
-    """`name` as a path. UsageError if it is neither there nor a possible hub name."""
-    path = at_home(name, "model")
+def _check_path(name: str, what: str = "model") -> Path:
+    """`name` as a path. UsageError, about `what`, if it is neither there nor a possible hub name."""
+    path = at_home(name, what)
     if name == "toybox" or (name and (path.is_file() or path.is_dir())):
         return path
     parts = name.partition("@")[0].split("/")
     if name.startswith((".", "/", "~")) or "\\" in name or len(parts) not in (2, 3):
         raise UsageError(
-            f"model {name} is no folder or file here; give a diffusers folder, a single file, a hub name or "
+            f"{what} {name} is no folder or file here; give a diffusers folder, a single file, a hub name or "
             "toybox"
         )
     if len(parts) == 3 and not name.lower().endswith(SUFFIXES):
         raise UsageError(
-            f"model {name} is no folder or file here, and in a hub repository only a checkpoint can be named "
-            f"({' or '.join(SUFFIXES)}); give OWNER/REPOSITORY, or the name of such a file behind it"
+            f"{what} {name} is no folder or file here, and in a hub repository only a checkpoint can be "
+            f"named ({' or '.join(SUFFIXES)}); give OWNER/REPOSITORY, or the name of such a file behind it"
         )
     return path
 
@@ -173,43 +181,6 @@ def at_home(name: str, what: str) -> Path:
     return path
 
 
-def fetch(
-    repo: str,
-    said: str,
-    wanted: Callable[[list[str]], list[str]],
-    *,
-    revision: str | None = None,
-    local_files_only: bool = False,
-) -> Path:
-    """The folder in the hub's cache with those files of `repo` that `wanted` selects by name.
-
-    said: the start of a message. Raises as `locate`.
-    """
-    from huggingface_hub import HfApi, errors, snapshot_download
-
-    # The base that the hub's client shares with the HTTP library under it, whichever that is.
-    http_error: Any = errors.HfHubHTTPError.__bases__[0]
-    try:
-        files = None
-        if not local_files_only:
-            try:
-                found = HfApi().model_info(repo, revision=revision, timeout=20).siblings or []
-                files = [one.rfilename for one in found]
-            except errors.HfHubHTTPError as error:
-                if not _passing(error):
-                    raise
-            except (OSError, http_error):
-                pass  # no network, or told to stay offline: the cache may hold it
-        if files is None:
-            return Path(snapshot_download(repo, revision=revision, local_files_only=True))
-        return Path(snapshot_download(repo, revision=revision, allow_patterns=wanted(files)))
-    except UnlikenessError:
-        raise
-    except (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, http_error, OSError, ValueError) as error:
-        usage = isinstance(error, ValueError) and not isinstance(error, OSError)
-        raise (UsageError if usage else UnlikenessError)(f"{said} {_why(error, revision)}") from error
-
-
 def _cached(repo: str, revision: str | None) -> Path | None:
     """The folder of `repo` in the hub's cache, if it holds a model."""
     from huggingface_hub import try_to_load_from_cache
@@ -218,13 +189,18 @@ def _cached(repo: str, revision: str | None) -> Path | None:
     return Path(index).parent if isinstance(index, str) else None
 
 
-def _missing(folder: Path) -> list[str]:
+def _of(part: str, weights: bool | Collection[str]) -> bool:
+    """Whether this part's weights are wanted."""
+    return weights if isinstance(weights, bool) else part in weights
+
+
+def _missing(folder: Path, weights: bool | Collection[str]) -> list[str]:
     """What a diffusers folder of the cache lacks of the parts that its index names."""
     from unlikeness.diffusion.families import FAMILIES, RELATIVES, family_of
     from unlikeness.networks.configs import read_object
     from unlikeness.networks.weights import choose_weights
 
-    if not (folder / "model_index.json").exists():
+    if weights is False or not (folder / "model_index.json").exists():
         return []
     index = read_object(folder / "model_index.json", folder)
     kind = index.get("_class_name")
@@ -244,32 +220,10 @@ def _missing(folder: Path) -> list[str]:
             whole = {"tokenizer.json", "spiece.model"} & set(names)
             wanted = [] if whole else ["vocab.json", "merges.txt"]
         else:
-            wanted = ["config.json", *([] if choose_weights(names) else ["*.safetensors"])]
+            there = choose_weights(names) or not _of(part, weights)
+            wanted = ["config.json", *([] if there else ["*.safetensors"])]
         found += [f"{part}/{name}" for name in wanted if name not in names]
     return found
-
-
-def _passing(error: Exception) -> bool:
-    """Whether the hub is busy or down. The cache may hold the model then."""
-    status = getattr(getattr(error, "response", None), "status_code", None)
-    return status == 429 or (isinstance(status, int) and status >= 500)
-
-
-def _why(error: Exception, revision: str | None) -> str:
-    """The second half of a message: the reason and the remedy."""
-    from huggingface_hub import errors
-
-    if isinstance(error, errors.GatedRepoError):
-        return "asks for an agreement; accept its licence on the hub and log in with `hf auth login`"
-    if isinstance(error, errors.RevisionNotFoundError):
-        return f"has no revision {revision}; check its spelling, or leave it out"
-    if isinstance(error, errors.RepositoryNotFoundError):
-        return "is not on the hub, or is private; check its spelling, log in, or give a local folder"
-    if isinstance(error, errors.HFValidationError):
-        return "is neither a folder here nor a possible hub name; check its spelling"
-    if isinstance(error, errors.LocalEntryNotFoundError):
-        return "is not in the hub cache here, and the hub was not reached; check the network or give a folder"
-    return f"could not be fetched ({reason(error)}); try again, or give a local folder"
 
 
 def _family(repo: str, said: str, revision: str | None) -> Family:
@@ -292,7 +246,9 @@ def _checkpoint(files: list[str]) -> list[str]:
     return [*checkpoints, *(name for name in files if name in _BESIDE)]
 
 
-def _wanted(files: list[str], parts: Iterable[str], *, half: bool, weights: bool) -> list[str]:
+def _wanted(
+    files: list[str], parts: Iterable[str], *, half: bool, weights: bool | Collection[str]
+) -> list[str]:
     """The repository's files that loading, verifying and saving need, without duplicates of weights.
 
     The model card is one of them: the card of a changed model repeats it.
@@ -303,8 +259,12 @@ def _wanted(files: list[str], parts: Iterable[str], *, half: bool, weights: bool
     for file in files:
         folder, _, name = file.rpartition("/")
         folders[folder].append(name)
-    kept = [f"{folder}/{name}" for folder in parts for name in needed_files(folders[folder], half=half)]
-    kept = kept if weights else [name for name in kept if not name.endswith((".safetensors", ".bin"))]
+    kept = [
+        f"{part}/{name}"
+        for part in parts
+        for name in needed_files(folders[part], half=half)
+        if _of(part, weights) or not name.endswith((".safetensors", ".bin"))
+    ]
     return [INDEX, *_BESIDE, *kept]
 
 

@@ -14,7 +14,7 @@ nothing but pickles they are read with `torch.load(weights_only=True)`: tensors 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -149,24 +149,24 @@ class Components:
     defaults: Defaults
 
 
-Weights = Callable[[str, Any], Mapping[str, Tensor]]
-"""(a part's name, its network without memory) -> its tensors by diffusers' names."""
+Weights = Callable[[str, Any], Mapping[str, Tensor] | None]
+"""(a part's name, its network without memory) -> its tensors by diffusers' names; None leaves it so."""
 
 
 def load_folder(
     folder: Path, *, dtype: torch.dtype, name: str | None = None, weights: Weights | None = None,
-    called: str | Path | None = None, outline: bool = False,
+    called: str | Path | None = None, outline: bool = False, without: Collection[str] = (),
 ) -> Components:  # fmt: skip
     """Load a diffusers folder of a known family on the CPU. name: by which its kind may be recognised.
 
     weights: where the tensors come from; None: from the folder. called: the model in messages. outline: leave
-    the networks on torch's meta device, without weights.
+    the networks on torch's meta device, without weights. without: optional parts that are not wanted.
 
     Raises UsageError if it is no such folder, naming what is missing; UnlikenessError if a file of it is
     damaged, out of bounds, or does not fit the others.
     """
     index = read_index(folder)
-    family = index.family
+    family = index.family.lacking(without) if without else index.family
     own = _own_defaults(folder, family)
     _check_copied(folder)
     configs = {
@@ -189,7 +189,8 @@ def load_folder(
         half = dtype in (torch.float16, torch.bfloat16)
         for part, network in () if outline else networks.items():
             tensors = weights(part, network) if weights else read_weights(folder, part, half=half)
-            fill(network, tensors, f"the {part} of model {called or folder}")
+            if tensors is not None:
+                fill(network, tensors, f"the {part} of model {called or folder}")
     defaults = replace(family.defaults(objects, name or ""), **own)
     return Components(family.pipeline, objects, index.carried, defaults)
 

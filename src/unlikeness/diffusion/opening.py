@@ -9,10 +9,9 @@ import torch
 
 from unlikeness.diffusion.devices import pick_device, pick_dtype
 from unlikeness.diffusion.hub import check_name, locate
-from unlikeness.diffusion.loading import check_weights, load_folder, try_networks
+from unlikeness.diffusion.loading import check_weights, try_networks
 from unlikeness.diffusion.model import TextToImage
 from unlikeness.diffusion.single_file.opening import open_place
-from unlikeness.errors import UsageError
 from unlikeness.provenance import own_name
 
 __all__ = ["opened", "outline"]
@@ -49,22 +48,24 @@ def opened(
     return model
 
 
-def outline(name_or_path: str | Path, *, dtype: str | torch.dtype = "auto") -> TextToImage:
-    """The model of this folder or hub name on torch's meta device, with sizes and no weights.
+def outline(
+    name_or_path: str | Path, *, dtype: str | torch.dtype = "auto", prediction: str | None = None,
+    model_config: str | Path | None = None,
+) -> TextToImage:  # fmt: skip
+    """The model of this name on torch's meta device, with sizes and no weights.
 
-    dtype: as for `TextToImage.from_pretrained` on a CPU. UsageError for a single file; else it raises as
-    `from_pretrained` does.
+    dtype: as for `TextToImage.from_pretrained` on a CPU. The others, and what it raises: as there.
     """
     precision = pick_dtype(dtype, torch.device("cpu"))
-    folder = locate(name_or_path, weights=False)
-    if folder.is_file():
-        raise UsageError(f"{folder} is a single file; its memory is known for a diffusers folder only")
-    name = own_name(str(name_or_path))
-    parts = load_folder(folder, dtype=precision, name=name, outline=True)
+    how: dict[str, Any] = {"prediction": prediction, "config": model_config}
+    check_name(str(name_or_path), **how)
+    place, name = locate(name_or_path, weights=False), own_name(str(name_or_path))
+    parts, found = open_place(place, dtype=precision, name=name, outline=True, **how)
     model = TextToImage.from_parts(
-        parts.objects, pipeline=parts.pipeline, defaults=parts.defaults, source=folder, carried=parts.carried,
-        name=name,
+        parts.objects, pipeline=parts.pipeline, defaults=parts.defaults, source=None if found else place,
+        carried=parts.carried, name=name,
     )  # fmt: skip
+    model.single = found
     for network in (model.denoiser, *model.conditioner.encoders.values()):
         torch.nn.Module.to(network, precision)
     return model.freeze()

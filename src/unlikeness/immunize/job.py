@@ -180,15 +180,14 @@ class Job:
         return subjects, prompts
 
     def _fits(self, named: Sequence[Listed], prompts: Sequence[str], tell: Tell) -> None:
-        """Report memory and time of a run, of a model in a folder or on the hub. See `estimate`."""
+        """Report memory and time of a run. See `estimate`."""
         from unlikeness.diffusion.devices import pick_device
         from unlikeness.diffusion.opening import outline
         from unlikeness.immunize.cost import check_memory, check_time, memory
 
         device = pick_device(self.device)
-        if hub.locate(self._called, weights=False).is_file():
-            return  # a single file has no configuration of its own
-        bare = outline(self._called, dtype=_held_in(self._settings(named, {}), device))
+        given = hub.given(self._called, self.prediction, self.model_config)
+        bare = outline(self._called, dtype=_held_in(self._settings(named, {}), device), **given)
         preset = preset_values("immunize", self.preset, bare.resolution, self.method)
         defence = create(self.method, self._settings(named, preset))
         tell(check_memory(memory(bare, defence), self._called, device))

@@ -65,8 +65,9 @@ def save(
             if single_file and files.single is not None:
                 whole.mkdir()
                 write_file(files, (whole / files.single.path.name).with_suffix(".safetensors"))
-                beside = {"prediction": files.single.said}
-                (whole / "unlikeness.json").write_text(json.dumps(beside) + "\n", "utf-8")
+                if files.single.said:  # what the file itself may not say
+                    beside = {"prediction": files.single.said}
+                    (whole / "unlikeness.json").write_text(json.dumps(beside) + "\n", "utf-8")
             else:
                 files.save_pretrained(whole)
             (whole / FILE).write_text(as_json, "utf-8", errors="replace")

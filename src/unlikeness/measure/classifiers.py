@@ -22,10 +22,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from unlikeness.diffusion.hub import at_home, fetch
+from unlikeness.diffusion.hub import at_home
 from unlikeness.diffusion.tokens import check_tokenizer, load_tokenizer
 from unlikeness.diffusion.vocabulary import too_long
 from unlikeness.errors import NotFiniteError, UnlikenessError, UsageError
+from unlikeness.fetching import fetch
 from unlikeness.networks.building import fill, quiet, sentence, with_floats
 from unlikeness.networks.configs import CLIP_TEXT, CLIP_VISION, CLIP_WHOLE, check, read_object
 from unlikeness.networks.weights import needed_files, read_weights

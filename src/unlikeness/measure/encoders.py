@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from unlikeness.diffusion.hub import at_home, fetch
+from unlikeness.diffusion.hub import at_home
 from unlikeness.errors import UnlikenessError, UsageError
+from unlikeness.fetching import fetch
 from unlikeness.measure.faces import DLIB, check_faces, load_dlib, load_onnx, onnx_file
 from unlikeness.settings import named
 from unlikeness.words import closest

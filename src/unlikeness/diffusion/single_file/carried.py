@@ -11,7 +11,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from unlikeness.diffusion.single_file.kinds import Found
+from unlikeness.diffusion.single_file.kinds import FLOW, Found
 
 __all__ = ["ZERO_SNR", "clip_words", "configurations", "write_folder"]
 
@@ -25,6 +25,9 @@ _SIDE_OF_V = 96
 def configurations(found: Found) -> dict[str, Any]:
     """The JSON files of the kind's diffusers folder, by their paths in it."""
     content: dict[str, Any] = json.loads((_here() / f"{found.kind.carried}.json").read_text(encoding="utf-8"))
+    if found.kind.prediction == FLOW:
+        content[f"{found.kind.denoiser}/config.json"] |= found.settings
+        return content
     scheduler = content["scheduler/scheduler_config.json"]
     scheduler["prediction_type"] = found.prediction
     if found.zero_snr:

@@ -3,30 +3,27 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from unlikeness.errors import UnlikenessError, UsageError, one_line
 from unlikeness.foreign import UnreadableError, read_json
 from unlikeness.tensors import read_layout
 
 __all__ = [
-    "KINDS",
-    "PREDICTIONS",
-    "SUFFIXES",
-    "Found",
-    "Kind",
-    "check_prediction",
-    "kind_of",
-    "look",
-    "place",
-]
+    "FLOW", "KINDS", "PREDICTIONS", "SD3", "SUFFIXES", "Found", "Kind", "check_prediction", "found_in",
+    "look", "place",
+]  # fmt: skip
 
 SUFFIXES = (".safetensors", ".ckpt")
 
 PREDICTIONS = {"epsilon": "epsilon", "v": "v_prediction"}
 """What `--prediction` may be -> diffusers' word."""
+
+FLOW = "flow"
+"""What a flow transformer predicts: its velocity, and nothing else."""
 
 _MOST = 20_000
 """Tensors of a file. SDXL's has 2,515."""
@@ -38,64 +35,132 @@ Shapes = Mapping[str, tuple[int, ...]]
 class Kind:
     """A family's original layout.
 
-    carried: its configurations, a file in `carried/`; said: its name in messages; pipeline: of diffusers;
-    denoiser, autoencoder, encoders: how the names of their tensors begin; prediction: the usual prediction
-    type, or "" if files of the kind differ and do not say it.
+    said: its name in messages; pipeline: of diffusers; carried: its configurations, a file in `carried/`, or
+    "" if none are carried; denoiser: of the parts; parts: each part with weights, and how the names of its
+    tensors may begin; prediction: the usual prediction type, or "" if files of the kind differ and do not say
+    it.
     """
 
-    carried: str
     said: str
     pipeline: str
+    carried: str
     denoiser: str
-    autoencoder: str
-    encoders: Mapping[str, str]
+    parts: Mapping[str, tuple[str, ...]]
     prediction: str
 
 
-_UNET, _VAE = "model.diffusion_model.", "first_stage_model."
+_MODEL = "model.diffusion_model."
+_VAE = ("first_stage_model.", "vae.")
+_ENCODERS = "text_encoders."
+"""Before the text encoders of a flow transformer, which the layout of Stable Diffusion 3 began."""
 
-KINDS = (
-    Kind(
-        "sdxl", "Stable Diffusion XL", "StableDiffusionXLPipeline", _UNET, _VAE,
-        {
-            "text_encoder": "conditioner.embedders.0.transformer.",
-            "text_encoder_2": "conditioner.embedders.1.model.",
-        },
-        "epsilon",
-    ),
-    Kind(
-        "sd2", "Stable Diffusion 2", "StableDiffusionPipeline", _UNET, _VAE,
-        {"text_encoder": "cond_stage_model.model."}, "",
-    ),
-    Kind(
-        "sd1", "Stable Diffusion 1", "StableDiffusionPipeline", _UNET, _VAE,
-        {"text_encoder": "cond_stage_model.transformer."}, "epsilon",
-    ),
+SDXL = Kind(
+    "Stable Diffusion XL", "StableDiffusionXLPipeline", "sdxl", "unet",
+    {
+        "unet": (_MODEL, ""),
+        "vae": _VAE,
+        "text_encoder": ("conditioner.embedders.0.transformer.",),
+        "text_encoder_2": ("conditioner.embedders.1.model.",),
+    },
+    "epsilon",
 )  # fmt: skip
-"""In the order in which they are tried."""
+SD2 = Kind(
+    "Stable Diffusion 2", "StableDiffusionPipeline", "sd2", "unet",
+    {"unet": (_MODEL, ""), "vae": _VAE, "text_encoder": ("cond_stage_model.model.",)}, "",
+)  # fmt: skip
+SD1 = Kind(
+    "Stable Diffusion 1", "StableDiffusionPipeline", "sd1", "unet",
+    {"unet": (_MODEL, ""), "vae": _VAE, "text_encoder": ("cond_stage_model.transformer.",)}, "epsilon",
+)  # fmt: skip
+SD3 = Kind(
+    "Stable Diffusion 3", "StableDiffusion3Pipeline", "sd3", "transformer",
+    {
+        "transformer": (_MODEL, ""),
+        "vae": _VAE,
+        "text_encoder": (f"{_ENCODERS}clip_l.transformer.",),
+        "text_encoder_2": (f"{_ENCODERS}clip_g.transformer.",),
+        "text_encoder_3": (f"{_ENCODERS}t5xxl.transformer.",),
+    },
+    FLOW,
+)  # fmt: skip
+FLUX = Kind(
+    "FLUX.1", "FluxPipeline", "", "transformer",
+    {
+        "transformer": (_MODEL, ""),
+        "vae": _VAE,
+        "text_encoder": (f"{_ENCODERS}clip_l.transformer.",),
+        "text_encoder_2": (f"{_ENCODERS}t5xxl.transformer.",),
+    },
+    FLOW,
+)  # fmt: skip
+
+KINDS = (SDXL, SD2, SD1, SD3, FLUX)
+
+_SIDE = 128
+"""Latents of a Stable Diffusion 3: 1024 pixels."""
+
+_MARKS = ("joint_blocks.", "double_blocks.", "input_blocks.")
+"""How the names in a denoiser begin, after the start of its part: Stable Diffusion 3, FLUX.1, and a U-Net."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """A file and what it is. prediction: diffusers' word; zero_snr: the file says that its noise levels end
-    without any signal. certain: the user or the file says the prediction type; else it is the usual one."""
+    """A file and what it is.
+
+    parts: each part that the file holds, and how the names of its tensors begin; prediction: diffusers' word,
+    or `FLOW`; zero_snr: the file says that its noise levels end without any signal; certain: the user or the
+    file says the prediction type, else it is the usual one; settings: of the denoiser's configuration, read
+    from the shapes.
+    """
 
     path: Path
     kind: Kind
+    parts: Mapping[str, str]
     prediction: str
-    zero_snr: bool
+    zero_snr: bool = False
     certain: bool = False
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def said(self) -> str:
-        """The prediction type in the words of `--prediction`."""
-        return next(word for word, long in PREDICTIONS.items() if long == self.prediction)
+        """The prediction type in the words of `--prediction`; "" if there is nothing to say."""
+        return next((word for word, long in PREDICTIONS.items() if long == self.prediction), "")
+
+    @property
+    def optional(self) -> tuple[str, ...]:
+        """The parts that are not in the file, and need not be: a Stable Diffusion 3 works without T5."""
+        clips = self.kind is SD3 and "text_encoder" in self.parts
+        return ("text_encoder_3",) if clips and "text_encoder_3" not in self.parts else ()
+
+    @property
+    def lacking(self) -> tuple[str, ...]:
+        """The parts that the file must get from elsewhere."""
+        return tuple(part for part in self.kind.parts if part not in (*self.parts, *self.optional))
 
     @property
     def line(self) -> str:
         """One line for the user."""
-        how = "v-prediction" if self.prediction == "v_prediction" else f"{self.prediction}-prediction"
-        return f"{self.path} is a single file of {self.kind.said}, in its original layout, with {how}"
+        line = f"{self.path} is a single file of {self.kind.said}, in its original layout"
+        if self.said:
+            line += f", with {'v' if self.said == 'v' else 'epsilon'}-prediction"
+        if self.lacking:
+            line += f"; it lacks {_listed(self.lacking)}, which --model-config has"
+        return line
+
+    def check(self, config: object) -> None:
+        """UsageError if the model is not whole without `--model-config`, and that is not given."""
+        if config is not None:
+            return
+        if self.lacking:
+            raise UsageError(
+                f"{self.path} is a {self.kind.said} without {_listed(self.lacking)}; give --model-config "
+                "with a diffusers folder or a hub name, from which these are taken"
+            )
+        if not self.kind.carried or "text_encoder_3" in self.parts:
+            raise UsageError(
+                f"{self.path} is a whole {self.kind.said}, without the tokenizer of its T5; give "
+                "--model-config with a diffusers folder or a hub name that has it"
+            )
 
 
 def check_prediction(prediction: str | None) -> None:
@@ -122,7 +187,7 @@ def place(path: Path) -> Path | None:
         return inside[0] if inside else None
     if path.suffix.lower() not in SUFFIXES:
         raise UsageError(
-            f"{path} is no checkpoint; give a .safetensors or .ckpt file, a diffusers folder or a hub name"
+            f"{path} is no checkpoint; give a {' or '.join(SUFFIXES)} file, a diffusers folder or a hub name"
         )
     return path
 
@@ -147,8 +212,13 @@ def look(path: Path, *, prediction: str | None = None) -> Found | None:
 def found_in(
     path: Path, shapes: Shapes, metadata: Mapping[str, str], *, prediction: str | None = None
 ) -> Found:
-    """What a file with these tensors is. UsageError, in one sentence, for anything but a whole model."""
-    kind = kind_of(path, shapes)
+    """What a file with these tensors is. UsageError, in one sentence, for anything but a known denoiser."""
+    kind, parts = _parts(path, shapes)
+    if kind.prediction == FLOW:
+        if prediction:
+            raise UsageError(f"{path} is a {kind.said}, which predicts a velocity; leave --prediction out")
+        settings = _sd3_settings(shapes, parts["transformer"]) if kind is SD3 else {}
+        return Found(path, kind, parts, FLOW, settings=settings)
     said = metadata.get("modelspec.prediction_type", "").lower()
     told = PREDICTIONS.get(said.removesuffix("_prediction").removesuffix("-prediction"), "")
     told = "v_prediction" if "v_pred" in shapes else told  # trainers of v-models add such a tensor
@@ -159,7 +229,7 @@ def found_in(
             f"{path} is a {kind.said}, and such a file does not say what it predicts; give --prediction "
             "epsilon (the base models, 512 pixels) or --prediction v (768 pixels)"
         )
-    return Found(path, kind, chosen, "ztsnr" in shapes, certain=bool(prediction or told))
+    return Found(path, kind, parts, chosen, "ztsnr" in shapes, certain=bool(prediction or told))
 
 
 def _beside(path: Path) -> str:
@@ -174,43 +244,82 @@ def _beside(path: Path) -> str:
     return str(content.get("prediction")) if isinstance(content, dict) else ""
 
 
-def kind_of(path: Path, shapes: Shapes) -> Kind:
-    """The kind of whole model. UsageError says what a file holds that is none."""
+def _parts(path: Path, shapes: Shapes) -> tuple[Kind, dict[str, str]]:
+    """The kind, and the parts that are there. UsageError says what a file holds that has no denoiser."""
     if len(shapes) > _MOST:
         raise UnlikenessError(f"{path} has {len(shapes)} tensors, more than any model; give another file")
-    for said, remedy, pattern in _PARTS:
+    for said, remedy, pattern in _OTHER_FILES:
         if any(pattern.search(name) for name in shapes):
             raise UsageError(f"{path} is {said}, no whole model; {remedy}")
-    whole = any(name.startswith(_UNET) for name in shapes)
-    if not whole:
-        for said, pattern in _ALONE:
+    start, mark = next(
+        ((start, mark) for start in (_MODEL, "") for mark in _MARKS if _has(shapes, start + mark)), ("", "")
+    )
+    if not mark:
+        for said, remedy, pattern in _ALONE:
             if any(pattern.match(name) for name in shapes):
-                raise UsageError(f"{path} holds {said} alone, no whole model; {_remedy(said)}")
+                raise UsageError(f"{path} holds {said} alone, no whole model; {remedy}")
         names = ", ".join(one_line(name)[:60] for name in sorted(shapes)[:2]) or "none"
         raise UsageError(f"{path} holds no model of a known kind (its first tensors: {names}); give another")
-    for said, pattern in _OTHERS:
-        if any(pattern.match(name) for name in shapes):
+    for said, pattern in _RELATIVES:
+        if any(pattern.search(name) for name in shapes):
             raise UsageError(f"{path} is {said}, which is not supported as a single file; {_FOLDER}")
-    kind = next((one for one in KINDS if _has(shapes, one.encoders.values())), None)
-    if kind is None or not _has(shapes, [kind.autoencoder]):
-        lacking = "its text encoder" if kind is None else "its autoencoder"
-        raise UsageError(f"{path} holds a denoiser without {lacking}, no whole model; {_FOLDER}")
-    first = shapes.get(f"{_UNET}input_blocks.0.0.weight", ())
+    kind = {_MARKS[0]: SD3, _MARKS[1]: FLUX}.get(mark) or _of_unet(shapes, start)
+    found = {
+        part: next(one for one in starts if _has(shapes, one))
+        for part, starts in kind.parts.items()
+        if part != kind.denoiser and any(_has(shapes, one) for one in starts)
+    }
+    first = shapes.get(f"{start}input_blocks.0.0.weight", ())
     if len(first) == 4 and first[1] != 4:
         raise UsageError(
             f"{path} is a {kind.said} of {first[1]} input channels (for inpainting, depth or editing); give "
             "its text-to-image relative"
         )
-    return kind
+    return kind, {kind.denoiser: start, **found}
 
 
-def _has(shapes: Shapes, starts: object) -> bool:
-    return all(any(name.startswith(start) for name in shapes) for start in starts)  # type: ignore[attr-defined]
+def _of_unet(shapes: Shapes, start: str) -> Kind:
+    """By the text encoders; without them, by what the U-Net reads."""
+    for kind in (SDXL, SD2, SD1):
+        if any(_has(shapes, one) for one in kind.parts["text_encoder"]):
+            return kind
+    if _has(shapes, f"{start}label_emb."):
+        return SDXL
+    width = shapes.get(f"{start}input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight", ())
+    return SD2 if width[1:] == (1024,) else SD1
+
+
+def _sd3_settings(shapes: Shapes, start: str) -> dict[str, Any]:
+    """Of the transformer of a Stable Diffusion 3 or 3.5: its size and its attention."""
+    blocks = re.compile(re.escape(start) + r"joint_blocks\.(\d{1,3})\.(x_block\.attn2\.)?")
+    found = [match for match in map(blocks.match, shapes) if match]
+    widths = shapes.get(f"{start}context_embedder.weight", ())
+    places = shapes.get(f"{start}pos_embed", ())
+    settings: dict[str, Any] = {"num_layers": 1 + max(int(one[1]) for one in found)}
+    if len(widths) == 2:
+        heads = max(1, widths[0] // 64)
+        settings |= {"num_attention_heads": heads, "caption_projection_dim": widths[0]}
+    if len(places) == 3:
+        settings["pos_embed_max_size"] = side = round(places[1] ** 0.5)
+        settings["sample_size"] = min(_SIDE, 2 * side)
+    twice = sorted({int(one[1]) for one in found if one[2]})
+    settings |= {"dual_attention_layers": twice} if twice else {}
+    normed = _has(shapes, f"{start}joint_blocks.0.x_block.attn.ln_q")
+    return settings | ({"qk_norm": "rms_norm"} if normed else {})
+
+
+def _has(names: Iterable[str], start: str) -> bool:
+    return any(name.startswith(start) for name in names)
+
+
+def _listed(words: Iterable[str]) -> str:
+    *most, last = words
+    return f"{', '.join(most)} and {last}" if most else last
 
 
 _FOLDER = "give a whole checkpoint, or a diffusers folder"
 
-_PARTS = (
+_OTHER_FILES = (
     ("a LoRA", "give it as --lora, and the model it was made for as --model",
      re.compile(r"lora_(up|down|A|B)\b|\.lora\.(up|down)\.|\.hada_w|\.lokr_w|_lora\.(up|down)\.|dora_scale$")),
     ("a Textual Inversion embedding", "give it as --embedding, and the model it was made for as --model",
@@ -222,22 +331,20 @@ _PARTS = (
 """What it is, the remedy, and names that show it."""
 
 _ALONE = (
-    ("a denoiser of FLUX", re.compile(r"double_blocks\.\d")),
-    ("a denoiser of Stable Diffusion 3", re.compile(r"joint_blocks\.\d")),
-    ("a denoiser", re.compile(r"(diffusion_model\.)?(input_blocks|down_blocks|transformer_blocks)\.\d")),
-    ("an autoencoder", re.compile(r"(first_stage_model\.|vae\.)?(encoder|decoder)\.(conv_in|layers|\d)")),
-    ("a text encoder", re.compile(r"(\w+\.)*(text_model|encoder\.block|transformer\.resblocks|shared)\.")),
+    ("a denoiser in diffusers' layout", "put it into a diffusers folder, as its transformer/ or unet/",
+     re.compile(r"(diffusion_model\.)?(down_blocks|transformer_blocks|single_transformer_blocks)\.\d")),
+    ("an autoencoder", "give it as protect --against, or give a whole checkpoint",
+     re.compile(r"(first_stage_model\.|vae\.)?(encoder|decoder)\.(conv_in|layers|\d)")),
+    ("a text encoder", _FOLDER,
+     re.compile(r"(\w+\.)*(text_model|encoder\.block|transformer\.resblocks|shared)\.")),
+)  # fmt: skip
+"""As above, for files without a denoiser in the original layout."""
+
+_RELATIVES = (
+    ("the refiner of Stable Diffusion XL", re.compile(r"^conditioner\.embedders\.0\.model\.")),
+    ("a Playground 2.5", re.compile(r"^edm_mean$")),
+    ("a Chroma", re.compile(r"distilled_guidance_layer\.")),
+    ("a FLUX.2", re.compile(r"double_stream_modulation_")),
+    ("a HunyuanVideo", re.compile(r"individual_token_refiner\.")),
 )
-
-_OTHERS = (
-    ("a FLUX", re.compile(r"model\.diffusion_model\.double_blocks\.")),
-    ("a Stable Diffusion 3", re.compile(r"model\.diffusion_model\.joint_blocks\.")),
-    ("the refiner of Stable Diffusion XL", re.compile(r"conditioner\.embedders\.0\.model\.")),
-    ("a Playground 2.5", re.compile(r"edm_mean$")),
-)
-
-
-def _remedy(said: str) -> str:
-    if said == "an autoencoder":
-        return "give it as protect --against, or give a whole checkpoint"
-    return _FOLDER
+"""Models whose names begin alike."""

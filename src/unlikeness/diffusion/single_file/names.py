@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 
-__all__ = ["FLUX", "SD3", "stacked", "unet_names"]
+__all__ = ["FLUX", "FLUX_NORMS", "SD3", "stacked", "unet_names"]
 
 FLUX: Mapping[str, tuple[str, ...]] = {
     "double_blocks.{}.img_mod.lin": ("transformer_blocks.{}.norm1.linear",),
@@ -36,6 +36,16 @@ FLUX: Mapping[str, tuple[str, ...]] = {
     "final_layer.adaLN_modulation.1": ("norm_out.linear",),
 }
 """FLUX.1's original name of a layer -> diffusers' layers whose rows it holds, in order. {}: a number."""
+
+FLUX_NORMS: Mapping[str, tuple[str, ...]] = {
+    "double_blocks.{}.img_attn.norm.query_norm": ("transformer_blocks.{}.attn.norm_q",),
+    "double_blocks.{}.img_attn.norm.key_norm": ("transformer_blocks.{}.attn.norm_k",),
+    "double_blocks.{}.txt_attn.norm.query_norm": ("transformer_blocks.{}.attn.norm_added_q",),
+    "double_blocks.{}.txt_attn.norm.key_norm": ("transformer_blocks.{}.attn.norm_added_k",),
+    "single_blocks.{}.norm.query_norm": ("single_transformer_blocks.{}.attn.norm_q",),
+    "single_blocks.{}.norm.key_norm": ("single_transformer_blocks.{}.attn.norm_k",),
+}
+"""Its further layers, whose weights are called `scale` there. No LoRA has them."""
 
 SD3: Mapping[str, tuple[str, ...]] = {
     "joint_blocks.{}.x_block.adaLN_modulation.1": ("transformer_blocks.{}.norm1.linear",),

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from unlikeness.diffusion.single_file.kinds import Found
-from unlikeness.diffusion.single_file.opening import converted, read_file
+from unlikeness.diffusion.single_file.opening import converted, read_file, tensors_of
 from unlikeness.errors import UnlikenessError
 from unlikeness.files import replacing
 from unlikeness.tensors import for_readers, read_layout
@@ -33,9 +33,7 @@ _STALE = ("modelspec.hash_sha256", "sshs_model_hash", "sshs_legacy_hash")
 def dtypes(found: Found) -> dict[str, torch.dtype]:
     """The precision of each part in the file: that of most of its values."""
     tensors = read_file(found.path)
-    kind = found.kind
-    starts = {"vae": kind.autoencoder, "unet": kind.denoiser, **kind.encoders}
-    return {part: _usual(tensors, start) for part, start in starts.items()}
+    return {part: _usual(tensors_of(found, part, tensors)) for part in found.parts}
 
 
 def write_file(model: TextToImage, path: Path) -> Path:
@@ -66,12 +64,9 @@ def back(model: TextToImage, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]
     out says where each row of the file is.
     """
     assert model.single is not None
-    kind, network = model.single.kind, model.denoiser
-    inside = {
-        name: one
-        for name, one in tensors.items()
-        if name.startswith(kind.denoiser) and one.ndim and one.numel()  # an empty one may claim 10¹⁸ rows
-    }
+    found, network = model.single, model.denoiser
+    own = tensors_of(found, found.kind.denoiser, tensors)
+    inside = {name: one for name, one in own.items() if one.ndim and one.numel()}  # empty ones claim any rows
     numbers: dict[str, Tensor] = {}
     rows = 0
     for name, one in inside.items():
@@ -80,22 +75,22 @@ def back(model: TextToImage, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]
     new = dict(network.state_dict())
     names = list(new)
     part, row = torch.full((rows,), -1), torch.zeros(rows, dtype=torch.long)
-    for name, place in converted(kind, model.family.denoiser, numbers, network).items():
+    for name, place in converted(found, found.kind.denoiser, numbers, network).items():
         if name in new:
             place = place.flatten()
             part[place], row[place] = names.index(name), torch.arange(len(place))
-    found = {}
+    changed = {}
     for name, one in inside.items():
-        own = numbers[name].flatten()
-        parts, counts = torch.unique_consecutive(part[own], return_counts=True)
+        places = numbers[name].flatten()
+        parts, counts = torch.unique_consecutive(part[places], return_counts=True)
         if -1 in parts:
             continue  # a tensor that the network does not have
-        pieces = torch.split(row[own], counts.tolist())
+        pieces = torch.split(row[places], counts.tolist())
         whole = torch.cat(
             [new[names[int(k)]].detach().cpu()[piece] for k, piece in zip(parts, pieces, strict=True)]
         )
-        found[name] = whole.to(one.dtype).reshape(one.shape)
-    return found
+        changed[name] = whole.to(one.dtype).reshape(one.shape)
+    return changed
 
 
 def _patch(source: Path, work: Path, changed: Mapping[str, Tensor]) -> None:
@@ -127,9 +122,9 @@ def _kept(metadata: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in metadata.items() if name not in _STALE}
 
 
-def _usual(tensors: Mapping[str, Tensor], start: str) -> torch.dtype:
+def _usual(tensors: Mapping[str, Tensor]) -> torch.dtype:
     sizes: dict[torch.dtype, int] = {}
-    for name, tensor in tensors.items():
-        if name.startswith(start) and tensor.is_floating_point():
+    for tensor in tensors.values():
+        if tensor.is_floating_point():
             sizes[tensor.dtype] = sizes.get(tensor.dtype, 0) + tensor.numel()
     return max(sizes, key=lambda kind: sizes[kind], default=torch.float32)
