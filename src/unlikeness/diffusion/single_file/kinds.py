@@ -35,10 +35,12 @@ Shapes = Mapping[str, tuple[int, ...]]
 class Kind:
     """A family's original layout.
 
-    said: its name in messages; pipeline: of diffusers; carried: its configurations, a file in `carried/`, or
-    "" if none are carried; denoiser: of the parts; parts: each part with weights, and how the names of its
-    tensors may begin; prediction: the usual prediction type, or "" if files of the kind differ and do not say
-    it.
+    said: its name in messages.
+    pipeline: of diffusers.
+    carried: its configurations, a file in `carried/`; "" if none are carried.
+    denoiser: which of the parts it is.
+    parts: each part with weights -> how the names of its tensors may begin.
+    prediction: the usual prediction type; "" if files of the kind differ and do not say it.
     """
 
     said: str
@@ -107,10 +109,11 @@ _MARKS = ("joint_blocks.", "double_blocks.", "input_blocks.")
 class Found:
     """A file and what it is.
 
-    parts: each part that the file holds, and how the names of its tensors begin; prediction: diffusers' word,
-    or `FLOW`; zero_snr: the file says that its noise levels end without any signal; certain: the user or the
-    file says the prediction type, else it is the usual one; settings: of the denoiser's configuration, read
-    from the shapes.
+    parts: each part that the file holds -> how the names of its tensors begin.
+    prediction: diffusers' word, or `FLOW`.
+    zero_snr: the file says that its noise levels end without any signal.
+    certain: the user or the file says the prediction type; else it is the usual one.
+    settings: of the denoiser's configuration, read from the shapes.
     """
 
     path: Path
