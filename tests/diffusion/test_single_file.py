@@ -159,7 +159,6 @@ def test_without_configurations_another_size_is_told(model: TextToImage, tmp_pat
         (["model.diffusion_model.input_blocks.0.0.weight"], "Diffusion 1 without vae and text_encoder"),
         (["text_model.encoder.layers.0.mlp.fc1.weight"], "holds a text encoder alone"),
         (["control_model.input_blocks.0.0.weight"], "is a ControlNet"),
-        (["model.diffusion_model.a.weight", "model.diffusion_model.a.scale_weight"], "quantized weights"),
         (["x.weight"], r"holds no model of a known kind \(its first tensors: x.weight\)"),
     ],
 )

@@ -190,7 +190,7 @@ def load_folder(
         for part, network in () if outline else networks.items():
             tensors = weights(part, network) if weights else read_weights(folder, part, half=half)
             if tensors is not None:
-                fill(network, tensors, f"the {part} of model {called or folder}")
+                fill(network, tensors, f"the {part} of model {called or folder}", dtype)
     defaults = replace(family.defaults(objects, name or ""), **own)
     return Components(family.pipeline, objects, index.carried, defaults)
 

@@ -198,6 +198,7 @@ class Job:
     def _open(self, named: Sequence[Listed], tell: Tell) -> _Ready:
         """The models, the method and the pictures; warns of what may weaken a protection."""
         from unlikeness.diffusion.devices import pick_device, pick_dtype
+        from unlikeness.diffusion.single_file.writing import check_layout
         from unlikeness.immunize.attackers import attacks_on_each
 
         device = pick_device(self.device)
@@ -206,6 +207,8 @@ class Job:
         model = self._opened(self._called, device, held)
         if model.single is not None:
             tell(model.single.line)
+            if self.single_file:
+                check_layout(model.single)
         elif self.single_file:
             raise UsageError(f"--single-file needs a single file, and {self._called} is none; leave it out")
         preset = preset_values("immunize", self.preset, model.resolution, self.method)

@@ -18,6 +18,7 @@ from unlikeness.files import replacing
 from unlikeness.foreign import UnreadableError
 from unlikeness.immunize import card
 from unlikeness.immunize.record import FILE
+from unlikeness.networks.quantized import quantization
 from unlikeness.networks.weights import needed_files
 from unlikeness.paths import check_empty
 from unlikeness.tensors import read_tensors, written
@@ -98,7 +99,8 @@ def as_stored(model: TextToImage, dtype: torch.dtype | None = None) -> TextToIma
 
 
 def stored(folder: Path) -> dict[str, torch.dtype]:
-    """The precision of the weights in a diffusers folder, part by part: that of most of their values.
+    """The precision of the weights in a diffusers folder, part by part: that of most of their values;
+    bfloat16 for quantized ones.
 
     UnlikenessError if the weights cannot be read.
     """
@@ -147,7 +149,10 @@ def _first_file(folder: Path) -> Path:
 def _of_file(file: Path) -> torch.dtype:
     sizes: dict[torch.dtype, int] = {}
     try:
-        for tensor in read_tensors(file).values():
+        tensors = read_tensors(file)
+        if quantization(tensors):
+            return torch.bfloat16
+        for tensor in tensors.values():
             if tensor.is_floating_point():
                 sizes[tensor.dtype] = sizes.get(tensor.dtype, 0) + tensor.numel()
     except UnreadableError as error:

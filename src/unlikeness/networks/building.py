@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from unlikeness.errors import UnlikenessError, one_line
 from unlikeness.foreign import reason
 from unlikeness.networks.configs import of_transformers
+from unlikeness.networks.quantized import dequantized
 
 __all__ = ["build", "fill", "quiet", "sentence", "with_floats"]
 
@@ -84,14 +85,18 @@ def with_floats(config: Mapping[str, Any]) -> dict[str, Any]:
     return {name: float(value) if name in _FLOATS else value for name, value in config.items()}
 
 
-def fill(network: nn.Module, tensors: Mapping[str, Tensor], what: str) -> nn.Module:
+def fill(
+    network: nn.Module, tensors: Mapping[str, Tensor], what: str, dtype: torch.dtype | None = None
+) -> nn.Module:
     """The network with these tensors in the place of its parameters, in eval mode.
+
+    dtype: of those that are quantized, which are opened in full (see `quantized`); None: float32.
 
     The names of transformers before and after version 5, and of diffusers' first attention, are understood.
     Tensors that the network does not have are left out. UnlikenessError, about `what`, for tensors that are
     missing, of another shape, or no real numbers.
     """
-    wanted = network.state_dict()
+    wanted, tensors = network.state_dict(), dequantized(tensors, what, dtype)
     state: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         known = next((one for one in _names(name) if one in wanted), None)

@@ -13,6 +13,7 @@ from typing import Any
 
 from unlikeness.errors import UnlikenessError, UsageError, one_line
 from unlikeness.foreign import LARGEST, UnreadableError, read_json
+from unlikeness.networks.quantized import READ, unread
 
 __all__ = [
     "ACTIVATION", "CLIP_TEXT", "CLIP_VISION", "CLIP_WHOLE", "CODE", "FLAG", "LAYERS", "NULL", "SCHEDULER",
@@ -170,11 +171,7 @@ def read_config(
     """
     path = folder / part / file
     config = read_object(path, folder, infinite=scheduler)  # some samplers clip at -Infinity, which is none
-    for key in _QUANTIZED:
-        if config.get(key) is not None:
-            raise UsageError(
-                f"{path} has a {key}: quantized weights are not read; give the model in float16 or float32"
-            )
+    _check_quantized(config, f"the {part or kind} in {path}")
     named = config.get("_class_name", kind)
     if named != kind and not scheduler:  # a scheduler may have been exchanged in the index alone
         raise UnlikenessError(
@@ -192,6 +189,18 @@ def of_transformers(kind: str) -> bool:
     import transformers
 
     return hasattr(transformers, kind)
+
+
+def _check_quantized(config: dict[str, Any], what: str) -> None:
+    """UsageError, about `what`, for a quantization that is not read; the setting of another is taken out."""
+    for key in _QUANTIZED:
+        how = config.pop(key, None)
+        if how is None:
+            continue
+        how = how if isinstance(how, dict) else {}
+        usual = READ if how.get("load_in_4bit") or how.get("load_in_8bit") else key
+        if (method := str(how.get("quant_method", usual))) != READ:
+            raise unread(what, method)
 
 
 def check(config: Mapping[str, Any], rules: Mapping[str, Rule], path: Path, within: str = "") -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from unlikeness.errors import UnlikenessError, UsageError, one_line
 from unlikeness.foreign import UnreadableError, read_json
+from unlikeness.networks.gguf import GGUF, read_gguf_header
+from unlikeness.networks.quantized import quantization
 from unlikeness.tensors import read_layout
 
 __all__ = [
@@ -17,7 +19,7 @@ __all__ = [
     "look", "place",
 ]  # fmt: skip
 
-SUFFIXES = (".safetensors", ".ckpt")
+SUFFIXES = (".safetensors", ".ckpt", GGUF)
 
 PREDICTIONS = {"epsilon": "epsilon", "v": "v_prediction"}
 """What `--prediction` may be -> diffusers' word."""
@@ -114,6 +116,7 @@ class Found:
     zero_snr: the file says that its noise levels end without any signal.
     certain: the user or the file says the prediction type; else it is the usual one.
     settings: of the denoiser's configuration, read from the shapes.
+    quantized: how its weights are; "" for plain ones.
     """
 
     path: Path
@@ -123,6 +126,7 @@ class Found:
     zero_snr: bool = False
     certain: bool = False
     settings: Mapping[str, Any] = field(default_factory=dict)
+    quantized: str = ""
 
     @property
     def said(self) -> str:
@@ -146,6 +150,8 @@ class Found:
         line = f"{self.path} is a single file of {self.kind.said}, in its original layout"
         if self.said:
             line += f", with {'v' if self.said == 'v' else 'epsilon'}-prediction"
+        if self.quantized:
+            line += f"; its weights are quantized ({self.quantized}), and opened in full"
         if self.lacking:
             line += f"; it lacks {_listed(self.lacking)}, which --model-config has"
         return line
@@ -202,9 +208,12 @@ def look(path: Path, *, prediction: str | None = None) -> Found | None:
     prediction: one of PREDICTIONS. Raises as `found_in`; UnlikenessError for a damaged file.
     """
     check_prediction(prediction)
-    if path.suffix.lower() != ".safetensors":
+    if path.suffix.lower() == ".ckpt":
         return None
     try:
+        if path.suffix.lower() == GGUF:
+            found = found_in(path, read_gguf_header(path).shapes, {}, prediction=prediction)
+            return replace(found, quantized="GGUF")
         layout = read_layout(path)
     except UnreadableError as error:
         raise UnlikenessError(f"the checkpoint {path} cannot be read ({error}); fetch it again") from error
@@ -221,7 +230,7 @@ def found_in(
         if prediction:
             raise UsageError(f"{path} is a {kind.said}, which predicts a velocity; leave --prediction out")
         settings = _sd3_settings(shapes, parts["transformer"]) if kind is SD3 else {}
-        return Found(path, kind, parts, FLOW, settings=settings)
+        return Found(path, kind, parts, FLOW, settings=settings, quantized=quantization(shapes))
     said = metadata.get("modelspec.prediction_type", "").lower()
     told = PREDICTIONS.get(said.removesuffix("_prediction").removesuffix("-prediction"), "")
     told = "v_prediction" if "v_pred" in shapes else told  # trainers of v-models add such a tensor
@@ -232,7 +241,10 @@ def found_in(
             f"{path} is a {kind.said}, and such a file does not say what it predicts; give --prediction "
             "epsilon (the base models, 512 pixels) or --prediction v (768 pixels)"
         )
-    return Found(path, kind, parts, chosen, "ztsnr" in shapes, certain=bool(prediction or told))
+    return Found(
+        path, kind, parts, chosen, "ztsnr" in shapes, certain=bool(prediction or told),
+        quantized=quantization(shapes),
+    )  # fmt: skip
 
 
 def _beside(path: Path) -> str:
@@ -328,8 +340,6 @@ _OTHER_FILES = (
     ("a Textual Inversion embedding", "give it as --embedding, and the model it was made for as --model",
      re.compile(r"^(emb_params|string_to_param|clip_[lg]|<[^<>]{1,80}>)$")),
     ("a ControlNet", "give the model it was made for", re.compile(r"^(control_model\.|controlnet_)")),
-    ("of quantized weights", "give it in float32, float16, bfloat16 or float8",
-     re.compile(r"\.(scale_weight|weight_scale|absmax|quant_map|SCB)$|^scaled_fp8$")),
 )  # fmt: skip
 """What it is, the remedy, and names that show it."""
 

@@ -19,6 +19,8 @@ from unlikeness.diffusion.single_file.names import FLUX, FLUX_NORMS, stacked
 from unlikeness.errors import UnlikenessError, UsageError, one_line
 from unlikeness.foreign import UnreadableError
 from unlikeness.networks.building import quiet, sentence
+from unlikeness.networks.gguf import GGUF, read_gguf, read_gguf_header
+from unlikeness.networks.quantized import dequantized
 from unlikeness.networks.weights import read_weights
 from unlikeness.tensors import read_layout, read_tensors
 
@@ -58,7 +60,7 @@ def load_file(
         UnlikenessError: it is damaged, or of other sizes than the configurations.
     """
     found = look(path, prediction=prediction)
-    tensors = _shapes(path) if outline else read_file(path)
+    tensors = _shapes(path) if outline else read_file(path, dtype)
     found = found or found_in(path, {name: tuple(one.shape) for name, one in tensors.items()}, {},
                               prediction=prediction)  # fmt: skip
     found.check(config)
@@ -66,8 +68,10 @@ def load_file(
     with _folder(found, config, half=half, weights=not outline) as folder:
 
         def weights(part: str, network: Any) -> Mapping[str, Tensor] | None:
+            if outline and (part in found.lacking or found.quantized):
+                return None  # the shapes of quantized weights are not in the header
             if part in found.lacking:
-                return None if outline else read_weights(folder, part, half=half)
+                return read_weights(folder, part, half=half)
             with sentence(f"the checkpoint {path}"):
                 own = converted(found, part, tensors, network)
             _check_sizes(found, part, own, network, config)
@@ -102,20 +106,32 @@ def _folder(found: Found, config: str | Path | None, *, half: bool, weights: boo
     yield folder
 
 
-def read_file(path: Path) -> dict[str, Tensor]:
-    """All tensors of a checkpoint by their own names. UnlikenessError if it cannot be read."""
+def read_file(path: Path, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
+    """All tensors of a checkpoint by their own names. UnlikenessError if it cannot be read.
+
+    dtype: of those that are quantized, which are opened in full. UsageError for a quantization that is not
+    read.
+    """
     try:
-        return read_tensors(path)
+        if path.suffix.lower() == GGUF:
+            return read_gguf(path, dtype)
+        return dequantized(read_tensors(path), f"the checkpoint {path}", dtype)
     except UnreadableError as error:
         raise UnlikenessError(f"the checkpoint {path} cannot be read ({error}); fetch it again") from error
 
 
 def _shapes(path: Path) -> dict[str, Tensor]:
     """As `read_file`, without memory for the values."""
-    if path.suffix.lower() == ".safetensors":
-        shapes = {name: one.shape for name, one in read_layout(path).tensors.items()}
-    else:
-        shapes = {name: tuple(one.shape) for name, one in read_file(path).items()}
+    suffix = path.suffix.lower()
+    try:
+        if suffix == GGUF:
+            shapes = read_gguf_header(path).shapes
+        elif suffix == ".safetensors":
+            shapes = {name: one.shape for name, one in read_layout(path).tensors.items()}
+        else:
+            shapes = {name: tuple(one.shape) for name, one in read_tensors(path).items()}
+    except UnreadableError as error:
+        raise UnlikenessError(f"the checkpoint {path} cannot be read ({error}); fetch it again") from error
     return {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
 
 

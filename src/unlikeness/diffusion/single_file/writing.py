@@ -13,14 +13,14 @@ from torch import Tensor
 
 from unlikeness.diffusion.single_file.kinds import Found
 from unlikeness.diffusion.single_file.opening import converted, read_file, tensors_of
-from unlikeness.errors import UnlikenessError
+from unlikeness.errors import UnlikenessError, UsageError
 from unlikeness.files import replacing
 from unlikeness.tensors import for_readers, read_layout
 
 if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage
 
-__all__ = ["dtypes", "write_file"]
+__all__ = ["check_layout", "dtypes", "write_file"]
 
 _EMA = "model_ema."
 """Averages of the denoiser's weights, which some files hold beside them. A changed file must not keep the
@@ -31,9 +31,20 @@ _STALE = ("modelspec.hash_sha256", "sshs_model_hash", "sshs_legacy_hash")
 
 
 def dtypes(found: Found) -> dict[str, torch.dtype]:
-    """The precision of each part in the file: that of most of its values."""
+    """The precision of each part in the file: that of most of its values; bfloat16 if it is quantized."""
+    if found.quantized:
+        return dict.fromkeys(found.parts, torch.bfloat16)
     tensors = read_file(found.path)
     return {part: _usual(tensors_of(found, part, tensors)) for part in found.parts}
+
+
+def check_layout(found: Found) -> None:
+    """UsageError for a file whose layout cannot be written."""
+    if found.quantized:
+        raise UsageError(
+            f"{found.path} is quantized ({found.quantized}), and one file in its layout cannot be written; "
+            "leave --single-file out, for a diffusers folder"
+        )
 
 
 def write_file(model: TextToImage, path: Path) -> Path:
@@ -45,6 +56,7 @@ def write_file(model: TextToImage, path: Path) -> Path:
     """
     if model.single is None:
         raise UnlikenessError("the model did not come from a single file; save it as a folder")
+    check_layout(model.single)
     source, tensors = model.single.path, read_file(model.single.path)
     changed = back(model, tensors)
     with replacing(path) as work:
