@@ -52,14 +52,14 @@ def four_bits(weight: torch.Tensor, name: str) -> tuple[dict[str, torch.Tensor],
         name: (flat[:, 0] << 4 | flat[:, 1])[:, None],
         f"{name}.absmax": largest,
         f"{name}.quant_map": table,
-        f"{name}.quant_state.bitsandbytes__nf4": torch.tensor(list(json.dumps(state).encode()), dtype=torch.uint8),
+        f"{name}.quant_state.bitsandbytes__nf4": torch.tensor(list(json.dumps(state).encode())).byte(),
     }, stands
 
 
 def quantized_folder(folder: Path) -> dict[str, torch.Tensor]:
     """Write the transformer's matrices in nf4. Returns what all of its weights stand for."""
     file = folder / "transformer" / "diffusion_pytorch_model.safetensors"
-    plain, written = load_file(file), {}
+    plain, written = load_file(file), dict[str, torch.Tensor]()
     for name, one in list(plain.items()):
         if one.ndim == 2 and "blocks." in name:
             packed, plain[name] = four_bits(one, name)
@@ -96,14 +96,16 @@ def test_a_folder_of_bitsandbytes_opens_in_full(folder: Path, tmp_path: Path) ->
     assert "quantization_config" not in (saved / "transformer" / "config.json").read_text()
     again = TextToImage.from_pretrained(saved, device="cpu")
     how: dict[str, Any] = {"seeds": [1], "steps": 1}
-    assert torch.equal(again.generate(["a dog"], **how), model.generate(["a dog"], **how))
+    drawn = again.generate(["a dog"], **how)  # of the same weights at other places in memory
+    torch.testing.assert_close(drawn, model.generate(["a dog"], **how), atol=1e-5, rtol=0)
 
 
 def test_scales_of_float8_are_not_dropped(folder: Path) -> None:
     file = folder / "transformer" / "diffusion_pytorch_model.safetensors"
     plain, name = load_file(file), "transformer_blocks.0.attn.to_q.weight"
     eight = (plain[name] / 4).to(torch.float8_e4m3fn)
-    beside = {name: eight, name.replace("weight", "scale_weight"): torch.tensor(4.0), "scaled_fp8": torch.zeros(2)}
+    scale = name.replace("weight", "scale_weight")
+    beside = {name: eight, scale: torch.tensor(4.0), "scaled_fp8": torch.zeros(2)}
     save_file({**plain, **beside}, file)
     opened = TextToImage.from_pretrained(folder, device="cpu").denoiser.state_dict()[name]
     assert torch.equal(opened, eight.float() * 4)
@@ -117,7 +119,7 @@ def test_scales_of_float8_are_not_dropped(folder: Path) -> None:
     [
         (".quant_map", torch.zeros(15)), (".absmax", torch.zeros(1)), (".absmax", torch.zeros(6).byte()),
         (".quant_state.bitsandbytes__nf4", torch.zeros(4).byte()), ("", torch.zeros(9).byte()),
-        (".quant_state.bitsandbytes__nf4", torch.tensor(list(b'{"blocksize": 64, "shape": [4, 1e9]}')).byte()),
+        (".quant_state.bitsandbytes__nf4", torch.tensor(list(b'{"blocksize": 64, "shape": [4]}')).byte()),
     ],
 )  # fmt: skip
 def test_damaged_tensors_beside_a_weight_are_one_sentence(end: str, tensor: torch.Tensor) -> None:
@@ -127,7 +129,7 @@ def test_damaged_tensors_beside_a_weight_are_one_sentence(end: str, tensor: torc
 
 
 def write_gguf(model: TextToImage, file: Path) -> dict[str, torch.Tensor]:
-    """The transformer in its original layout, matrices in 8 bits where they fit. Returns what they stand for."""
+    """The transformer in its original layout, matrices in 8 bits. Returns what they stand for."""
     writer, stands = gguf.GGUFWriter(file, "flux"), {}
     for name, one in flux_transformer(model.denoiser).items():
         values = one.numpy()
@@ -157,8 +159,8 @@ def test_a_gguf_file_opens_in_full(folder: Path, tmp_path: Path, monkeypatch: py
     assert found.keys() == stands.keys()
     assert all(torch.equal(one, stands[name]) for name, one in found.items())
     assert opened.generate(["a dog"], seeds=[1], steps=1).isfinite().all()
-    sizes = [sum(p.numel() for p in one.denoiser.parameters()) for one in (outline(file, model_config=folder), model)]
-    assert sizes[0] == sizes[1]
+    bare = outline(file, model_config=folder)
+    assert [p.shape for p in bare.denoiser.parameters()] == [p.shape for p in model.denoiser.parameters()]
     assert opened.single is not None
     with pytest.raises(UsageError, match=r"is quantized \(GGUF\).* leave --single-file out"):
         check_layout(opened.single)
@@ -179,7 +181,7 @@ def test_damaged_gguf_files_are_one_sentence_soon(folder: Path, tmp_path: Path) 
         start + key + struct.pack("<II", 9, 8) + huge, start + key + struct.pack("<II", 9, 4) + huge,
         start + key + struct.pack("<II", 9, 9) + huge, b"GGUF" + struct.pack("<I", 3) + huge * 2,
         start + key + struct.pack("<II", 4, 1) + key + struct.pack("<I", 9),
-        start + key + struct.pack("<II", 4, 1) + key + struct.pack("<I", 2) + huge * 2 + struct.pack("<IQ", 0, 0),
+        start + key + struct.pack("<II", 4, 1) + key + struct.pack("<I", 2) + huge * 2,
     ):  # fmt: skip
         file.write_bytes(content)
         began = time.perf_counter()
