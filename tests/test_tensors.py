@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import time
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -58,3 +60,19 @@ def test_a_name_that_is_no_text_is_not_written_out(tmp_path: Path) -> None:
     torch.save({(1, 2): torch.zeros(1)}, tmp_path / "a.pth")
     with pytest.raises(UnreadableError, match="a tuple as a name"):
         read_tensors(tmp_path / "a.pth")
+
+
+def test_a_key_of_nested_tuples_is_refused_before_it_is_used(tmp_path: Path) -> None:
+    """Each level is the level below it twice: forty of them take 2⁴⁰ steps, and 200 bytes."""
+    code = b"\x80\x02}q\x00K\x01\x85q\x01"
+    code += b"".join(b"h" + bytes([i]) + b"\x86q" + bytes([i + 1]) for i in range(1, 41))
+    torch.save({"a": torch.zeros(1)}, tmp_path / "a.ckpt")
+    with zipfile.ZipFile(tmp_path / "a.ckpt") as archive:
+        files = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(tmp_path / "b.ckpt", "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name, code + b"K\x01s." if name.endswith("data.pkl") else content)
+    began = time.perf_counter()
+    with pytest.raises(UnreadableError, match="it nests tuples too deeply"):
+        read_tensors(tmp_path / "b.ckpt")
+    assert time.perf_counter() - began < 2

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from unlikeness.errors import UnlikenessError, one_line
 from unlikeness.files import replacing
 from unlikeness.foreign import UnreadableError, check_file, parse_json, reason
+from unlikeness.pickles import check_keys
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -159,6 +160,7 @@ def open_pickle(path: Path, *, folder: Path | None = None) -> Any:
     check_file(path, folder)
     try:
         _check_zip(path)
+        check_keys(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # an odd pickle protocol, it says of damaged bytes
             return torch.load(path, map_location="cpu", weights_only=True, mmap=True)

@@ -54,6 +54,26 @@ def test_a_shift_without_end_is_one_sentence(values: dict[str, Any], tmp_path: P
         TextToImage.from_pretrained(folder, device="cpu").generate(["a dog"], seeds=[0], steps=2)
 
 
+_SCHEDULER = "scheduler/scheduler_config.json"
+
+
+@pytest.mark.parametrize(
+    ("file", "values", "said"),
+    [
+        (_SCHEDULER, {"base_shift": "0.5"}, "base_shift = '0.5', which must be null or a number"),
+        (_SCHEDULER, {"use_dynamic_shifting": "false"}, "must be null or true or false"),
+        ("unlikeness.json", {"default_resolution": 8192}, "must be a whole number from 8 to 4096"),
+    ],
+)  # fmt: skip
+def test_settings_that_mislead_are_one_sentence(
+    file: str, values: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    folder = write_flux(tmp_path / "flux")
+    change(folder / file, **values)
+    with pytest.raises(UnlikenessError, match=said):
+        TextToImage.from_pretrained(folder, device="cpu")
+
+
 def test_clips_wider_than_the_transformer_are_not_cut(tmp_path: Path) -> None:
     folder = write_sd3(tmp_path / "sd3", t5=False)
     change(folder / "transformer" / "config.json", joint_attention_dim=8)

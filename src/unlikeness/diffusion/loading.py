@@ -47,10 +47,14 @@ _COPIED = ("README.md", "immunization.json")
 OWN_FILE = "unlikeness.json"
 """What a model draws with, where diffusers' files do not tell."""
 
+_LARGEST = 4096
+"""Pixels of a side that a model may draw by default, four times those of the largest published ones. Memory
+grows with the square."""
+
 _DEFAULTS = {
     "default_guidance": number(0, 100),
     "default_steps": whole(1, 1000),
-    "default_resolution": whole(8, 1 << 14),
+    "default_resolution": whole(8, _LARGEST),
     "default_spacing": one_of("leading", "linspace", "trailing"),
 }
 
@@ -297,6 +301,7 @@ def _check_resolution(folder: Path, model: TextToImage) -> None:
     """UnlikenessError unless the denoiser draws pictures of the model's own size."""
     given, factor = model.defaults.resolution, model.autoencoder.factor
     step, most = model.family.sides(model.denoiser)
+    most = min(most, max(step, _LARGEST // factor))
     for side in model.latent_shape[1:]:
         if side % step or side > most or given not in (None, side * factor):
             named = "default_resolution in unlikeness.json" if given else "sample_size"

@@ -134,6 +134,17 @@ SCHEDULER: dict[str, Rule] = {
     "original_inference_steps": _TIMES,
     "timestep_scaling": number(0, 1e5),
     "shift": number(1e-3, 1e3),
+    **dict.fromkeys(("base_shift", "max_shift"), NULL | number(-1e5, 1e5)),
+    **dict.fromkeys(("base_image_seq_len", "max_image_seq_len"), NULL | number(0, 1 << 24)),
+    "shift_terminal": NULL | number(0, 1),
+    "time_shift_type": one_of("exponential", "linear"),
+    **dict.fromkeys(
+        (
+            "use_dynamic_shifting", "invert_sigmas", "stochastic_sampling", "use_karras_sigmas",
+            "use_exponential_sigmas", "use_beta_sigmas", "use_flow_sigmas", "rescale_betas_zero_snr",
+        ),
+        NULL | FLAG,
+    ),
     "lambda_min_clipped": Rule("a number", lambda v: isinstance(v, (int, float)) and v < 1e5),
 }
 """Of every scheduler."""
