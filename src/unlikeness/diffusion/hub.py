@@ -76,7 +76,7 @@ def locate(
     old, repo = f"{owner}/{repo}", ALIASES.get(f"{owner}/{repo}", f"{owner}/{repo}")
     said = f"model {old}" + ("" if repo == old else f" (which now lives at {repo})")
     kept = _cached(old, revision) if repo != old else None
-    if kept is not None and not (weights and _missing(kept)):
+    if kept is not None and not _missing(kept, weights):
         folder = kept
     else:
 

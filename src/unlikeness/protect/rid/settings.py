@@ -100,7 +100,7 @@ def check_weights(name_or_path: str) -> Path:
 
 def _fetched(repo: str, revision: str | None) -> Path:
     """The network of a repository, as `publish` puts it there."""
-    from unlikeness.diffusion import hub
+    from unlikeness.fetching import fetch
 
     check_extra("models", f"a network on the hub ({repo})")
     said = f"network {repo}"
@@ -110,7 +110,7 @@ def _fetched(repo: str, revision: str | None) -> Path:
             raise UsageError(f"{said} is no protector: its repository has no {HUB_FILE}; check its spelling")
         return [HUB_FILE]
 
-    file = hub.fetch(repo, said, wanted, revision=revision) / HUB_FILE
+    file = fetch(repo, said, wanted, revision=revision) / HUB_FILE
     if not file.is_file():
         raise UnlikenessError(
             f"{said} is in the hub cache here only in part, and the hub was not reached (missing: "
