@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -168,7 +169,8 @@ def test_a_copy_is_the_same_model_and_a_variant_opens(variant: str | None, tmp_p
     ],
 )  # fmt: skip
 def test_turbo_and_lightning_are_recognised_by_name(name: str, steps: int | None) -> None:
-    found = StableDiffusionXL().defaults({}, name)
+    unet = SimpleNamespace(config=SimpleNamespace(time_cond_proj_dim=None))
+    found = StableDiffusionXL().defaults({"unet": unet, "scheduler": None}, name)
     if steps is None:
         assert found == StableDiffusionXL.usual
     else:

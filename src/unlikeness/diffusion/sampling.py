@@ -143,6 +143,8 @@ def _check_steps(model: TextToImage, sampler: str, steps: int) -> None:
     if steps <= levels:
         try:
             solver = _solver(model, sampler, steps, torch.device("cpu"))
+        except UsageError:  # an unknown sampler
+            raise
         except ValueError as error:  # lcm knows the levels alone that it was distilled on
             raise UsageError(f"steps ({steps}) are too many for sampler {sampler}; 4 are usual") from error
         times = [int(t) for t in solver.timesteps]
