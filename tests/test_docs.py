@@ -17,7 +17,9 @@ DOCS = Path(__file__).parents[1] / "docs"
 PAGES = [DOCS.parent / "README.md", *sorted(DOCS.rglob("*.md"))]
 COMMANDS = generated.commands()
 SETTINGS = generated.settings()
-OTHERS = {"--help", "--size", "--proxy", "--extra-index-url", "--tag"}
+OTHERS = {
+    "--help", "--size", "--square", "--limit", "--rows", "--proxy", "--extra-index-url", "--tag",
+}  # fmt: skip
 """Flags of every command, of the benchmarks, of pip and Docker."""
 
 
