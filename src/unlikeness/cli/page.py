@@ -25,7 +25,7 @@ def page(
 ) -> None:
     """Write the page that protects pictures in a browser, without a server program or an upload.
 
-    Serve the folder from any static host or file server. Once loaded, the page works without a network. It
+    Serve the folder from any static host or file server. After the first picture, the page works without a network. It
     changes pictures as `protect` does with the same network.
     """
     from unlikeness.cli.targets import check_target

@@ -115,6 +115,7 @@ async function protectAll() {
   $("bar").hidden = false;
   $("bar").value = 0;
   refresh();
+  $("stop").focus({ preventScroll: true }); // the pressed button is disabled now
   try {
     if (!device) {
       $("progress").textContent = say("loading");
@@ -129,7 +130,9 @@ async function protectAll() {
   running = false;
   $("settings").firstElementChild.disabled = false;
   $("bar").hidden = true;
+  const focused = document.activeElement === $("stop");
   refresh();
+  if (focused) ($("all").disabled ? $("start") : $("all")).focus({ preventScroll: true });
   const first = compared?.result ? compared : pictures.find(({ result }) => result);
   if (first) compareWith(first, false);
 }

@@ -6,7 +6,10 @@ const BINARIES = { wasm: "ort-wasm-simd-threaded.wasm", webgpu: "ort-wasm-simd-t
 /** {device, run}: run takes (planes [3, side, side] in [0, 1], side, budget in n/255) and gives the perturbation. */
 export async function open(url) {
   const weights = new Uint8Array(await (await fetched(url)).arrayBuffer());
-  const wanted = (await navigator.gpu?.requestAdapter().catch(() => null)) ? ["webgpu", "wasm"] : ["wasm"];
+  const adapter = await navigator.gpu?.requestAdapter().catch(() => null);
+  // WebGPU that the processor imitates is many times slower than WebAssembly.
+  const imitated = adapter?.info?.isFallbackAdapter ?? adapter?.isFallbackAdapter;
+  const wanted = adapter && !imitated ? ["webgpu", "wasm"] : ["wasm"];
   for (const device of wanted) {
     try {
       return await session(device, weights);
@@ -19,6 +22,7 @@ export async function open(url) {
 
 async function session(device, weights) {
   const ort = await import(`${FOLDER}ort.${device}.bundle.min.mjs`);
+  ort.env.logLevel = "error";
   ort.env.wasm.wasmPaths = { wasm: FOLDER + BINARIES[device] };
   ort.env.wasm.numThreads = self.crossOriginIsolated ? Math.min(navigator.hardwareConcurrency || 1, 8) : 1;
   const created = await ort.InferenceSession.create(weights, {

@@ -61,9 +61,9 @@ function paeth(a, b, c) {
   return pa <= pb && pa <= pc ? a : pb <= pc ? b : c;
 }
 
-/** Undo the filters of `rows` rows of `length` bytes, which begin at `at`; the result has no filter bytes. */
+/** Undo the filters of `rows` rows of `length` bytes, which begin at `at`, in place; the result has no filter bytes. */
 function unfiltered(raw, at, rows, length, step) {
-  const result = new Uint8Array(rows * length);
+  const result = raw.subarray(at, at + rows * length); // each row moves ahead by a byte or more
   for (let y = 0; y < rows; y++) {
     const filter = raw[at++];
     if (filter > 4) throw new Unusable("damaged");
@@ -72,7 +72,11 @@ function unfiltered(raw, at, rows, length, step) {
       const a = x >= step ? result[row + x - step] : 0;
       const b = y ? result[row + x - length] : 0;
       const c = y && x >= step ? result[row + x - length - step] : 0;
-      const guess = filter === 0 ? 0 : filter === 1 ? a : filter === 2 ? b : filter === 3 ? (a + b) >> 1 : paeth(a, b, c);
+      let guess = 0;
+      if (filter === 1) guess = a;
+      else if (filter === 2) guess = b;
+      else if (filter === 3) guess = (a + b) >> 1;
+      else if (filter === 4) guess = paeth(a, b, c);
       result[row + x] = raw[at++] + guess;
     }
   }

@@ -1,6 +1,7 @@
 // Keeps the page for use without a network, and isolates it, so that the network may compute in several threads.
 //
-// VERSION changes with every file of the page; an older version is removed. Nothing but the page's own files is answered.
+// VERSION changes with every file of the page. A new version replaces the old one when no window shows the page, so that
+// files of two versions never meet. Only requests for the page's own files are answered.
 
 const PLACE = `unlikeness ${new URL(registration.scope).pathname} `;
 const VERSION = `${PLACE}{{version}}`;
@@ -14,7 +15,6 @@ addEventListener("install", (event) => {
   event.waitUntil((async () => {
     const cache = await caches.open(VERSION);
     await cache.addAll(CORE.map((one) => new Request(one, { cache: "reload" })));
-    await skipWaiting();
   })());
 });
 
