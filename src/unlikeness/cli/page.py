@@ -25,8 +25,8 @@ def page(
 ) -> None:
     """Write the page that protects pictures in a browser, without a server program or an upload.
 
-    Serve the folder from any static host or file server. After the first picture, the page works without a network. It
-    changes pictures as `protect` does with the same network.
+    Serve the folder from any static host or file server. It changes pictures as `protect` does with the same
+    network. After the first picture, it works offline.
     """
     from unlikeness.cli.targets import check_target
     from unlikeness.errors import UsageError
