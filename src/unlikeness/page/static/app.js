@@ -41,7 +41,7 @@ function show(picture) {
   const { state, row, path, entry, result } = picture;
   row.className = state === "unchanged" ? "refused" : state;
   const texts = {
-    waiting: say("waiting"), working: say("working"), stopped: say("stopped"), refused: entry?.reason,
+    waiting: say("waiting"), working: say("working"), refused: entry?.reason,
     protected: result && [doneText(entry), entry.note].filter(Boolean).join("; "), unchanged: entry?.note,
   };
   row.querySelector(".state").textContent = texts[state] ?? "";
