@@ -35,6 +35,36 @@ def write_tokenizer(folder: Path, *, length: int = 16) -> None:
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
 
 
+def write_clip(path: Path, *, side: int = 16) -> Path:
+    """A random CLIP of `side` px as transformers writes it, with its tokenizer and image processor."""
+    import transformers
+
+    write_tokenizer(path)
+    tower = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    words = {"vocab_size": 200, "max_position_embeddings": 16, "bos_token_id": 194, "eos_token_id": 195}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = transformers.CLIPModel(
+            transformers.CLIPConfig(
+                text_config={**tower, **words, "pad_token_id": 195},
+                vision_config={**tower, "image_size": side, "patch_size": 8},
+                projection_dim=8,
+                logit_scale_init_value=4.6,
+            )
+        )
+        for weight in model.parameters():  # as it is initialised all pictures look alike to it
+            if weight.ndim > 1:
+                weight.data.mul_(20)
+    model.save_pretrained(path)
+    settings = {
+        "image_processor_type": "CLIPImageProcessor", "size": {"shortest_edge": side}, "resample": 3,
+        "crop_size": {"height": side, "width": side}, "image_mean": [0.48145466, 0.4578275, 0.40821073],
+        "image_std": [0.26862954, 0.26130258, 0.27577711],
+    }  # fmt: skip
+    (path / "preprocessor_config.json").write_text(json.dumps(settings))
+    return path
+
+
 def write_tiny(
     folder: Path,
     *,

@@ -68,6 +68,8 @@ WRONG = [
     "measure nosuch nosuch",
     "measure similarity --subject nosuch --generated {photos} --class-images {photos}",
     "measure similarity --subject {photos} --generated {photos} --class-images {photos} --encoder vgg",
+    "measure spoiled nosuch",
+    "measure spoiled {photos} --clean nosuch",
     "train-protector -o x.safetensors --set step=4",
     "train-protector -o x.safetensors --images nosuch",
     "train-protector -o x.safetensors --model nosuch",

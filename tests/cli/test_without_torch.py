@@ -83,6 +83,7 @@ NEED = {
     "protect --weights someone/network": "a network on the hub (someone/network)",
     "measure latents a.png a.png --against sdxl": "measure latents",
     "measure similarity --subject a --generated a --class-images a": "measure similarity",
+    "measure spoiled a": "measure spoiled",
     "toybox render --class-noun dog --output dog": "toybox",
     "toybox train vae": "toybox",
     **{name: name for name in NEED_MODELS if not name.startswith(("measure", "toybox"))},

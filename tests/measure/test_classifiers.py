@@ -12,7 +12,7 @@ import huggingface_hub
 import numpy as np
 import pytest
 import torch
-from tests.tiny import pictures, write_tokenizer
+from tests.tiny import pictures, write_clip
 from torch import Tensor
 
 from unlikeness.errors import UnlikenessError, UsageError
@@ -26,27 +26,7 @@ SIDE = 16
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random CLIP as transformers writes it."""
-    import transformers
-
-    path = tmp_path_factory.mktemp("clip") / "tiny"
-    write_tokenizer(path)
-    tower = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-    words = {"vocab_size": 200, "max_position_embeddings": 16, "bos_token_id": 194, "eos_token_id": 195}
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = transformers.CLIPModel(
-            transformers.CLIPConfig(
-                text_config={**tower, **words, "pad_token_id": 195},
-                vision_config={**tower, "image_size": SIDE, "patch_size": 8},
-                projection_dim=8,
-                logit_scale_init_value=4.6,
-            )
-        )
-        for weight in model.parameters():  # as it is initialised all pictures look alike to it
-            if weight.ndim > 1:
-                weight.data.mul_(20)
-    model.save_pretrained(path)
-    return path
+    return write_clip(tmp_path_factory.mktemp("clip") / "tiny", side=SIDE)
 
 
 def varied(count: int) -> Tensor:

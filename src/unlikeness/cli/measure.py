@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from unlikeness.measure.latents import LatentReport
     from unlikeness.measure.patterns import FlatPattern
     from unlikeness.measure.report import VisibilityReport
+    from unlikeness.measure.spoiled import SpoiledReport
 
 __all__ = ["app"]
 
@@ -209,6 +210,76 @@ def _tell_rest(report: VisibilityReport | LatentReport) -> None:
         typer.echo(f"only among the protected: {one_line(name)}", err=True)
     for line in report.failed:
         typer.echo(one_line(line), err=True)
+
+
+@app.command(short_help="Measure how spoiled generated pictures are.")
+def spoiled(
+    generated: Annotated[
+        Path,
+        typer.Argument(help="Folder of pictures that the personalized model drew.", metavar="GENERATED"),
+    ],
+    clean: Annotated[
+        Path | None,
+        give("Folder of clean copies: pictures of a model trained on unprotected pictures."),
+    ] = None,
+    subject: Annotated[Path | None, give("Folder of the subject's own pictures, for ISM.")] = None,
+    class_noun: Annotated[str, give("Class noun of the subject (dog, person, ...).")] = "",
+    prompt: Annotated[str, give("Prompt of the pictures, with the class noun alone, for CLIP-T.")] = "",
+    encoder: Annotated[
+        list[str] | None,
+        how(
+            "Encoder that judges: dlib (FDFR, ISM), clip (CLIP-IQA, CLIP-T), others as for similarity (FID, "
+            "KID); for toybox pictures toybox (default). Can be given several times.",
+            metavar="NAME",
+        ),
+    ] = None,
+    json: Json = False,
+    seed: BootstrapSeed = 0,
+    device: Device = "auto",
+) -> None:
+    """Measure how spoiled generated pictures are: FDFR, ISM, CLIP-IQA, CLIP-T, NIQE, FID, KID.
+
+    Every figure is measured on the clean copies too. What is left out is named, with the reason.
+    """
+    from unlikeness.diffusion.devices import check_device
+    from unlikeness.measure.encoders import check_encoders
+    from unlikeness.pictures.finding import check_pictures
+
+    names = check_encoders(encoder or ["toybox"])  # validate before importing torch
+    check_device(device)
+    for folder in (generated, clean, subject):
+        if folder is not None:
+            check_pictures(folder)
+
+    from unlikeness.measure.spoiled import spoiled_output, to_json
+
+    report = spoiled_output(generated, names=names, clean=clean, subject=subject, class_noun=class_noun,
+                            prompt=prompt, seed=seed, device=device)  # fmt: skip
+    if json:
+        typer.echo(to_json(report))
+    else:
+        _show_spoiled(report)
+
+
+def _show_spoiled(report: SpoiledReport) -> None:
+    """A row and a sentence for each figure; what was left out, a line each."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from unlikeness.errors import one_line
+
+    if report.figures:
+        table = Table("measure", "by", "generated", "clean", "pictures")
+        for one in report.figures:
+            value = f"{one.value:.3g} [{one.low:.3g}, {one.high:.3g}]"
+            clean = "–" if one.clean is None else f"{one.clean:.3g}"
+            table.add_row(one.name, Text(one_line(one.by), overflow="fold"), value, clean, str(one.n))
+        Console().print(table)
+        for one in report.figures:
+            typer.echo(f"{one.name}: {one.sentence}")
+    for name, reason in report.left_out.items():
+        typer.echo(f"without {name}: {one_line(reason)}")
 
 
 @app.command()

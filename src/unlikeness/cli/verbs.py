@@ -44,7 +44,7 @@ VERBS = {
 
 NEED_MODELS = (
     "train-protector", "immunize", "verify", "publish", "generate", "personalize", "purify",
-    "measure latents", "measure similarity", "toybox", "demo",
+    "measure latents", "measure similarity", "measure spoiled", "toybox", "demo",
 )  # fmt: skip
 """Commands that need the extra `models`, whatever their options; `protect` decides by its method."""
 

@@ -35,7 +35,10 @@ from unlikeness.provenance import own_name
 from unlikeness.viewing import at_side
 from unlikeness.words import closest, with_article
 
-__all__ = ["CLIP", "Classifier", "ZeroShot", "load_classifier", "load_clip", "pixel_values", "prompt"]
+__all__ = [
+    "CLIP", "Classifier", "Clip", "ZeroShot", "load_classifier", "load_clip", "open_clip", "pixel_values",
+    "prompt",
+]  # fmt: skip
 
 CLIP = "openai/clip-vit-large-patch14"
 """Hub name of the default CLIP: its text encoder is that of Stable Diffusion 1."""
@@ -91,7 +94,44 @@ def load_classifier(
     return _Toybox()
 
 
-class ZeroShot:
+class Clip:
+    """An open CLIP: pictures and prompts to vectors of one space.
+
+    Args:
+        model, tokenizer: transformers' CLIPModel and CLIPTokenizerFast.
+        name: in a record.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, *, name: str = "CLIP") -> None:
+        self.model, self.tokenizer, self.name = model, tokenizer, name
+        self.side, self.width = int(model.config.vision_config.image_size), int(model.config.projection_dim)
+
+    @property
+    def scale(self) -> float:
+        """What cosines are multiplied by before a softmax."""
+        return float(self.model.logit_scale.detach().exp())
+
+    @torch.no_grad()
+    def pictures(self, pixels: Tensor) -> Tensor:
+        """[B, width] of prepared pictures [B, 3, side, side] (`pixel_values`)."""
+        seen = self.model.vision_model(pixel_values=pixels.to(self.model.device)).pooler_output
+        found: Tensor = self.model.visual_projection(seen)
+        return found
+
+    @torch.no_grad()
+    def prompts(self, prompts: Sequence[str]) -> Tensor:
+        """[prompts, width] unit vectors. UsageError for a prompt that is too long to be read."""
+        for text in prompts:
+            if reason := too_long(self.tokenizer, text):
+                raise UsageError(reason)
+        words = self.tokenizer(list(prompts), padding=True, return_tensors="pt").to(self.model.device)
+        read = self.model.text_model(
+            input_ids=words["input_ids"], attention_mask=words["attention_mask"]
+        ).pooler_output
+        return F.normalize(self.model.text_projection(read), dim=1)
+
+
+class ZeroShot(Clip):
     """Names the class noun of pictures.
 
     Args:
@@ -103,11 +143,11 @@ class ZeroShot:
     """
 
     def __init__(self, model: Any, tokenizer: Any, nouns: Sequence[str], *, name: str = "CLIP") -> None:
-        self.model, self.tokenizer, self.name = model, tokenizer, name
+        super().__init__(model, tokenizer, name=name)
         self.nouns = (*dict.fromkeys(noun.strip() for noun in nouns if noun.strip()), "")
         if len(self.nouns) < 2:
             raise UsageError("a picture is read among class nouns; give one or more, such as dog")
-        self._text = self._embedded([prompt(noun) for noun in self.nouns])
+        self._text = self.prompts([prompt(noun) for noun in self.nouns])
 
     def __call__(self, images: Tensor) -> list[str]:
         """The most likely noun of each picture [B, 3, H, W] in [0, 1]; "" for none of them."""
@@ -116,12 +156,10 @@ class ZeroShot:
     @torch.no_grad()
     def scores(self, images: Tensor) -> Tensor:
         """p(noun | x): [B, nouns], on the CPU, in the order of `nouns`; images: [B, 3, H, W] in [0, 1]."""
-        side, scale = int(self.model.config.vision_config.image_size), self.model.logit_scale.exp()
         found = []
         for some in torch.split(images, _AT_ONCE):
-            pixels = pixel_values(some.float(), side).to(self._text.device)
-            seen = self.model.visual_projection(self.model.vision_model(pixel_values=pixels).pooler_output)
-            found.append((scale * F.normalize(seen, dim=1) @ self._text.T).softmax(1).cpu())
+            seen = F.normalize(self.pictures(pixel_values(some.float(), self.side)), dim=1)
+            found.append((self.scale * seen @ self._text.T).softmax(1).cpu())
         scores = torch.cat(found)
         if not bool(scores.isfinite().all()):
             raise NotFiniteError(
@@ -129,18 +167,6 @@ class ZeroShot:
                 "weights are damaged; fetch it again"
             )
         return scores
-
-    @torch.no_grad()
-    def _embedded(self, prompts: Sequence[str]) -> Tensor:
-        """[prompts, D] unit vectors."""
-        for text in prompts:
-            if reason := too_long(self.tokenizer, text):
-                raise UsageError(reason)
-        words = self.tokenizer(list(prompts), padding=True, return_tensors="pt").to(self.model.device)
-        read = self.model.text_model(
-            input_ids=words["input_ids"], attention_mask=words["attention_mask"]
-        ).pooler_output
-        return F.normalize(self.model.text_projection(read), dim=1)
 
 
 def prompt(noun: str) -> str:
@@ -175,20 +201,32 @@ def load_clip(
         UsageError: there is no such folder, and no such name on the hub; no noun, or one that is too long.
         UnlikenessError: the hub is out of reach; what is there is no whole CLIP in safetensors.
     """
+    made = ZeroShot(*_opened(name, device), nouns, name=own_name(str(name)))
+    made.scores(torch.zeros(1, 3, 8, 8))
+    return made
+
+
+def open_clip(name: str | Path = CLIP, *, device: str | torch.device = "cpu") -> Clip:
+    """A CLIP from a folder or by its hub name; raises as `load_clip`."""
+    return Clip(*_opened(name, device), name=own_name(str(name)))
+
+
+def _opened(name: str | Path, device: str | torch.device) -> tuple[Any, Any]:
+    """(transformers' CLIPModel, its tokenizer), tried on a picture."""
     folder = _folder(str(name))
     try:
         with quiet():
             model = _network(folder).float().to(device)
             tokenizer = load_tokenizer(folder, "CLIPTokenizerFast", part="")
             _check_words(tokenizer, model.config.text_config)
-            made = ZeroShot(model, tokenizer, nouns, name=own_name(str(name)))
+            opened = Clip(model, tokenizer)
             with sentence("its vision tower"):
-                made.scores(torch.zeros(1, 3, 8, 8))
+                opened.pictures(torch.zeros(1, 3, opened.side, opened.side))
     except UsageError:
         raise
     except UnlikenessError as error:
         raise _unreadable(name, str(error).rpartition("; ")[0] or str(error)) from error
-    return made
+    return model, tokenizer
 
 
 def _network(folder: Path) -> Any:

@@ -11,12 +11,17 @@ features inside the manifold of the real ones, recall the share of real ones ins
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from unlikeness.errors import UsageError
+from unlikeness.measure.intervals import Interval, percentile_interval
 
-__all__ = ["frechet_distance", "kernel_distance", "kernel_distance_subsets", "precision_recall"]
+__all__ = [
+    "frechet_distance", "frechet_interval", "kernel_distance", "kernel_distance_subsets", "kernel_interval",
+    "precision_recall",
+]  # fmt: skip
 
 _ROWS = 1024
 """Rows of the matrix of distances at a time, which bounds the memory for large sets."""
@@ -38,18 +43,37 @@ def _pair(
 def frechet_distance(x: Tensor, y: Tensor) -> float:
     """‖μ_x − μ_y‖² + tr(Σ_x + Σ_y − 2 (Σ_x Σ_y)^½) (Heusel et al. 2017, Eq. 6), Σ with N − 1.
 
-    The trace of the root is the sum of the square roots of the eigenvalues of the symmetric
-    Σ_x^½ Σ_y Σ_x^½, which has those of Σ_x Σ_y, so that nothing complex appears. Biased upwards where N is
-    not large beside D: compare sets of equal sizes only.
+    The trace of the root is the sum of the singular values of the centred X Yᵀ, over ((N − 1)(M − 1))^½:
+    their squares are the eigenvalues of Σ_x Σ_y. Biased upwards where N is not large beside D: compare sets
+    of equal sizes only.
+    """
+    return _frechet(*_pair(x, y))
+
+
+def _frechet(x: Tensor, y: Tensor) -> float:
+    gap = (x.mean(0) - y.mean(0)).square().sum()
+    x, y = ((one - one.mean(0)) / (len(one) - 1) ** 0.5 for one in (x, y))
+    a, b = (torch.linalg.qr(one, mode="r").R if len(one) > one.shape[1] else one for one in (x, y))
+    return float(gap + x.square().sum() + y.square().sum() - 2 * torch.linalg.svdvals(a @ b.T).sum())
+
+
+def frechet_interval(
+    x: Tensor, y: Tensor, *, seed: int, level: float = 0.95, resamples: int = 100
+) -> Interval:
+    """`frechet_distance` with its bootstrap interval: pictures of both sets are drawn with replacement.
+
+    A drawn set repeats pictures, which raises the distance. The replicates are therefore moved to have their
+    mean at the value. The bias of the value itself is not in the interval.
     """
     x, y = _pair(x, y)
-    cov_x, cov_y = torch.cov(x.T).reshape(x.shape[1], -1), torch.cov(y.T).reshape(x.shape[1], -1)
-    values, vectors = torch.linalg.eigh(cov_x)
-    root_x = (vectors * values.clamp(min=0).sqrt()) @ vectors.T
-    middle = root_x @ cov_y @ root_x
-    root_trace = torch.linalg.eigvalsh((middle + middle.T) / 2).clamp(min=0).sqrt().sum()
-    gap = (x.mean(0) - y.mean(0)).square().sum()
-    return float(gap + cov_x.trace() + cov_y.trace() - 2 * root_trace)
+    rng = np.random.default_rng(seed)
+    value = _frechet(x, y)
+    found = np.array(
+        [_frechet(*(one[torch.from_numpy(rng.integers(len(one), size=len(one)))] for one in (x, y)))
+         for _ in range(resamples)]
+    )  # fmt: skip
+    low, high = percentile_interval(found - found.mean() + value, level)
+    return Interval(value, max(low, 0.0), high, len(x), 1, level, resamples, seed)
 
 
 def kernel_distance(x: Tensor, y: Tensor) -> float:
@@ -58,15 +82,39 @@ def kernel_distance(x: Tensor, y: Tensor) -> float:
     Zero in expectation for two samples of one distribution; it may then come out negative.
     """
     x, y = _pair(x, y)
-    n, m, d = len(x), len(y), x.shape[1]
+    return float(_kernel_distances(x, y, x.new_ones(1, len(x)), y.new_ones(1, len(y))))
+
+
+def _kernel_distances(x: Tensor, y: Tensor, w_x: Tensor, w_y: Tensor) -> Tensor:
+    """[R]: the distance of sets that hold each picture as often as the weights [R, N] and [R, M] say.
+
+    A picture is never paired with itself. NaN for a set that holds one picture alone.
+    """
 
     def kernel(a: Tensor, b: Tensor) -> Tensor:
-        return (a @ b.T / d + 1) ** 3
+        return (a @ b.T / a.shape[1] + 1) ** 3
 
-    xx, yy, xy = kernel(x, x), kernel(y, y), kernel(x, y)
-    within_x = (xx.sum() - xx.diagonal().sum()) / (n * (n - 1))
-    within_y = (yy.sum() - yy.diagonal().sum()) / (m * (m - 1))
-    return float(within_x + within_y - 2 * xy.mean())
+    def within(a: Tensor, w: Tensor) -> Tensor:
+        total = ((w @ kernel(a, a).fill_diagonal_(0)) * w).sum(1)
+        return total / (w.sum(1).square() - w.square().sum(1))
+
+    across = ((w_x @ kernel(x, y)) * w_y).sum(1) / (w_x.sum(1) * w_y.sum(1))
+    return within(x, w_x) + within(y, w_y) - 2 * across
+
+
+def kernel_interval(
+    x: Tensor, y: Tensor, *, seed: int, level: float = 0.95, resamples: int = 1000
+) -> Interval:
+    """`kernel_distance` with its bootstrap interval: pictures of both sets are drawn with replacement."""
+    x, y = _pair(x, y)
+    rng = np.random.default_rng(seed)
+    w_x, w_y = (
+        torch.from_numpy(rng.multinomial(n, np.full(n, 1 / n), size=resamples)).double()
+        for n in (len(x), len(y))
+    )
+    found = _kernel_distances(x, y, w_x, w_y)
+    low, high = percentile_interval(found[found.isfinite()].numpy(), level)
+    return Interval(kernel_distance(x, y), low, high, len(x), 1, level, resamples, seed)
 
 
 def kernel_distance_subsets(

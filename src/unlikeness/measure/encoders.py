@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ENCODERS", "PHOTOGRAPHS", "TOYBOX_SIDE", "Encoder", "check_encoder", "check_encoders", "check_side",
-    "load_encoder",
+    "folder_of", "load_encoder",
 ]  # fmt: skip
 
 PHOTOGRAPHS: dict[str, str] = {
@@ -142,9 +142,16 @@ def load_encoder(name: str, *, device: str | torch.device = "cpu") -> Encoder:
     path = at_home(name, "encoder")
     if name not in ENCODERS and (file := onnx_file(path)) is not None:
         return load_onnx(file, own_name(name))
-    local = name not in ENCODERS and path.is_dir()
-    tower = load_tower(path if local else _fetched(PHOTOGRAPHS.get(name, name), name), device=device)
-    return Encoder(own_name(name) if local else name, tower.view, tower.vectors, tower.width, tower.digest)
+    tower = load_tower(folder_of(name), device=device)
+    return Encoder(own_name(name), tower.view, tower.vectors, tower.width, tower.digest)
+
+
+def folder_of(name: str) -> Path:
+    """The folder of an encoder of transformers by its folder or hub name, fetched if need be."""
+    path = at_home(name, "encoder")
+    if name not in ENCODERS and path.is_dir():
+        return path
+    return _fetched(PHOTOGRAPHS.get(name, name), name)
 
 
 def _toybox() -> Encoder:

@@ -15,7 +15,7 @@ from unlikeness.measure.similarity import SubjectSimilarity, mean_similarity, pa
 from unlikeness.provenance import pixel_digest
 from unlikeness.subjects import central_square, read_folder
 
-__all__ = ["embed_folder", "similarities"]
+__all__ = ["embed_folder", "read_vectors", "similarities"]
 
 _AT_ONCE = 32
 
@@ -55,7 +55,15 @@ def similarities(
 def embed_folder(
     encoders: Sequence[Encoder], folder: Path, *, report: Callable[[str], None] | None = None
 ) -> tuple[list[Tensor], list[str]]:
-    """(unit vectors [N, D] by each encoder, digests) of the pictures below `folder`, each opened once.
+    """(unit vectors [N, D] by each encoder, digests), as `read_vectors`; UsageError for a zero vector."""
+    found, digests = read_vectors(encoders, folder, report=report)
+    return [unit(v, faces=one.faces) for one, v in zip(encoders, found, strict=True)], digests
+
+
+def read_vectors(
+    encoders: Sequence[Encoder], folder: Path, *, report: Callable[[str], None] | None = None
+) -> tuple[list[Tensor], list[str]]:
+    """(vectors [N, D] by each encoder, digests) of the pictures below `folder`, each opened once.
 
     report: gets a line on each file that cannot be read.
     """
@@ -79,5 +87,4 @@ def embed_folder(
         if len(digests) % _AT_ONCE == 0:
             embed()
     embed()
-    vectors = [unit(torch.cat(done), faces=one.faces) for one, done in zip(encoders, parts, strict=True)]
-    return vectors, digests
+    return [torch.cat(done) for done in parts], digests

@@ -95,6 +95,11 @@ class Classifier:
         nouns = [CLASS_NOUNS[int(i)] for a, _ in parts for i in a.argmax(1)]
         return nouns, [contexts[int(i)] for _, b in parts for i in b.argmax(1)]
 
+    def probability(self, features: Tensor, noun: str) -> Tensor:
+        """p(noun), [B], of these `features` [B, 192]."""
+        found: Tensor = self.net.class_head(features).softmax(1)[:, CLASS_NOUNS.index(noun)]
+        return found
+
     def features(self, images: Tensor) -> Tensor:
         """Features [B, 192] of pictures [B, 3, 64, 64] in [0, 1], for distances between distributions."""
         return _batched(self.net.body, images)
