@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
@@ -12,16 +13,26 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tests.tiny import pictures, tiny_model
+from tests.tiny import pictures, tiny_model, write_tiny
+from tests.tiny_flow import write_flux, write_sd3, write_z_image
+from tests.tiny_xl import write_tiny_xl
 
 from unlikeness import purify
 from unlikeness.diffusion import TextToImage
 from unlikeness.errors import UnlikenessError, UsageError
 from unlikeness.purify.base import Purifier
+from unlikeness.purify.denoising import denoised, unconditional
 from unlikeness.purify.jpeg import JpegSettings
+from unlikeness.purify.tiles import by_tiles
 
-METHODS = ["jpeg", "resize", "blur", "noise", "median", "vae"]
-WITHOUT_SEED = [name for name in METHODS if name != "noise"]
+METHODS = [
+    "jpeg", "resize", "blur", "noise", "median", "bilateral", "vae", "diffpure", "gridpure", "impress",
+]  # fmt: skip
+WITHOUT_SEED = ["jpeg", "resize", "blur", "median", "bilateral", "vae"]
+QUICK: Mapping[str, Mapping[str, object]] = {
+    "diffpure": {"steps": 2}, "gridpure": {"rounds": 2, "levels": 2}, "impress": {"steps": 1},
+}  # fmt: skip
+"""Settings with which every test is quick; of other methods, the defaults."""
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +42,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> TextToImage:
 
 @pytest.fixture
 def made(request: pytest.FixtureRequest, model: TextToImage) -> Purifier:
-    return purify.create(request.param, model)
+    return purify.create(request.param, model, QUICK.get(request.param))
 
 
 def washed(name: str, image: torch.Tensor, settings: Mapping[str, object] | None = None) -> torch.Tensor:
@@ -76,7 +87,7 @@ def test_a_picture_depends_on_itself_and_its_seed_alone(made: Purifier) -> None:
 
 
 @pytest.mark.parametrize("made", WITHOUT_SEED, indirect=True)
-def test_seeds_matter_to_noise_alone(made: Purifier) -> None:
+def test_a_method_that_draws_nothing_needs_no_seed(made: Purifier) -> None:
     assert torch.equal(made.purify(grainy(1), [5]), made.purify(grainy(1), [6]))
 
 
@@ -94,8 +105,9 @@ def test_settings_are_documented_and_strict(name: str, model: TextToImage) -> No
     assert found.__doc__
     for field in dataclasses.fields(found.settings_type):
         assert field.metadata["doc"].endswith(".")
-        assert field.metadata["unit"]
+        assert field.metadata["unit"] or field.type == "str"
         assert field.metadata["source"]
+    assert found.settings_type.main in {field.name for field in dataclasses.fields(found.settings_type)}
     with pytest.raises(UsageError, match="no_such is no setting"):
         purify.create(name, model, {"no_such": 1})
 
@@ -167,8 +179,116 @@ def test_vae_decodes_the_posteriors_mean(model: TextToImage) -> None:
     images[..., 30:, :] = images[..., 29:30, :]
     whole, odd = (purify.create("vae", model).purify(x, [0, 1]) for x in (images, images[..., :30, :]))
     assert torch.equal(odd, whole[..., :30, :])
-    with pytest.raises(UsageError, match="vae needs a model"):
+    alone = purify.create("vae", model.autoencoder)
+    assert torch.equal(alone.purify(images, [0, 1]), whole)
+    with pytest.raises(UsageError, match="vae needs a model or an autoencoder"):
         purify.create("vae")
+
+
+def test_an_autoencoder_is_opened_by_its_name(tmp_path: Path) -> None:
+    folder = write_tiny(tmp_path / "model") / "vae"
+    named = purify.create("vae", settings={"autoencoder": str(folder)})
+    model = TextToImage.from_pretrained(tmp_path / "model", device="cpu")
+    assert torch.equal(named.purify(pictures(1), [0]), purify.create("vae", model).purify(pictures(1), [0]))
+    with pytest.raises(UsageError, match="diffpure needs a whole model"):
+        purify.create("diffpure", model.autoencoder)
+
+
+def test_tiles_cover_a_picture_and_leave_no_seams() -> None:
+    image = torch.rand(3, 50, 83, generator=torch.Generator().manual_seed(0))
+    seen = []
+
+    def same(tile: torch.Tensor, number: int) -> torch.Tensor:
+        seen.append((number, tuple(tile.shape)))
+        return tile
+
+    result = by_tiles(image, same, side=35, cell=8, overlap=8)
+    torch.testing.assert_close(result, image)
+    assert seen == [(number, (1, 3, 32, 32)) for number in range(2 * 4)]
+    constant = by_tiles(image, lambda tile, number: torch.full_like(tile, number), side=32, cell=8, overlap=8)
+    assert (constant.diff(dim=2)[0, 0] <= 1 / 8).all()  # a step of 1 is spread over the overlap
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "flow"])
+def test_the_denoiser_takes_all_noise_away_when_it_knows_the_picture(
+    kind: str, model: TextToImage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if kind == "flow":
+        model = TextToImage.from_pretrained(write_flux(tmp_path), device="cpu")
+    else:
+        monkeypatch.setattr(model, "schedule", replace(model.schedule, prediction_type=kind))
+    tile = pictures(1, size=model.resolution)
+    z0 = model.encode(tile).mean
+    levels = []
+
+    def knows(z_t: torch.Tensor, t: torch.Tensor, condition: object) -> torch.Tensor:
+        levels.append(int(t))
+        return model.schedule.answer(z0, z_t, t)
+
+    monkeypatch.setattr(model, "predict", knows)
+    condition = unconditional(model)
+    result = denoised(model, tile, condition, levels=40, steps=5, seed=1, number=0)
+    torch.testing.assert_close(result, model.decode(z0), atol=1e-3, rtol=0)
+    assert levels == [39, 29, 20, 10, 0]
+    levels.clear()
+    denoised(model, tile, condition, levels=3, steps=9, seed=1, number=0)
+    assert levels == [2, 1, 0]
+
+
+@pytest.mark.parametrize("write", [write_flux, write_sd3, write_z_image, write_tiny_xl])
+def test_families_of_every_kind_purify_by_diffusion(write: Callable[[Path], Path], tmp_path: Path) -> None:
+    model = TextToImage.from_pretrained(write(tmp_path), device="cpu")
+    images = pictures(1, size=model.resolution)[..., 3:, :]
+    result = purify.create("diffpure", model, QUICK["diffpure"]).purify(images, [0])
+    assert result.shape == images.shape
+    assert (result - images).abs().max() > 0.01
+
+
+def test_more_rounds_and_more_noise_move_a_picture_further(model: TextToImage) -> None:
+    image = pictures(1)
+
+    def moved(name: str, **settings: object) -> float:
+        done = purify.create(name, model, settings).purify(image, [0])
+        trip = purify.create("vae", model).purify(image, [0])
+        return float((done - trip).abs().mean())
+
+    assert moved("diffpure", strength=0.01, steps=2) < moved("diffpure", strength=0.9, steps=2)
+    still = purify.create("gridpure", model, {"rounds": 2, "gamma": 1.0}).purify(image, [0])
+    torch.testing.assert_close(still, image)
+
+
+def test_impress_finds_a_picture_nearby_that_the_autoencoder_keeps(model: TextToImage) -> None:
+    image = pictures(1)
+
+    def lost(picture: torch.Tensor) -> float:
+        again = model.decode(model.encode(picture).mean)
+        return float((again - picture).square().mean().detach())
+
+    free = {"noise": 0.0, "learning_rate": 0.05, "steps": 8, "alpha": 0.0}
+    loose = purify.create("impress", model, free).purify(image, [0])
+    bound = purify.create("impress", model, {**free, "alpha": 100.0, "distance": 0.0}).purify(image, [0])
+    assert lost(loose) < 0.8 * lost(image)
+    assert (bound - image).abs().mean() < 0.8 * (loose - image).abs().mean()
+    assert all(weight.grad is None for weight in model.autoencoder.network.parameters())
+
+
+def test_bilateral_removes_what_is_faint_and_keeps_edges() -> None:
+    edge = torch.full((1, 3, 16, 24), 51 / 255)
+    edge[..., 12:] = 204 / 255
+    rows, columns = torch.meshgrid(torch.arange(16), torch.arange(24), indexing="ij")
+    board = ((rows + columns) % 2 * 2.0 - 1.0) * (4 / 255)
+    result = washed("bilateral", edge + board)
+    assert (result - edge)[..., 4:-4, 4:-4].abs().max() < 0.3 * (4 / 255)
+    torch.testing.assert_close(washed("bilateral", edge), edge)
+    wide = washed("bilateral", edge, {"colour": 255})
+    assert (wide - edge).abs().max() > 0.1
+
+
+def test_a_bilateral_filter_works_band_by_band(monkeypatch: pytest.MonkeyPatch) -> None:
+    image = grainy(1)
+    whole = washed("bilateral", image)
+    monkeypatch.setattr("unlikeness.purify.bilateral._BAND_PIXELS", 5 * 32)
+    assert torch.equal(washed("bilateral", image), whole)
 
 
 def test_half_precision_autoencoders_give_pictures_too(tmp_path: Path) -> None:

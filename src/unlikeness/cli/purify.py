@@ -16,9 +16,11 @@ def purify(
     paths: Annotated[list[Path], typer.Argument(help="Pictures, and folders of pictures.", metavar="PATHS")],
     output: Annotated[Path, give("New folder for the purified pictures, as PNG files.", "--output", "-o")],
     model: Annotated[
-        str, give("Model whose autoencoder vae uses: a diffusers folder, a hub name or toybox.")
+        str, give("Model of vae, diffpure, gridpure and impress: a folder, a hub name or toybox.")
     ] = "toybox",
-    method: Annotated[str, how("jpeg, resize, blur, noise, median or vae.")] = "jpeg",
+    method: Annotated[
+        str, how("jpeg, resize, blur, noise, median, bilateral, vae, diffpure, gridpure or impress.")
+    ] = "jpeg",
     set_: Set = None,
     seed: Annotated[int, how("Random seed of noise; each further picture adds 1.", min=0)] = 0,
     device: Device = "auto",
@@ -58,7 +60,7 @@ def purify(
     from unlikeness.pictures import open_picture
     from unlikeness.progress import on_stderr
 
-    needed = METHODS.needs_model(method)
+    needed = METHODS.settings_type(method).network
     loaded = TextToImage.from_pretrained(model, device=device, carried=False) if needed else None
     purifier = METHODS.create_for(method, loaded, settings)
     skipped = 0

@@ -30,6 +30,16 @@ register("resize", "unlikeness.purify.resize:Resize", settings=f"{_SETTINGS}:Res
 register("blur", "unlikeness.purify.blur:Blur", settings=f"{_SETTINGS}:BlurSettings")
 register("noise", "unlikeness.purify.noise:Noise", settings=f"{_SETTINGS}:NoiseSettings")
 register("median", "unlikeness.purify.median:Median", settings=f"{_SETTINGS}:MedianSettings")
+register("bilateral", "unlikeness.purify.bilateral:Bilateral", settings=f"{_SETTINGS}:BilateralSettings")
 register("vae", "unlikeness.purify.vae:Vae", settings=f"{_SETTINGS}:VaeSettings")
+register(
+    "diffpure", "unlikeness.purify.diffpure:DiffPure", settings=f"{_SETTINGS}:DiffPureSettings",
+    needs_model=True,
+)  # fmt: skip
+register(
+    "gridpure", "unlikeness.purify.gridpure:GrIDPure", settings=f"{_SETTINGS}:GrIDPureSettings",
+    needs_model=True,
+)  # fmt: skip
+register("impress", "unlikeness.purify.impress:Impress", settings=f"{_SETTINGS}:ImpressSettings")
 
 __all__ = ["METHODS", "create", "method", "names", "register"]

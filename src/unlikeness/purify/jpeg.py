@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING
 
+from unlikeness.errors import PictureError
 from unlikeness.purify.base import ThroughPillow
 from unlikeness.purify.settings import JpegSettings
 
@@ -12,6 +13,9 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 __all__ = ["Jpeg", "JpegSettings"]
+
+_LONGEST = 65_500
+"""Pixels a side that libjpeg writes."""
 
 
 class Jpeg(ThroughPillow[JpegSettings]):
@@ -23,6 +27,8 @@ class Jpeg(ThroughPillow[JpegSettings]):
         """See `ThroughPillow.edit`."""
         from PIL import Image
 
+        if max(picture.size) > _LONGEST:
+            raise PictureError(f"a JPEG has at most {_LONGEST:,} pixels a side; scale the picture down")
         file = io.BytesIO()
         picture.save(file, "JPEG", quality=self.settings.quality)
         return Image.open(file).convert("RGB")

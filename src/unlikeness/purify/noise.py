@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+import numpy as np
 
-from unlikeness.purify.base import PictureByPicture
+from unlikeness.purify.base import Floats, OfPixels
 from unlikeness.purify.settings import NoiseSettings
+from unlikeness.seeds import derive
 
 __all__ = ["Noise", "NoiseSettings"]
 
 
-class Noise(PictureByPicture[NoiseSettings]):
+class Noise(OfPixels[NoiseSettings]):
     """Adds Gaussian noise, drawn on the CPU from the picture's seed."""
 
     settings_type = NoiseSettings
 
-    def one(self, image: Tensor, seed: int) -> Tensor:
-        """See `PictureByPicture.one`."""
-        drawn = torch.randn(image.shape, generator=torch.Generator().manual_seed(seed))
-        return image + drawn.to(image) * (self.settings.sigma / 255)
+    def wash(self, picture: Floats, seed: int) -> Floats:
+        """See `OfPixels.wash`."""
+        drawn = np.random.default_rng(derive(seed)).standard_normal(picture.shape, dtype=np.float32)
+        return picture + drawn * np.float32(self.settings.sigma / 255)
