@@ -35,7 +35,7 @@ FAMILIES = {
     "protect": "unlikeness protect",
     "immunize": "unlikeness immunize",
     "personalize": "unlikeness personalize",
-    "purify": "Purification, from Python",
+    "purify": "unlikeness purify",
 }
 """The tables of methods, and the command that their settings belong to."""
 

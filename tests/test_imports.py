@@ -66,6 +66,7 @@ _FILES = {"checkpoints": "training"}
 
 EXCEPTIONS: dict[tuple[str, str], str] = {
     ("unlikeness.protect.*aspl", "unlikeness.personalize.*"): "ASPL trains a DreamBooth while it protects",
+    ("unlikeness.purify.folder", "unlikeness.protect.files.*"): "one file layer for both commands",
 }
 """(source, target) as patterns, and the reason."""
 

@@ -1,7 +1,7 @@
 """Extras: packages that only some commands need, and what to type where they are missing.
 
-`pip install unlikeness` brings what `protect` with a network, `page`, `measure`, `export` and `surrogates`
-need. Everything that opens a model or trains needs the extra `models`.
+`pip install unlikeness` brings what `protect` with a network, `page`, `measure`, `purify` with filters,
+`export` and `surrogates` need. Everything that opens a model or trains needs the extra `models`.
 """
 
 from __future__ import annotations

@@ -64,6 +64,8 @@ WRONG = [
     "generate --prompt dog --output {photos}",
     "purify nosuch -o x",
     "purify {photos} -o x --method vae --model nosuch",
+    "purify {photos} -o x --method vae:./nosuch",
+    "purify {photos} -o x --method jpeg:101,blur",
     "purify {photos} -o x --set qualty=3",
     "measure nosuch nosuch",
     "measure similarity --subject nosuch --generated {photos} --class-images {photos}",

@@ -68,6 +68,7 @@ WORK = {
     "export": "export -o network.onnx",
     "page": "page -o page --onnxruntime dist",
     "protect": "protect a.png -o out -q --weights network.onnx",
+    "purify": "purify a.png -o washed -q --method jpeg:50,resize,blur,noise,median,bilateral",
     "measure visibility": "measure a.png out/a.png",
 }
 """In this order. Every other command needs the extra."""
@@ -81,6 +82,8 @@ NEED = {
     "protect --device cuda": "device cuda",
     "protect --weights theirs.bin": "the network of the method's authors",
     "protect --weights someone/network": "a network on the hub (someone/network)",
+    "purify a.png -o new --method jpeg,vae:sdxl": "--method vae",
+    "purify a.png -o new --method diffpure": "--method diffpure",
     "measure latents a.png a.png --against sdxl": "measure latents",
     "measure similarity --subject a --generated a --class-images a": "measure similarity",
     "measure spoiled a": "measure spoiled",

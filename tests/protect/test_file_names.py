@@ -31,7 +31,7 @@ def test_names_that_become_one_file_elsewhere_are_refused(tmp_path: Path, one: s
     for name in (one, other):
         (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "in" / name).write_bytes(b"picture")
-    with pytest.raises(UsageError, match=r"would both be written .*; protect them into different output"):
+    with pytest.raises(UsageError, match=r"would both be written .*; write them into different output"):
         find_targets([tmp_path / "in"], tmp_path / "out")
 
 

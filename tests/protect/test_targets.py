@@ -104,7 +104,7 @@ def test_what_an_earlier_run_has_made_is_no_original(photos: Path, tmp_path: Pat
     run(photos, output, noise)
     before = contents(output)
     for named in (output / "deep", output / "deep" / "a.png"):
-        with pytest.raises(UsageError, match=r"a\.png is a protected picture of .*; name the originals"):
+        with pytest.raises(UsageError, match=r"a\.png is a picture that .*; name the originals"):
             run(named, output, noise)
     assert contents(output) == before
     (output / "originals").mkdir()

@@ -1,84 +1,122 @@
-"""`unlikeness purify`: clean pictures of a perturbation, as an attacker does before a training."""
+"""`unlikeness purify`: clean pictures of a perturbation, as an attacker does."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from unlikeness.cli.options import Device, Quiet, Set, give, how
+from unlikeness.cli.options import Device, Quiet, Set, give, how, run
+
+if TYPE_CHECKING:
+    from unlikeness.diffusion import TextToImage
+    from unlikeness.purify.base import Model
+    from unlikeness.purify.chain import Step
 
 __all__ = ["purify"]
 
 
 def purify(
-    paths: Annotated[list[Path], typer.Argument(help="Pictures, and folders of pictures.", metavar="PATHS")],
-    output: Annotated[Path, give("New folder for the purified pictures, as PNG files.", "--output", "-o")],
+    paths: Annotated[
+        list[Path],
+        typer.Argument(help="Pictures, and folders of pictures with all their subfolders.", metavar="PATHS"),
+    ],
+    output: Annotated[Path, give("Folder for the purified pictures.", "--output", "-o")],
     model: Annotated[
-        str, give("Model of vae, diffpure, gridpure and impress: a folder, a hub name or toybox.")
+        str,
+        give(
+            "Model of diffpure and gridpure, and of vae and impress unless they name an autoencoder: a "
+            "folder, a single file, a hub name or toybox."
+        ),
     ] = "toybox",
     method: Annotated[
-        str, how("jpeg, resize, blur, noise, median, bilateral, vae, diffpure, gridpure or impress.")
+        str,
+        how(
+            "jpeg, resize, blur, noise, median, bilateral, vae, diffpure, gridpure or impress, each with its "
+            "main setting behind it if not the default (jpeg:75, resize:0.5, vae:sdxl). Several are done in "
+            "this order.",
+            metavar="METHOD[:VALUE][,METHOD...]",
+        ),
     ] = "jpeg",
     set_: Set = None,
-    seed: Annotated[int, how("Random seed of noise; each further picture adds 1.", min=0)] = 0,
+    seed: Annotated[int, how("Random seed.", min=0)] = 0,
+    max_pixels: Annotated[int | None, run("Skip larger pictures. Default: 50 million.", min=1)] = None,
     device: Device = "auto",
     quiet: Quiet = False,
 ) -> None:
     """Purify pictures as an attacker does, to see what is left of a protection.
 
-    Writes the picture FOLDER/NAME.jpg to OUTPUT/NAME.png, at its own size. Measure the result, or give it to
-    `unlikeness personalize`. The exit status is 1 if a picture could not be read.
+    Purified pictures keep their names, sizes, formats and metadata. OUTPUT/manifest.jsonl says what was done
+    to each file. Repeat the command to go on after a stop. Of several methods, --set takes METHOD.NAME=VALUE.
+    Measure the result, or give it to `unlikeness personalize`. The exit status is 1 if a file was skipped.
     """
-    from unlikeness.diffusion import hub
+    from unlikeness import locks
     from unlikeness.diffusion.devices import check_device
-    from unlikeness.errors import PictureError, UsageError, one_line
-    from unlikeness.paths import check_output
-    from unlikeness.pictures.finding import find_pictures
-    from unlikeness.purify import METHODS
-    from unlikeness.settings import build, pairs
+    from unlikeness.errors import one_line
+    from unlikeness.extras import check_extra
+    from unlikeness.protect.files.targets import find_targets
+    from unlikeness.purify.chain import Chain, parse
+    from unlikeness.purify.settings import AutoencoderSettings
+    from unlikeness.settings import pairs
 
-    # Validate before importing torch, which takes seconds.
-    settings = build(METHODS.settings_type(method), pairs("--set", set_))
-    check_output(output)
+    # Validate before importing torch, which takes seconds. Without networks it is never imported.
+    steps = parse(method, pairs("--set", set_))
     check_device(device)
-    hub.check_name(model)
-    files: dict[str, Path] = {}
-    for root, file in find_pictures(paths):
-        name = file.relative_to(root).with_suffix(".png").as_posix()
-        if name in files:
-            raise UsageError(f"{files[name]} and {file} would both be {name}; purify them separately")
-        files[name] = file
-    if not files:
-        raise UsageError(f"no pictures in {', '.join(map(str, paths))}; name pictures or folders of them")
+    locks.check_free(output)
+    find_targets(paths, output)
+    for step in steps:
+        if step.settings.network:
+            check_extra("models", f"--method {step.method}")
+    if any(step.needs_model for step in steps):
+        from unlikeness.diffusion import hub
 
-    import torch
+        hub.check_name(model)
+    for step in steps:
+        if isinstance(step.settings, AutoencoderSettings) and step.settings.autoencoder:
+            from unlikeness.autoencoders.fetching import locate
 
-    from unlikeness.diffusion import TextToImage
-    from unlikeness.gallery import new_folder, to_pil
-    from unlikeness.pictures import open_picture
+            locate(step.settings.autoencoder)
+
     from unlikeness.progress import on_stderr
+    from unlikeness.purify.folder import MOST_PIXELS, purify_folder
 
-    needed = METHODS.settings_type(method).network
-    loaded = TextToImage.from_pretrained(model, device=device, carried=False) if needed else None
-    purifier = METHODS.create_for(method, loaded, settings)
-    skipped = 0
-    with new_folder(output) as made, on_stderr(quiet=quiet) as progress:
-        progress.start(len(files), "purifying", "picture")
-        for i, (name, file) in enumerate(files.items()):
-            try:
-                image = torch.from_numpy(open_picture(file).rgb).permute(2, 0, 1)
-            except PictureError as error:
-                typer.echo(one_line(f"skipped {error}"), err=True)
-                skipped += 1
-                continue
-            (made / name).parent.mkdir(parents=True, exist_ok=True)
-            to_pil(purifier.purify(image[None], [seed + i])[0]).save(made / name)
-            progress.advance()
-        progress.close()
-        if skipped == len(files):
-            raise PictureError("no picture can be read; give other pictures")
-    typer.echo(f"{len(files) - skipped} purified{f', {skipped} skipped' if skipped else ''}; {output}")
-    if skipped:
+    with on_stderr(quiet=quiet) as progress:
+        chain = Chain(steps, _opened(steps, model, device))
+        outcome = purify_folder(
+            paths, output, chain, seed=seed, max_pixels=max_pixels or MOST_PIXELS, progress=progress
+        )
+    for entry in outcome.skipped:
+        typer.echo(one_line(f"skipped {entry.reason}"), err=True)
+    if outcome.passed_over:
+        typer.echo(outcome.passed_over, err=True)
+    parts = [f"{len(outcome.purified)} purified"]
+    if outcome.before:
+        parts.append(f"{len(outcome.before)} done before")
+    if outcome.skipped:
+        parts.append(f"{len(outcome.skipped)} skipped")
+    typer.echo(f"{', '.join(parts)}; {output}")
+    if outcome.skipped:
         raise typer.Exit(1)
+
+
+def _opened(steps: list[Step], name: str, device: str) -> list[Model | None]:
+    """What each step computes with. The model is opened once, and only if a step needs it."""
+    from unlikeness.purify.settings import AutoencoderSettings
+
+    whole: TextToImage | None = None
+    models: list[Model | None] = []
+    for step in steps:
+        if step.needs_model:
+            from unlikeness.diffusion import TextToImage
+
+            whole = whole or TextToImage.from_pretrained(name, device=device, carried=False)
+            models.append(whole)
+        elif isinstance(step.settings, AutoencoderSettings):
+            from unlikeness.autoencoders import Autoencoder
+            from unlikeness.diffusion.devices import pick_device
+
+            models.append(Autoencoder.open(step.settings.autoencoder, device=pick_device(device)))
+        else:
+            models.append(None)
+    return models

@@ -43,10 +43,10 @@ VERBS = {
 """Name -> group, module here and its function or group of functions, and the line for `--help`."""
 
 NEED_MODELS = (
-    "train-protector", "immunize", "verify", "publish", "generate", "personalize", "purify",
+    "train-protector", "immunize", "verify", "publish", "generate", "personalize",
     "measure latents", "measure similarity", "measure spoiled", "toybox", "demo",
 )  # fmt: skip
-"""Commands that need the extra `models`, whatever their options; `protect` decides by its method."""
+"""Commands that need the extra `models`, whatever their options. `protect` and `purify` decide by method."""
 
 FORMER = {
     "protect": {"--scale": "--at"},

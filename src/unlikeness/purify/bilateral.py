@@ -39,7 +39,8 @@ class Bilateral(OfPixels[BilateralSettings]):
         height, width = padded.shape[0] - 2 * reach, padded.shape[1] - 2 * reach
         centre = padded[reach : reach + height, reach : reach + width]
         colour = np.float32(-0.5 / (self.settings.colour / 255) ** 2)
-        total, weights = np.zeros_like(centre), np.zeros((height, width, 1), np.float32)
+        total: Floats = np.zeros_like(centre)
+        weights: Floats = np.zeros((height, width, 1), np.float32)
         for dy in range(2 * reach + 1):
             for dx in range(2 * reach + 1):
                 other = padded[dy : dy + height, dx : dx + width]
@@ -47,4 +48,5 @@ class Bilateral(OfPixels[BilateralSettings]):
                 weight = np.exp(colour * np.square(other - centre).sum(2, keepdims=True) - np.float32(apart))
                 total += weight * other
                 weights += weight
-        return total / weights
+        np.divide(total, weights, out=total)
+        return total

@@ -23,7 +23,7 @@ __all__ = ["NAME", "Entry", "Manifest", "digest", "note_lines"]
 
 NAME = "manifest.jsonl"
 
-_WRITTEN = ("protected", "unchanged")
+_WRITTEN = ("protected", "unchanged", "purified")
 """The statuses of files that are in the output folder."""
 
 _MOST_NOTES = 8
@@ -33,8 +33,8 @@ _MOST_NOTES = 8
 class Entry:
     """One line. Fields that do not apply to a skipped file are None.
 
-    status: protected; unchanged: the written file is only a copy, and `note` says why; skipped: no file was
-        written, and `reason` says why.
+    status: protected, or purified (`unlikeness purify`); unchanged: the written file is only a copy, and
+        `note` says why; skipped: no file was written, and `reason` says why.
     path: the output's place below the output folder, with forward slashes.
     input_digest, output_digest: "sha256:..." of the files' bytes.
     recipe: everything that decides the result: method, settings, resolution mode (as "scale"), model and its
@@ -48,7 +48,7 @@ class Entry:
     """
 
     path: str
-    status: Literal["protected", "unchanged", "skipped"]
+    status: Literal["protected", "unchanged", "purified", "skipped"]
     reason: str | None = None
     input_digest: str | None = None
     output_digest: str | None = None

@@ -80,7 +80,7 @@ def find_targets(paths: Sequence[Path], output: Path, *, exclude: Sequence[Path]
         real = source.resolve()
         if inside in real.parents and manifest.made(real.relative_to(inside).as_posix()):
             raise UsageError(
-                f"{source} is a protected picture of {output / NAME}, not an original; name the originals"
+                f"{source} is a picture that {output / NAME} tells of, not an original; name the originals"
             )
         target = place(root, source)
         other = targets.setdefault(key(target.name), target)
@@ -91,7 +91,7 @@ def find_targets(paths: Sequence[Path], output: Path, *, exclude: Sequence[Path]
                 else f"as {target.name}, on disks that take these names for one"
             )
             raise UsageError(
-                f"{other.source} and {source} would both be written {where}; protect them into different "
+                f"{other.source} and {source} would both be written {where}; write them into different "
                 "output folders"
             )
     _check_existing(list(targets.values()), output, manifest)

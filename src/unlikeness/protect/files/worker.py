@@ -32,12 +32,12 @@ if TYPE_CHECKING:
     from unlikeness.pictures.credentials import Credentials
     from unlikeness.protect.base import Perturber
 
-__all__ = ["Work", "Worker", "unwritable"]
+__all__ = ["HOPELESS", "Work", "Worker", "refused", "renamed", "unwritable", "without_copy"]
 
 HAIR = 1e-3
 """n/255 by which a measured L-infinity may pass the budget: float32 rounding of exact integers."""
 
-_HOPELESS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
+HOPELESS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
 """Errors of writing that the next file would have too."""
 
 
@@ -111,8 +111,8 @@ class Worker:
             most = most_bytes(self.max_pixels)
             if work.bytes_in > most:  # its digest would take too long; opening it gives the reason
                 open_picture(target.source, max_pixels=self.max_pixels)
-            if refused := _refused(target):
-                work.entry = self._skipped(work, refused)
+            if why := refused(target):
+                work.entry = self._skipped(work, why)
                 return work
             work.input_digest = digest(target.source)
             file = self.masks.get(target.name)
@@ -175,32 +175,21 @@ class Worker:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 work.entry = self._saved(work, work.tiled)
             except PictureError as error:
-                if isinstance(error.__cause__, OSError) and error.__cause__.errno in _HOPELESS:
+                if isinstance(error.__cause__, OSError) and error.__cause__.errno in HOPELESS:
                     raise unwritable(path, error.__cause__) from error
                 work.entry = self._skipped(work, str(error))
             except OSError as error:
-                if error.errno in _HOPELESS:
+                if error.errno in HOPELESS:
                     raise unwritable(path, error) from error
                 work.entry = self._skipped(work, f"{path}: it cannot be written ({error.strerror})")
         if work.tiled is not None:
             work.tiled.close()
         work.tiled = None
         if work.entry is not None and work.entry.status == "skipped":
-            work.entry = self._without_copy(work.target, work.entry)
+            work.entry = without_copy(self.manifest, work.target, work.entry)
             if work.target.kind is None or not self.manifest.says(work.entry):
                 self._append(work.entry)
         return work
-
-    def _without_copy(self, target: Target, skipped: Entry) -> Entry:
-        """Remove what an earlier run made of a file that is skipped now: it may show another picture."""
-        fate = "was removed"
-        try:
-            if not self.manifest.made(target.name):
-                return skipped
-            target.path.unlink()
-        except OSError as error:
-            fate = f"cannot be removed ({error.strerror}), remove it"
-        return replace(skipped, reason=f"{skipped.reason}; the copy that an earlier run made {fate}")
 
     def _saved(self, work: Work, tiled: PictureTiles[Picture, Edit]) -> Entry:
         """Write the picture's line, then give the picture its name; or say why it is not kept."""
@@ -218,7 +207,7 @@ class Worker:
                     self._append(entry)
                     waiting.replace(path)
             except PictureError as error:
-                raise PictureError(_renamed(str(error), waiting, path)) from error.__cause__
+                raise PictureError(renamed(str(error), waiting, path)) from error.__cause__
         return entry
 
     def _append(self, entry: Entry) -> None:
@@ -239,7 +228,7 @@ class Worker:
         try:
             saved = self._again(path, picture)
         except PictureError as error:
-            reason = _renamed(str(error), path, target.path)
+            reason = renamed(str(error), path, target.path)
             return self._skipped(
                 work, f"{reason}; the saved picture was removed, please report this file's format"
             )
@@ -279,14 +268,14 @@ class Worker:
 
     def _skipped(self, work: Work, reason: str) -> Entry:
         for path in (work.target.path, work.target.source):
-            reason = _renamed(reason, path, work.target.name)
+            reason = renamed(reason, path, work.target.name)
         return Entry(
             path=work.target.name, status="skipped", reason=reason, input_digest=work.input_digest,
             bytes_in=work.bytes_in, recipe=self._recipe(work), version=__version__,
         )  # fmt: skip
 
 
-def _refused(target: Target) -> str | None:
+def refused(target: Target) -> str | None:
     """Why a file is skipped, whatever it holds."""
     if target.kind is not None:
         return kinds.reason(target.source, target.kind)
@@ -295,7 +284,19 @@ def _refused(target: Target) -> str | None:
     return None
 
 
-def _renamed(text: str, path: Path, name: Path | str) -> str:
+def without_copy(manifest: Manifest, target: Target, skipped: Entry) -> Entry:
+    """Remove what an earlier run made of a file that is skipped now: it may show another picture."""
+    fate = "was removed"
+    try:
+        if not manifest.made(target.name):
+            return skipped
+        target.path.unlink()
+    except OSError as error:
+        fate = f"cannot be removed ({error.strerror}), remove it"
+    return replace(skipped, reason=f"{skipped.reason}; the copy that an earlier run made {fate}")
+
+
+def renamed(text: str, path: Path, name: Path | str) -> str:
     """A message about `path` as a message about `name`, on one line."""
     return one_line(text).replace(one_line(str(path)), one_line(str(name)))
 
