@@ -53,7 +53,7 @@ ALLOWED: dict[str, set[str]] = {
     "measure": {*_LOW, "diffusion"},
     "verify": _ALL,
     "bench": _ALL,
-    "serve": _ALL,
+    "serve": {*_ALL, "page"},
     "demo": _ALL,
     "publishing": _ALL,
     "cli": {*_ALL, "page", "serve", "demo", "publishing", "toybox.recipes"},

@@ -95,8 +95,8 @@ NEED = {
 
 
 def test_every_command_works_or_says_in_one_sentence_what_to_install(tmp_path: Path) -> None:
-    known = {name.partition(" ")[0] for name in (*WORK, *NEED_MODELS)}
-    assert known == set(VERBS), "a new command stands in WORK, or in NEED_MODELS"
+    known = {name.partition(" ")[0] for name in (*WORK, *NEED_MODELS, "serve")}
+    assert known == set(VERBS), "a new command stands in WORK, or in NEED_MODELS; serve has tests/serve"
     write(tmp_path / "a.png", 60, 50)
     (tmp_path / "theirs.bin").write_bytes(b"not looked into")
     (tmp_path / "dist").mkdir()
@@ -141,7 +141,7 @@ def test_an_extra_is_what_is_looked_for(extra: str) -> None:
     """`EXTRAS` and pyproject.toml, by the names that Python imports."""
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
     names = {re.split(r"[^\w-]", line)[0] for line in project["optional-dependencies"][extra]}
-    imported = {"pyyaml": "yaml", "c2pa-python": "c2pa"}
+    imported = {"pyyaml": "yaml", "c2pa-python": "c2pa", "python-multipart": "python_multipart"}
     assert {imported.get(name, name) for name in names} == set(EXTRAS[extra])
 
 

@@ -30,6 +30,7 @@ VERBS = {
     "train-protector": ("Pictures", "train_protector:train_protector", "Train the network of protect."),
     "export": ("Pictures", "export:export", "Write that network as an ONNX file."),
     "page": ("Pictures", "page:page", "Write a web page that protects pictures in the browser."),
+    "serve": ("Pictures", "serve:serve", "Protect pictures over HTTP, and serve that page."),
     "immunize": ("Models", "immunize:immunize", "Make a model hard to personalize on named subjects."),
     "verify": ("Models", "verify:verify", "Attack a model in every known way; certify the worst result."),
     "publish": ("Models", "publish:publish", "Put an immunized model or a protector on the hub, private."),
