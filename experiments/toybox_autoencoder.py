@@ -341,6 +341,7 @@ class Features:
 
 def new_critic() -> nn.Module:
     """A discriminator of patches of 10 px (Isola et al. 2017)."""
+    torch.manual_seed(_TRAINING)
     return nn.Sequential(
         nn.Conv2d(3, 32, 4, 2, 1), nn.LeakyReLU(0.2), nn.Conv2d(32, 64, 4, 2, 1), nn.LeakyReLU(0.2),
         nn.Conv2d(64, 1, 1),
