@@ -15,7 +15,7 @@ __all__ = ["EXTRAS", "check_extra"]
 EXTRAS = {
     "models": (
         "torch", "diffusers", "transformers", "peft", "accelerate", "huggingface_hub", "tokenizers", "yaml",
-        "jinja2",
+        "jinja2", "gguf",
     ),
     "c2pa": ("c2pa", "cryptography"),
     "serve": ("fastapi", "uvicorn", "python_multipart"),
