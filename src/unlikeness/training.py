@@ -138,6 +138,7 @@ def train(
     ema: Ema | None = None,
     checkpoint: Path | None = None,
     every: int = 500,
+    whole: int = 1,
     settings: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
     description: str = "training",
@@ -151,8 +152,10 @@ def train(
         clip: largest L2 norm of the gradient over all parameters (None: unbounded).
         schedule: factor of the learning rate per step, such as `cosine(steps, warmup=100)`.
         ema: updated after every step.
-        checkpoint: file for parameters, optimizer state and averages, replaced every `every` steps, after
-            half a minute of slow steps, and at the end. An interruption loses only the steps since.
+        checkpoint: file for parameters, optimizer state and averages, replaced after `every` steps or half a
+            minute, and at the end. An interruption loses only the steps since.
+        whole: steps that share state which a checkpoint does not hold. It is replaced after multiples of this
+            number only.
         settings: JSON-able; a checkpoint with other settings is refused.
         after: called with (steps done, loss) after each step.
 
@@ -193,8 +196,8 @@ def train(
         if ema is not None:
             ema.update()
         losses.append(value)
-        due = (index + 1) % every == 0 or time.monotonic() >= pause
-        if checkpoint is not None and due:
+        due = index + 1 - saved >= every or time.monotonic() >= pause
+        if checkpoint is not None and due and (index + 1) % whole == 0:
             _check_weights(parameters, description, index + 1)
             began = time.monotonic()
             save_checkpoint(checkpoint, index + 1, parameters, optimizer, ema, identity)

@@ -232,6 +232,27 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(
     assert not moved(whole, resumed)
 
 
+def test_a_run_stopped_within_an_attack_resumes_at_its_beginning(
+    exact: TextToImage, dog: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("unlikeness.training.PAUSE", 0.0)  # as if every step were slow
+    settings, seen = {**FEW, "inner_steps": 1, "attack_depth": 3, "outer_steps": 8}, list[int]()
+
+    def interrupt(done: int, _: float) -> None:
+        seen.append(done)
+        if done == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        immunize(exact, [dog], "apdm", settings, checkpoint=tmp_path / "state", after=interrupt)
+    seen.append(0)
+    resumed = immunize(
+        exact, [dog], "apdm", settings, checkpoint=tmp_path / "state", after=lambda n, _: seen.append(n)
+    )
+    assert seen == [1, 2, 3, 4, 5, 0, 4, 5, 6, 7, 8]
+    assert not moved(immunize(exact, [dog], "apdm", settings), resumed)
+
+
 @pytest.mark.parametrize("further", [{}, {"attack_depth": 4}])
 def test_a_finished_run_can_go_on(
     exact: TextToImage, dog: Subject, further: dict[str, Any], tmp_path: Path

@@ -34,7 +34,7 @@ __all__ = ["engine", "immunize"]
 Engine = TypeVar("Engine", bound=L2P)
 
 EVERY = 100
-"""Outer steps between two checkpoints, or the next whole number of attacks."""
+"""Outer steps between two checkpoints, up to the end of an attack."""
 
 
 def immunize(
@@ -121,7 +121,8 @@ def immunize(
             clip=s.clip or None,
             schedule=trapezoid(s.outer_steps, fall=s.fall) if s.fall else None,
             checkpoint=checkpoint,
-            every=-(-EVERY // s.episode) * s.episode,  # where an uninterrupted run begins a new attack too
+            every=EVERY,
+            whole=s.episode,  # a resumed run begins where an uninterrupted one begins a new attack
             settings=identity,
             progress=progress,
             description="immunizing",
