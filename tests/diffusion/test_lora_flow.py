@@ -35,6 +35,11 @@ def sd3(tmp_path_factory: pytest.TempPathFactory) -> TextToImage:
     return TextToImage.from_pretrained(write_sd3(tmp_path_factory.mktemp("m") / "sd3"), device="cpu")
 
 
+@pytest.fixture(scope="module")
+def z_image(tmp_path_factory: pytest.TempPathFactory) -> TextToImage:
+    return TextToImage.from_pretrained(write_z_image(tmp_path_factory.mktemp("m") / "z"), device="cpu")
+
+
 def adapted(model: TextToImage, *, text_encoder: bool = False, **how: Any) -> TextToImage:
     """A copy with a random adapter of rank 2."""
     tuned = model.copy(conditioner=True)
@@ -224,23 +229,54 @@ def test_a_modulation_has_its_halves_the_other_way_round(sd3: TextToImage, tmp_p
 
 
 def test_a_family_without_such_names_is_refused_before_it_is_trained(
-    flux: TextToImage, sd3: TextToImage, tmp_path: Path
+    flux: TextToImage, sd3: TextToImage, z_image: TextToImage
 ) -> None:
-    other = TextToImage.from_pretrained(write_z_image(tmp_path / "z"), device="cpu")
-    for model in (flux, sd3, other):
+    for model in (flux, sd3, z_image):
         check_writable(model, "diffusers")
     check_writable(flux, "kohya")
     check_writable(sd3, "kohya")
-    with pytest.raises(UsageError, match=r"kohya is not known for this kind of model \(a ZImagePipeline\)"):
-        check_writable(other, "kohya")
+    with pytest.raises(UsageError, match=r"kohya is not known for this kind of model \(Z-Image\)"):
+        check_writable(z_image, "kohya")
     with pytest.raises(UsageError, match="has no text encoder"):
-        add_lora(other.copy(), rank=2, text_encoder=True)
+        add_lora(z_image.copy(), rank=2, text_encoder=True)
 
 
-def test_each_family_is_named(flux: TextToImage, sd3: TextToImage, tmp_path: Path) -> None:
+@pytest.mark.parametrize("naming", ["kohya", "comfy"])
+def test_a_fused_layer_of_z_image_is_split(naming: str, z_image: TextToImage, tmp_path: Path) -> None:
+    draw = torch.Generator().manual_seed(0)
+    layer = "layers.1.attention." if naming == "comfy" else "layers_1_attention_"
+    start = f"diffusion_model.{layer}" if naming == "comfy" else f"lora_unet_{layer}"
+    factors = {name: torch.randn(rows, 32, generator=draw) for name, rows in (("qkv", 96), ("out", 32))}
+    down = torch.randn(2, 32, generator=draw)
+    tensors = {f"{start}{name}.lora_down.weight": down.clone() for name in factors}
+    tensors |= {f"{start}{name}.lora_up.weight": one[:, :2].contiguous() for name, one in factors.items()}
+    tensors |= {f"{start}{name}.alpha": torch.tensor(1.0) for name in factors}
+    save_file(tensors, tmp_path / "lora.safetensors")
+    found = changes(z_image.denoiser, load_lora(z_image, tmp_path / "lora.safetensors").denoiser)
+    inside = "layers.1.attention."
+    wanted = {f"{inside}to_out.0.weight": factors["out"][:, :2] @ down / 2}
+    for name, rows in zip(("to_q", "to_k", "to_v"), factors["qkv"][:, :2].split(32), strict=True):
+        wanted[f"{inside}{name}.weight"] = rows @ down / 2
+    assert found.keys() == wanted.keys()
+    assert all(torch.allclose(found[name], one, atol=1e-5) for name, one in wanted.items())
+    if naming == "kohya":  # diffusers splits these names
+        read = diffusers.ZImagePipeline.lora_state_dict(tensors)
+        for name, one in wanted.items():
+            at = f"transformer.{name.removesuffix('.weight')}"
+            assert torch.allclose(read[f"{at}.lora_B.weight"] @ read[f"{at}.lora_A.weight"], one, atol=1e-5)
+
+
+def test_each_family_is_named(
+    flux: TextToImage, sd3: TextToImage, z_image: TextToImage, tmp_path: Path
+) -> None:
     of_flux = save_lora(adapted(flux), tmp_path / "flux", form="kohya")
     of_sd3 = save_lora(adapted(sd3), tmp_path / "sd3", form="kohya")
     with pytest.raises(UnlikenessError, match="was made for FLUX, and the model is Stable Diffusion 3"):
         load_lora(sd3, of_flux)
     with pytest.raises(UnlikenessError, match="was made for Stable Diffusion 3, and the model is FLUX"):
         load_lora(flux, of_sd3)
+    of_z_image = save_lora(adapted(z_image), tmp_path / "z")
+    with pytest.raises(UnlikenessError, match="was made for Z-Image, and the model is FLUX"):
+        load_lora(flux, of_z_image)
+    with pytest.raises(UnlikenessError, match="was made for FLUX, and the model is Z-Image"):
+        load_lora(z_image, of_flux)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from unlikeness.diffusion.families import FAMILIES, family_of
 from unlikeness.diffusion.single_file.names import stacked, unet_names
 from unlikeness.errors import UsageError
 from unlikeness.foreign import UnreadableError
@@ -200,10 +201,9 @@ def kohya_layers(model: TextToImage, layers: Iterable[str]) -> dict[str, tuple[s
     wanted = set(layers)
     if model.family.pipeline == "StableDiffusionPipeline":
         return {name.replace(".", "_"): (name,) for name in sorted(wanted)}
+    known = _originals(model) if model.family.kohya_module else {}
     found = {
-        name.replace(".", "_"): inside
-        for name, inside in _originals(model).items()
-        if not wanted.isdisjoint(inside)
+        name.replace(".", "_"): inside for name, inside in known.items() if not wanted.isdisjoint(inside)
     }
     if not wanted <= {one for inside in found.values() for one in inside}:
         raise UsageError(
@@ -266,32 +266,20 @@ def _layer(head: str, names: Mapping[str, _Names], model: TextToImage) -> Layer 
 
 def made_for(tensors: Mapping[str, Tensor]) -> str | None:
     """The family that a LoRA file was made for, as its names and widths show; None if they do not."""
-    for said, pattern in (
-        (_FLOWS["FluxPipeline"], r"double_blocks|single_blocks|single_transformer_blocks"),
-        (_FLOWS["StableDiffusion3Pipeline"], r"joint_blocks|add_q_proj"),
-    ):
-        if any(re.search(pattern, name) for name in tensors):
-            return said
+    families = [family_of(pipeline) for pipeline in reversed(FAMILIES)]
+    for family in families:
+        if family.lora_names and any(re.search(family.lora_names, name) for name in tensors):
+            return family.title
     widths = {
         tensor.shape[1]
         for name, tensor in tensors.items()
         if re.search(r"attn2[._](processor\.)?to_[kv]", name) and re.search(r"down|lora_A", name)
     }
-    if any(name.startswith(("lora_te2_", "text_encoder_2.")) for name in tensors):
-        return _WIDTHS[2048]
-    return _WIDTHS.get(widths.pop()) if len(widths) == 1 else None
+    kinds = {width: kind for family in families for width, kind in family.kinds.items()}
+    return kinds.get(widths.pop()) if len(widths) == 1 else None
 
 
 def of_model(model: TextToImage) -> str:
-    """The family of a model, in the same words where it has a published width."""
-    config = getattr(model.denoiser, "config", {})
-    said = _FLOWS.get(model.family.pipeline, f"a {model.family.pipeline}")
-    return _WIDTHS.get(config.get("cross_attention_dim") or 0, said)
-
-
-_FLOWS = {"FluxPipeline": "FLUX", "StableDiffusion3Pipeline": "Stable Diffusion 3"}
-"""Pipeline class -> the family, where it is not told by a width."""
-
-
-_WIDTHS = {768: "Stable Diffusion 1", 1024: "Stable Diffusion 2", 2048: "Stable Diffusion XL"}
-"""Width of the prompt's tokens -> the family."""
+    """The family of a model, in the same words."""
+    width = getattr(model.denoiser, "config", {}).get("cross_attention_dim") or 0
+    return model.family.kinds.get(width, model.family.title)

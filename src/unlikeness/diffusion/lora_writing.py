@@ -30,9 +30,6 @@ _CLIP = "text_model."
 
 _ENDS = ("lora_A", "lora_B")
 
-_MODULES = {"FluxPipeline": "networks.lora_flux", "StableDiffusion3Pipeline": "networks.lora_sd3"}
-"""sd-scripts' module for a pipeline class, where it is not networks.lora."""
-
 
 def check_writable(model: TextToImage, form: str) -> None:
     """UsageError if a LoRA of this model cannot be written in this form: to call before it is trained."""
@@ -131,7 +128,7 @@ def _write_kohya(model: TextToImage, layers: Layers, work: Path) -> None:
             found[f"{kohya}.{'lora_down' if end == 'lora_A' else 'lora_up'}.weight"] = tensor
             found[f"{kohya}.alpha"] = torch.tensor(alpha)
     about = {
-        "format": "pt", "ss_network_module": _MODULES.get(model.family.pipeline, "networks.lora"),
+        "format": "pt", "ss_network_module": model.family.kohya_module,
         "ss_network_dim": str(rank), "ss_network_alpha": str(alpha),
     }  # fmt: skip
     save_file(found, work, about)

@@ -124,8 +124,21 @@ class Family(ABC):
     pipeline: ClassVar[str]
     """The diffusers pipeline class: written to `model_index.json`."""
 
+    title: ClassVar[str]
+    """The family's name for readers."""
+
+    kinds: ClassVar[Mapping[int, str]] = {}
+    """Width of the prompt's tokens -> the name of that kind of model, where the width tells."""
+
     lora_loader: ClassVar[str]
     """The class in `diffusers.loaders` that reads and writes this family's LoRA files."""
+
+    lora_names: ClassVar[str] = ""
+    """A pattern of names that LoRA files of this family have, and those of families before it in the table
+    have not. "": none."""
+
+    kohya_module: ClassVar[str] = ""
+    """sd-scripts' module for a LoRA of this family. "": such files are not written."""
 
     usual: ClassVar[Defaults]
     """What the family's authors draw with. `defaults` has the kinds of models that differ."""

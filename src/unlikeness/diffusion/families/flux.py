@@ -69,6 +69,7 @@ class Flux(FlowFamily):
     """The transformer reads every 2 × 2 latents as one token, beside the prompt's."""
 
     pipeline = "FluxPipeline"
+    title = "FLUX"
     lora_loader = "FluxLoraLoaderMixin"
     usual = Defaults(guidance=3.5, steps=28, sampler="euler")
     parts: ClassVar[Mapping[str, Known]] = {
@@ -94,6 +95,8 @@ class Flux(FlowFamily):
     tokenizers = ("tokenizer", "tokenizer_2")
     layers: ClassVar = {"all": "", "attention": ".attn.", "cross-attention": ".attn.add_"}
     lora_encoders = ("text_encoder",)
+    lora_names = r"double_blocks|single_blocks|single_transformer_blocks"
+    kohya_module = "networks.lora_flux"
     original = FLUX
     lora_targets = (  # as in diffusers' train_dreambooth_lora_flux.py
         "attn.to_k", "attn.to_q", "attn.to_v", "attn.to_out.0", "attn.add_k_proj", "attn.add_q_proj",

@@ -82,6 +82,7 @@ class StableDiffusion3(FlowFamily):
     """The transformer reads the prompt's tokens beside those of the latents."""
 
     pipeline = "StableDiffusion3Pipeline"
+    title = "Stable Diffusion 3"
     lora_loader = "SD3LoraLoaderMixin"
     usual = Defaults(guidance=7.0, steps=28, sampler="euler")
     parts: ClassVar[Mapping[str, Known]] = {
@@ -110,6 +111,8 @@ class StableDiffusion3(FlowFamily):
     tokenizers = ("tokenizer", "tokenizer_2", "tokenizer_3")
     layers: ClassVar = {"all": "", "attention": ".attn", "cross-attention": ".attn.add_"}
     lora_encoders = ("text_encoder", "text_encoder_2")
+    lora_names = r"joint_blocks|add_q_proj"
+    kohya_module = "networks.lora_sd3"
     original = SD3
     lora_targets = (  # as in diffusers' train_dreambooth_lora_sd3.py
         "attn.add_k_proj", "attn.add_q_proj", "attn.add_v_proj", "attn.to_add_out", "attn.to_k",

@@ -82,6 +82,9 @@ class StableDiffusionXL(UNetFamily):
     """The U-Net adds the pooled vector and the sizes to its time embedding."""
 
     pipeline = "StableDiffusionXLPipeline"
+    title = "Stable Diffusion XL"
+    kinds: ClassVar = {2048: title}
+    lora_names = r"^(lora_te2_|text_encoder_2\.)"
     lora_loader = "StableDiffusionXLLoraLoaderMixin"
     usual = Defaults(guidance=5.0)
     parts: ClassVar = {

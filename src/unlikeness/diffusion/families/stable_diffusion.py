@@ -41,6 +41,8 @@ class StableDiffusion(UNetFamily):
     """The U-Net is conditioned on tokens alone."""
 
     pipeline = "StableDiffusionPipeline"
+    title = "Stable Diffusion"
+    kinds: ClassVar = {768: "Stable Diffusion 1", 1024: "Stable Diffusion 2"}
     lora_loader = "StableDiffusionLoraLoaderMixin"
     usual = Defaults(guidance=7.5)
     parts: ClassVar = {

@@ -94,6 +94,7 @@ class UNetFamily(Family):
     denoiser = "unet"
     layers: ClassVar = {"all": "", "attention": ".attn", "cross-attention": ".attn2."}
     lora_targets = ("to_q", "to_k", "to_v", "to_out.0")  # as in diffusers' own training scripts
+    kohya_module = "networks.lora"
     rules: ClassVar = {**AUTOENCODERS}
 
     def defaults(self, parts: Mapping[str, Any], name: str) -> Defaults:

@@ -15,6 +15,7 @@ from unlikeness.diffusion.condition import Condition, Conditioner
 from unlikeness.diffusion.expanding import plain
 from unlikeness.diffusion.families import AUTOENCODER, Defaults
 from unlikeness.diffusion.families.flow import FlowFamily, moved_by_size
+from unlikeness.diffusion.single_file.names import Z_IMAGE
 from unlikeness.diffusion.tokens import check_without_end
 from unlikeness.errors import UnlikenessError, UsageError
 from unlikeness.networks.configs import FLAG, NULL, WIDTH, Rule, each, number, one_of, whole
@@ -130,6 +131,7 @@ class ZImage(FlowFamily):
     """The transformer reads 1 − σ for the level, and answers z0 − ε."""
 
     pipeline = "ZImagePipeline"
+    title = "Z-Image"
     lora_loader = "ZImageLoraLoaderMixin"
     usual = Defaults(guidance=4.0, steps=50, sampler="euler")
     parts: ClassVar[Mapping[str, Known]] = {
@@ -145,6 +147,8 @@ class ZImage(FlowFamily):
     tokenizers = ("tokenizer",)
     layers: ClassVar = {"all": "", "attention": ".attention.", "cross-attention": ".context_refiner."}
     lora_targets = ("to_k", "to_q", "to_v", "to_out.0")  # as in diffusers' train_dreambooth_lora_z_image.py
+    lora_names = r"(noise|context)_refiner|(^|[._])layers[._]\d+[._](attention|feed_forward)[._]"
+    original = Z_IMAGE
     density = "uniform"
 
     def defaults(self, parts: Mapping[str, Any], name: str) -> Defaults:

@@ -1,11 +1,11 @@
-"""The names of a denoiser's layers in the original layouts of Stable Diffusion and FLUX."""
+"""The names of a denoiser's layers in the original layouts of Stable Diffusion, FLUX and Z-Image."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
 
-__all__ = ["FLUX", "FLUX_NORMS", "SD3", "stacked", "unet_names"]
+__all__ = ["FLUX", "FLUX_NORMS", "SD3", "Z_IMAGE", "stacked", "unet_names"]
 
 FLUX: Mapping[str, tuple[str, ...]] = {
     "double_blocks.{}.img_mod.lin": ("transformer_blocks.{}.norm1.linear",),
@@ -73,6 +73,13 @@ SD3: Mapping[str, tuple[str, ...]] = {
 }
 """The same of Stable Diffusion 3 and 3.5."""
 
+Z_IMAGE: Mapping[str, tuple[str, ...]] = {
+    f"{blocks}.{{}}.attention.{original}": tuple(f"{blocks}.{{}}.attention.{one}" for one in layers)
+    for blocks in ("layers", "noise_refiner", "context_refiner")
+    for original, layers in {"qkv": ("to_q", "to_k", "to_v"), "out": ("to_out.0",)}.items()
+}
+"""Those of Z-Image's layers that have other names in the original."""
+
 _RESNET = {
     "norm1": "in_layers.0", "conv1": "in_layers.2", "norm2": "out_layers.0", "conv2": "out_layers.3",
     "time_emb_proj": "emb_layers.1", "conv_shortcut": "skip_connection",
@@ -128,10 +135,10 @@ def stacked(table: Mapping[str, tuple[str, ...]], names: Iterable[str]) -> dict[
     """The original layers of a network: name -> diffusers' layers whose rows it holds. Those of which the
     network lacks a layer are left out.
 
-    table: `FLUX`, `SD3`. names: all names of the network's layers.
+    table: `FLUX`, `SD3`, `Z_IMAGE`. names: all names of the network's layers.
     """
     known, found = set(names), {}
-    numbers = sorted({match[1] for name in known if (match := re.match(r"\w+_blocks\.(\d+)\.", name))})
+    numbers = sorted({word for name in known for word in name.split(".") if word.isdecimal()})
     for original, layers in table.items():
         for number in numbers if "{}" in original else [""]:
             here = tuple(layer.format(number) for layer in layers)
