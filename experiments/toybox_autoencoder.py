@@ -151,9 +151,9 @@ def measured(code: Code, images: Tensor, attacked: int, steps: int, seed: int) -
     figures: dict[str, Any] = {"pictures": len(images), "attacked": attacked}
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        latents = torch.cat([code.encode(part) for part in images.split(_BATCH)])
+        latents = torch.cat([code.encode(part) for part in torch.split(images, _BATCH)])
         if code.reconstruct:
-            again = torch.cat([code.reconstruct(part) for part in images.split(_BATCH)])
+            again = torch.cat([code.reconstruct(part) for part in torch.split(images, _BATCH)])
             error = (again - images).square().mean((1, 2, 3))
             figures["psnr"] = _interval(-10 * error.log10(), seed)
     some, base, flat = images[:attacked], latents[:attacked], latents.flatten(1)
@@ -163,7 +163,7 @@ def measured(code: Code, images: Tensor, attacked: int, steps: int, seed: int) -
     changed["attack"] = attack(code.encode, some, base, steps, generator)
     for name, pictures in changed.items():
         with torch.no_grad():
-            moved = torch.cat([code.encode(part) for part in pictures.split(_BATCH)]) - base
+            moved = torch.cat([code.encode(part) for part in torch.split(pictures, _BATCH)]) - base
         figures[name] = _interval(moved.flatten(1).norm(dim=1) / far, seed)
     return figures
 
@@ -173,7 +173,7 @@ def attack(encode: Encode, images: Tensor, latents: Tensor, steps: int, generato
     budget."""
     start = torch.rand(images.shape, generator=generator) * 2 - 1
     parts = []
-    for image, latent, begin in zip(*(x.split(_BATCH) for x in (images, latents, start)), strict=True):
+    for image, latent, begin in zip(*(torch.split(x, _BATCH) for x in (images, latents, start)), strict=True):
         changed = (image + BUDGET * begin).clamp(0, 1)
         for _ in range(steps):
             changed.requires_grad_(True)
@@ -201,7 +201,8 @@ def code_of(network: AutoencoderKL) -> Code:
         return mean
 
     def reconstruct(images: Tensor) -> Tensor:
-        return ((network.decode(encode(images)).sample + 1) / 2).clamp(0, 1)
+        pictures: Tensor = ((network.decode(encode(images)).sample + 1) / 2).clamp(0, 1)
+        return pictures
 
     network.eval().requires_grad_(False)
     return Code(encode, reconstruct)
@@ -211,7 +212,7 @@ def in_basis(code: Code, images: Tensor, *, patches: bool) -> Code:
     """See `Row.basis`; variances are those over `images`."""
     size = 2 if patches else 1
     with torch.no_grad():
-        latents = torch.cat([code.encode(part) for part in images.split(_BATCH)])
+        latents = torch.cat([code.encode(part) for part in torch.split(images, _BATCH)])
     flat = F.pixel_unshuffle(latents, size).permute(1, 0, 2, 3).flatten(1)
     matrix = torch.diag(1 / flat.std(1))
     if patches:

@@ -104,7 +104,7 @@ def test_a_block_of_full_width_is_split_by_diffusers_as_it_was_joined(tmp_path: 
     )  # fmt: skip
     add_lora(model, rank=2, alpha=3.0)
     model.parts["text_encoder"] = model.parts["text_encoder_2"] = None
-    factors = {}
+    factors: dict[str, Tensor] = {}
     for name, p in list(transformer.named_parameters()):
         if "lora_" in name:
             place, _, end = name.rpartition(".")
@@ -255,7 +255,7 @@ def test_a_fused_layer_of_z_image_is_split(naming: str, z_image: TextToImage, tm
     found = changes(z_image.denoiser, load_lora(z_image, tmp_path / "lora.safetensors").denoiser)
     inside = "layers.1.attention."
     wanted = {f"{inside}to_out.0.weight": factors["out"][:, :2] @ down / 2}
-    for name, rows in zip(("to_q", "to_k", "to_v"), factors["qkv"][:, :2].split(32), strict=True):
+    for name, rows in zip(("to_q", "to_k", "to_v"), torch.split(factors["qkv"][:, :2], 32), strict=True):
         wanted[f"{inside}{name}.weight"] = rows @ down / 2
     assert found.keys() == wanted.keys()
     assert all(torch.allclose(found[name], one, atol=1e-5) for name, one in wanted.items())
