@@ -133,8 +133,8 @@ def test_every_command_says_so_before_its_work(
         for command in commands:
             assert main(command) == 2, command
             out, err = capsys.readouterr()
-            memory = "--dry-run" in command  # a dry run says the memory before it loads the model
-            assert (out, err.count("\n")) == ("", 1 + memory)
+            costs = 3 * ("--dry-run" in command)  # lines on memory and time, before the model is loaded
+            assert (out, err.count("\n")) == ("", 1 + costs)
             assert named in err
             assert "is no class noun of the toybox, which draws only person, dog, " in err
     assert not (tmp_path / "new").exists()
