@@ -161,13 +161,17 @@ def test_neither_autoencoder_nor_text_encoder_is_needed_while_training(
     def refused(*_: object) -> Tensor:
         raise AssertionError("encoded while training")
 
+    asked = []
+
     def absent(*_: object) -> AbstractContextManager[None]:
+        asked.append(method)
         for kind, name in ((ClipConditioner, "encode"), (Autoencoder, "encode"), (Autoencoder, "decode")):
             monkeypatch.setattr(kind, name, refused)
         return nullcontext()
 
     monkeypatch.setattr(run, "aside", absent)
     immunize(exact, [dog, cat], method, {**FEW, **further}, prompts=["a cup", "a tree"])
+    assert len(asked) == 2  # of the model and of the original
 
 
 @pytest.mark.parametrize("train", ["all", "attention", "cross-attention"])

@@ -43,6 +43,8 @@ def parse(text: str, values: Mapping[str, object] | None = None) -> list[Step]:
     """
     parts = [part.strip().partition(":") for part in text.split(",")]
     names = list(dict.fromkeys(name for name, _, _ in parts))
+    if "" in names:
+        raise UsageError(f"--method {text!r} names no method between two commas or at an end; name one there")
     own: dict[str, dict[str, object]] = {name: {} for name in names}
     for key, value in (values or {}).items():
         whose, dot, name = key.rpartition(".")
