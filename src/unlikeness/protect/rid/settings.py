@@ -110,7 +110,8 @@ def _fetched(repo: str, revision: str | None) -> Path:
             raise UsageError(f"{said} is no protector: its repository has no {HUB_FILE}; check its spelling")
         return [HUB_FILE]
 
-    file = fetch(repo, said, wanted, revision=revision) / HUB_FILE
+    remedy = "check its name and the network, or give a file"
+    file = fetch(repo, said, wanted, revision=revision, remedy=remedy) / HUB_FILE
     if not file.is_file():
         raise UnlikenessError(
             f"{said} is in the hub cache here only in part, and the hub was not reached (missing: "
