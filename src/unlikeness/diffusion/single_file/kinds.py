@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from unlikeness.diffusion.single_file import refusals
 from unlikeness.errors import UnlikenessError, UsageError, one_line
 from unlikeness.foreign import UnreadableError, read_json
 from unlikeness.networks.gguf import GGUF, read_gguf_header
@@ -263,21 +264,13 @@ def _parts(path: Path, shapes: Shapes) -> tuple[Kind, dict[str, str]]:
     """The kind, and the parts that are there. UsageError says what a file holds that has no denoiser."""
     if len(shapes) > _MOST:
         raise UnlikenessError(f"{path} has {len(shapes)} tensors, more than any model; give another file")
-    for said, remedy, pattern in _OTHER_FILES:
-        if any(pattern.search(name) for name in shapes):
-            raise UsageError(f"{path} is {said}, no whole model; {remedy}")
+    refusals.check_adapter(path, shapes)
     start, mark = next(
         ((start, mark) for start in (_MODEL, "") for mark in _MARKS if _has(shapes, start + mark)), ("", "")
     )
     if not mark:
-        for said, remedy, pattern in _ALONE:
-            if any(pattern.match(name) for name in shapes):
-                raise UsageError(f"{path} holds {said} alone, no whole model; {remedy}")
-        names = ", ".join(one_line(name)[:60] for name in sorted(shapes)[:2]) or "none"
-        raise UsageError(f"{path} holds no model of a known kind (its first tensors: {names}); give another")
-    for said, pattern in _RELATIVES:
-        if any(pattern.search(name) for name in shapes):
-            raise UsageError(f"{path} is {said}, which is not supported as a single file; {_FOLDER}")
+        raise refusals.without_denoiser(path, shapes)
+    refusals.check_relative(path, shapes)
     kind = {_MARKS[0]: SD3, _MARKS[1]: FLUX}.get(mark) or _of_unet(shapes, start)
     found = {
         part: next(one for one in starts if _has(shapes, one))
@@ -330,34 +323,3 @@ def _has(names: Iterable[str], start: str) -> bool:
 def _listed(words: Iterable[str]) -> str:
     *most, last = words
     return f"{', '.join(most)} and {last}" if most else last
-
-
-_FOLDER = "give a whole checkpoint, or a diffusers folder"
-
-_OTHER_FILES = (
-    ("a LoRA", "give it as --lora, and the model it was made for as --model",
-     re.compile(r"lora_(up|down|A|B)\b|\.lora\.(up|down)\.|\.hada_w|\.lokr_w|_lora\.(up|down)\.|dora_scale$")),
-    ("a Textual Inversion embedding", "give it as --embedding, and the model it was made for as --model",
-     re.compile(r"^(emb_params|string_to_param|clip_[lg]|<[^<>]{1,80}>)$")),
-    ("a ControlNet", "give the model it was made for", re.compile(r"^(control_model\.|controlnet_)")),
-)  # fmt: skip
-"""What it is, the remedy, and names that show it."""
-
-_ALONE = (
-    ("a denoiser in diffusers' layout", "put it into a diffusers folder, as its transformer/ or unet/",
-     re.compile(r"(diffusion_model\.)?(down_blocks|transformer_blocks|single_transformer_blocks)\.\d")),
-    ("an autoencoder", "give it as protect --against, or give a whole checkpoint",
-     re.compile(r"(first_stage_model\.|vae\.)?(encoder|decoder)\.(conv_in|layers|\d)")),
-    ("a text encoder", _FOLDER,
-     re.compile(r"(\w+\.)*(text_model|encoder\.block|transformer\.resblocks|shared)\.")),
-)  # fmt: skip
-"""As above, for files without a denoiser in the original layout."""
-
-_RELATIVES = (
-    ("the refiner of Stable Diffusion XL", re.compile(r"^conditioner\.embedders\.0\.model\.")),
-    ("a Playground 2.5", re.compile(r"^edm_mean$")),
-    ("a Chroma", re.compile(r"distilled_guidance_layer\.")),
-    ("a FLUX.2", re.compile(r"double_stream_modulation_")),
-    ("a HunyuanVideo", re.compile(r"individual_token_refiner\.")),
-)
-"""Models whose names begin alike."""
