@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import ast
 import hashlib
 import json
 import math
@@ -14,11 +13,11 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from unlikeness import provenance
 from unlikeness.errors import UnlikenessError, UsageError
 
 if TYPE_CHECKING:
@@ -232,36 +231,9 @@ def model_digest(model: TextToImage) -> str:
 
 
 def code_digest(*names: str) -> str:
-    """Twelve digits of the SHA-256 of what these modules do: their code without comments and docstrings.
-
-    names: files, or folders with all that is below, relative to the repository's root.
-    """
-    digest = hashlib.sha256()
-    for name in names:
-        path = ROOT / name
-        for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
-            code = _code_of(file, file.stat().st_mtime_ns)
-            digest.update(f"{file.relative_to(ROOT).as_posix()}\n{code}\n".encode())
-    return digest.hexdigest()[:12]
-
-
-@cache
-def _code_of(file: Path, changed: int) -> str:
-    """A module's code without comments and docstrings. changed: when its file was written."""
-    tree = ast.parse(file.read_text(encoding="utf-8"))
-    for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if isinstance(body, list):
-            # A lone string is a docstring, of whatever it stands below.
-            said = [n for n in body if not _is_text(n)]
-            node.body = said or [ast.Pass()]  # type: ignore[attr-defined]
-    return ast.unparse(tree)
-
-
-def _is_text(node: ast.AST) -> bool:
-    if not (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)):
-        return False
-    return isinstance(node.value.value, str)
+    """Twelve digits of `provenance.code_digest`. names: files and folders, relative to the repository's
+    root."""
+    return provenance.code_digest([ROOT / name for name in names], ROOT)[:12]
 
 
 def model_name(name: str) -> str:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from unlikeness.errors import UsageError
 from unlikeness.settings import named
 
-__all__ = ["PRESETS", "preset_values", "which_preset"]
+__all__ = ["PRESETS", "preset_values", "trainers", "which_preset"]
 
 PRESETS = ("stable-diffusion", "toybox")
 
@@ -59,6 +59,16 @@ _TRAINERS: dict[str, dict[str, dict[str, object]]] = {
     },
 }  # fmt: skip
 """By name, then by command and method."""
+
+
+def trainers(command: str = "personalize") -> dict[str, str]:
+    """The presets of other trainers for this command -> the method that each is for; the first of several."""
+    found: dict[str, str] = {}
+    for name, those in _TRAINERS.items():
+        for key in those:
+            if key.startswith(f"{command} "):
+                found.setdefault(name, key.partition(" ")[2])
+    return found
 
 
 def which_preset(name: str, resolution: int, command: str = "", method: str = "") -> str:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import platform
+from collections.abc import Iterable
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["file_digest", "own_name", "pixel_digest", "versions"]
+__all__ = ["code_digest", "file_digest", "own_name", "pixel_digest", "versions"]
 
 
 def versions() -> dict[str, str]:
@@ -45,3 +48,35 @@ def pixel_digest(images: Tensor) -> str:
         images = (images * 255).round().clamp(0, 255).to(torch.uint8)
     pixels = images.contiguous().cpu().numpy()
     return hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest()
+
+
+def code_digest(paths: Iterable[Path], root: Path) -> str:
+    """SHA-256, hexadecimal, of what modules do: of their code without comments and docstrings.
+
+    paths: files, or folders with all that is below. A module is named by its place below `root`.
+    """
+    digest = hashlib.sha256()
+    for path in paths:
+        for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
+            code = _code_of(file, file.stat().st_mtime_ns)
+            digest.update(f"{file.relative_to(root).as_posix()}\n{code}\n".encode())
+    return digest.hexdigest()
+
+
+@cache
+def _code_of(file: Path, changed: int) -> str:
+    """A module's code without comments and docstrings. changed: when its file was written."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list):
+            # A lone string is a docstring, of whatever it stands below.
+            said = [n for n in body if not _is_text(n)]
+            node.body = said or [ast.Pass()]  # type: ignore[attr-defined]
+    return ast.unparse(tree)
+
+
+def _is_text(node: ast.AST) -> bool:
+    if not (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)):
+        return False
+    return isinstance(node.value.value, str)
