@@ -121,7 +121,7 @@ def test_misuse_is_one_line(
     wrong = {
         "did you mean lora": [*base, *new, "--method", "lorra"],
         "--rank is no setting": [*base, *new, "--method", "dreambooth", "--rank", "4"],
-        "kohya-sd is for personalize lora alone": [*base, *new, "--preset", "kohya-sd"],
+        "apdm is for personalize dreambooth alone": [*base, *new, "--method=lora", "--preset=apdm"],
         "must be NAME=VALUE": [*base, *new, "--set", "flip"],
         "steps is given twice": [*base, *new, "--steps", "2", "--set", "steps=3"],
         "is no preset": [*base, *new, "--preset", "large"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from unlikeness.diffusion.lora_writing import save_lora
 from unlikeness.errors import UsageError
 from unlikeness.personalize import create, personalize
 from unlikeness.personalize.cost import memory
-from unlikeness.presets import preset_values, which_preset
+from unlikeness.presets import ATTACKS, preset_values, which_preset
 from unlikeness.subjects import Subject
 
 SETTINGS: dict[str, Any] = {
@@ -77,11 +78,16 @@ def test_a_stopped_training_goes_on_and_the_memory_is_known(tmp_path: Path) -> N
         create("lora", {"text_encoder_learning_rate": 1e-5})
 
 
-def test_kohyas_presets_are_for_a_lora_alone() -> None:
+def test_presets_of_others_are_for_their_method_alone() -> None:
+    for one in ATTACKS:
+        assert all((one.what, one.source))
+        full, small = (
+            asdict(create(one.method, preset_values("personalize", one.name, side, one.method)).settings)
+            for side in (512, 64)
+        )
+        assert {name: full[name] for name in one.values} == one.values
+        assert {name for name in full if full[name] != small[name]} <= {*one.toybox}
     for name in ("kohya-sd", "kohya-sdxl"):
-        settings = create("lora", preset_values("personalize", name, 64, "lora")).settings
-        assert getattr(settings, "alpha", None) in (1.0, 16.0)
-        assert getattr(settings, "text_encoder", None) is (name == "kohya-sd")
         for command, method in (("personalize", "dreambooth"), ("immunize", "divert"), ("verify", "")):
             with pytest.raises(UsageError, match=f"{name} is for personalize lora alone"):
                 which_preset(name, 0, command, method)

@@ -24,6 +24,7 @@ from unlikeness.cli.options import (
     how,
     run,
 )  # fmt: skip
+from unlikeness.presets import trainers
 
 __all__ = ["personalize"]
 
@@ -40,12 +41,14 @@ def personalize(
     lora: Loras = None,
     embedding: Embeddings = None,
     identifier: Annotated[str, give("Identifier token: the rare word that stands for the subject.")] = "sks",
-    method: Annotated[str, how("dreambooth or lora.")] = "dreambooth",
+    method: Annotated[
+        str | None, how("dreambooth or lora. Unset: the preset's, else dreambooth.")
+    ] = None,
     preset: Annotated[
         str,
         how(
-            "Preset for unset options: stable-diffusion or toybox (auto: chosen by the model's resolution). "
-            "For lora also another trainer's: kohya-sd, kohya-sdxl."
+            "Preset for unset options: stable-diffusion or toybox (auto: chosen by the model's resolution), "
+            f"or an attacker of others: {', '.join(trainers())}."
         ),
     ] = "auto",
     steps: Steps = None,
@@ -103,6 +106,7 @@ def personalize(
         "seed": seed,
     }
     values = pairs("--set", set_, given)
+    method = method or trainers().get(preset, "dreambooth")
     # Validate before importing torch, which takes seconds.
     build(settings_type(method), values)
     which_preset(preset, 0, "personalize", method)
