@@ -34,6 +34,9 @@ def test_no_arguments_show_the_help(capsys: pytest.CaptureFixture[str]) -> None:
         (["measure", "similarity", "--subject", "a"], "--generated"),
         (["measure", "no-such-a", "no-such-b"], "no-such-a"),
         (["measure", "a", "b", "--seed", "many"], "--seed"),
+        (["generate", "--model", "a", "--model=b"], "--model is given twice, and it takes one value"),
+        (["protect", "a", "-oone", "--output", "two"], "--output is given twice"),
+        (["protect", "a", "-o", "one", "-o", "two"], "-o is given twice"),
     ],
 )
 def test_misuse_exits_2_with_one_line_that_names_it(

@@ -205,3 +205,19 @@ def test_against_autoencoders_it_says_what_the_change_does_to_them(
     assert said[-2].startswith("The protection moves what the encoder of own_encoder.safetensors sees ")
     assert said[-2].endswith("(measured on 2 pictures).")
     assert "2 protected" in said[-1]
+
+
+@pytest.mark.parametrize("repeated", [False, True])
+def test_several_autoencoders_stand_between_commas_or_are_given_one_by_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], repeated: bool
+) -> None:
+    files = [
+        str(tiny_files.write(tmp_path / f"{name}_encoder.safetensors", tiny_files.encoder_weights()))
+        for name in ("one", "two")
+    ]
+    write(tmp_path / "a.png", 70, 64)
+    given = [word for file in files for word in ("--against", file)]
+    against = given if repeated else ["--against", ",".join(files)]
+    options = ["--steps", "1", "--output", str(tmp_path / "out"), *against]
+    assert main(["protect", str(tmp_path / "a.png"), *options]) == 0
+    assert "one_encoder.safetensors and two_encoder.safetensors" in capsys.readouterr().out

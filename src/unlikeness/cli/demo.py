@@ -25,7 +25,7 @@ def demo(
         str, give("With --photos: model to compute against: a diffusers folder, a hub name or toybox.")
     ] = "toybox",
     against: Annotated[
-        str | None,
+        list[str] | None,
         give(
             "With --photos: autoencoders to measure the protection with, and to compute it against with "
             "--method encoder (see unlikeness surrogates). Default: the distilled ones on this machine.",
@@ -135,7 +135,7 @@ def _protect(
     photos: Path,
     output: Path,
     model: str,
-    against: str | None,
+    against: list[str] | None,
     device: str,
     dtype: str,
     *,
@@ -149,7 +149,7 @@ def _protect(
     from unlikeness.protect.surrogates import Surrogates
 
     here = [name + TINY for name in KNOWN if find(name + TINY) is not None]
-    names = against or ",".join(here)
+    names = against or here
     opened = Surrogates.named(names, device=device, dtype=dtype) if names else Surrogates()
     if method == "encoder" and against is not None:
         loaded: TextToImage | Surrogates = opened

@@ -127,8 +127,12 @@ def latents(
     originals: Annotated[Path, typer.Argument(help="Folder of pictures.", metavar="ORIGINALS")],
     protected: Annotated[Path, typer.Argument(help="Folder of their protected copies.", metavar="PROTECTED")],
     against: Annotated[
-        str,
-        give("Autoencoders that look at the pictures: names, folders or files, with commas between."),
+        list[str],
+        give(
+            "Autoencoder that looks at the pictures: a name, a folder or a file. For several, give it again "
+            "or put commas between.",
+            metavar="NAME[,NAME...]",
+        ),
     ],
     size: Annotated[int, how("Short side at which a trainer sees pictures [px].")] = 512,
     most: Annotated[int, how("Measure at most so many pictures, spread evenly.", min=2)] = 32,

@@ -106,10 +106,10 @@ def protect(
         ),
     ] = None,
     against: Annotated[
-        str | None,
+        list[str] | None,
         how(
-            "Autoencoders that encoder and photoguard compute against, instead of a model: names (see "
-            "unlikeness surrogates), folders or files, with commas between.",
+            "Autoencoder that encoder and photoguard compute against, instead of a model: a name (see "
+            "unlikeness surrogates), a folder or a file. For several, give it again or put commas between.",
             metavar="NAME[,NAME...]",
         ),
     ] = None,

@@ -44,8 +44,9 @@ def train_protector(
     against: Annotated[
         list[str] | None,
         give(
-            "Autoencoder to protect against: a name (see unlikeness surrogates), a file or a folder. Can be "
-            "given several times, for an ensemble."
+            "Autoencoder to protect against: a name (see unlikeness surrogates), a folder or a file. For "
+            "several, give it again or put commas between.",
+            metavar="NAME[,NAME...]",
         ),
     ] = None,
     model: Annotated[

@@ -82,7 +82,11 @@ def _frame(
 
 
 class _Command(TyperCommand):
-    """A command whose help is in groups: see `options.GROUPS`."""
+    """A command whose help is in groups (see `options.GROUPS`), and that drops no input without a word."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        _check_repeated(self.get_params(ctx), args)
+        return super().parse_args(ctx, args)
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         groups: dict[str, list[tuple[str, str]]] = {name: [] for name in GROUPS}
@@ -102,6 +106,29 @@ class _Group(TyperGroup):
         for name, (group, _, summary) in VERBS.items():
             groups.setdefault(group, []).append((name, summary))
         _write(formatter, groups)
+
+
+def _check_repeated(options: Sequence[Any], arguments: Sequence[str]) -> None:
+    """UsageError for an input or output that is given twice and takes one value: the parser drops the first.
+
+    Of other options the last value counts, as in most programs.
+    """
+    by_name = {name: one for one in options for name in one.opts if name.startswith("-")}
+    seen: set[str] = set()
+    words = iter(arguments)
+    for word in words:
+        if word == "--":
+            return
+        name, equals, _ = word.partition("=") if word.startswith("--") else (word[:2], word[2:], "")
+        option = by_name.get(name)
+        if option is None or getattr(option, "is_flag", False):
+            continue
+        if not equals:
+            next(words, None)  # its value
+        single = option.rich_help_panel == GROUPS[0] and not option.multiple
+        if option.name in seen and single:
+            raise UsageError(f"{name} is given twice, and it takes one value; leave one of them out")
+        seen.add(option.name)
 
 
 def _write(formatter: Any, groups: Mapping[str, list[tuple[str, str]]]) -> None:
