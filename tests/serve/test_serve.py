@@ -10,10 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from http.client import HTTPConnection, HTTPMessage
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +18,12 @@ import psutil
 import pytest
 from tests.cli.test_without_torch import CODE
 from tests.protect.test_tiles import write
+from tests.serve.local import ask, form, said, service
 
 from unlikeness.cli import main
 from unlikeness.errors import UnlikenessError, UsageError
 from unlikeness.protect.methods.rid import Rid, RidSettings
 from unlikeness.serve import door, running
-from unlikeness.serve.app import make_app
-from unlikeness.serve.settings import Limits
 from unlikeness.serve.work import Work, private_folder
 
 pytestmark = pytest.mark.timeout(120)
@@ -36,60 +32,6 @@ pytestmark = pytest.mark.timeout(120)
 @pytest.fixture(scope="module")
 def rid() -> Rid:
     return Rid(None, RidSettings())
-
-
-@contextmanager
-def service(rid: Rid, folder: Path, **given: Any) -> Iterator[int]:
-    """The port of a service that runs in a thread."""
-    about = {name: given.pop(name) for name in ("token", "page", "loopback") if name in given}
-    folder.mkdir(exist_ok=True)
-    work = Work({"rid-photo": rid}, Limits(**{"rate": 0, **given}), folder)
-    server = running.server(make_app(work, **about))
-    with running.listening("127.0.0.1", 0) as opened:
-        thread = threading.Thread(target=server.run, args=([opened],))
-        thread.start()
-        try:
-            yield opened.getsockname()[1]
-            until = time.monotonic() + 20
-            while (work.places or list(folder.iterdir())) and time.monotonic() < until:
-                time.sleep(0.02)
-            assert not work.places, "every place is free again"
-            assert not list(folder.iterdir()), "nothing is kept"
-        finally:
-            server.should_exit = True
-            thread.join(30)
-
-
-def ask(
-    port: int, path: str, body: bytes | Iterator[bytes] | None = None, method: str = "POST", **headers: str
-) -> tuple[int, HTTPMessage, bytes]:
-    connection = HTTPConnection("127.0.0.1", port, timeout=60)
-    sent = {name.replace("_", "-"): value for name, value in headers.items()}
-    try:
-        connection.request(method, path, body, sent)
-        answer = connection.getresponse()
-        return answer.status, answer.headers, answer.read()
-    finally:
-        connection.close()
-
-
-def form(**files: bytes) -> tuple[bytes, str]:
-    parts = [
-        f'--b\r\nContent-Disposition: form-data; name="{name}"; filename="../../{name}"\r\n\r\n'.encode()
-        + data + b"\r\n"
-        for name, data in files.items()
-    ]  # fmt: skip
-    return b"".join(parts) + b"--b--\r\n", "multipart/form-data; boundary=b"
-
-
-def said(body: bytes, status: int) -> str:
-    """The sentence of a problem."""
-    found = json.loads(body)
-    assert found["status"] == status
-    detail: str = found["detail"]
-    assert "\n" not in detail
-    assert "Traceback" not in detail
-    return detail
 
 
 def test_the_bytes_are_those_of_protect(rid: Rid, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -133,6 +75,7 @@ def test_what_is_wrong_is_one_sentence(
     write(tmp_path / "a.png", 60, 50)
     good = (tmp_path / "a.png").read_bytes()
     fields, kind = form(a=good, b=good)
+    long, _ = form(a=bytes(166_000))
     faults: list[tuple[int, str, Any, dict[str, str], str]] = [
         (422, "/v1/protect?budget=0", good, {}, "budget must be more than 0, not 0"),
         (422, "/v1/protect?psnr=5", good, {}, "psnr must be at least 10, not 5.0"),
@@ -145,13 +88,16 @@ def test_what_is_wrong_is_one_sentence(
         (415, "/v1/protect", b"no picture", {}, "the picture: it is no JPEG, PNG"),
         (415, "/v1/protect", good, {"content_encoding": "gzip"}, "the body is compressed"),
         (400, "/v1/protect", b"", {}, "the body is empty"),
-        (400, "/v1/protect", fields, {"content_type": kind}, "the form cannot be read (Too many files"),
+        (400, "/v1/protect", fields, {"content_type": kind}, "the form must hold one file and nothing else"),
         (400, "/v1/protect", b"--c\r\n\r\n", {"content_type": kind}, "the form"),
         (400, "/v1/protect", b"x", {"content_type": "multipart/form-data"}, "the form cannot be read"),
         (400, "/v1/measure", good, {}, "send a form (multipart/form-data) with the files before and after"),
         (400, "/v1/measure", fields, {"content_type": kind}, "the form holds no file before"),
         (413, "/v1/protect", bytes(100_001), {}, "the body has more than 100,000 bytes"),
         (413, "/v1/protect", (bytes(9000) for _ in range(99)), {}, "the body has more than 100,000 bytes"),
+        (413, "/v1/protect", long, {"content_type": kind}, "the body has more than 165,536 bytes"),
+        (413, "/v1/protect", iter([long]), {"content_type": kind}, "the body has more than 165,536 bytes"),
+        (404, "/v1/jobs", good, {}, "this service takes no jobs; start it with --jobs FOLDER"),
         (404, "/v1/../../etc/passwd", None, {}, "there is nothing at this address"),
         (405, "/healthz", b"", {}, "this address takes another method"),
         (403, "/v1/protect", good, {"host": "evil.example"}, "this service answers to 127.0.0.1"),
@@ -250,6 +196,42 @@ def test_slow_clients_are_sent_away(rid: Rid, tmp_path: Path, monkeypatch: pytes
                 assert client.recv(13) == answer
                 while client.recv(65536):
                     pass
+
+
+def test_a_full_service_says_so(rid: Rid, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request that gets no place within its time, and a connection beyond the bound."""
+    write(tmp_path / "a.png", 60, 50)
+    good, free = (tmp_path / "a.png").read_bytes(), threading.Event()
+    begun = threading.Event()
+
+    def slow(self: Work, source: Path, *others: Any) -> None:
+        begun.set()
+        free.wait(20)
+        raise UnlikenessError("it was slow")
+
+    monkeypatch.setattr(Work, "protect", slow)
+    monkeypatch.setattr(running, "MOST_CONNECTIONS", 3)
+    with service(rid, tmp_path / "work", queue=1, seconds=1) as port, ThreadPoolExecutor(1) as pool:
+        first = pool.submit(ask, port, "/v1/protect", good)
+        assert begun.wait(20)
+        status, headers, found = ask(port, "/v1/protect", good)
+        assert (status, headers["retry-after"]) == (503, "10")
+        assert said(found, 503).startswith("it takes longer than 1 seconds")
+        free.set()
+        assert first.result()[0] == 503
+        held = [socket.create_connection(("127.0.0.1", port)) for _ in range(3)]
+        with pytest.raises(ConnectionError):
+            ask(port, "/healthz", method="GET")
+        for one in held:
+            one.close()
+        until = time.monotonic() + 10
+        while True:
+            try:
+                assert ask(port, "/healthz", method="GET")[0] == 200
+                break
+            except ConnectionError:
+                assert time.monotonic() < until
+                time.sleep(0.05)
 
 
 def test_a_client_that_left_is_forgotten(rid: Rid, tmp_path: Path) -> None:

@@ -1,14 +1,14 @@
-"""The application: `/v1/protect`, `/v1/measure`, `/healthz`, `/metrics`, `/openapi.json`, and the page."""
+"""The application: the addresses of docs/guides/serve.md, and the page."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import mimetypes
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
@@ -20,28 +20,20 @@ from unlikeness import __version__
 from unlikeness.errors import UnlikenessError, one_line
 from unlikeness.page.build import INDEX
 from unlikeness.protect.files.manifest import Entry
-from unlikeness.serve import settings, uploads
+from unlikeness.serve import computing, settings, uploads
 from unlikeness.serve.door import Door, Rate
 from unlikeness.serve.faults import Fault, answer, fault_of
+from unlikeness.serve.jobs import Jobs
+from unlikeness.serve.jobs_api import add_jobs
 from unlikeness.serve.metrics import Metrics
+from unlikeness.serve.openapi import BINARY, described, example, form
+from unlikeness.serve.task import Offer
 from unlikeness.serve.work import TYPES, Place, Work, media_type
 
 __all__ = ["make_app"]
 
 _PART = 64 << 10
-_PROBLEM = {"application/problem+json": {"example": {
-    "type": "about:blank", "title": "Unprocessable Content", "status": 422,
-    "detail": "the picture: it is damaged or truncated; copy it again, or open and export it elsewhere",
-}}}  # fmt: skip
-_FAULTS = {
-    400: "The body is empty or no such form.", 401: "The token is missing or wrong.",
-    408: "The body takes too long.", 413: "The body is too large.", 415: "No picture of a supported format.",
-    422: "A setting is wrong, or the picture cannot be used or protected.", 429: "Too many requests.",
-    503: "Waiting and computing take too long.",
-}  # fmt: skip
-_SEEN = {"application/json": {
-    "example": {"linf": 8.0, "psnr": 38.2, "ssim": 0.96, "width": 512, "height": 512},
-}}  # fmt: skip
+_SEEN = {"linf": 8.0, "psnr": 38.2, "ssim": 0.96, "width": 512, "height": 512}
 _NO_PAGE = """unlikeness serves no page here. Write one, and name it:
 
     unlikeness page --output page
@@ -52,28 +44,43 @@ POST /v1/protect protects a picture; /openapi.json describes all addresses.
 
 
 def make_app(
-    work: Work, *, loopback: bool = True, token: str | None = None, page: Path | None = None
-) -> ASGIApp:
-    """The service. token: what clients must send. page: a folder that `unlikeness page` wrote."""
+    work: Work, *, loopback: bool = True, token: str | None = None, page: Path | None = None,
+    jobs: Jobs | None = None, offer: Offer | None = None,
+) -> ASGIApp:  # fmt: skip
+    """The service. token: what clients must send. page: a folder that `unlikeness page` wrote.
+
+    jobs, offer: the queue of jobs and what they may compute with; None: there are no jobs.
+    """
     metrics = Metrics()
+
+    @asynccontextmanager
+    async def running(app: FastAPI) -> AsyncIterator[None]:
+        task = None if jobs is None else asyncio.create_task(computing.run(jobs))
+        yield
+        if task is not None:
+            task.cancel()
+            await asyncio.wait([task])
+
     app = FastAPI(
-        title="unlikeness", version=__version__, docs_url=None, redoc_url=None,
-        description="Protects pictures as `unlikeness protect` does. Pictures are not kept.",
+        title="unlikeness", version=__version__, docs_url=None, redoc_url=None, lifespan=running,
+        description="Protects pictures as `unlikeness protect` does. Only jobs keep pictures, for a while.",
     )  # fmt: skip
     app.add_exception_handler(UnlikenessError, _at_fault)
     app.add_exception_handler(HTTPException, _no_such)
     names = list(work.networks)
-    pictures = {kind: {"schema": {"type": "string", "format": "binary"}} for kind in TYPES.values()}
+    pictures, needs = dict.fromkeys(TYPES.values(), BINARY), token is not None
+    faults = [400, 408, 413, 415, 422, 503]
 
     @app.post(
         "/v1/protect", summary="Protect a picture", response_class=Response,
-        openapi_extra=_described(
-            pictures, ["picture"], token is not None, settings.parameters(names),
-            {"description": "The protected picture, in its own format.", "content": pictures},
+        openapi_extra=described(
+            200, "The protected picture, in its own format.", pictures, token=needs, faults=faults,
+            query=settings.parameters(settings.Wanted, {"weights": names}),
+            body={**pictures, **form("picture")},
         ),
     )  # fmt: skip
     async def protect(request: Request) -> Response:
-        wanted = settings.wanted(request.query_params.multi_items(), names)
+        wanted = settings.wanted(request.query_params.multi_items(), names, settings.Wanted)
 
         async def reply(place: Place) -> Response:
             source, copied = place.folder / "picture", place.folder / "copy"
@@ -86,9 +93,9 @@ def make_app(
 
     @app.post(
         "/v1/measure", summary="Measure how far two pictures differ", response_class=Response,
-        openapi_extra=_described(
-            {}, ["before", "after"], token is not None, [],
-            {"description": "linf [n/255], psnr [dB; null: identical], ssim.", "content": _SEEN},
+        openapi_extra=described(
+            200, "linf [n/255], psnr [dB; null: identical], ssim.", example(_SEEN), token=needs,
+            faults=faults, body=form("before", "after"),
         ),
     )  # fmt: skip
     async def measure(request: Request) -> Response:
@@ -106,9 +113,16 @@ def make_app(
 
     @app.get("/metrics", summary="Counts for Prometheus", response_class=PlainTextResponse)
     async def counts() -> Response:
-        text = metrics.text(work.places, work.limits.queue)
+        text = metrics.text(work.places, work.limits.queue, {} if jobs is None else jobs.counts())
         return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
+    async def no_jobs(request: Request) -> Response:
+        raise Fault(404, "this service takes no jobs; start it with --jobs FOLDER")
+
+    if jobs is not None and offer is not None:
+        add_jobs(app, jobs, offer, token=needs)
+    else:
+        app.add_route("/v1/jobs", no_jobs, methods=["POST"], include_in_schema=False)
     files = {} if page is None else _files_of(page)
 
     async def static(request: Request) -> Response:
@@ -208,21 +222,3 @@ async def _no_such(request: Request, error: Exception) -> Response:
     said = {404: "there is nothing at this address", 405: "this address takes another method"}
     sentence = f"{said.get(error.status_code, one_line(error.detail))}; see /openapi.json"
     return answer(Fault(error.status_code, sentence, error.headers))
-
-
-def _described(
-    bodies: Mapping[str, Any], files: list[str], token: bool, query: list[dict[str, Any]],
-    good: dict[str, Any],
-) -> dict[str, Any]:  # fmt: skip
-    """The description of an address for OpenAPI."""
-    form = {"schema": {
-        "type": "object", "required": files,
-        "properties": {name: {"type": "string", "format": "binary"} for name in files},
-    }}  # fmt: skip
-    faults = {str(status): {"description": said, "content": _PROBLEM} for status, said in _FAULTS.items()}
-    return {
-        "parameters": query,
-        "requestBody": {"required": True, "content": {**bodies, "multipart/form-data": form}},
-        "responses": {"200": good, **faults},
-        "security": [{"token": []}] if token else [],
-    }

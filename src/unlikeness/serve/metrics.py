@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
+from collections.abc import Mapping
 
 __all__ = ["Metrics"]
 
@@ -21,7 +22,7 @@ class Metrics:
 
     def seen(self, path: str, status: int, seconds: float) -> None:
         """Count an answer. Paths of the page count as one; status 0: the client went away."""
-        path = path if path in _KNOWN else "other"
+        path = "/v1/jobs" if path.startswith("/v1/jobs") else path if path in _KNOWN else "other"
         with self._lock:
             self._answers[path, status] += 1
             self._seconds[path] = self._seconds.get(path, 0.0) + seconds
@@ -32,8 +33,8 @@ class Metrics:
             self._bytes["received"] += received
             self._bytes["sent"] += sent
 
-    def text(self, places: int, most: int) -> str:
-        """All counts, with the places that are taken now and how many there are."""
+    def text(self, places: int, most: int, jobs: Mapping[str, int]) -> str:
+        """All counts, with the places that are taken now and how many there are. jobs: status -> number."""
         with self._lock:
             answers = [
                 f'unlikeness_requests_total{{path="{path}",status="{status}"}} {count}'
@@ -47,6 +48,7 @@ class Metrics:
                 f'unlikeness_picture_bytes_total{{direction="{way}"}} {self._bytes[way]}'
                 for way in ("received", "sent")
             ]
+        waiting = [f'unlikeness_jobs{{status="{status}"}} {count}' for status, count in jobs.items()]
         found: list[str] = []
         for name, kind, said, lines in (
             ("unlikeness_requests_total", "counter", "Answers by path and status.", answers),
@@ -54,6 +56,7 @@ class Metrics:
             ("unlikeness_picture_bytes_total", "counter", "Bytes of protected pictures.", moved),
             ("unlikeness_places", "gauge", "Requests with a picture.", [f"unlikeness_places {places}"]),
             ("unlikeness_places_most", "gauge", "Their bound.", [f"unlikeness_places_most {most}"]),
+            ("unlikeness_jobs", "gauge", "Jobs by status.", waiting),
         ):
             found += [f"# HELP {name} {said}", f"# TYPE {name} {kind}", *lines]
         return "\n".join(found) + "\n"

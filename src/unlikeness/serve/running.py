@@ -104,7 +104,7 @@ def server(app: ASGIApp) -> uvicorn.Server:
     logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
     return uvicorn.Server(
         uvicorn.Config(
-            app, http=_Connection, ws="none", loop="asyncio", lifespan="off", log_config=None,
+            app, http=_Connection, ws="none", loop="asyncio", lifespan="on", log_config=None,
             log_level="critical", access_log=False, proxy_headers=False, server_header=False,
             timeout_graceful_shutdown=5,
         )

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, get_args, get_type_hints
 
 from unlikeness.errors import UsageError
 from unlikeness.protect.settings import ProtectSettings, ResolutionMode
 from unlikeness.settings import Checked, build, setting, with_default
 
-__all__ = ["Limits", "Wanted", "names_of", "parameters", "wanted"]
+__all__ = ["Limits", "Wanted", "WantedJob", "names_of", "parameters", "wanted"]
+
+W = TypeVar("W", bound="Wanted")
+
+_TYPES = {str: "string", int: "integer", float: "number"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +39,20 @@ class Limits(Checked):
     seconds: int = setting(
         120, "From the request to the answer's end.", unit="s", source="ours", at_least=1, at_most=86_400
     )
+    job_bytes: int = setting(
+        1 << 30, "Largest body of a job, and most bytes of its unpacked zip.", unit="bytes", source="ours",
+        at_least=1 << 10, at_most=4 << 30,
+    )  # fmt: skip
+    job_seconds: int = setting(
+        86_400, "Longest computing of a job.", unit="s", source="ours", at_least=1, at_most=30 * 86_400
+    )
+    disk: int = setting(
+        16 << 30, "All jobs together.", unit="bytes", source="ours", at_least=1 << 20, at_most=1 << 50
+    )
+    keep: float = setting(
+        24.0, "From a job's end until its result is deleted.", unit="h", source="ours", above=0.0,
+        at_most=24 * 365,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +71,18 @@ class Wanted(Checked):
     weights: str = setting("", "One of the networks that the service was started with. Default: the first.")
 
 
-def wanted(query: Iterable[tuple[str, str]], networks: Sequence[str]) -> Wanted:
+@dataclass(frozen=True, kw_only=True)
+class WantedJob(Wanted):
+    """What a job chooses."""
+
+    method: str = setting("rid", "One of the methods that this service offers.")
+    steps: int | None = setting(
+        None, "Steps of a gradient method. Default: the method's own.", at_least=1, at_most=10_000
+    )
+    preset: str | None = setting(None, "Preset of the method encoder.")
+
+
+def wanted(query: Iterable[tuple[str, str]], networks: Sequence[str], kind: type[W]) -> W:
     """The settings of a query.
 
     UsageError for an unknown name, a name that is given twice, a value that does not fit, or a network that
@@ -64,7 +93,7 @@ def wanted(query: Iterable[tuple[str, str]], networks: Sequence[str]) -> Wanted:
         if name in values:
             raise UsageError(f"{name} is given twice; leave one out")
         values[name] = value
-    found = build(Wanted, values)
+    found = build(kind, values)
     if not found.weights:
         return dataclasses.replace(found, weights=networks[0])
     if found.weights not in networks:
@@ -88,18 +117,19 @@ def names_of(weights: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def parameters(networks: Sequence[str]) -> list[dict[str, Any]]:
-    """The query's parameters for OpenAPI, from the fields of `Wanted`."""
-    found = []
-    for field in dataclasses.fields(Wanted):
+def parameters(kind: type[Wanted], valid: Mapping[str, Sequence[str]]) -> list[dict[str, Any]]:
+    """The query's parameters for OpenAPI, from the fields of `kind`. valid: name -> what may be given."""
+    found, hints = [], get_type_hints(kind)
+    for field in dataclasses.fields(kind):
         about = field.metadata
-        schema: dict[str, Any] = {"type": "string" if field.name in ("at", "weights") else "number"}
-        default = networks[0] if field.name == "weights" else field.default
+        kinds = get_args(hints[field.name]) or (hints[field.name],)
+        schema: dict[str, Any] = {"type": next(_TYPES[one] for one in kinds if one in _TYPES)}
+        choices = list(valid.get(field.name, about["choices"]))
+        default = choices[0] if field.default == "" else field.default
         if default is not None:
             schema["default"] = default
-        choices = networks if field.name == "weights" else about["choices"]
         if choices:
-            schema["enum"] = list(choices)
+            schema["enum"] = choices
         for bound, key in (("above", "exclusiveMinimum"), ("at_least", "minimum"), ("at_most", "maximum")):
             if about[bound] is not None:
                 schema[key] = about[bound]
