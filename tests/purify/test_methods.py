@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
+import diffusers
 import numpy as np
 import pytest
 import torch
@@ -24,13 +26,16 @@ from unlikeness.purify.base import Purifier
 from unlikeness.purify.denoising import denoised, unconditional
 from unlikeness.purify.jpeg import JpegSettings
 from unlikeness.purify.tiles import by_tiles
+from unlikeness.seeds import derive, normal, picture_generators
 
 METHODS = [
-    "jpeg", "resize", "blur", "noise", "median", "bilateral", "vae", "diffpure", "gridpure", "impress",
+    "jpeg", "resize", "blur", "noise", "median", "bilateral", "vae", "diffpure", "gridpure", "upscale",
+    "impress",
 ]  # fmt: skip
 WITHOUT_SEED = ["jpeg", "resize", "blur", "median", "bilateral", "vae"]
 QUICK: Mapping[str, Mapping[str, object]] = {
     "diffpure": {"steps": 2}, "gridpure": {"rounds": 2, "levels": 2}, "impress": {"steps": 1},
+    "upscale": {"steps": 2},
 }  # fmt: skip
 """Settings with which every test is quick; of other methods, the defaults."""
 
@@ -40,9 +45,29 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> TextToImage:
     return tiny_model(tmp_path_factory.mktemp("models"))
 
 
+@pytest.fixture(scope="module")
+def upscaler(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_upscaler(tmp_path_factory.mktemp("upscalers") / "x4")
+
+
 @pytest.fixture
-def made(request: pytest.FixtureRequest, model: TextToImage) -> Purifier:
-    return purify.create(request.param, model, QUICK.get(request.param))
+def made(request: pytest.FixtureRequest, model: TextToImage, upscaler: Path) -> Purifier:
+    own = {"upscaler": str(upscaler)} if request.param == "upscale" else {}
+    return purify.create(request.param, model, {**QUICK.get(request.param, {}), **own})
+
+
+def write_upscaler(folder: Path) -> Path:
+    """A random upscaler of four times the side, by plain diffusers, from the parts of a Stable Diffusion."""
+    parts = diffusers.StableDiffusionPipeline.from_pretrained(write_tiny(folder.with_name("parts")))
+    torch.manual_seed(1)
+    unet = diffusers.UNet2DConditionModel.from_config(
+        parts.unet.config, in_channels=7, num_class_embeds=350  # the latent, the small picture, its noise
+    )
+    diffusers.StableDiffusionUpscalePipeline(
+        vae=parts.vae, text_encoder=parts.text_encoder, tokenizer=parts.tokenizer, unet=unet,
+        low_res_scheduler=diffusers.DDPMScheduler(), scheduler=diffusers.DDIMScheduler(),
+    ).save_pretrained(folder)  # fmt: skip
+    return folder
 
 
 def washed(name: str, image: torch.Tensor, settings: Mapping[str, object] | None = None) -> torch.Tensor:
@@ -192,6 +217,36 @@ def test_an_autoencoder_is_opened_by_its_name(tmp_path: Path) -> None:
     assert torch.equal(named.purify(pictures(1), [0]), purify.create("vae", model).purify(pictures(1), [0]))
     with pytest.raises(UsageError, match="diffpure needs a whole model"):
         purify.create("diffpure", model.autoencoder)
+
+
+def test_upscaling_is_diffusers_own_and_comes_back_by_area_averages(upscaler: Path) -> None:
+    image = pictures(1, size=8)
+    done = washed("upscale", image, {"upscaler": str(upscaler), "sigma": 0, "steps": 3})
+    pipeline = diffusers.StableDiffusionUpscalePipeline.from_pretrained(upscaler)
+    source = picture_generators([derive(0, 0)])
+    normal(image, source)  # the noise before, of which sigma 0 takes nothing
+    large = pipeline(
+        prompt="", image=image * 2 - 1, num_inference_steps=3, guidance_scale=1.0, generator=source[0],
+        output_type="pt",
+    ).images  # fmt: skip
+    assert large.shape[-1] == 32
+    torch.testing.assert_close(done, torch.nn.functional.avg_pool2d(large, 4))
+
+
+def test_an_upscaler_is_a_pipeline_of_that_class(upscaler: Path, tmp_path: Path) -> None:
+    model = write_tiny(tmp_path / "model")
+    custom = json.loads((upscaler / "model_index.json").read_text()) | {"unet": ["mine", "Unet"]}
+    (tmp_path / "custom").mkdir()
+    (tmp_path / "custom" / "model_index.json").write_text(json.dumps(custom))
+    for name, words in {
+        "": "upscale needs an upscaler",
+        "./nowhere": "no folder here",
+        str(model): "is a StableDiffusionPipeline, no StableDiffusionUpscalePipeline",
+        str(tmp_path): "has no model_index.json",
+        str(tmp_path / "custom"): "lacks a usable unet",
+    }.items():
+        with pytest.raises(UsageError, match=words):
+            purify.create("upscale", settings={"upscaler": name})
 
 
 def test_tiles_cover_a_picture_and_leave_no_seams() -> None:

@@ -33,9 +33,9 @@ def purify(
     method: Annotated[
         str,
         how(
-            "jpeg, resize, blur, noise, median, bilateral, vae, diffpure, gridpure or impress, each with its "
-            "main setting behind it if not the default (jpeg:75, resize:0.5, vae:sdxl). Several are done in "
-            "this order.",
+            "jpeg, resize, blur, noise, median, bilateral, vae, diffpure, gridpure, upscale or impress, each "
+            "with its main setting behind it if not the default (jpeg:75, resize:0.5, vae:sdxl, "
+            "upscale:FOLDER). Several are done in this order.",
             metavar="METHOD[:VALUE][,METHOD...]",
         ),
     ] = "jpeg",
@@ -57,7 +57,7 @@ def purify(
     from unlikeness.extras import check_extra
     from unlikeness.protect.files.targets import find_targets
     from unlikeness.purify.chain import Chain, parse
-    from unlikeness.purify.settings import AutoencoderSettings
+    from unlikeness.purify.settings import AutoencoderSettings, UpscaleSettings
     from unlikeness.settings import pairs
 
     # Validate before importing torch, which takes seconds. Without networks it is never imported.
@@ -77,6 +77,10 @@ def purify(
             from unlikeness.autoencoders.fetching import locate
 
             locate(step.settings.autoencoder)
+        elif isinstance(step.settings, UpscaleSettings):
+            from unlikeness.purify.upscale import locate as upscaler
+
+            upscaler(step.settings.upscaler)
 
     from unlikeness.progress import on_stderr
     from unlikeness.purify.folder import MOST_PIXELS, purify_folder
@@ -102,7 +106,7 @@ def purify(
 
 def _opened(steps: list[Step], name: str, device: str) -> list[Model | None]:
     """What each step computes with. The model is opened once, and only if a step needs it."""
-    from unlikeness.purify.settings import AutoencoderSettings
+    from unlikeness.purify.settings import AutoencoderSettings, UpscaleSettings
 
     whole: TextToImage | None = None
     models: list[Model | None] = []
@@ -117,6 +121,10 @@ def _opened(steps: list[Step], name: str, device: str) -> list[Model | None]:
             from unlikeness.diffusion.devices import pick_device
 
             models.append(Autoencoder.open(step.settings.autoencoder, device=pick_device(device)))
+        elif isinstance(step.settings, UpscaleSettings):
+            from unlikeness.purify.upscale import Upscaler
+
+            models.append(Upscaler.open(step.settings.upscaler, device=device))
         else:
             models.append(None)
     return models

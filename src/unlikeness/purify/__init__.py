@@ -41,6 +41,7 @@ register(
     "gridpure", "unlikeness.purify.gridpure:GrIDPure", settings=f"{_SETTINGS}:GrIDPureSettings",
     needs_model=True,
 )  # fmt: skip
+register("upscale", "unlikeness.purify.upscale:Upscale", settings=f"{_SETTINGS}:UpscaleSettings")
 register("impress", "unlikeness.purify.impress:Impress", settings=f"{_SETTINGS}:ImpressSettings")
 
 __all__ = ["METHODS", "create", "method", "names", "register"]

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from unlikeness.autoencoders import Autoencoder
     from unlikeness.diffusion.model import TextToImage
+    from unlikeness.purify.upscale import Upscaler
 
 __all__ = [
     "Floats", "Model", "OfPixels", "PictureByPicture", "Purifier", "PurifySettings", "ThroughPillow",
@@ -28,7 +29,7 @@ __all__ = [
 ]  # fmt: skip
 
 Floats = NDArray[np.float32]
-Model: TypeAlias = "TextToImage | Autoencoder"
+Model: TypeAlias = "TextToImage | Autoencoder | Upscaler"
 P = TypeVar("P", bound=PurifySettings)
 
 
@@ -136,15 +137,17 @@ def autoencoder_of(model: Model | None, settings: AutoencoderSettings, method: s
     (opened where the model is, or on the first GPU), or the model's. UsageError if there is none."""
     from unlikeness.autoencoders import Autoencoder
     from unlikeness.diffusion.devices import pick_device
+    from unlikeness.diffusion.model import TextToImage
 
     if isinstance(model, Autoencoder):
         return model
+    whole = model if isinstance(model, TextToImage) else None
     if settings.autoencoder:
-        device = pick_device("auto") if model is None else model.device
+        device = pick_device("auto") if whole is None else whole.device
         return Autoencoder.open(settings.autoencoder, device=device)
-    if model is None:
+    if whole is None:
         raise UsageError(f"purification {method} needs a model or an autoencoder; give one")
-    return model.autoencoder
+    return whole.autoencoder
 
 
 def whole_model(model: Model | None, method: str) -> TextToImage:

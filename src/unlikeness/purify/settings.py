@@ -11,7 +11,7 @@ from unlikeness.settings import Checked, named, setting
 __all__ = [
     "AutoencoderSettings", "BilateralSettings", "BlurSettings", "DiffPureSettings", "GrIDPureSettings",
     "ImpressSettings", "JpegSettings", "MedianSettings", "NoiseSettings", "PurifySettings", "ResizeSettings",
-    "VaeSettings",
+    "UpscaleSettings", "VaeSettings",
 ]  # fmt: skip
 
 
@@ -126,6 +126,30 @@ class AutoencoderSettings(PurifySettings):
 @dataclass(frozen=True, kw_only=True)
 class VaeSettings(AutoencoderSettings):
     """The autoencoder of the round trip."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class UpscaleSettings(PurifySettings):
+    """The upscaler, and its strength."""
+
+    main: ClassVar[str | None] = "upscaler"
+    network: ClassVar[bool] = True
+
+    upscaler: str = setting(
+        "", "Upscaler: a diffusers folder, or a hub name such as stabilityai/stable-diffusion-x4-upscaler.",
+        source="ours",
+    )  # fmt: skip
+    sigma: float = setting(
+        12.75, "Standard deviation of the noise before.", unit="n/255 of the range [0, 1]",
+        source="Hönig et al. 2024: 0.05", at_least=0.0, at_most=255.0,
+    )  # fmt: skip
+    noise_level: int = setting(
+        20, "Noise that the upscaler itself adds and knows of.", unit="of its noise levels",
+        source="diffusers' StableDiffusionUpscalePipeline", at_least=0, at_most=350,
+    )  # fmt: skip
+    steps: int = setting(
+        25, "Denoising steps of the upscaler.", unit="steps", source="ours", at_least=1, at_most=1000
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
