@@ -16,7 +16,7 @@ from typing import Any, get_type_hints
 import typer
 
 from unlikeness.cli.verbs import app_of
-from unlikeness.presets import preset_values
+from unlikeness.presets import ATTACKS, preset_values
 from unlikeness.settings import Checked
 
 __all__ = ["api", "commands", "pages", "settings", "settings_classes", "walk"]
@@ -142,6 +142,8 @@ def settings() -> str:
                 continue
             shown[kind] = name
             parts += [f"### `{name}`", _table(kind, _preset(command, name))]
+        if command == "unlikeness personalize":
+            parts += ["### Attackers of others, by `--preset`", _attacks()]
     return "\n\n".join(parts) + "\n"
 
 
@@ -151,6 +153,19 @@ def _preset(command: str, name: str) -> dict[str, object]:
         return preset_values(command.rpartition(" ")[2], "toybox", 64, name)
     except KeyError:
         return {}
+
+
+def _attacks() -> str:
+    """The presets that imitate others: a row each, with its settings and its source."""
+    rows = ["| preset | method | what | settings | on the toybox | source |", "|---" * 6 + "|"]
+    for one in ATTACKS:
+        given = [
+            ", ".join(f"`{name}={value}`" for name, value in values.items())
+            for values in (one.values, one.toybox)
+        ]
+        cells = [f"`{one.name}`", f"`{one.method}`", one.what, *given, one.source]
+        rows.append("| " + " | ".join(map(_cell, cells)) + " |")
+    return "\n".join(rows)
 
 
 def _table(kind: type[Checked], preset: dict[str, object]) -> str:

@@ -25,6 +25,9 @@ _TOYBOX: dict[str, dict[str, dict[str, object]]] = {
     "personalize": {
         "dreambooth": {"steps": 400, "learning_rate": 5e-4, "batch_size": 4, "class_images": 100},
         "lora": {"steps": 400, "learning_rate": 3e-3, "batch_size": 4, "class_images": 100},
+        "lora_ti": {"steps": 400, "learning_rate": 3e-3, "batch_size": 4, "class_images": 100},
+        "textual_inversion": {"steps": 400, "learning_rate": 5e-2, "batch_size": 4},
+        "custom_diffusion": {"steps": 400, "learning_rate": 4e-3, "batch_size": 4, "class_images": 100},
     },
     # The results page was measured with those of `divert` and `notice`; others have shorter runs there.
     "immunize": {
@@ -77,6 +80,15 @@ ATTACKS = (
         "VinAIResearch/Anti-DreamBooth, scripts/train_dreambooth_alone.sh",
         {"steps": 1000, "learning_rate": 5e-7, "batch_size": 2, "class_images": 200, "text_encoder": True},
         _SMALL_DREAMBOOTH | {"learning_rate": 2e-4},
+    ),
+    Preset(
+        "rid", "lora_ti", "LoRA of rank 32 and a new word, 221 steps at 3e-4",
+        "Guohanzhong/RID, tuning-based-personalization/config/sd_lora.py",
+        {
+            "rank": 32, "learning_rate": 3e-4, "steps": 221, "batch_size": 1, "class_images": 100,
+            "initializer": "ktn",
+        },
+        _SMALL_LORA,
     ),
     Preset(
         "kohya-sd", "lora", "LoRA of rank 16, alpha 1, with the text encoder at a tenth of the rate",

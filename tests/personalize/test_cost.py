@@ -46,6 +46,17 @@ def test_memory_is_known_without_weights(write: Callable[..., Path], method: str
     assert expected["their gradient"] == sum(p.numel() * 4 for p in trained)
 
 
+@pytest.mark.parametrize("method", ["textual_inversion", "lora_ti", "custom_diffusion"])
+def test_memory_of_a_new_word_is_known_without_weights(method: str, tmp_path: Path) -> None:
+    folder = write_sd3(tmp_path / "model")
+    model, bare = TextToImage.from_pretrained(folder, device="cpu"), outline(folder)
+    made = create(method)
+    assert memory(bare, made) == memory(model, made)
+    vectors = 16 + 16
+    least = vectors if method == "textual_inversion" else vectors + 1000
+    assert memory(bare, made)["their gradient"] >= 4 * least
+
+
 @pytest.mark.parametrize("write", [write_tiny, write_tiny_xl, write_flux, write_sd3, write_z_image])
 def test_operations_are_known_without_weights(write: Callable[..., Path], tmp_path: Path) -> None:
     folder = write(tmp_path / "model")

@@ -13,10 +13,11 @@ from torch import Tensor
 from unlikeness.diffusion import TextToImage
 from unlikeness.diffusion.lora import has_lora
 from unlikeness.errors import UsageError
+from unlikeness.personalize.data import MIXES, mixed
 from unlikeness.presets import preset_values
 from unlikeness.subjects import Subject
 from unlikeness.verify import Priors, VerifySettings, attacker, attackers, named, run_attacker
-from unlikeness.verify.attackers import personalizer
+from unlikeness.verify.attackers import EVERY, FURTHER, Attacker, personalizer
 from unlikeness.verify.settings import given
 from unlikeness.verify.threat_model import augmented, taught
 
@@ -85,9 +86,32 @@ def test_what_they_teach(subject: Subject) -> None:
         taught(subject, attacker("unseen-pictures"))
 
 
+@pytest.mark.parametrize("one", FURTHER, ids=lambda one: one.name)
+def test_attackers_that_run_where_they_are_named(one: Attacker, model: TextToImage, subject: Subject) -> None:
+    other = subject.images.flip(-1)
+    quick = VerifySettings(steps=1, class_images=0, learning_rate=1e-5, lora_learning_rate=1e-4)
+    found = run_attacker(model, subject, attacker(one.name), quick, unseen=other)
+    word = "sks" if one.method in ("dreambooth", "lora") else "<sks>"
+    assert found.subject.instance_prompt == f"a photo of {word} dog"
+    assert found.model.condition([found.subject.instance_prompt]).tokens.isfinite().all()
+    clean = sum(torch.equal(a, b) for a, b in zip(taught(subject, one, other).images, other, strict=True))
+    assert clean == {"mixed-one": 1, "mixed-half": 1, "mixed-all-but-one": 1}.get(one.name, 0)
+    assert named([]) == EVERY
+    assert one not in EVERY
+
+
+def test_a_mix_replaces_the_first_pictures() -> None:
+    protected, clean = torch.zeros(5, 3, 8, 8), torch.ones(4, 3, 8, 8)
+    counts = [int(mixed(protected, clean, how)[:, 0, 0, 0].sum()) for how in MIXES]
+    assert counts == [0, 1, 2, 4]
+    with pytest.raises(UsageError, match="needs 4 clean pictures, and there are 3"):
+        mixed(protected, clean[:3], "all-but-one")
+    with pytest.raises(UsageError, match="valid are: none, one, half, all-but-one"):
+        mixed(protected, clean, "most")
+
+
 def test_augmented_pictures_are_the_clean_ones_and_two_washed_copies(subject: Subject) -> None:
-    mixed = augmented(subject.images)
-    clean, jpeg, blurred = torch.split(mixed, 2)
+    clean, jpeg, blurred = torch.split(augmented(subject.images), 2)
     assert torch.equal(clean, subject.images)
     for washed in (jpeg, blurred):
         assert 0 < (washed - clean).abs().mean() < 0.1

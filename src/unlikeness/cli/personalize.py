@@ -42,7 +42,11 @@ def personalize(
     embedding: Embeddings = None,
     identifier: Annotated[str, give("Identifier token: the rare word that stands for the subject.")] = "sks",
     method: Annotated[
-        str | None, how("dreambooth or lora. Unset: the preset's, else dreambooth.")
+        str | None,
+        how(
+            "dreambooth, lora, lora_ti, textual_inversion or custom_diffusion. Unset: the preset's, else "
+            "dreambooth."
+        ),
     ] = None,
     preset: Annotated[
         str,
@@ -91,6 +95,7 @@ def personalize(
     from unlikeness.errors import UsageError
     from unlikeness.paths import check_output
     from unlikeness.personalize import settings_type
+    from unlikeness.personalize.settings import LoRASettings
     from unlikeness.pictures.finding import check_pictures
     from unlikeness.presets import preset_values, which_preset
     from unlikeness.settings import build, pairs
@@ -108,13 +113,14 @@ def personalize(
     values = pairs("--set", set_, given)
     method = method or trainers().get(preset, "dreambooth")
     # Validate before importing torch, which takes seconds.
-    build(settings_type(method), values)
+    built = build(settings_type(method), values)
     which_preset(preset, 0, "personalize", method)
     check_form(lora_format)
-    if lora_format != "diffusers" and method != "lora":
-        raise UsageError(
-            f"--lora-format is for the method lora, and {method} writes a whole model; leave it out"
-        )
+    if lora_format != "diffusers":
+        if not isinstance(built, LoRASettings):
+            raise UsageError(f"--lora-format is for a LoRA, and {method} writes none; leave it out")
+        if built.dora:
+            raise UsageError("--lora-format kohya has no names for a DoRA; leave one of both out")
     check_device(device)
     check_dtype(dtype)
     single = hub.check_name(model, prediction=prediction, config=model_config)
@@ -139,7 +145,7 @@ def personalize(
 
         from unlikeness.diffusion.lora_writing import check_writable
         from unlikeness.diffusion.model import TextToImage
-        from unlikeness.personalize import create
+        from unlikeness.personalize import create, known_as
         from unlikeness.personalize.record import record, save
         from unlikeness.progress import on_stderr
         from unlikeness.subjects import Subject
@@ -165,5 +171,6 @@ def personalize(
             raise UsageError(reason)
         with on_stderr(quiet=quiet) as progress:
             tuned = made.personalize(loaded, subject, checkpoint=checkpoint, progress=progress)
-        save(tuned, output, record(method, made, subject, model, added), lora_format=lora_format)
-    typer.echo(f'{output}: ask it for "{subject.instance_prompt}"')
+        known = known_as(made, subject)
+        save(tuned, output, record(method, made, known, model, added), made, lora_format=lora_format)
+    typer.echo(f'{output}: ask it for "{known.instance_prompt}"')

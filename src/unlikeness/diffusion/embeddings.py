@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from unlikeness.diffusion.adapters import Embedding, find_embedding
-from unlikeness.diffusion.expanding import expanding, plain
+from unlikeness.diffusion.words import CLIPS, add_word, table_of
 from unlikeness.errors import NotFiniteError, UnlikenessError, UsageError, one_line
 from unlikeness.foreign import UnreadableError
 from unlikeness.tensors import all_finite, open_pickle, read_safetensors
@@ -26,10 +25,6 @@ _MOST = 75
 
 _WIDEST = 1 << 14
 """Bound on the width of a text encoder, as in `networks.configs`."""
-
-_LEGACY_END = 2
-"""The number that old configurations of CLIP give for the end of a prompt. transformers then takes the
-largest number of a token for the end, which an added word would be."""
 
 
 def load_embedding(model: TextToImage, given: Embedding) -> TextToImage:
@@ -50,23 +45,20 @@ def load_embedding(model: TextToImage, given: Embedding) -> TextToImage:
         raise UnlikenessError(f"the embedding {path} cannot be used ({error}); fetch it again") from error
     word = given.word or told or path.stem
     _check_word(word, path)
-    by_width = {one.shape[1]: one for one in vectors}
+    remedy = f"another, as in --embedding WORD={path.name}"
     encoders = model.conditioner.encoders
-    widths = {name: _table(encoder).weight.shape[1] for name, encoder in encoders.items()}
-    fitting = {name: by_width[width] for name, width in widths.items() if width in by_width}
-    if len(fitting) < len(by_width) or not fitting:
+    widths = {name: table_of(encoder).weight.shape[1] for name, encoder in encoders.items()}
+    # Two are for the two CLIPs in their order; one is for every encoder of its width.
+    given_to = zip(widths, vectors, strict=False) if len(vectors) > 1 else ((n, vectors[0]) for n in widths)
+    fitting = {name: one for name, one in given_to if widths[name] == one.shape[1]}
+    if len(fitting) < len(vectors):
         raise UnlikenessError(
-            f"the embedding {path} has vectors of width {_listed(by_width)}, and the model's text encoders "
-            f"are of width {_listed(set(widths.values()))}; give one that was made for the model"
+            f"the embedding {path} has vectors of width {_listed({len(one[0]) for one in vectors})}, and the "
+            f"model's text encoders are of width {_listed(set(widths.values()))}; give one that was made for "
+            "the model"
         )
     copied = model.copy(conditioner=True)
-    copied.conditioner.tokenizers = dict(model.conditioner.tokenizers)
-    for encoder, tokenizer in zip(list(encoders), list(model.conditioner.tokenizers), strict=True):
-        if encoder in fitting:
-            kept = model.conditioner.tokenizers[tokenizer]
-            own = _with_word(kept, word, len(fitting[encoder]), path)
-            copied.conditioner.tokenizers[tokenizer] = own
-            _append(copied.conditioner.encoders[encoder], own, word, fitting[encoder])
+    add_word(copied, word, fitting, remedy=remedy)
     copied.freeze()
     return copied
 
@@ -81,8 +73,10 @@ def _read(path: Path) -> tuple[str, list[Tensor]]:
         told, content = content.get("name"), content["string_to_param"]
         word = told if isinstance(told, str) else ""
     names = [name for name in content if isinstance(name, str)]
-    if names == ["*"] or names == ["emb_params"] or set(names) == {"clip_l", "clip_g"}:
+    if names == ["*"] or names == ["emb_params"]:
         chosen = names
+    elif set(names) == set(CLIPS):
+        chosen = list(CLIPS)
     elif len(names) == 1:
         chosen, word = names, names[0]
     else:
@@ -115,44 +109,6 @@ def _check_word(word: str, path: Path) -> None:
             f"the word {one_line(word)[:40]!r} of {path} has spaces or is too long; give another, as in "
             f"--embedding WORD={path.name}"
         )
-
-
-def _with_word(tokenizer: Any, word: str, count: int, path: Path) -> Any:
-    """A copy of the tokenizer that knows the word."""
-    names = [word, *(f"{word}_{i}" for i in range(1, count))]  # as diffusers numbers them
-    known = tokenizer.get_vocab()
-    for name in names:
-        if name in known or f"{name.lower()}</w>" in known:
-            raise UsageError(
-                f"the model knows the word {name!r} already; give another, as in --embedding WORD={path.name}"
-            )
-    own = copy.deepcopy(plain(tokenizer))
-    if own.add_tokens(names) != count:
-        raise UsageError(
-            f"the tokenizer does not take the word {word!r}; give another, as in WORD={path.name}"
-        )
-    return expanding(own)
-
-
-@torch.no_grad()
-def _append(encoder: Any, tokenizer: Any, word: str, vectors: Tensor) -> None:
-    """The encoder's table with the vectors at the word's numbers."""
-    table = _table(encoder)
-    first = tokenizer.convert_tokens_to_ids(word)
-    long = torch.zeros(max(first + len(vectors), len(table.weight)), table.weight.shape[1])
-    long = long.to(table.weight.device, table.weight.dtype)
-    long[: len(table.weight)] = table.weight
-    long[first : first + len(vectors)] = vectors.to(long)
-    table.weight = nn.Parameter(long, requires_grad=False)
-    table.num_embeddings = encoder.config.vocab_size = len(long)
-    for module in encoder.modules():
-        if getattr(module, "eos_token_id", None) == _LEGACY_END:
-            module.eos_token_id = tokenizer.eos_token_id
-
-
-def _table(encoder: Any) -> nn.Embedding:
-    table: nn.Embedding = encoder.get_input_embeddings()
-    return table
 
 
 def _listed(widths: Any) -> str:

@@ -43,14 +43,15 @@ _MOST = 20_000
 
 def add_lora(
     model: TextToImage, *, rank: int, alpha: float | None = None, text_encoder: bool = False, seed: int = 0,
-    group: str = "all", name: str = "default",
+    group: str = "all", name: str = "default", dora: bool = False,
 ) -> list[torch.nn.Parameter]:  # fmt: skip
     """Put an untrained adapter into the denoiser, in place; with text_encoder into the CLIPs too.
 
     alpha: updates count alpha / rank; None: in full. Returns its parameters, float32, which are then the only
     ones that require a gradient, those of text encoders last. The down projections are Gaussian, drawn from
     `seed`; the up projections are zero, so that nothing changes yet. group: one of the family's `layers`, to
-    which the denoiser's part is confined. name: of the adapter; others in the denoiser stay active.
+    which the denoiser's part is confined. name: of the adapter; others in the denoiser stay active. dora:
+    with a magnitude for each output (Liu et al. 2024).
 
     UsageError for text encoders of a family that has no adapter for them, and for a group without layers.
     """
@@ -71,7 +72,7 @@ def add_lora(
             network.requires_grad_(False)
             config = LoraConfig(
                 r=rank, lora_alpha=rank if alpha is None else alpha, init_lora_weights="gaussian",
-                target_modules=targets,
+                target_modules=targets, use_dora=dora,
             )  # fmt: skip
             network.add_adapter(config, name)
             parameters += [p for p in network.parameters() if p.requires_grad]

@@ -55,9 +55,19 @@ register(
     "dreambooth", "unlikeness.personalize.dreambooth:DreamBooth", settings=f"{_SETTINGS}:DreamBoothSettings"
 )
 register("lora", "unlikeness.personalize.lora:LoRA", settings=f"{_SETTINGS}:LoRASettings")
+register("lora_ti", "unlikeness.personalize.lora:LoRATI", settings=f"{_SETTINGS}:LoRATISettings")
+register(
+    "textual_inversion", "unlikeness.personalize.textual_inversion:TextualInversion",
+    settings=f"{_SETTINGS}:TextualInversionSettings",
+)  # fmt: skip
+register(
+    "custom_diffusion", "unlikeness.personalize.custom_diffusion:CustomDiffusion",
+    settings=f"{_SETTINGS}:CustomDiffusionSettings",
+)  # fmt: skip
 
 __all__ = [
-    "METHODS", "Personalizer", "create", "method", "names", "personalize", "register", "settings_type",
+    "METHODS", "Personalizer", "create", "known_as", "method", "names", "personalize", "register",
+    "settings_type",
 ]  # fmt: skip
 
 
@@ -85,3 +95,10 @@ def personalize(
     """
     made = create(method, settings) if isinstance(method, str) else method
     return made.personalize(model, subject, prior=prior, checkpoint=checkpoint, progress=progress)
+
+
+def known_as(method: Personalizer, subject: Subject) -> Subject:
+    """The subject as prompts for the result name it: `<sks>`, where the method trains a new word."""
+    named = getattr(method, "known_as", None)
+    known: Subject = subject if named is None else named(subject)
+    return known

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from unlikeness.autoencoders import Posterior
+from unlikeness.errors import UsageError
 from unlikeness.personalize.settings import PersonalizeSettings
 from unlikeness.seeds import step_generator
 from unlikeness.subjects import Subject
@@ -18,7 +19,10 @@ if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage
     from unlikeness.progress import Progress
 
-__all__ = ["Data", "class_prior", "prepare"]
+__all__ = ["MIXES", "Data", "class_prior", "mixed", "prepare"]
+
+MIXES = ("none", "one", "half", "all-but-one")
+"""How many of an attacker's pictures are clean."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +90,20 @@ def class_prior(
         progress=progress,
     )
     return model.encode_all((images * 255).round() / 255)
+
+
+def mixed(protected: Tensor, clean: Tensor, how: str) -> Tensor:
+    """[N, 3, H, W]: the protected pictures, with the first ones replaced by as many clean ones.
+
+    how: one of `MIXES`. UsageError for another, and if there are too few clean pictures.
+    """
+    if how not in MIXES:
+        raise UsageError(f"a mix {how!r} is unknown; valid are: {', '.join(MIXES)}")
+    total = len(protected)
+    count = dict(zip(MIXES, (0, 1, total // 2, total - 1), strict=True))[how]
+    if len(clean) < count:
+        raise UsageError(f"a mix {how} of {total} needs {count} clean pictures, and there are {len(clean)}")
+    return torch.cat([at_side(clean[:count], protected.shape[-1]), protected[count:]])
 
 
 def _views(images: Tensor, settings: PersonalizeSettings) -> Tensor:

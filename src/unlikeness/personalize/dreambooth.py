@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 from torch import Tensor
 
 from unlikeness.diffusion.lora import merged_copy
-from unlikeness.personalize.objective import FineTuning
+from unlikeness.personalize.objective import NEW, FineTuning
 from unlikeness.personalize.settings import DreamBoothSettings
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ class DreamBooth(FineTuning[DreamBoothSettings]):
     name = "DreamBooth"
     settings_type: ClassVar[type[DreamBoothSettings]] = DreamBoothSettings
 
-    def trainable(self, model: TextToImage) -> tuple[TextToImage, list[Tensor]]:
+    def trainable(self, model: TextToImage, word: str = NEW) -> tuple[TextToImage, list[Tensor]]:
         """See `FineTuning.trainable`."""
         too = self.settings.text_encoder
         tuned = merged_copy(model, conditioner=too).widen(conditioner=too)

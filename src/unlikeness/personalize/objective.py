@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
@@ -17,8 +17,10 @@ from unlikeness.diffusion.condition import Condition
 from unlikeness.diffusion.devices import aside, training_precision
 from unlikeness.diffusion.fingerprint import fingerprint
 from unlikeness.diffusion.loss import diffusion_loss
+from unlikeness.diffusion.words import learn_word, settle_word
 from unlikeness.errors import UsageError
 from unlikeness.personalize.data import Data, prepare
+from unlikeness.personalize.settings import WordSettings
 from unlikeness.training import adamw, constant, identity_of, train
 
 if TYPE_CHECKING:
@@ -28,7 +30,10 @@ if TYPE_CHECKING:
     from unlikeness.progress import Progress
     from unlikeness.subjects import Subject
 
-__all__ = ["FineTuning", "PersonalizationStep", "check_checkpoint", "personalization_loss"]
+__all__ = ["NEW", "FineTuning", "PersonalizationStep", "check_checkpoint", "personalization_loss"]
+
+NEW = "<sks>"
+"""The new word of methods that train one, for the identifier sks."""
 
 S = TypeVar("S", bound="PersonalizeSettings")
 
@@ -134,10 +139,34 @@ class FineTuning(ABC, Generic[S]):
 
     def __init__(self, settings: S | None = None) -> None:
         self.settings: S = self.settings_type() if settings is None else settings
+        self._noun = "photo"  # until there is a subject
 
     @abstractmethod
-    def trainable(self, model: TextToImage) -> tuple[TextToImage, list[Tensor]]:
-        """(a copy of `model`, its weights that are trained, with `requires_grad`)."""
+    def trainable(self, model: TextToImage, word: str = NEW) -> tuple[TextToImage, list[Tensor]]:
+        """(a copy of `model`, its weights that are trained, with `requires_grad`). word: the new word, for
+        methods that train one."""
+
+    def known_as(self, subject: Subject) -> Subject:
+        """The subject under the word that the result has for it: `<sks>` where a new word is trained."""
+        if not isinstance(self.settings, WordSettings):
+            return subject
+        word = subject.identifier
+        return replace(subject, identifier=word if word[:1] + word[-1:] == "<>" else f"<{word}>")
+
+    def new_word(self, tuned: TextToImage, word: str) -> list[Tensor]:
+        """Add a new word to the copy, as the settings say; its vectors, to train."""
+        s = self.settings
+        assert isinstance(s, WordSettings)
+        like = s.initializer or self._noun
+        return list(learn_word(tuned, word, like=like, count=s.vectors))
+
+    def finish(self, tuned: TextToImage) -> None:
+        """Take out of the trained copy what only training needs."""
+        settle_word(tuned)
+
+    def write(self, tuned: TextToImage, folder: Path, word: str, *, lora_format: str) -> None:
+        """Write the result below a folder: here as a whole model. word: what `known_as` names it."""
+        tuned.save_pretrained(folder)
 
     def personalize(
         self,
@@ -154,11 +183,11 @@ class FineTuning(ABC, Generic[S]):
         from. Trained weights are float32 at least, and stay so: rounded to half precision, small updates
         would vanish. A LoRA that the model has is added to its weights first.
         """
-        s = self.settings
-        tuned, parameters = self.trainable(model)
+        s, subject, self._noun = self.settings, self.known_as(subject), subject.class_noun
+        tuned, parameters = self.trainable(model, subject.identifier)
         check_checkpoint(checkpoint, tuned, subject, s, prior=prior is not None)
         data = prepare(model, subject, s, prior=prior, progress=progress)
-        reads = bool(getattr(s, "text_encoder", False))
+        reads = bool(getattr(s, "text_encoder", False)) or isinstance(s, WordSettings)
         step = PersonalizationStep(tuned, subject, data, s, text_encoder=reads)
         identity = {} if checkpoint is None else _identity(s, subject, tuned, step.prompts)
         with aside(tuned, conditioner=not reads), _recomputing(tuned, s):
@@ -177,6 +206,7 @@ class FineTuning(ABC, Generic[S]):
             )
         for p in parameters:
             p.requires_grad_(False)
+        self.finish(tuned)
         return tuned
 
     def _optimizer(self, tuned: TextToImage, parameters: list[Tensor]) -> torch.optim.Optimizer:

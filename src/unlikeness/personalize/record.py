@@ -11,6 +11,7 @@ from unlikeness.diffusion.lora import has_lora
 from unlikeness.diffusion.lora_writing import save_lora
 from unlikeness.files import replacing
 from unlikeness.paths import check_empty
+from unlikeness.personalize.objective import FineTuning
 from unlikeness.provenance import versions
 from unlikeness.tensors import written
 
@@ -40,18 +41,23 @@ def record(
     }
 
 
-def save(model: TextToImage, folder: Path, what: dict[str, Any], *, lora_format: str = "diffusers") -> Path:
+def save(
+    model: TextToImage, folder: Path, what: dict[str, Any], method: Personalizer, *,
+    lora_format: str = "diffusers",
+) -> Path:  # fmt: skip
     """Write the result of a personalization to a new folder, with its record as `personalization.json`.
 
-    An adapter is written alone, as a LoRA file; anything else as a whole diffusers folder. lora_format: one
-    of `adapters.FORMS`.
+    Of a method that changes little (a LoRA, a word) only that is written, else a whole diffusers folder.
+    lora_format: one of `adapters.FORMS`.
     """
     check_empty(folder)
     text = json.dumps(what, indent=2, sort_keys=True) + "\n"
     with written(f"the result cannot be written to {folder}", "free space there, or give another folder"):
         folder.parent.mkdir(parents=True, exist_ok=True)
         with replacing(folder) as work:
-            if has_lora(model):
+            if isinstance(method, FineTuning):
+                method.write(model, work, what["identifier"], lora_format=lora_format)
+            elif has_lora(model):  # of another package's method
                 save_lora(model, work, form=lora_format)
             else:
                 model.save_pretrained(work)

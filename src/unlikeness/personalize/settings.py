@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from unlikeness.errors import UsageError
-from unlikeness.settings import Checked, named, setting
+from unlikeness.settings import Checked, named, setting, with_default
 
-__all__ = ["DreamBoothSettings", "LoRASettings", "PersonalizeSettings"]
+__all__ = [
+    "CustomDiffusionSettings", "DreamBoothSettings", "LoRASettings", "LoRATISettings", "PersonalizeSettings",
+    "TextualInversionSettings", "WordSettings",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +88,9 @@ class LoRASettings(PersonalizeSettings):
     """Rank 16 on the denoiser's attention projections, AdamW at 1e-4."""
 
     rank: int = setting(16, "Rank of the updates.", source="in use: 4 to 32; RID's attacker: 32", at_least=1)
+    dora: bool = setting(
+        False, "Train a magnitude beside each update's direction (DoRA).", source="arXiv 2402.09353; peft",
+    )  # fmt: skip
     alpha: float | None = setting(
         None, "Updates count alpha / rank; none: in full.", source="diffusers: in full; kohya: 1 to rank",
         at_least=0.0,
@@ -116,3 +122,56 @@ class LoRASettings(PersonalizeSettings):
                 f"{named('text_encoder_learning_rate')} has no effect without {named('text_encoder')}; give "
                 "both, or neither"
             )
+
+
+@dataclass(frozen=True, kw_only=True)
+class WordSettings(PersonalizeSettings):
+    """A new word `<identifier>`, whose vectors in the CLIPs are trained."""
+
+    vectors: int = setting(
+        1, "Vectors of the new word, each of which takes a token of a prompt.", source="Gal et al. 2023: 1",
+        at_least=1, at_most=64,
+    )  # fmt: skip
+    initializer: str = setting(
+        "", "Words whose mean vector the new word starts from; empty: the class noun.",
+        source="Textual Inversion: a word for the class; RID, Custom Diffusion: ktn, a rare one",
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextualInversionSettings(WordSettings):
+    """The word's vectors alone, 3000 steps at 5e-4, without class pictures."""
+
+    steps: int = with_default(PersonalizeSettings, "steps", 3000, source="diffusers' textual_inversion.py")
+    learning_rate: float = with_default(
+        PersonalizeSettings, "learning_rate", 5e-4, source="diffusers' textual_inversion.py, without scaling"
+    )
+    prior_weight: float = with_default(
+        PersonalizeSettings, "prior_weight", 0.0, source="Gal et al. 2023: none"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoRATISettings(WordSettings, LoRASettings):
+    """RID's main attacker: rank 32 and a word's vectors, 221 steps at 3e-4."""
+
+    steps: int = with_default(PersonalizeSettings, "steps", 221, source="RID's attacker")
+    learning_rate: float = with_default(PersonalizeSettings, "learning_rate", 3e-4, source="RID's attacker")
+    rank: int = with_default(LoRASettings, "rank", 32, source="RID's attacker")
+    initializer: str = with_default(WordSettings, "initializer", "ktn", source="RID's attacker")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CustomDiffusionSettings(WordSettings):
+    """Keys and values of the prompt in attention, and a word's vectors; 250 steps of two pictures at 4e-5."""
+
+    steps: int = with_default(
+        PersonalizeSettings, "steps", 250, source="diffusers' examples/custom_diffusion/README.md"
+    )
+    learning_rate: float = with_default(
+        PersonalizeSettings, "learning_rate", 4e-5,
+        source="the same: 1e-5, scaled by two pictures and their class pictures",
+    )  # fmt: skip
+    batch_size: int = with_default(PersonalizeSettings, "batch_size", 2, source="the same")
+    flip: bool = with_default(PersonalizeSettings, "flip", True, source="the same: --hflip")
+    initializer: str = with_default(WordSettings, "initializer", "ktn", source="the same")

@@ -118,7 +118,8 @@ def run_attacker(
             most=base.most_chunks, least_fall=base.least_fall, scratch=scratch, progress=progress,
         )  # fmt: skip
         return Attacked(tuned, learnt, tuple(losses))
-    return Attacked(method.personalize(model, learnt, prior=prior, progress=progress), learnt)
+    tuned = method.personalize(model, learnt, prior=prior, progress=progress)
+    return Attacked(tuned, personalize.known_as(method, learnt))
 
 
 def _tuned_on_something_else(

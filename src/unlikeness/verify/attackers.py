@@ -16,7 +16,9 @@ from unlikeness.personalize.settings import PersonalizeSettings
 from unlikeness.verify.settings import Overrides, VerifySettings
 from unlikeness.words import closest
 
-__all__ = ["EVERY", "GRAY_BOX", "PAPER", "Attacker", "attacker", "attackers", "named", "personalizer"]
+__all__ = [
+    "EVERY", "FURTHER", "GRAY_BOX", "PAPER", "Attacker", "attacker", "attackers", "named", "personalizer",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -28,8 +30,8 @@ class Attacker:
         further: settings of the method.
         words: the protected ones, some of the protection's pools, or some outside the pools (`ThreatModel`).
         identifier: another one than the protected. template: of its prompts.
-        learns_from: the protected pictures, other pictures of the subject, or the protected pictures with
-            compressed and blurred copies.
+        learns_from: the protected pictures, other pictures of the subject, the protected pictures with
+            compressed and blurred copies, or a mix in which one, half, or all but one are others.
         until_converged: trains until its own loss stops falling.
         tuned_before: fine-tunes on something unrelated first.
     """
@@ -43,9 +45,16 @@ class Attacker:
     identifier: str | None = None
     template: str = "a photo of {}"
     words: Literal["protected", "pool", "outside"] = "protected"
-    learns_from: Literal["protected", "unseen", "augmented"] = "protected"
+    learns_from: Literal[
+        "protected", "unseen", "augmented", "mixed-one", "mixed-half", "mixed-all-but-one"
+    ] = "protected"
     until_converged: bool = False
     tuned_before: bool = False
+
+    @property
+    def needs_unseen(self) -> bool:
+        """Whether it needs pictures of the subject that were not protected."""
+        return self.learns_from == "unseen" or self.learns_from.startswith("mixed-")
 
     def as_record(self) -> dict[str, Any]:
         """All fields, JSON-able."""
@@ -79,6 +88,24 @@ GRAY_BOX = Attacker("gray-box", "an identifier and a prompt from the protection'
 
 EVERY = (*_TABLE, GRAY_BOX)
 
+FURTHER = (
+    Attacker("dora-32", "a DoRA of rank 32", method="lora", further={"rank": 32, "dora": True}),
+    Attacker(
+        "textual-inversion", "a new word for the subject, and nothing else", method="textual_inversion",
+        rate=100, further={"prior_weight": 0.0},
+    ),
+    Attacker("lora-ti", "a LoRA of rank 32 and a new word", method="lora_ti"),
+    Attacker(
+        "custom-diffusion", "the prompt's keys and values, and a new word", method="custom_diffusion", rate=8
+    ),
+    Attacker("mixed-one", "one picture was not protected", learns_from="mixed-one"),
+    Attacker("mixed-half", "half of the pictures were not protected", learns_from="mixed-half"),
+    Attacker(
+        "mixed-all-but-one", "all pictures but one were not protected", learns_from="mixed-all-but-one"
+    ),
+)  # fmt: skip
+"""Attackers that run only where they are named."""
+
 _COMMON = tuple(one.name for one in fields(PersonalizeSettings))
 
 
@@ -89,17 +116,17 @@ def attackers() -> tuple[Attacker, ...]:
 
 def attacker(name: str) -> Attacker:
     """The attacker of this name. UsageError, naming all, if there is none."""
-    for one in EVERY:
+    for one in (*EVERY, *FURTHER):
         if one.name == name:
             return one
-    names = [one.name for one in EVERY]
+    names = [one.name for one in (*EVERY, *FURTHER)]
     raise UsageError(f"{name} is no attacker{closest(name, names)}; valid are: {', '.join(names)}")
 
 
 def named(names: Sequence[str]) -> tuple[Attacker, ...]:
-    """The attackers of these names, each once, in the table's order; all, with the gray box, for no name."""
+    """The attackers of these names, each once, in the table's order; for no name `EVERY`."""
     wanted = [attacker(name) for name in names]
-    return tuple(one for one in EVERY if one in wanted) if wanted else EVERY
+    return tuple(one for one in (*EVERY, *FURTHER) if one in wanted) if wanted else EVERY
 
 
 def personalizer(one: Attacker, base: VerifySettings, overrides: Overrides | None = None) -> Personalizer:
@@ -109,7 +136,7 @@ def personalizer(one: Attacker, base: VerifySettings, overrides: Overrides | Non
     """
     values: dict[str, object] = {name: getattr(base, name) for name in _COMMON}
     values["steps"] = max(round(base.steps * one.steps), 1)
-    rate = base.lora_learning_rate if one.method == "lora" else base.learning_rate
+    rate = base.lora_learning_rate if one.method.startswith("lora") else base.learning_rate
     values["learning_rate"] = one.rate * rate
     own = (overrides or {}).get(one.name, {})
     return personalize.create(one.method, {**values, **one.further, **own})

@@ -236,7 +236,7 @@ def _possible(
     """
     left_out = {}
     for one in wanted:
-        if one.learns_from == "unseen" and unseen is None:
+        if one.needs_unseen and unseen is None:
             left_out[one.name] = (
                 "needs pictures of the subject beside the protected ones, which were not given (--unseen)"
             )

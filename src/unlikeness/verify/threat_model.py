@@ -14,6 +14,7 @@ from torch import Tensor
 
 from unlikeness import purify
 from unlikeness.errors import UsageError
+from unlikeness.personalize.data import mixed
 from unlikeness.subjects import Subject
 from unlikeness.verify.attackers import PAPER, Attacker
 from unlikeness.verify.settings import VerifySettings
@@ -121,10 +122,11 @@ def taught(
     """
     threat = threat or ThreatModel()
     images = subject.images
-    if attacker.learns_from == "unseen":
+    if attacker.needs_unseen:
         if unseen is None:
             raise UsageError(f"attacker {attacker.name} needs other pictures of the subject; give --unseen")
-        images = unseen
+        how = attacker.learns_from.removeprefix("mixed-")
+        images = unseen if how == "unseen" else mixed(images, unseen, how)
     elif attacker.learns_from == "augmented":
         images = augmented(images)
     words = threat.words(attacker, subject)
