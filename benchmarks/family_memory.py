@@ -25,9 +25,10 @@ from unlikeness.personalize.cost import memory as of_personalizing
 
 NAME = "family_memory"
 RANK = 16
-COMMANDS = ("protect", "lora", "dreambooth", "immunize", "immunize_rank")
+COMMANDS = ("protect", "lora", "dreambooth", "dreambooth_8", "immunize", "immunize_8", "immunize_rank")
 CODE = (
     "benchmarks/family_memory.py", "src/unlikeness/personalize/cost.py", "src/unlikeness/immunize/cost.py",
+    "src/unlikeness/eight_bit.py",
 )  # fmt: skip
 
 
@@ -47,7 +48,7 @@ def cli(argv: Sequence[str] | None) -> None:
 def figures(name: str) -> dict[str, Any]:
     """Parameters of the denoiser and of all else, and the bytes that each command holds."""
     half, whole = (model(name, dtype) for dtype in (torch.bfloat16, torch.float32))
-    denoiser = _count(whole.denoiser)
+    denoiser, short = _count(whole.denoiser), {"eight_bit_adam": True}
     return {
         "denoiser_parameters": denoiser,
         "other_parameters": sum(map(_count, whole.networks)) - denoiser,
@@ -56,7 +57,9 @@ def figures(name: str) -> dict[str, Any]:
         ),
         "lora": sum(of_personalizing(half, personalize.create("lora")).values()),
         "dreambooth": sum(of_personalizing(whole, personalize.create("dreambooth")).values()),
+        "dreambooth_8": sum(of_personalizing(whole, personalize.create("dreambooth", short)).values()),
         "immunize": sum(of_immunizing(whole, immunize.create("apdm")).values()),
+        "immunize_8": sum(of_immunizing(whole, immunize.create("apdm", short)).values()),
         "immunize_rank": sum(of_immunizing(half, immunize.create("apdm", {"rank": RANK})).values()),
     }
 
@@ -86,13 +89,14 @@ def render(record: Mapping[str, Any]) -> str:
     ]  # fmt: skip
     head = [
         "model", "denoiser [10⁹ weights]", "all else", "protect, bfloat16 [GiB]", "LoRA, bfloat16 [GiB]",
-        "DreamBooth, float32 [GiB]", "APDM, float32 [GiB]", "APDM of rank 16, bfloat16 [GiB]",
+        "DreamBooth, float32 [GiB]", "with 8-bit AdamW", "APDM, float32 [GiB]", "with 8-bit AdamW",
+        "APDM of rank 16, bfloat16 [GiB]",
     ]  # fmt: skip
     return "\n\n".join([
         common.table(head, rows),
         "Weights, gradients and AdamW states, from the configurations alone. Activations come on top. The "
         f"LoRA is of rank {record['about']['rank']}. APDM of rank 16 is `immunize --set rank=16` on a GPU "
-        "that computes bfloat16. The text encoders are counted everywhere.",
+        "that computes bfloat16. 8-bit AdamW is `--set eight_bit_adam=true`. The text encoders are counted everywhere.",
     ])  # fmt: skip
 
 

@@ -42,7 +42,7 @@ def save_checkpoint(
     state = optimizer.state_dict()
     numbers: dict[str, dict[str, Any]] = {}
     for i, entries in state["state"].items():
-        for name, value in entries.items():
+        for name, value in _flat(entries):
             if isinstance(value, Tensor):
                 tensors[f"optimizer.{i}.{name}"] = value
             else:
@@ -54,13 +54,28 @@ def save_checkpoint(
         "groups": state["param_groups"],
         "numbers": numbers,
     }
+    # Copied to the CPU first: a training may fill the GPU's memory.
+    held = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    seen: set[int] = set()
+    for name, tensor in held.items():
+        if tensor.data_ptr() in seen:  # a table that the states of an 8-bit optimizer share
+            held[name] = tensor.clone()
+        seen.add(tensor.data_ptr())
     save_tensors(
-        # Copied to the CPU first: a training may fill the GPU's memory.
-        {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()},
+        held,
         path,
         {"training": json.dumps(header)},
         called="the checkpoint",
     )
+
+
+def _flat(entries: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """The state of one parameter by name. That of an 8-bit optimizer is nested, and is read without, too."""
+    for name, value in entries.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value)
+        else:
+            yield name, value
 
 
 def steps_done(path: Path, identity: Mapping[str, Any]) -> int:

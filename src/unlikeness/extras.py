@@ -18,6 +18,7 @@ EXTRAS = {
         "jinja2", "gguf",
     ),
     "c2pa": ("c2pa", "cryptography"),
+    "eight-bit": ("bitsandbytes",),
     "serve": ("fastapi", "uvicorn", "python_multipart"),
 }  # fmt: skip
 """What an extra brings, by the names that Python imports."""

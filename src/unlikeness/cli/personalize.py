@@ -93,12 +93,13 @@ def personalize(
     from unlikeness.diffusion.adapters import Added, check_form
     from unlikeness.diffusion.devices import check_device, check_dtype
     from unlikeness.errors import UsageError
+    from unlikeness.extras import check_extra
     from unlikeness.paths import check_output
     from unlikeness.personalize import settings_type
     from unlikeness.personalize.settings import LoRASettings
     from unlikeness.pictures.finding import check_pictures
     from unlikeness.presets import preset_values, which_preset
-    from unlikeness.settings import build, pairs
+    from unlikeness.settings import build, named, pairs
 
     given = {
         "steps": steps,
@@ -114,6 +115,8 @@ def personalize(
     method = method or trainers().get(preset, "dreambooth")
     # Validate before importing torch, which takes seconds.
     built = build(settings_type(method), values)
+    if built.eight_bit_adam:
+        check_extra("eight-bit", f"{named('eight_bit_adam')}=true")
     which_preset(preset, 0, "personalize", method)
     check_form(lora_format)
     if lora_format != "diffusers":
@@ -130,13 +133,16 @@ def personalize(
     if dry_run:
         from unlikeness.diffusion.devices import pick_device
         from unlikeness.diffusion.opening import outline
+        from unlikeness.eight_bit import check_eight_bit
         from unlikeness.personalize import create
         from unlikeness.personalize.cost import lines, memory, time_line
 
         bare = outline(model, dtype=dtype, prediction=prediction, model_config=model_config)
         usual = preset_values("personalize", preset, bare.resolution, method)
-        trial = create(method, {**usual, **values})
-        typer.echo("\n".join([*lines(memory(bare, trial)), time_line(bare, trial, pick_device(device))]))
+        trial, where = create(method, {**usual, **values}), pick_device(device)
+        if trial.settings.eight_bit_adam:
+            check_eight_bit(where)
+        typer.echo("\n".join([*lines(memory(bare, trial)), time_line(bare, trial, where)]))
         return
     with ExitStack() as held:
         held.enter_context(locks.beside(output))

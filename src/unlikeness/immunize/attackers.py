@@ -209,23 +209,23 @@ class Attacker:
         """A new attack, from the weights as they are. seed: of the adapter, if there is one."""
         self.end()
         self._attack, self.steps = attack, 0
-        s = self.settings
         if attack.rank:
             from unlikeness.diffusion.lora import add_lora
 
             self.trained = list(add_lora(self.model, rank=attack.rank, seed=seed, name=_ADAPTER))
-            self._optimizer = adamw(self.trained, lr=attack.learning_rate, weight_decay=s.weight_decay)
+            self._optimizer = self._adamw(self.trained)
             return
         self.trained = self.base + self.encoder if attack.text_encoder else self.base
         if self._full is None:  # the optimizer passes over a text encoder without a gradient
-            every = self.base + self.encoder
-            self._full = adamw(every, lr=attack.learning_rate, weight_decay=s.weight_decay)
-        for state in self._full.state.values():
-            for value in state.values():
-                value.zero_()  # fresh, in the same memory
+            self._full = self._adamw(self.base + self.encoder)
+        self._full.state.clear()  # fresh
         for group in self._full.param_groups:
             group["lr"] = attack.learning_rate
         self._optimizer = self._full
+
+    def _adamw(self, parameters: Sequence[Tensor]) -> torch.optim.Optimizer:
+        s, rate = self.settings, self.attack.learning_rate
+        return adamw(parameters, lr=rate, weight_decay=s.weight_decay, eight_bit=s.eight_bit_adam)
 
     def end(self) -> None:
         """Remove an adapter without merging it, and restore the text encoder."""

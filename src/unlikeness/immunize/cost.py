@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 from unlikeness.diffusion.devices import training_precision
 from unlikeness.diffusion.lora import adaptable_copy, add_lora
 from unlikeness.diffusion.operations import rough_time
+from unlikeness.eight_bit import state_bytes
 from unlikeness.errors import UnlikenessError
 from unlikeness.immunize.batch import with_references
 from unlikeness.immunize.dry_run import Count, DryRun, Undrawn, anew
@@ -122,16 +124,17 @@ def memory(model: TextToImage, defence: Defence, *, original: TextToImage | None
     s = defence.settings
     named = dict(model.denoiser.named_parameters())
     size = torch.promote_types(model.denoiser.dtype, torch.float32).itemsize
-    every = sum(p.numel() for p in named.values()) * size
-    moved = sum(p.numel() for name, p in named.items() if trainable(model, s, name)) * size
+    every = _count(named.values()) * size
+    trained = [p for name, p in named.items() if trainable(model, s, name)]
     if s.rank:
-        moved = _of_adapter(model, s.rank, s.train)
-    low = _of_adapter(model, max(s.attack_ranks), "all") if s.attack_low_rank else 0
-    full = every if s.inner_steps and s.attack_low_rank < 1 else 0
+        trained = _adapter(model, s.rank, s.train)
+    moved = _count(trained) * size
+    low = _adapter(model, max(s.attack_ranks), "all") if s.attack_low_rank else []
+    full = list(named.values()) if s.inner_steps and s.attack_low_rank < 1 else []
     reading = 0
     if s.attack_text_encoder:  # the attackers' own one, and what it is set back to
-        reading = sum(p.numel() for p in model.conditioner.parameters()) * size
-        full += reading
+        full += model.conditioner.parameters()
+        reading = _count(model.conditioner.parameters()) * size
     return {
         "original denoiser": _size(model.denoiser) + (0 if original is None else _size(original.denoiser)),
         "autoencoder and text encoder": sum(map(_size, model.networks)) - _size(model.denoiser),
@@ -139,10 +142,10 @@ def memory(model: TextToImage, defence: Defence, *, original: TextToImage | None
         "attacked text encoder": 2 * reading,
         "released weights": moved if s.inner_steps or s.rank else every,
         "their gradient": moved,
-        "their AdamW states": 2 * moved,
-        "the attacker's low-rank updates": low,
-        "the attacker's gradient": max(full, low),
-        "the attacker's AdamW states": 2 * full + 2 * low,
+        "their AdamW states": state_bytes(trained, eight_bit=s.eight_bit_adam),
+        "the attacker's low-rank updates": _count(low) * size,
+        "the attacker's gradient": max(_count(full), _count(low)) * size,
+        "the attacker's AdamW states": state_bytes([*full, *low], eight_bit=s.eight_bit_adam),
     }
 
 
@@ -183,9 +186,13 @@ def _memory_of(device: torch.device) -> int | None:
         return None
 
 
-def _of_adapter(model: TextToImage, rank: int, group: str) -> int:
-    """Bytes of an adapter's weights."""
-    return sum(p.numel() * p.element_size() for p in add_lora(adaptable_copy(model), rank=rank, group=group))
+def _adapter(model: TextToImage, rank: int, group: str) -> list[Tensor]:
+    """An adapter's weights."""
+    return list(add_lora(adaptable_copy(model), rank=rank, group=group))
+
+
+def _count(parameters: Iterable[Tensor]) -> int:
+    return sum(p.numel() for p in parameters)
 
 
 def _size(module: Any) -> int:

@@ -13,6 +13,7 @@ from unlikeness.diffusion import hub
 from unlikeness.diffusion.adapters import Added
 from unlikeness.diffusion.devices import check_device, check_dtype
 from unlikeness.errors import UnlikenessError, UsageError
+from unlikeness.extras import check_extra
 from unlikeness.immunize import Defence, create, record, settings_type
 from unlikeness.immunize.settings import OF_ATTACKS, OF_LOW_RANK
 from unlikeness.immunize.subject_list import Listed, check_outputs, listed, load, own_outputs
@@ -141,6 +142,8 @@ class Job:
         """The subjects' list and the further prompts. Refuses what can be refused without torch."""
         subjects = self._listed()
         settings = self._settings(subjects, {})
+        if settings.eight_bit_adam:
+            check_extra("eight-bit", f"{named('eight_bit_adam')}=true")
         prompts = [] if self.prompts is None else _lines(self.prompts)
         weight = settings.preserve_weight
         if weight and not prompts and not settings.preserve_class:

@@ -11,6 +11,7 @@ from unlikeness.checkpoints import steps_done
 from unlikeness.diffusion.devices import aside, training_precision
 from unlikeness.diffusion.fingerprint import fingerprint
 from unlikeness.diffusion.lora import adaptable_copy, add_lora, merged_copy
+from unlikeness.eight_bit import check_eight_bit
 from unlikeness.errors import UsageError
 from unlikeness.immunize import Defence, create
 from unlikeness.immunize.attackers import every_prompt
@@ -78,6 +79,8 @@ def immunize(
     """
     defence = create(method, settings) if isinstance(method, str) else method
     s = defence.settings
+    if s.eight_bit_adam:
+        check_eight_bit(model.device)
     if s.preserve_weight and not (prompts or s.preserve_class):
         raise UsageError(
             f"{named('preserve_weight')} needs prompts, of what the model must still draw as before, or "
@@ -115,7 +118,9 @@ def immunize(
         train(
             loop,
             steps=s.outer_steps,
-            optimizer=adamw(loop.theta, lr=s.rate, weight_decay=s.weight_decay),
+            optimizer=adamw(
+                loop.theta, lr=s.rate, weight_decay=s.weight_decay, eight_bit=s.eight_bit_adam
+            ),
             parameters=loop.theta,
             seed=s.seed,
             clip=s.clip or None,
@@ -176,8 +181,9 @@ def _identity(
         "subjects": [[one.digest, one.instance_prompt] for one in subjects],
         "prompts": list(prompts) if s.uses_prompts else [],
     }
-    if not s.rank:
-        del identity["rank"]  # as it was before there was such a setting
+    for name in ("rank", "eight_bit_adam"):
+        if not identity[name]:
+            del identity[name]  # as it was before there was such a setting
     if marked := watermark_digest(s):
         identity["pattern"] = marked  # wherever its file lies
     if not s.fall and not s.unprotected_from and s.outer_steps % s.episode == 0:

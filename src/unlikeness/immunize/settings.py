@@ -259,6 +259,12 @@ class ImmunizeSettings(AttackSettings, PreservationSettings, UnprotectedSettings
     checkpointing: bool = setting(
         False, "Recompute activations in the backward pass: slower, in less memory."
     )
+    eight_bit_adam: bool = setting(
+        False,
+        "Hold AdamW's states in 8 bits, a quarter of their memory, of simulated attackers too; needs "
+        "bitsandbytes (extra eight-bit).",
+        source="Dettmers et al. 2022; --use_8bit_adam in diffusers' scripts",
+    )
     seed: int = setting(0, "Seed of everything that is drawn.", at_least=0)
 
     def __post_init__(self) -> None:

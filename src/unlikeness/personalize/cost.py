@@ -10,6 +10,7 @@ from torch import Tensor
 
 from unlikeness.diffusion.devices import training_precision
 from unlikeness.diffusion.operations import rough_time
+from unlikeness.eight_bit import state_bytes
 from unlikeness.errors import UsageError
 from unlikeness.personalize.objective import FineTuning
 from unlikeness.personalize.settings import LoRASettings
@@ -42,7 +43,7 @@ def memory(model: TextToImage, method: Personalizer) -> dict[str, int]:
         "autoencoder and text encoders": _size(before) - denoiser,
         "weights that are trained": _size(added),
         "their gradient": _size(parameters),
-        "their AdamW states": 2 * _size(parameters),
+        "their AdamW states": state_bytes(parameters, eight_bit=method.settings.eight_bit_adam),
     }
 
 

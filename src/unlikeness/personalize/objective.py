@@ -18,6 +18,7 @@ from unlikeness.diffusion.devices import aside, training_precision
 from unlikeness.diffusion.fingerprint import fingerprint
 from unlikeness.diffusion.loss import diffusion_loss
 from unlikeness.diffusion.words import learn_word, settle_word
+from unlikeness.eight_bit import check_eight_bit
 from unlikeness.errors import UsageError
 from unlikeness.personalize.data import Data, prepare
 from unlikeness.personalize.settings import WordSettings
@@ -184,6 +185,8 @@ class FineTuning(ABC, Generic[S]):
         would vanish. A LoRA that the model has is added to its weights first.
         """
         s, subject, self._noun = self.settings, self.known_as(subject), subject.class_noun
+        if s.eight_bit_adam:
+            check_eight_bit(model.device)
         tuned, parameters = self.trainable(model, subject.identifier)
         check_checkpoint(checkpoint, tuned, subject, s, prior=prior is not None)
         data = prepare(model, subject, s, prior=prior, progress=progress)
@@ -212,7 +215,9 @@ class FineTuning(ABC, Generic[S]):
     def _optimizer(self, tuned: TextToImage, parameters: list[Tensor]) -> torch.optim.Optimizer:
         """AdamW, with a learning rate of their own for text encoders where the settings have one."""
         s = self.settings
-        optimizer = adamw(parameters, lr=s.learning_rate, weight_decay=s.weight_decay)
+        optimizer = adamw(
+            parameters, lr=s.learning_rate, weight_decay=s.weight_decay, eight_bit=s.eight_bit_adam
+        )
         rate = getattr(s, "text_encoder_learning_rate", None)
         if rate is not None:
             [group] = optimizer.param_groups
@@ -246,8 +251,11 @@ def _identity(
     settings: PersonalizeSettings, subject: Subject, model: TextToImage, prompts: Sequence[str]
 ) -> dict[str, Any]:
     """What decides the result, but for how far it goes, and so which checkpoint is this run's."""
+    values = asdict(settings)
+    if not settings.eight_bit_adam:
+        del values["eight_bit_adam"]  # as it was before there was such a setting
     return {
-        **asdict(settings),
+        **values,
         "steps": None,
         "subject": subject.digest,
         "model": fingerprint(model),
