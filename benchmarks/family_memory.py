@@ -96,7 +96,8 @@ def render(record: Mapping[str, Any]) -> str:
         common.table(head, rows),
         "Weights, gradients and AdamW states, from the configurations alone. Activations come on top. The "
         f"LoRA is of rank {record['about']['rank']}. APDM of rank 16 is `immunize --set rank=16` on a GPU "
-        "that computes bfloat16. 8-bit AdamW is `--set eight_bit_adam=true`. The text encoders are counted everywhere.",
+        "that computes bfloat16. 8-bit AdamW is `--set eight_bit_adam=true`. The text encoders are counted "
+        "everywhere.",
     ])  # fmt: skip
 
 
