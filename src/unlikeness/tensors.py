@@ -249,6 +249,7 @@ def all_finite(tensors: Iterable[Tensor]) -> bool:
 
     def finite(values: Tensor) -> Tensor:
         # The extremes carry NaN along, at a tenth of the cost of a check of each value.
+        values = values.float() if values.itemsize == 1 else values  # float8 has no operations of its own
         known = values.device.type in ("cpu", "cuda")  # other devices may lack aminmax
         return (torch.stack(torch.aminmax(values)) if known else values).isfinite().all()
 

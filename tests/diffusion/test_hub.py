@@ -138,6 +138,7 @@ def test_what_cannot_be_a_name_is_refused(tmp_path: Path) -> None:
 
 def test_a_hub_that_is_down_leaves_the_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     answers = [429, 503, 403]
+    (tmp_path / "model_index.json").write_text("{}")
 
     def busy(self: Any, repo: str, **kwargs: Any) -> Any:
         error: Any = HfHubHTTPError.__new__(HfHubHTTPError)  # whichever HTTP library is under it
@@ -160,7 +161,8 @@ def test_a_full_disk_is_no_missing_network(monkeypatch: pytest.MonkeyPatch) -> N
     def full(repo: str, **kwargs: Any) -> str:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", lambda *_, **__: SimpleNamespace(siblings=[]))
+    found = SimpleNamespace(siblings=[SimpleNamespace(rfilename="model.safetensors")])
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", lambda *_, **__: found)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", full)
     with pytest.raises(UnlikenessError, match="No space left on device"):
         locate("someone/some-model")
@@ -218,6 +220,14 @@ def test_what_the_cache_lacks_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path
         assert file in str(caught.value)
 
 
+@pytest.mark.usefixtures("offline")
+def test_an_empty_snapshot_is_a_model_in_part(tmp_path: Path) -> None:
+    (tmp_path / "source").mkdir()
+    in_cache(tmp_path, "someone/tiny", tmp_path / "source")
+    with pytest.raises(UnlikenessError, match=r"only in part, .*\(missing: model_index\.json\); check the"):
+        locate("someone/tiny")
+
+
 def test_a_repository_of_one_checkpoint_leads_to_its_file(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -236,7 +246,10 @@ def test_a_repository_of_one_checkpoint_leads_to_its_file(
     (tmp_path / "model.safetensors").touch()
     assert locate("someone/mix") == tmp_path / "model.safetensors"
     assert asked["allow_patterns"] == ["model.safetensors", "README.md"]
-    files.append("model-v2.safetensors")
+    files.remove("model.safetensors")
+    with pytest.raises(UsageError, match=r"has no model_index\.json and no checkpoint, so it is no model"):
+        locate("someone/mix")
+    files += ["model.safetensors", "model-v2.safetensors"]
     with pytest.raises(UsageError, match=r"2 checkpoints .* add the name of one"):
         locate("someone/mix")
     (tmp_path / "model-v2.safetensors").touch()

@@ -210,6 +210,11 @@ def test_what_is_no_base_model_is_named(tmp_path: Path) -> None:
         with pytest.raises(error, match=words):
             TextToImage.from_pretrained(folder, device="cpu")
         (folder / "unet" / "config.json").write_text(kept)
+    kept = (folder / "model_index.json").read_text()
+    changed(folder, "model_index.json", text_encoder=[None, None], tokenizer=[None, None])
+    with pytest.raises(UsageError, match=r"has no text_encoder, as its .* \(a refiner or"):
+        TextToImage.from_pretrained(folder, device="cpu")
+    (folder / "model_index.json").write_text(kept)
     changed(folder, "tokenizer_2/tokenizer_config.json", model_max_length=8)
     with pytest.raises(UnlikenessError, match="tokenizers of 16 and 8 tokens"):
         TextToImage.from_pretrained(folder, device="cpu")

@@ -159,6 +159,8 @@ def test_without_configurations_another_size_is_told(model: TextToImage, tmp_pat
         (["model.diffusion_model.input_blocks.0.0.weight"], "Diffusion 1 without vae and text_encoder"),
         (["text_model.encoder.layers.0.mlp.fc1.weight"], "holds a text encoder alone"),
         (["control_model.input_blocks.0.0.weight"], "is a ControlNet"),
+        (["image_proj.proj.weight", "ip_adapter.1.to_k_ip.weight"], "is an adapter for pictures"),
+        (["redux_down.weight"], "is an adapter for pictures"),
         (["x.weight"], r"holds no model of a known kind \(its first tensors: x.weight\)"),
     ],
 )

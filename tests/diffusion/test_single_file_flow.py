@@ -223,6 +223,17 @@ def test_models_whose_names_begin_alike_are_told(name: str, said: str, tmp_path:
         look(file)
 
 
+def test_a_transformer_that_reads_a_picture_too_is_told(
+    kind: str, alone: Path, folder: Path, tmp_path: Path
+) -> None:
+    """FLUX.1 Fill and Control, and their like."""
+    tensors, first = load_file(alone), "img_in.weight" if kind == "flux" else "x_embedder.proj.weight"
+    tensors[first] = torch.cat([tensors[first]] * 2, dim=1)
+    save_file(tensors, tmp_path / "fill.safetensors")
+    with pytest.raises(UsageError, match=r"of 32 input channels, not 16 \(for inpainting.*; give its text"):
+        TextToImage.from_pretrained(tmp_path / "fill.safetensors", device="cpu", model_config=folder)
+
+
 def test_a_pickle_has_an_outline_too(tmp_path: Path) -> None:
     folder = write_flux(tmp_path / "flux")
     model = TextToImage.from_pretrained(folder, device="cpu")

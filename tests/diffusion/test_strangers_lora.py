@@ -16,7 +16,7 @@ from unlikeness.diffusion import TextToImage
 from unlikeness.diffusion.lora import add_lora, load_lora, read_lora
 from unlikeness.diffusion.lora_updates import weight_after
 from unlikeness.diffusion.lora_writing import FILE, save_lora
-from unlikeness.errors import UnlikenessError
+from unlikeness.errors import NotFiniteError, UnlikenessError
 from unlikeness.foreign import UnreadableError
 
 
@@ -46,6 +46,20 @@ def refused(model: TextToImage, file: Path, words: str = "") -> None:
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 600
+
+
+def test_each_tensor_may_have_its_own_precision(model: TextToImage, file: Path, tmp_path: Path) -> None:
+    kinds = (torch.float16, torch.bfloat16, torch.float64, torch.float8_e4m3fn, torch.float8_e5m2)
+    mixed = {name: one.to(kinds[i % len(kinds)]) for i, (name, one) in enumerate(load_file(file).items())}
+    save_file(mixed, tmp_path / "mixed.safetensors")
+    save_file({name: one.float() for name, one in mixed.items()}, tmp_path / "whole.safetensors")
+    one, other = (load_lora(model, tmp_path / f"{name}.safetensors") for name in ("mixed", "whole"))
+    for a, b in zip(one.denoiser.parameters(), other.denoiser.parameters(), strict=True):
+        assert torch.allclose(a, b, atol=1e-6)
+    mixed[next(iter(mixed))].view(-1)[0] = torch.nan
+    save_file(mixed, tmp_path / "nan.safetensors")
+    with pytest.raises(NotFiniteError, match="not finite"):
+        load_lora(model, tmp_path / "nan.safetensors")
 
 
 @pytest.mark.parametrize(

@@ -84,7 +84,7 @@ def locate(
             if file:
                 return _one_file(files, file, said)
             if INDEX not in files:
-                return _checkpoint(files)
+                return _checkpoint(files, said)
             family = _family(repo, said, revision)
             parts = [*family.parts, *(family.carried if carried else ())]
             return _wanted(files, parts, half=half, weights=weights)
@@ -99,7 +99,10 @@ def locate(
         raise UnlikenessError(
             f"{said} in the hub cache here has no {file}; check its spelling or the network"
         )
-    if missing := _missing(folder, weights):
+    missing = _missing(folder, weights)
+    if not (file or (folder / INDEX).exists() or place(folder)):
+        missing = [INDEX]
+    if missing:
         raise UnlikenessError(
             f"{said} is in the hub cache here only in part, and the hub was not reached (missing: "
             f"{', '.join(missing)}); check the network, or give a folder"
@@ -235,7 +238,7 @@ def _family(repo: str, said: str, revision: str | None) -> Family:
     return judged(Path(snapshot_download(repo, revision=revision, allow_patterns=[INDEX])), said)[1]
 
 
-def _checkpoint(files: list[str]) -> list[str]:
+def _checkpoint(files: list[str], said: str) -> list[str]:
     """The one checkpoint of a repository without an index."""
     checkpoints = [name for name in files if "/" not in name and name.endswith(SUFFIXES)]
     if len(checkpoints) > 1:
@@ -243,6 +246,8 @@ def _checkpoint(files: list[str]) -> list[str]:
             f"the repository has no {INDEX}, and {len(checkpoints)} checkpoints "
             f"({', '.join(checkpoints[:4])}, ...); add the name of one: OWNER/REPOSITORY/FILE"
         )
+    if not checkpoints:
+        raise UsageError(f"{said} has no {INDEX} and no checkpoint, so it is no model; check its spelling")
     return [*checkpoints, *(name for name in files if name in _BESIDE)]
 
 

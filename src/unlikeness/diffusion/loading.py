@@ -115,6 +115,11 @@ def read_index(folder: Path) -> Index:
     """
     index, family = judged(folder)
     for name in family.parts:
+        if index.get(name) == [None, None]:
+            raise UsageError(
+                f"model {folder} has no {name}, as its model_index.json says (a refiner or a prior?), and so "
+                "draws nothing from text alone; give its base model"
+            )
         if not _is_pair(index.get(name)) or not (folder / name).is_dir():
             raise UsageError(
                 f"model {folder} has no {name}/ folder, so it is no complete diffusers model; "

@@ -277,13 +277,28 @@ def _parts(path: Path, shapes: Shapes) -> tuple[Kind, dict[str, str]]:
         for part, starts in kind.parts.items()
         if part != kind.denoiser and any(_has(shapes, one) for one in starts)
     }
-    first = shapes.get(f"{start}input_blocks.0.0.weight", ())
-    if len(first) == 4 and first[1] != 4:
+    reads, draws = _channels(shapes, start, mark)
+    if reads != draws and not quantization(shapes):  # whose shapes are packed
         raise UsageError(
-            f"{path} is a {kind.said} of {first[1]} input channels (for inpainting, depth or editing); give "
-            "its text-to-image relative"
+            f"{path} is a {kind.said} of {reads} input channels, not {draws} (for inpainting, depth or "
+            "editing); give its text-to-image relative"
         )
     return kind, {kind.denoiser: start, **found}
+
+
+_ENDS = {
+    _MARKS[0]: ("x_embedder.proj", "final_layer.linear"), _MARKS[1]: ("img_in", "final_layer.linear"),
+    _MARKS[2]: ("input_blocks.0.0", "out.2"),
+}  # fmt: skip
+"""The first and the last layer of a denoiser."""
+
+
+def _channels(shapes: Shapes, start: str, mark: str) -> tuple[int, int]:
+    """(input, output) channels of a denoiser, those of a patch in a transformer; (0, 0) if none show."""
+    first, last = (shapes.get(f"{start}{name}.weight", ()) for name in _ENDS[mark])
+    if len(first) not in (2, 4) or not last:
+        return 0, 0
+    return first[1] * (first[2] * first[3] if mark == _MARKS[0] and len(first) == 4 else 1), last[0]
 
 
 def _of_unet(shapes: Shapes, start: str) -> Kind:

@@ -18,6 +18,8 @@ _OTHER_FILES = (
     ("a Textual Inversion embedding", "give it as --embedding, and the model it was made for as --model",
      re.compile(r"^(emb_params|string_to_param|clip_[lg]|<[^<>]{1,80}>)$")),
     ("a ControlNet", "give the model it was made for", re.compile(r"^(control_model\.|controlnet_)")),
+    ("an adapter for pictures (IP-Adapter, Redux)", "give the model it was made for",
+     re.compile(r"^(image_proj\.|ip_adapter\.|redux_(up|down)\.)")),
 )  # fmt: skip
 """What it is, the remedy, and names that show it."""
 
