@@ -13,8 +13,14 @@ from torch import Tensor
 from unlikeness.diffusion import TextToImage
 from unlikeness.measure.intervals import bootstrap_mean
 from unlikeness.measure.similarity import Embedder, Pairs, mean_similarity, pair_similarities
+from unlikeness.measure.similarity import packed as pack
+from unlikeness.measure.similarity import unpacked as unpack
 from unlikeness.subjects import Subject
 from unlikeness.toybox.cast import Member, class_pictures
+
+__all__ = [
+    "TRAINING", "Counts", "Judge", "Reader", "pack", "s_of", "summarize", "toybox_judge", "unpack",
+]  # fmt: skip
 
 TRAINING = 5
 """Pictures that an attacker has of a subject."""
@@ -90,25 +96,6 @@ class Judge:
 def s_of(pairs: Pairs) -> float:
     """s of one subject. UsageError if the encoder does not tell it from its class."""
     return mean_similarity([pairs], seed=0, resamples=1).value
-
-
-def pack(pairs: Pairs) -> dict[str, list[str]]:
-    """The cosines as text, a line a picture, in ten thousandths: for the results file."""
-    return {
-        name: [" ".join(str(round(float(v) * 10_000)) for v in row) for row in matrix]
-        for name, matrix in (
-            ("generated", pairs.generated), ("of_class", pairs.of_class), ("subject", pairs.subject),
-        )
-    }  # fmt: skip
-
-
-def unpack(packed: Mapping[str, Sequence[str]]) -> Pairs:
-    """What `pack` made of them."""
-    generated, of_class, subject = (
-        np.array([[int(v) for v in row.split()] for row in packed[name]], dtype=np.float64) / 10_000
-        for name in ("generated", "of_class", "subject")
-    )
-    return Pairs(generated, of_class, subject)
 
 
 def summarize(cells: Sequence[Mapping[str, Any]], *, seed: int) -> dict[str, Any]:

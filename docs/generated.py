@@ -42,6 +42,8 @@ FAMILIES = {
 OTHERS = {
     "Verification": ("unlikeness verify", "verify.settings:VerifySettings"),
     "Training a protector": ("unlikeness train-protector", "protect.rid.train.recipe:ProtectorRecipe"),
+    "A suite": ("unlikeness bench run", "bench.suites:Plan"),
+    "A grid of a suite": ("unlikeness bench run", "bench.suites:Grid"),
     "The network, by --network": ("unlikeness train-protector", "protect.rid.settings:NetworkSettings"),
 }
 """Settings classes that belong to no method: title -> command, home."""

@@ -53,9 +53,7 @@ class Cache:
 
         from safetensors import SafetensorError, safe_open
 
-        digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
-        own = re.sub(r"[^\w.-]+", "_", name)
-        file = self.folder / f"{own}-{digest}.safetensors"
+        file = self._file(self.folder, name, key)
         if not file.exists():
             state = file.with_suffix(".training")
             part = _made(make, state)
@@ -70,6 +68,16 @@ class Cache:
                 return Part(tensors, float(opened.metadata()["seconds"]))
         except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
             raise UnlikenessError(f"{file} is damaged ({error}); delete it and start again") from error
+
+    def has(self, name: str, key: Mapping[str, Any]) -> bool:
+        """Whether `part` would find these tensors."""
+        return self.folder is not None and self._file(self.folder, name, key).exists()
+
+    @staticmethod
+    def _file(folder: Path, name: str, key: Mapping[str, Any]) -> Path:
+        digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
+        own = re.sub(r"[^\w.-]+", "_", name)
+        return folder / f"{own}-{digest}.safetensors"
 
 
 def _made(make: Callable[[Path], dict[str, Tensor]], state: Path) -> Part:

@@ -20,6 +20,7 @@ EXTRAS = {
     "c2pa": ("c2pa", "cryptography"),
     "eight-bit": ("bitsandbytes",),
     "serve": ("fastapi", "uvicorn", "python_multipart"),
+    "ray": ("ray",),
 }  # fmt: skip
 """What an extra brings, by the names that Python imports."""
 

@@ -1,4 +1,5 @@
-"""HTML pages of one file each, filled from `templates/`: pictures inside, no scripts, no links."""
+"""HTML pages of one file each, from `templates/`: pictures inside, no links, and no script but the one
+that sorts a benchmark's tables."""
 
 from __future__ import annotations
 

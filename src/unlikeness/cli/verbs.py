@@ -38,6 +38,7 @@ VERBS = {
     "personalize": ("Research", "personalize:personalize", "Fine-tune a model as an attacker does."),
     "purify": ("Research", "purify:purify", "Clean pictures of a perturbation, as an attacker does."),
     "measure": ("Research", "measure:app", "Measure visibility, or similarity to a subject."),
+    "bench": ("Research", "bench:app", "Run every defence against every attacker, and report it."),
     "toybox": ("Toybox", "toybox:app", "Render the embedded toy world, or train its models."),
     "demo": ("Toybox", "demo:demo", "Show attack and protection on the toybox, as one page."),
 }
@@ -45,7 +46,7 @@ VERBS = {
 
 NEED_MODELS = (
     "train-protector", "immunize", "verify", "publish", "generate", "personalize",
-    "measure latents", "measure similarity", "measure spoiled", "toybox", "demo",
+    "measure latents", "measure similarity", "measure spoiled", "bench", "toybox", "demo",
 )  # fmt: skip
 """Commands that need the extra `models`, whatever their options. `protect` and `purify` decide by method."""
 
@@ -227,4 +228,18 @@ def help_of(command: Any, arguments: Sequence[str]) -> str | None:
         command = found
         context = typer.Context(command, info_name=name, parent=context)
     text: str = command.get_help(context)
-    return text
+    return text + _of_other_packages(verbs)
+
+
+_METHODS = ("protect", "immunize", "personalize", "purify")
+"""Commands with methods, which other packages may add to: see `plugins`."""
+
+
+def _of_other_packages(verbs: Sequence[str]) -> str:
+    """A line of the help that names the methods of other packages; "" if there are none."""
+    from importlib.metadata import entry_points
+
+    if len(verbs) != 1 or verbs[0] not in _METHODS:
+        return ""
+    names = sorted({entry.name for entry in entry_points(group=f"unlikeness.{verbs[0]}")})
+    return f"\n\nMethods of other packages: {', '.join(names)}." if names else ""

@@ -29,11 +29,13 @@ __all__ = [
     "embed_all",
     "looks_at_faces",
     "mean_similarity",
+    "packed",
     "pair_similarities",
     "pairs_of",
     "subject_similarity",
     "to_json",
     "unit",
+    "unpacked",
 ]
 
 MIN_GAP = 0.05
@@ -257,6 +259,25 @@ def mean_similarity(
         seed=seed,
         n_faceless=sum(pairs.faceless for pairs in subjects),
     )
+
+
+def packed(pairs: Pairs) -> dict[str, list[str]]:
+    """The cosines as text, a line a picture, in ten thousandths: for a results file."""
+    return {
+        name: [" ".join(str(round(float(v) * 10_000)) for v in row) for row in matrix]
+        for name, matrix in (
+            ("generated", pairs.generated), ("of_class", pairs.of_class), ("subject", pairs.subject),
+        )
+    }  # fmt: skip
+
+
+def unpacked(texts: Mapping[str, Sequence[str]]) -> Pairs:
+    """What `packed` made of them. KeyError or ValueError for other texts."""
+    generated, of_class, subject = (
+        np.array([[int(v) for v in row.split()] for row in texts[name]], dtype=np.float64) / 10_000
+        for name in ("generated", "of_class", "subject")
+    )
+    return Pairs(generated, of_class, subject)
 
 
 def to_json(found: Mapping[str, SubjectSimilarity]) -> str:
