@@ -135,7 +135,7 @@ def test_a_part_that_fails_is_tried_once_for_all_its_cells(
     monkeypatch.setattr(measuring, "failed", lambda cell, shared, sentence: None)
     now = running.state(suite, shared)
     assert running.run(suite, shared, Failing(shared), now, report=lambda _: None) == 2
-    assert tried == ["cell", "part", "cell"]  # the two controls, and the part of both
+    assert tried == ["cell", "cell", "part"]  # the two controls, and the part of the others
 
 
 @pytest.mark.slow  # each process imports torch

@@ -15,7 +15,7 @@ from unlikeness.bench.suites import OWN, load, parse, shipped
 from unlikeness.cli import main
 from unlikeness.errors import UsageError
 from unlikeness.personalize import names as methods
-from unlikeness.presets import trainers
+from unlikeness.presets import ATTACKS
 from unlikeness.protect import names as protections
 from unlikeness.verify.attackers import attackers, personalizer
 
@@ -38,7 +38,7 @@ def test_the_full_table_has_every_protection_attacker_and_purifier() -> None:
     cells = expand(load("toybox"))
     found = {(one.defence.name, one.defence.budget) for one in cells}
     assert {(name, budget) for name in protections() for budget in (4, 8, 16)} <= found
-    names = {one.name for one in attackers()} | set(trainers()) | set(methods())
+    names = {one.name for one in attackers()} | {one.name for one in ATTACKS} | set(methods())
     assert {one.attacker for one in cells} == names
     assert {one.subject for one in cells} == set(range(12))
     assert {"none", "jpeg", "gridpure", "resize:0.5,jpeg:75"} <= {one.purifier for one in cells}
@@ -95,6 +95,13 @@ def test_a_wrong_suite_is_one_sentence_that_names_it(content: dict[str, Any], wo
     assert str(caught.value).startswith("mine.yaml")
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_presets_of_others_are_scaled_by_the_model() -> None:
+    small, large = (parse("s", {"model": model}) for model in ("toybox", "a/model"))
+    assert attacker(large, "kohya-sdxl").further["steps"] == 1600
+    assert attacker(small, "kohya-sdxl").further["steps"] == 400
+    assert attacker(parse("s", SMALL), "kohya-sdxl").further["steps"] == 1  # as the suite says
 
 
 def test_rows_of_a_name_of_their_own() -> None:

@@ -14,7 +14,7 @@ from unlikeness import immunize, personalize, purify
 from unlikeness.errors import UsageError
 from unlikeness.personalize.settings import PersonalizeSettings
 from unlikeness.plugins import Methods
-from unlikeness.presets import preset_values, trainers
+from unlikeness.presets import ATTACKS, preset_values
 from unlikeness.protect.registry import METHODS as PROTECTIONS
 from unlikeness.purify.chain import Step, parse
 from unlikeness.settings import build
@@ -88,7 +88,7 @@ def values_of(suite: Suite, defence: Defence) -> dict[str, Any]:
 def attacker_names(suite: Suite) -> tuple[str, ...]:
     """All attackers: those of `verify`, the presets of other trainers, the methods of `personalize`, and the
     suite's own."""
-    names = [*(one.name for one in verifying()), *trainers(), *personalize.names()]
+    names = [*(one.name for one in verifying()), *(one.name for one in ATTACKS), *personalize.names()]
     own = [name for name, one in suite.personalize.items() if "method" in one]
     return tuple(dict.fromkeys([*names, *own]))
 
@@ -118,10 +118,10 @@ def attacker(suite: Suite, name: str) -> Attacker:
         if one.name == name:
             return one
     given = suite.personalize.get(name, {})
-    if name in trainers():
-        method = trainers()[name]
-        values = preset_values("personalize", name, 0, method)
-        what = f"{method} with the settings of the preset {name}"
+    preset = next((one for one in ATTACKS if one.name == name), None)
+    if preset is not None:
+        method, what = preset.method, preset.what
+        values = preset_values("personalize", name, suite.plan.resolution, method)
     else:
         method = str(given.get("method", name))
         values = preset_values("personalize", suite.plan.preset_name, 0, method)

@@ -11,7 +11,7 @@ from unlikeness.bench.suites import load, shipped
 from unlikeness.errors import UnlikenessError, UsageError, one_line
 from unlikeness.measure.metrics import METRICS
 from unlikeness.plugins import Methods
-from unlikeness.presets import trainers
+from unlikeness.presets import ATTACKS
 from unlikeness.protect.registry import METHODS as PROTECTIONS
 from unlikeness.verify.attackers import attackers
 from unlikeness.words import closest
@@ -60,7 +60,7 @@ def _defences() -> Iterator[tuple[str, str]]:
 def _attackers() -> Iterator[tuple[str, str]]:
     yield "all", "every one below that is possible"
     yield from ((one.name, one.what) for one in attackers())
-    yield from ((name, f"{method} with the settings of this trainer") for name, method in trainers().items())
+    yield from ((one.name, f"{one.what} ({one.source})") for one in ATTACKS)
     yield from _of(personalize.METHODS)
 
 

@@ -75,6 +75,11 @@ class Plan(Checked):
             return self.preset
         return "toybox" if self.model == "toybox" else "stable-diffusion"
 
+    @property
+    def resolution(self) -> int:
+        """Of a model for which the preset is meant [px]; other trainers' presets are scaled by it."""
+        return 64 if self.preset_name == "toybox" else 512
+
 
 @dataclass(frozen=True, kw_only=True)
 class Grid(Checked):
