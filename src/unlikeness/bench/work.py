@@ -326,6 +326,8 @@ class Shared:
         """Whether that part is there."""
         if cell.defence.kind == "none":
             return True
+        if not (self.work / "parts").is_dir():
+            return False
         return self.parts.has(cell.defence.name, part_key(cell, self.suite, self))
 
 
