@@ -31,12 +31,12 @@ def record(
     cell = {
         "defence": {"name": defence, "kind": kind, "method": "" if kind == "none" else defence,
                     "budget": budget},
-        "attacker": attacker, "purifier": purifier, "mixed": "none", "steps": steps, "subject": subject,
+        "attacker": attacker, "purifier": purifier, "steps": steps, "subject": subject,
         "seed": 0,
     }  # fmt: skip
     spoiled = [{"name": "unreadable", "by": "toybox", "value": unreadable, "clean": 0.1}]
     figures = {
-        "pairs": packed(pairs), "s_worst": s, "s_new_contexts": None, "spoiled": spoiled, "metrics": {},
+        "pairs": packed(pairs), "pairs_new_contexts": None, "s_worst": s, "spoiled": spoiled, "metrics": {},
     }  # fmt: skip
     attack = {"steps": steps or 400}
     return f"{defence}-{attacker}-{subject}", {
@@ -58,7 +58,7 @@ def test_a_row_is_a_mean_over_subjects_beside_its_control() -> None:
     assert made[1].s.low < 0.25 < 0.35 < made[1].s.high
     assert made[1].unprotected == pytest.approx(0.8)
     assert made[1].subjects == 2
-    assert line(made[1])[6] == "25% (10%)"
+    assert line(made[1])[7] == "25% (10%)"
 
 
 @pytest.mark.parametrize(

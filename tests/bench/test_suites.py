@@ -17,7 +17,7 @@ from unlikeness.errors import UsageError
 from unlikeness.personalize import names as methods
 from unlikeness.presets import ATTACKS
 from unlikeness.protect import names as protections
-from unlikeness.verify.attackers import attackers, personalizer
+from unlikeness.verify.attackers import FURTHER, attackers, personalizer
 
 
 @pytest.mark.parametrize("name", shipped())
@@ -38,24 +38,25 @@ def test_the_full_table_has_every_protection_attacker_and_purifier() -> None:
     cells = expand(load("toybox"))
     found = {(one.defence.name, one.defence.budget) for one in cells}
     assert {(name, budget) for name in protections() for budget in (4, 8, 16)} <= found
-    names = {one.name for one in attackers()} | {one.name for one in ATTACKS} | set(methods())
+    names = {one.name for one in (*attackers(), *FURTHER)} | {one.name for one in ATTACKS} | set(methods())
     assert {one.attacker for one in cells} == names
     assert {one.subject for one in cells} == set(range(12))
+    assert "upscale" not in {one.purifier for one in cells}  # it needs an upscaler
     assert {"none", "jpeg", "gridpure", "resize:0.5,jpeg:75"} <= {one.purifier for one in cells}
-    assert {one.mixed for one in cells} == {"none", "one", "half", "all-but-one"}
 
 
 def test_what_makes_no_difference_is_not_crossed() -> None:
     grid = {
-        "defences": ["none", "rid", "divert"], "attackers": ["paper", "unseen-pictures"],
-        "purifiers": ["none", "jpeg"], "mixed": ["none", "one"],
+        "defences": ["none", "rid", "divert"], "attackers": ["paper", "unseen-pictures", "mixed-half"],
+        "purifiers": ["none", "jpeg"],
     }  # fmt: skip
     cells = expand(parse("s", {**SMALL, "grids": [grid]}))
     rid, none = Defence("rid", "pictures", "rid", 8.0), Defence("none")
     divert = Defence("divert", "model", "divert")
     assert set(cells) == {
         Cell(none, "paper"), Cell(none, "unseen-pictures"), Cell(none, "paper", "jpeg"),
-        *(Cell(rid, "paper", wash, mixed) for wash in ("none", "jpeg") for mixed in ("none", "one")),
+        *(Cell(one, "mixed-half", wash) for one in (none, rid) for wash in ("none", "jpeg")),
+        Cell(rid, "paper"), Cell(rid, "paper", "jpeg"),
         Cell(divert, "paper"), Cell(divert, "unseen-pictures"),
     }  # fmt: skip
 
@@ -79,7 +80,7 @@ def test_controls_are_added_and_come_first() -> None:
         ({"grids": [{"attackers": ["gray-box"]}]}, "gray-box needs the pools"),
         ({"grids": [{"purifiers": ["jpg:75"]}]}, "jpg is no purification (did you mean jpeg?)"),
         ({"grids": [{"defences": ["rid"], "budgets": [-1]}]}, "budgets must be more than 0"),
-        ({"grids": [{"mixed": ["most"]}]}, "mixed must be one of none, one, half"),
+        ({"grids": [{"mixed": ["most"]}]}, "mixed is no setting of Grid"),
         ({"grids": "all"}, "grids must be a list"),
         ({"protect": {"advdm": {"stepps": 3}}}, "stepps is no setting of AdvDMSettings (did you mean steps"),
         ({"protect": {"mine": {"steps": 3}}}, "mine is no protection"),

@@ -160,6 +160,26 @@ def test_goes_on_where_it_was(
     assert not list(tmp_path.glob("*.training"))
 
 
+def test_an_attacker_with_a_new_word_draws_with_it(
+    model: TextToImage, subject: Subject, held_out: Tensor, of_class: Tensor, base: VerifySettings,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    asked: list[str] = []
+    whole = TextToImage.generate
+
+    def generate(self: TextToImage, prompts: Any, **further: Any) -> Tensor:
+        asked.extend(prompts)
+        return whole(self, prompts, **further)
+
+    monkeypatch.setattr(TextToImage, "generate", generate)
+    found = verify_subject(
+        model, subject, held_out, embedder=colours, attackers=named(["textual-inversion"]), base=base,
+        contexts=PLACES, of_class=of_class,
+    )  # fmt: skip
+    assert found.outcomes[0].prompt == "a photo of <sks> dog"
+    assert {"a photo of <sks> dog", "a photo of <sks> dog at 7"} <= set(asked)
+
+
 def test_references_are_embedded_once(held_out: Tensor, of_class: Tensor) -> None:
     seen: list[int] = []
 

@@ -82,7 +82,6 @@ class Cell:
     defence: Defence
     attacker: str
     purifier: str = NONE
-    mixed: str = NONE
     steps: int | None = None
     subject: int = 0
     seed: int = 0
@@ -90,7 +89,7 @@ class Cell:
     @property
     def control(self) -> Cell | None:
         """The same attacker where nothing protects; None if this is it."""
-        bare = replace(self, defence=Defence(NONE), purifier=NONE, mixed=NONE)
+        bare = replace(self, defence=Defence(NONE), purifier=NONE)
         return None if bare == self else bare
 
     @property
@@ -120,24 +119,25 @@ def expand(suite: Suite) -> list[Cell]:
 
 def _rows(suite: Suite) -> list[Cell]:
     return [
-        Cell(defence, name, purifier, mixed, steps)
+        Cell(defence, name, purifier, steps)
         for grid in suite.grids
         for defence in defences_of(suite, grid)
         for name in attackers_of(suite, grid)
         for purifier in purifiers_of(grid)
-        for mixed in grid.mixed
         for steps in grid.steps or (None,)
-        if _differs(suite, defence, name, purifier, mixed)
+        if _differs(suite, defence, name, purifier)
     ]
 
 
-def _differs(suite: Suite, defence: Defence, name: str, purifier: str, mixed: str) -> bool:
-    """Whether the axes matter: pictures that are not protected are not mixed, those of a model-level defence
-    not purified, and an attacker with other pictures has no protected ones."""
-    elsewhere = attacker(suite, name).learns_from == "unseen"
+def _differs(suite: Suite, defence: Defence, name: str, purifier: str) -> bool:
+    """Whether the axes matter: an attacker with other pictures alone has no protected ones, and without
+    protected pictures there is nothing to mix them with, or to purify for a model-level defence."""
+    one = attacker(suite, name)
     if defence.kind == "pictures":
-        return not elsewhere
-    return mixed == NONE and (purifier == NONE or (defence.kind == "none" and not elsewhere))
+        return one.learns_from != "unseen"
+    if defence.kind == "model":
+        return purifier == NONE and (one.learns_from == "unseen" or not one.needs_unseen)
+    return purifier == NONE or one.learns_from != "unseen"
 
 
 def part_key(cell: Cell, suite: Suite, facts: Facts) -> dict[str, Any]:
@@ -168,7 +168,7 @@ def identity(cell: Cell, suite: Suite, facts: Facts) -> dict[str, Any]:
         "defence": {k: v for k, v in defence.items() if "code" not in k},
         "attack": {**_attack(suite, cell.attacker, cell.seed), "own": own[cell.attacker]},
         "purifier": [[step.method, asdict(step.settings)] for step in chain(suite, cell.purifier)],
-        "mixed": cell.mixed, "subject": facts.subject(cell.subject), "pictures": suite.plan.pictures,
+        "subject": facts.subject(cell.subject), "pictures": suite.plan.pictures,
         "seed": cell.seed, "model": facts.model, "judges": facts.judges,
         "contexts": list(suite.plan.contexts),
     }  # fmt: skip
@@ -200,7 +200,7 @@ def _code_of(kind: str, defence: str, method: str, purifiers: tuple[str, ...]) -
 def name_of(cell: Cell, of: Mapping[str, Any], code: str) -> str:
     """A cell's name: words for people, a digest of what decides it, and its code."""
     steps = "" if cell.steps is None else f"{cell.steps}-steps"
-    axes = (cell.defence.title, cell.attacker, steps, *({cell.purifier, cell.mixed} - {NONE}))
+    axes = (cell.defence.title, cell.attacker, steps, "" if cell.purifier == NONE else cell.purifier)
     words = re.sub(r"[^a-z0-9.]+", "-", "_".join(filter(None, axes)).lower()).strip("-")
     return f"{words[:60]}_{cell.subject}_{_short(of)[:12]}-{code}"
 

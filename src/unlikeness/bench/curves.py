@@ -48,7 +48,7 @@ class Chart:
 def charts(rows: Sequence[Row]) -> list[Chart]:
     """For each attacker without a purifier: s against steps, and against the budget, where there are several
     points of a line."""
-    plain = [one for one in rows if one.cell.purifier == NONE and one.cell.mixed == NONE]
+    plain = [one for one in rows if one.cell.purifier == NONE]
     found = []
     for attacker in dict.fromkeys(one.cell.attacker for one in plain):
         own = [one for one in plain if one.cell.attacker == attacker]
@@ -56,10 +56,10 @@ def charts(rows: Sequence[Row]) -> list[Chart]:
         budgets: dict[str, dict[float, float]] = {}
         for one in own:
             if one.steps is not None:
-                steps.setdefault(one.cell.defence.title, {})[one.steps] = one.worst
+                steps.setdefault(one.cell.defence.title, {})[one.steps] = one.worst.value
             if one.cell.steps is None and one.cell.defence.budget is not None:
-                budgets.setdefault(one.cell.defence.name, {})[one.cell.defence.budget] = one.worst
-        bare = [one.worst for one in own if one.cell.defence.kind == "none" and one.cell.steps is None]
+                budgets.setdefault(one.cell.defence.name, {})[one.cell.defence.budget] = one.worst.value
+        bare = [one.worst.value for one in own if one.cell.defence.kind == "none" and one.cell.steps is None]
         long = _long(budgets)
         if long and bare:
             ends = [x for line in long.values() for x in line]

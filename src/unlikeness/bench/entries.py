@@ -18,8 +18,8 @@ from unlikeness.presets import ATTACKS, preset_values
 from unlikeness.protect.registry import METHODS as PROTECTIONS
 from unlikeness.purify.chain import Step, parse
 from unlikeness.settings import build
-from unlikeness.verify.attackers import GRAY_BOX, Attacker
-from unlikeness.verify.attackers import attackers as verifying
+from unlikeness.verify.attackers import FURTHER, GRAY_BOX, Attacker
+from unlikeness.verify.attackers import attackers as usual
 from unlikeness.verify.settings import VerifySettings
 from unlikeness.words import closest
 
@@ -84,11 +84,15 @@ def values_of(suite: Suite, defence: Defence) -> dict[str, Any]:
     return {**preset_values("immunize", suite.plan.preset_name, 0, defence.method), **own}
 
 
+def _verifying() -> tuple[Attacker, ...]:
+    return (*usual(), *FURTHER)
+
+
 @cache
 def attacker_names(suite: Suite) -> tuple[str, ...]:
     """All attackers: those of `verify`, the presets of other trainers, the methods of `personalize`, and the
     suite's own."""
-    names = [*(one.name for one in verifying()), *(one.name for one in ATTACKS), *personalize.names()]
+    names = [*(one.name for one in _verifying()), *(one.name for one in ATTACKS), *personalize.names()]
     own = [name for name, one in suite.personalize.items() if "method" in one]
     return tuple(dict.fromkeys([*names, *own]))
 
@@ -108,13 +112,13 @@ def attackers_of(suite: Suite, grid: Grid) -> list[str]:
 
 def _possible(suite: Suite, names: Sequence[str]) -> list[str]:
     """Those that have what they need: only toybox subjects have further pictures."""
-    return [one for one in names if suite.plan.toybox or attacker(suite, one).learns_from != "unseen"]
+    return [one for one in names if suite.plan.toybox or not attacker(suite, one).needs_unseen]
 
 
 @cache
 def attacker(suite: Suite, name: str) -> Attacker:
     """The attacker of this name. Settings in `attack` come before those of a preset."""
-    for one in verifying():
+    for one in _verifying():
         if one.name == name:
             return one
     given = suite.personalize.get(name, {})
@@ -147,11 +151,17 @@ def overrides(suite: Suite, name: str, steps: int | None) -> dict[str, dict[str,
 
 
 def purifiers_of(grid: Grid) -> list[str]:
-    """The purifiers of a grid, as `purify --method` takes them."""
+    """The purifiers of a grid, as `purify --method` takes them. `all` leaves out those that need a file."""
     found: list[str] = []
     for text in grid.purifiers:
-        found += purify.names() if text == "all" else [text]
+        found += filter(_complete, purify.names()) if text == "all" else [text]
     return list(dict.fromkeys(found))
+
+
+def _complete(name: str) -> bool:
+    """Whether a purification computes with its defaults: they name what it needs, or a model serves."""
+    settings = build(purify.METHODS.settings_type(name), {})
+    return getattr(settings, settings.main or "", None) != "" or Step(name, settings).needs_model
 
 
 @cache

@@ -13,7 +13,7 @@ from unlikeness.measure.metrics import METRICS
 from unlikeness.plugins import Methods
 from unlikeness.presets import ATTACKS
 from unlikeness.protect.registry import METHODS as PROTECTIONS
-from unlikeness.verify.attackers import attackers
+from unlikeness.verify.attackers import FURTHER, attackers
 from unlikeness.words import closest
 
 __all__ = ["listing"]
@@ -59,7 +59,7 @@ def _defences() -> Iterator[tuple[str, str]]:
 
 def _attackers() -> Iterator[tuple[str, str]]:
     yield "all", "every one below that is possible"
-    yield from ((one.name, one.what) for one in attackers())
+    yield from ((one.name, one.what) for one in (*attackers(), *FURTHER))
     yield from ((one.name, f"{one.what} ({one.source})") for one in ATTACKS)
     yield from _of(personalize.METHODS)
 

@@ -89,13 +89,16 @@ def _finite(value: Any) -> Any:
 
 
 def _figures(cell: Cell, shared: Shared, outcome: Outcome, control: Outcome | None) -> dict[str, Any]:
-    who = shared.who(cell.subject)
+    who, elsewhere = shared.who(cell.subject), outcome.generated.elsewhere
     found: dict[str, Any] = {
         "s": _interval(outcome.s),
         "s_new_contexts": None if outcome.elsewhere is None else _interval(outcome.elsewhere),
         "s_worst": outcome.worst.value,
         "s_by": {name: _interval(one.worst) for name, one in outcome.further.items()},
         "pairs": packed(outcome.pairs),
+        "pairs_new_contexts": None if elsewhere is None else packed(
+            shared.evaluator(cell).pairs(elsewhere / 255)
+        ),
         "pictures": len(outcome.generated.plain),
     }
     if cell.defence.kind == "pictures":

@@ -29,8 +29,8 @@ _SHOWN = 12
 _LARGEST = 4096
 """Side of a strip at most [px]; a larger one is left out."""
 
-HEAD = ["defence", "attack", "s", "in new contexts", "unprotected s", "outcome", "unreadable", "quality",
-        "PSNR [dB]", "subjects"]  # fmt: skip
+HEAD = ["defence", "attack", "s", "at the prompt", "in new contexts", "unprotected", "outcome",
+        "unreadable", "quality", "PSNR [dB]", "subjects"]  # fmt: skip
 
 
 def write(folder: Path) -> list[str]:
@@ -50,7 +50,7 @@ def write(folder: Path) -> list[str]:
     write_text(folder / "report.html", _page(folder, found, broken))
     worst = found[0]
     return [
-        f"worst attack: {worst.attack} on {worst.cell.defence.title}, s {worst.worst:.2f}",
+        f"worst attack: {worst.attack} on {worst.cell.defence.title}, s {worst.worst.value:.2f}",
         *(f"failed, {count} cells: {sentence}" for sentence, count in broken.items()),
         str(folder / "report.html"),
     ]
@@ -67,8 +67,10 @@ def by_defence(found: Sequence[Row]) -> list[Row]:
 def line(one: Row) -> list[str]:
     """A row under `HEAD`, as text."""
     return [
-        one.cell.defence.title, one.attack, f"{one.s.value:.2f} [{one.s.low:.2f}, {one.s.high:.2f}]",
-        _number(one.new_contexts), _number(one.unprotected), one.outcome,
+        one.cell.defence.title, one.attack,
+        f"{one.worst.value:.2f} [{one.worst.low:.2f}, {one.worst.high:.2f}]", _number(one.s.value),
+        _number(None if one.new_contexts is None else one.new_contexts.value), _number(one.unprotected),
+        one.outcome,
         _share(one.figure("unreadable")), _spoiled(one), _number(one.visible.get("psnr"), 1),
         str(one.subjects) if one.seeds == 1 else f"{one.subjects} × {one.seeds} seeds",
     ]  # fmt: skip
@@ -95,9 +97,9 @@ def _spoiled(one: Row) -> str:
 
 def _csv(found: Sequence[Row]) -> str:
     names = list(dict.fromkeys((q.name, q.by) for one in found for q in one.quality))
-    head = ["kind", "defence", "budget", "attacker", "steps", "purifier", "mixed", "s", "s_low", "s_high",
-            "s_new_contexts", "s_unprotected", "outcome", "linf", "psnr", "ssim", "subjects", "seeds",
-            "pictures", "seconds"]  # fmt: skip
+    head = ["kind", "defence", "budget", "attacker", "steps", "purifier", "s", "s_low", "s_high",
+            "s_at_prompt", "s_new_contexts", "s_unprotected", "outcome", "linf", "psnr", "ssim", "subjects",
+            "seeds", "pictures", "seconds"]  # fmt: skip
     for name, by in names:
         title = f"{name} {by}".strip()
         head += [title, f"{title}, unprotected"]
@@ -107,8 +109,9 @@ def _csv(found: Sequence[Row]) -> str:
     for one in found:
         c, own = one.cell, {(q.name, q.by): q for q in one.quality}
         values: list[Any] = [
-            c.defence.kind, c.defence.name, c.defence.budget, c.attacker, one.steps, c.purifier, c.mixed,
-            one.s.value, one.s.low, one.s.high, one.new_contexts, one.unprotected, one.outcome,
+            c.defence.kind, c.defence.name, c.defence.budget, c.attacker, one.steps, c.purifier,
+            one.worst.value, one.worst.low, one.worst.high, one.s.value,
+            None if one.new_contexts is None else one.new_contexts.value, one.unprotected, one.outcome,
             *(one.visible.get(name) for name in ("linf", "psnr", "ssim")), one.subjects, one.seeds,
             one.s.n_generated, one.seconds,
         ]  # fmt: skip
@@ -134,10 +137,10 @@ def _table(head: Sequence[str], lines: Any) -> str:
 
 def _notes(broken: Mapping[str, int]) -> list[str]:
     return [
-        "s: 0 is any member of the class, 1 the subject itself; with a 95 % interval over subjects and "
-        "pictures. In brackets behind a share or a quality: the same of the unprotected control. An attack "
-        f"has learnt from s {WORKS:g} on; protected is an interval below {REFUSED:g} where the control is "
-        "learnt; where it is not, the row is inconclusive.",
+        "s: 0 is any member of the class, 1 the subject itself; the larger of the training prompt and new "
+        "contexts, with a 95 % interval over subjects and pictures. In brackets behind a share or a quality: "
+        f"the same of the unprotected control. An attack has learnt from s {WORKS:g} on; protected is an "
+        f"interval below {REFUSED:g} where the control is learnt; where it is not, the row is inconclusive.",
         *(f"Failed, {count} cells: {sentence}" for sentence, count in broken.items()),
     ]
 
@@ -156,10 +159,10 @@ def published(found: Sequence[Row]) -> list[list[str]]:
         same = [
             row for row in found
             if row.cell.defence.method == one["defence"] and row.cell.attacker == one["attacker"]
-            and (row.cell.steps, row.cell.purifier, row.cell.mixed) == (None, "none", "none")
+            and (row.cell.steps, row.cell.purifier) == (None, "none")
         ]  # fmt: skip
         for row in same:
-            left = row.worst / row.unprotected if row.unprotected and row.unprotected >= WORKS else None
+            left = row.worst.value / row.unprotected if row.unprotected and row.unprotected >= WORKS else None
             made.append([
                 f"{row.cell.defence.title}, {one['attacker']}", one["source"], one["measure"],
                 f"{one['value']:.2f}", f"{one['unprotected']:.2f}",
@@ -170,9 +173,11 @@ def published(found: Sequence[Row]) -> list[list[str]]:
 
 def _page(folder: Path, found: Sequence[Row], broken: Mapping[str, int]) -> str:
     first = by_defence(found)
+    bare = next((one for one in first if one.cell.defence.kind == "none"), first[0])
     return fill(
         "bench.html", title="Benchmark", head=HEAD, defences=[line(one) for one in first],
-        worst=found[0], bars=[(f"{one.cell.defence.title}: {one.attack}", one.s) for one in first[:16]],
+        bare=bare, strongest=None if bare is first[-1] else first[-1],
+        bars=[(f"{one.cell.defence.title}: {one.attack}", one.worst) for one in first[:16]],
         rows=[line(one) for one in found], charts=charts(found), published=published(found),
         published_head=_PUBLISHED, galleries=_galleries(folder, first), notes=_notes(broken),
         version=__version__,
@@ -184,7 +189,7 @@ def _galleries(folder: Path, first: Sequence[Row]) -> list[tuple[str, str, list[
     for one in first[:_SHOWN]:
         strips = [strip for name in one.names[:2] if (strip := _strip(folder / PICTURES / f"{name}.png"))]
         if strips:
-            found.append((one.cell.defence.title, f"{one.attack}, s {one.worst:.2f}", show(strips)))
+            found.append((one.cell.defence.title, f"{one.attack}, s {one.worst.value:.2f}", show(strips)))
     return found
 
 

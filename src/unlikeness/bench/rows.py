@@ -37,8 +37,7 @@ class Row:
 
     Attributes:
         cell: without subject and seed. names: of the records, for their pictures.
-        s: at the training prompt. new_contexts: mean there. unprotected: s of the control.
-        worst: the larger of both s.
+        s: at the training prompt. new_contexts: there. unprotected: the larger s of the control.
         visible: L-infinity [n/255], PSNR [dB] and SSIM of a protection of pictures.
         seconds: mean over cells. steps: of the attacker.
     """
@@ -46,7 +45,7 @@ class Row:
     cell: Cell
     names: tuple[str, ...]
     s: SubjectSimilarity
-    new_contexts: float | None
+    new_contexts: SubjectSimilarity | None
     unprotected: float | None
     quality: tuple[Quality, ...]
     visible: Mapping[str, float]
@@ -56,25 +55,25 @@ class Row:
     steps: int | None
 
     @property
-    def worst(self) -> float:
-        return max(self.s.value, self.new_contexts if self.new_contexts is not None else self.s.value)
+    def worst(self) -> SubjectSimilarity:
+        """The larger of both s."""
+        return max(self.s, self.new_contexts or self.s, key=lambda one: one.value)
 
     @property
     def attack(self) -> str:
-        """ "lora-4 after jpeg:75, half of the pictures unprotected"."""
+        """ "lora-4, 800 steps after jpeg:75"."""
         steps = "" if self.cell.steps is None else f", {self.cell.steps} steps"
         washed = "" if self.cell.purifier == NONE else f" after {self.cell.purifier}"
-        mixed = "" if self.cell.mixed == NONE else f", {self.cell.mixed} unprotected"
-        return f"{self.cell.attacker}{steps}{washed}{mixed}"
+        return f"{self.cell.attacker}{steps}{washed}"
 
     @property
     def outcome(self) -> str:
         """What the row shows, as in `verify`: a low s counts only where the attacker learns the control."""
-        if self.worst >= WORKS:
+        if self.worst.value >= WORKS:
             return "learnt"
         if self.unprotected is None or self.unprotected < WORKS:
             return "inconclusive"
-        return "protected" if self.s.high < REFUSED and self.worst < REFUSED else "little"
+        return "protected" if self.worst.high < REFUSED else "little"
 
     def figure(self, name: str) -> Quality | None:
         """The first figure of spoiled output with this name."""
@@ -118,14 +117,12 @@ def _rows(found: Sequence[tuple[str, Cell, Mapping[str, Any]]]) -> list[Row]:
     for row, entries in groups.items():
         figures = [one["figures"] for _, _, one in entries]
         controls = [by_cell[cell.control] for _, cell, _ in entries if cell.control in by_cell]
-        elsewhere = [one["s_new_contexts"]["value"] for one in figures if one["s_new_contexts"]]
+        there = [one["pairs_new_contexts"] for one in figures]
         made.append(
             Row(
                 cell=row, names=tuple(name for name, _, _ in entries),
-                s=mean_similarity(
-                    [unpacked(one["pairs"]) for one in figures], seed=0, resamples=_RESAMPLES
-                ),
-                new_contexts=mean(elsewhere) if elsewhere else None,
+                s=_mean([one["pairs"] for one in figures]),
+                new_contexts=_mean(there) if all(there) else None,
                 unprotected=mean(one["figures"]["s_worst"] for one in controls) if controls else None,
                 quality=tuple(_quality(figures)), visible=_visible(figures),
                 subjects=len({cell.subject for _, cell, _ in entries}),
@@ -134,7 +131,11 @@ def _rows(found: Sequence[tuple[str, Cell, Mapping[str, Any]]]) -> list[Row]:
                 steps=entries[0][2]["attacker"]["steps"],
             )
         )  # fmt: skip
-    return sorted(made, key=lambda one: -one.worst)
+    return sorted(made, key=lambda one: -one.worst.value)
+
+
+def _mean(texts: Sequence[Mapping[str, Any]]) -> SubjectSimilarity:
+    return mean_similarity([unpacked(one) for one in texts], seed=0, resamples=_RESAMPLES)
 
 
 def _quality(figures: Sequence[Mapping[str, Any]]) -> list[Quality]:

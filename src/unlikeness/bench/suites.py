@@ -14,13 +14,10 @@ from unlikeness.settings import Checked, build, given_in, setting
 from unlikeness.verify.settings import VerifySettings
 from unlikeness.words import closest
 
-__all__ = ["MIXED", "OWN", "Grid", "Plan", "Suite", "load", "parse", "shipped"]
+__all__ = ["OWN", "Grid", "Plan", "Suite", "load", "parse", "shipped"]
 
 OWN = Path(__file__).with_name("suites")
 """The folder of the suites that are shipped."""
-
-MIXED = ("none", "one", "half", "all-but-one")
-"""How many of the attacker's pictures are unprotected."""
 
 KINDS = ("protect", "immunize", "personalize", "purify")
 """Settings of single methods and attackers, under the command that knows them."""
@@ -96,10 +93,6 @@ class Grid(Checked):
     purifiers: tuple[str, ...] = setting(
         ("none",), "none, all, or what `purify --method` takes (jpeg:75, resize:0.5,jpeg:75)."
     )
-    mixed: tuple[str, ...] = setting(
-        ("none",), "Unprotected pictures among the attacker's; only for protections of pictures.",
-        choices=MIXED,
-    )  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)

@@ -233,11 +233,8 @@ class Shared:
         return self.parts.part(cell.defence.name, key, make).tensors["images"] / 255
 
     def learnt(self, cell: Cell) -> Tensor:
-        """[N, 3, H, W] in [0, 1]: the pictures that the attacker trains on, mixed and purified."""
-        who, images = self.who(cell.subject), self.published(cell)
-        count = len(images)
-        clean = {"none": 0, "one": 1, "half": count // 2, "all-but-one": count - 1}[cell.mixed]
-        images = torch.cat([who.subject.images[:clean], images[clean:]])
+        """[N, 3, H, W] in [0, 1]: the pictures that the attacker has, purified if it does that."""
+        images = self.published(cell)
         steps = chain(self.suite, cell.purifier)
         if not steps:
             return images

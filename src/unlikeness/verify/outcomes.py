@@ -18,6 +18,7 @@ from unlikeness.diffusion.fingerprint import fingerprint
 from unlikeness.errors import NotFiniteError
 from unlikeness.measure.intervals import share
 from unlikeness.measure.similarity import Embedder, Pairs, embed_all, mean_similarity
+from unlikeness.personalize import known_as
 from unlikeness.progress import Progress, format_seconds
 from unlikeness.provenance import pixel_digest
 from unlikeness.subjects import Subject
@@ -97,10 +98,12 @@ class Attacks:
         output: to look for in the images.
         """
         settings: dict[str, Any] = {}
-        learnt = subject
+        learnt = known = subject
         if attacker is not RELEASED:
-            settings = asdict(personalizer(attacker, self.base, self.overrides).settings)
+            method = personalizer(attacker, self.base, self.overrides)
+            settings = asdict(method.settings)
             learnt = taught(subject, attacker, self.unseen, ThreatModel.of(self.base))
+            known = known_as(method, learnt)
 
         def make(scratch: Path) -> dict[str, Tensor]:
             tuned: TextToImage = target.model
@@ -113,11 +116,11 @@ class Attacks:
                 )  # fmt: skip
                 tuned, losses = attacked.model, attacked.losses
             tensors = {"losses": torch.tensor(losses, dtype=torch.float64)}
-            generated = generate_subject(tuned, learnt, self.base, self.contexts, progress=self.progress)
+            generated = generate_subject(tuned, known, self.base, self.contexts, progress=self.progress)
             further = {} if generated.elsewhere is None else {"elsewhere": generated.elsewhere}
             return {**tensors, "plain": generated.plain, **further}
 
-        part = self.cache.part(label, self._key(target, learnt, attacker, settings), make)
+        part = self.cache.part(label, self._key(target, learnt, known, attacker, settings), make)
         found = part.tensors
         places = tuple(place for place in self.contexts for _ in range(self.base.pictures_in_context))
         generated = Generated(found["plain"], found.get("elsewhere"), places)
@@ -132,7 +135,7 @@ class Attacks:
         others = "".join(f"; {name} {one.s}" for name, one in further.items())
         self.report(f"{label}: s {first.s}{others}{shares} after {format_seconds(part.seconds)}")
         return Outcome(
-            attacker, settings, learnt.instance_prompt, 0 if attacker is RELEASED else len(learnt.images),
+            attacker, settings, known.instance_prompt, 0 if attacker is RELEASED else len(learnt.images),
             first.s, first.elsewhere, tuple(found["losses"].tolist()), part.seconds, generated,
             pairs["plain"], detected, further,
         )  # fmt: skip
@@ -174,7 +177,7 @@ class Attacks:
         return Judged(s["plain"], s.get("elsewhere"))
 
     def _key(
-        self, target: Target, learnt: Subject, attacker: Attacker, settings: dict[str, Any]
+        self, target: Target, learnt: Subject, known: Subject, attacker: Attacker, settings: dict[str, Any]
     ) -> dict[str, Any]:
         """Everything that an attack and its images depend on."""
         key: dict[str, Any] = {
@@ -188,6 +191,8 @@ class Attacks:
             "judging": {name: getattr(self.base, name) for name in _JUDGING},
             "contexts": list(self.contexts),
         }
+        if known is not learnt:
+            key["drawn as"] = known.instance_prompt
         if attacker.until_converged:
             key["until"] = [self.base.most_chunks, self.base.least_fall]
         if attacker.tuned_before:
