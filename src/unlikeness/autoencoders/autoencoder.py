@@ -120,7 +120,7 @@ class Autoencoder:
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        device: torch.device = self.network.device
+        device: torch.device = next(self.network.parameters()).device  # diffusers' own looks at all modules
         return device
 
     @property

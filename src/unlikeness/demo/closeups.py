@@ -85,7 +85,8 @@ def _places(picture: Picture) -> tuple[tuple[int, int], tuple[int, int]]:
     steps[:, 1:] += grey.diff(dim=1).abs()
     steps[1:] += grey.diff(dim=0).abs()
     window = max(min(round(side * factor), *grey.shape), 1)
-    texture = F.avg_pool2d(steps[None, None], window, stride=1)[0, 0]
+    columns = F.avg_pool2d(steps[None, None], (window, 1), stride=1)  # a mean of means
+    texture = F.avg_pool2d(columns, (1, window), stride=1)[0, 0]
     found = []
     for place in (int(texture.argmin()), int(texture.argmax())):
         y, x = divmod(place, texture.shape[1])

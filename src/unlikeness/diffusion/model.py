@@ -162,7 +162,7 @@ class TextToImage:
     @property
     def device(self) -> torch.device:
         """Where the denoiser is."""
-        device: torch.device = self.denoiser.device
+        device: torch.device = next(self.denoiser.parameters()).device  # diffusers' own looks at all modules
         return device
 
     @property
