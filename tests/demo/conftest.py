@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,11 +22,16 @@ def colours(images: Tensor) -> Tensor:
 
 @pytest.fixture(scope="session")
 def model(tmp_path_factory: pytest.TempPathFactory) -> TextToImage:
-    return tiny_model(tmp_path_factory.mktemp("models"))
+    """It draws in two solver steps."""
+    made = tiny_model(tmp_path_factory.mktemp("models"))
+    made.defaults = replace(made.defaults, steps=2)
+    return made
 
 
 @pytest.fixture
-def evaluator() -> Evaluator:
+def evaluator(monkeypatch: pytest.MonkeyPatch) -> Evaluator:
+    """Of few pictures; the loss is that of few levels."""
+    monkeypatch.setattr("unlikeness.demo.story.LEVELS", 3)
     return Evaluator(colours, held_out=3, of_class=4)
 
 

@@ -48,7 +48,7 @@ _TRAINED_ON = {
     "noise": "pictures with plain noise",
 }
 
-_LEVELS = 50
+LEVELS = 50
 """Noise levels over which the loss of the untrained model is averaged."""
 
 
@@ -260,7 +260,7 @@ def _similarity(stage: _Stage, images: Tensor) -> dict[str, float]:
 def _looks(stage: _Stage, originals: Tensor, seen: Tensor) -> dict[str, Any]:
     """The untrained model's loss on the pictures, and how far they are from the originals."""
     class_prompt = Subject(originals, stage.settings.class_noun).class_prompt
-    loss = mean_loss_over_levels(stage.model, seen, class_prompt, seed=stage.settings.seed, levels=_LEVELS)
+    loss = mean_loss_over_levels(stage.model, seen, class_prompt, seed=stage.settings.seed, levels=LEVELS)
     if torch.equal(originals, seen):
         return {"loss": loss}
     return {
