@@ -63,7 +63,7 @@ demo: $(VENV)/.ready
 	$(BIN)/unlikeness demo $(if $(PHOTOS),--photos "$(PHOTOS)") $(DEMO_ARGS)
 
 test: $(VENV)/.ready-dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(PROCESSES) $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(PROCESSES) --dist worksteal $(PYTEST_ARGS)
 
 browser: $(VENV)/.ready-dev
 	command -v chromium chromium-browser google-chrome >/dev/null || \
