@@ -42,6 +42,8 @@ SECONDS = 20.0
 """What one file may cost."""
 MEBIBYTES = 256.0
 """Memory that one file may cost beyond its own pixels."""
+METHOD = "noise"
+"""What protects the folder of bombs."""
 FURTHER: dict[str, Make] = {
     "jpeg-camera": saved("RGB", "JPEG", quality=92, exif=exif(3), xmp=XMP, icc_profile=ICC, dpi=(300, 300)),
     "jpeg-progressive-422": saved("RGB", "JPEG", quality=70, progressive=True, subsampling=1),
@@ -237,7 +239,7 @@ def _folder_of(pictures: Path, output: Path) -> dict[str, Any]:
     """`protect` over the whole folder: its status, and whether every file has its line in the manifest."""
     command = [sys.executable, "-m", "unlikeness", "protect", str(pictures), "-o", str(output)]
     began = time.perf_counter()
-    done = subprocess.run([*command, "--method", "noise", "-q"], capture_output=True, text=True)
+    done = subprocess.run([*command, "--method", METHOD, "-q"], capture_output=True, text=True)
     lines = [json.loads(line) for line in (output / "manifest.jsonl").read_text().splitlines()]
     told = {line["path"]: line["status"] for line in lines}
     return {

@@ -11,6 +11,8 @@ import ast
 import re
 import shlex
 import sys
+from dataclasses import replace
+from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,6 +25,7 @@ import typer
 import generated
 from unlikeness.cli import main
 from unlikeness.cli.verbs import app_of
+from unlikeness.diffusion import TextToImage
 
 ROOT = Path(__file__).parents[1]
 PAGES = [
@@ -51,9 +54,15 @@ def lines(text: str, program: str) -> list[list[str]]:
     return [rest for first, *rest in filter(None, words) if first.rpartition("/")[2] == program]
 
 
+@cache
+def program() -> Any:
+    """All commands: making them costs more than to parse a line."""
+    return typer.main.get_command(app_of())
+
+
 def parse(arguments: list[str]) -> None:
     """Parse as the program would, down to the last command, and run nothing."""
-    command: Any = typer.main.get_command(app_of())
+    command = program()
     context = command.make_context("unlikeness", list(arguments))
     while hasattr(command, "commands"):
         name, command, rest = command.resolve_command(context, [*context._protected_args, *context.args])
@@ -68,7 +77,7 @@ def test_every_command_line_parses(page: Path) -> None:
 
 def test_the_readme_shows_every_command() -> None:
     shown = commands(ROOT / "README.md", "unlikeness")
-    assert {arguments[0] for arguments in shown} == set(typer.main.get_command(app_of()).commands)  # type: ignore[attr-defined]
+    assert {arguments[0] for arguments in shown} == set(program().commands)
 
 
 @pytest.mark.parametrize(
@@ -91,9 +100,15 @@ def test_every_make_target_exists() -> None:
         assert re.search(rf"^{arguments[0]}:", makefile, re.MULTILINE), arguments
 
 
+@cache
+def made_pages() -> set[Path]:
+    """The pages that are made from the code when the site is built."""
+    return {(ROOT / "docs" / path).resolve() for path in generated.pages()}
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_every_link_leads_to_a_file(page: Path) -> None:
-    made = {(ROOT / "docs" / path).resolve() for path in generated.pages()}
+    made = made_pages()
     for target in LINK.findall(page.read_text(encoding="utf-8")):
         if not target.startswith(("http://", "https://", "#")):
             file = (page.parent / target.partition("#")[0]).resolve()
@@ -164,6 +179,20 @@ def tiny(arguments: list[str]) -> list[str]:
     return [*kept, "--no-quality"] if arguments[0] == "verify" else kept
 
 
+@pytest.fixture
+def _two_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a page names no number of solver steps, models draw in two."""
+    opened = TextToImage.from_pretrained
+
+    def quick(*given: Any, **how: Any) -> TextToImage:
+        model = opened(*given, **how)
+        model.defaults = replace(model.defaults, steps=2)
+        return model
+
+    monkeypatch.setattr(TextToImage, "from_pretrained", quick)
+
+
+@pytest.mark.usefixtures("_two_steps")
 @pytest.mark.parametrize("page", RUN, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_a_page_runs_as_it_stands(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -33,11 +34,19 @@ def apart(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(common, "RUNS", tmp_path / "runs")
 
 
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the tiny models, each written once."""
+    return tmp_path_factory.mktemp("models")
+
+
 @pytest.fixture
-def model(tmp_path_factory: pytest.TempPathFactory) -> TextToImage:
-    return tiny_model(tmp_path_factory.mktemp("models"))
+def model(models: Path) -> TextToImage:
+    """Opened for each test, which may change it."""
+    return tiny_model(models)
 
 
 @pytest.fixture
 def judge() -> Judge:
-    return Judge(Colours(), Colours(), Counts.few())
+    """Of few pictures, drawn in one solver step."""
+    return Judge(Colours(), Colours(), replace(Counts.few(), steps=1))

@@ -74,6 +74,7 @@ def test_a_slow_and_a_greedy_reader_are_counted(tmp_path: Path, monkeypatch: pyt
 
     monkeypatch.setattr(hostile, "SECONDS", 0.0)
     monkeypatch.setattr(hostile, "MEBIBYTES", -1e9)
+    monkeypatch.setattr(hostile, "METHOD", "rid")  # without torch
     found = hostile.exploded({"png: a picture": small}, tmp_path / "bombs")
     assert (found["opened"], found["too_slow"], found["too_large"]) == (1, 1, 1)
     assert found["folder_good"]

@@ -27,8 +27,8 @@ def settings() -> dict[str, dict[str, Any]]:
 
 
 @pytest.fixture
-def other(tmp_path: Path) -> TextToImage:
-    return tiny_model(tmp_path, seed=1)
+def other(models: Path) -> TextToImage:
+    return tiny_model(models, seed=1)
 
 
 def test_from_cells_to_table(

@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from tests.benchmarks.conftest import apart, judge, model
+from tests.benchmarks.conftest import apart, judge, model, models
 from tests.tiny import write_tiny
 
 from unlikeness.verify.attack import Attacked
 
-__all__ = ["apart", "judge", "model"]
+__all__ = ["apart", "judge", "model", "models"]
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def quick(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """The flags of a smoke run, with a small random model that reads prompts as long as the toybox's."""
     folder = write_tiny(tmp_path_factory.mktemp("models") / "tiny", tokens=77)
