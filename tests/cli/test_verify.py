@@ -232,7 +232,7 @@ def test_weak_attackers_of_an_unprotected_toybox_are_inconclusive(
         (tmp_path / name).mkdir()
         for i, image in enumerate(images):
             to_pil(image).save(tmp_path / name / f"{i}.png")
-    quick = ("steps=2", "class_images=0", "pictures=2", "pictures_in_context=1", "solver_steps=3")
+    quick = ("steps=2", "class_images=0", "pictures=4", "pictures_in_context=1", "solver_steps=5")
     arguments = [
         *("verify", "toybox", "--class-noun", "mug", "--attackers", "paper", "--context", "in a room", "-q"),
         *("--images", str(tmp_path / "own"), "--held-out", str(tmp_path / "held-out")),
