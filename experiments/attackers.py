@@ -28,7 +28,7 @@ from unlikeness.presets import ATTACKS, preset_values
 from unlikeness.toybox.cast import member
 
 NAME = "attackers"
-COUNTS = Counts(generated=8, per_context=1)
+COUNTS = Counts(generated=4, per_context=1, steps=12)
 _SIDE = 64
 """Side of the toybox's pictures [px]."""
 
@@ -46,8 +46,8 @@ def rows() -> dict[str, tuple[str, dict[str, object]]]:
 def cli(argv: list[str] | None) -> None:
     parser = common.parser(__doc__.split("\n")[0] if __doc__ else "")
     parser.add_argument("--only", default="", help="names of rows, separated by commas")
-    parser.add_argument("--steps", type=int, default=150, help="of each attack, at most")
-    parser.add_argument("--class-images", type=int, default=16, help="class pictures, at most")
+    parser.add_argument("--steps", type=int, default=100, help="of each attack, at most")
+    parser.add_argument("--class-images", type=int, default=0, help="class pictures, at most")
     args = parser.parse_args(argv)
     every = rows()
     wanted = args.only.split(",") if args.only else list(every)

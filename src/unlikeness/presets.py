@@ -65,6 +65,12 @@ class Preset:
     toybox: Mapping[str, object]
 
 
+_SQUARE: dict[str, object] = {"filter": "bilinear"}
+_KOHYA: dict[str, object] = {"captions": True, "fit": "bucket", "filter": "area", "posterior": "cached"}
+_AI_TOOLKIT: dict[str, object] = {"captions": True, "fit": "bucket", "filter": "bicubic"}
+_ONETRAINER = _SQUARE | {"captions": True, "fit": "bucket", "posterior": "mean"}
+"""How these trainers prepare pictures: see `TrainerSettings`."""
+
 _SMALL_DREAMBOOTH = {"steps": 400, "learning_rate": 5e-4, "batch_size": 4, "class_images": 100}
 _SMALL_LORA = {"steps": 400, "learning_rate": 3e-3, "batch_size": 4}
 
@@ -72,19 +78,21 @@ ATTACKS = (
     Preset(
         "apdm", "dreambooth", "DreamBooth of the denoiser, 800 steps at 5e-6",
         "APDM, arXiv 2511.01307, implementation details",
-        {"steps": 800, "learning_rate": 5e-6, "batch_size": 1, "class_images": 200},
+        _SQUARE | {"steps": 800, "learning_rate": 5e-6, "batch_size": 1, "class_images": 200},
         _SMALL_DREAMBOOTH,
     ),
     Preset(
         "anti-dreambooth", "dreambooth", "DreamBooth with the text encoder, 1000 steps at 5e-7",
         "VinAIResearch/Anti-DreamBooth, scripts/train_dreambooth_alone.sh",
-        {"steps": 1000, "learning_rate": 5e-7, "batch_size": 2, "class_images": 200, "text_encoder": True},
+        _SQUARE
+        | {"steps": 1000, "learning_rate": 5e-7, "batch_size": 2, "class_images": 200, "text_encoder": True},
         _SMALL_DREAMBOOTH | {"learning_rate": 2e-4},
     ),
     Preset(
         "rid", "lora_ti", "LoRA of rank 32 and a new word, 221 steps at 3e-4",
         "Guohanzhong/RID, tuning-based-personalization/config/sd_lora.py",
-        {
+        _SQUARE
+        | {
             "rank": 32, "learning_rate": 3e-4, "steps": 221, "batch_size": 1, "class_images": 100,
             "initializer": "ktn",
         },
@@ -93,22 +101,24 @@ ATTACKS = (
     Preset(
         "kohya-sd", "lora", "LoRA of rank 16, alpha 1, with the text encoder at a tenth of the rate",
         "kohya-ss/sd-scripts, docs/train_network.md; steps: the default of --max_train_steps",
-        {
+        _KOHYA
+        | {
             "rank": 16, "alpha": 1.0, "learning_rate": 1e-4, "text_encoder": True,
             "text_encoder_learning_rate": 1e-5, "steps": 1600, "prior_weight": 0.0,
         },
-        _SMALL_LORA | {"text_encoder_learning_rate": 3e-4},
+        _SMALL_LORA | {"learning_rate": 1e-2, "text_encoder_learning_rate": 1e-3},
     ),
     Preset(
         "kohya-sdxl", "lora", "LoRA of rank 32, alpha 16",
         "kohya-ss/sd-scripts, docs/sdxl_train_network.md; steps: the default of --max_train_steps",
-        {"rank": 32, "alpha": 16.0, "learning_rate": 1e-4, "steps": 1600, "prior_weight": 0.0},
+        _KOHYA | {"rank": 32, "alpha": 16.0, "learning_rate": 1e-4, "steps": 1600, "prior_weight": 0.0},
         _SMALL_LORA,
     ),
     Preset(
         "ai-toolkit", "lora", "LoRA of rank 32, alpha 32, 3000 steps",
         "ostris/ai-toolkit, ui/src/app/jobs/new/jobConfig.ts",
-        {
+        _AI_TOOLKIT
+        | {
             "rank": 32, "alpha": 32.0, "learning_rate": 1e-4, "steps": 3000, "weight_decay": 1e-4,
             "prior_weight": 0.0,
         },
@@ -117,16 +127,17 @@ ATTACKS = (
     Preset(
         "onetrainer", "lora", "LoRA of rank 16, alpha 1, at 3e-4",
         "Nerogar/OneTrainer, training_presets/#sdxl 1.0 LoRA.json; 100 epochs of 20 pictures",
-        {
+        _ONETRAINER
+        | {
             "rank": 16, "alpha": 1.0, "learning_rate": 3e-4, "steps": 500, "batch_size": 4, "warmup": 200,
             "prior_weight": 0.0,
         },
-        _SMALL_LORA | {"warmup": 40},
+        _SMALL_LORA | {"learning_rate": 1e-2, "warmup": 40},
     ),
     Preset(
         "diffusers", "lora", "LoRA of rank 4, 500 steps",
         "huggingface/diffusers, examples/dreambooth/README.md and train_dreambooth_lora.py",
-        {"rank": 4, "learning_rate": 1e-4, "steps": 500, "prior_weight": 0.0},
+        _SQUARE | {"rank": 4, "learning_rate": 1e-4, "steps": 500, "prior_weight": 0.0},
         _SMALL_LORA,
     ),
 )  # fmt: skip

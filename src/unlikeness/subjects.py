@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from unlikeness.errors import PictureError, UnlikenessError, UsageError
+from unlikeness.foreign import UnreadableError, read, reason
 from unlikeness.gallery import is_grid
 from unlikeness.pictures import kinds, open_picture
 from unlikeness.pictures.finding import find
@@ -23,6 +24,9 @@ __all__ = ["Subject", "as_text", "central_square", "load_folder", "read_folder",
 
 _log = logging.getLogger(__name__)
 
+_LONGEST = 1 << 14
+"""Bytes of a caption."""
+
 Rgb = np.ndarray[Any, np.dtype[np.float32]]
 
 
@@ -32,12 +36,15 @@ class Subject:
 
     images: [N, 3, H, W] float32 in [0, 1], square, upright. class_noun: its class, such as "dog" or "person".
     identifier: the rare word to which personalization binds it, such as "sks". Blanks around both are
-    dropped.
+    dropped. captions: a text about each picture, "" for none. whole: the pictures at their own sizes,
+    [3, H, W] in 8 bits, for an attack that fits them in its own way. Both are empty or have N entries.
     """
 
     images: Tensor
     class_noun: str
     identifier: str = "sks"
+    captions: tuple[str, ...] = field(default=(), kw_only=True)
+    whole: tuple[Tensor, ...] = field(default=(), kw_only=True, repr=False)
 
     def __post_init__(self) -> None:
         if self.images.ndim != 4 or self.images.shape[1] != 3 or not len(self.images):
@@ -48,19 +55,36 @@ class Subject:
         object.__setattr__(self, "identifier", as_text("identifier", self.identifier))
         if not self.class_noun or not self.identifier:
             raise UsageError("a subject needs a class noun (such as dog) and an identifier (such as sks)")
+        for name, entries in (("captions", self.captions), ("whole", self.whole)):
+            if len(entries) not in (0, len(self.images)):
+                raise UsageError(f"{len(self.images)} pictures cannot have {len(entries)} {name}")
 
     @classmethod
     def from_folder(
         cls,
-        folder: Path,
+        folder: Path | Sequence[Path],
         class_noun: str,
         identifier: str = "sks",
         *,
         size: int,
+        captions: bool = False,
+        whole: bool = False,
         report: Callable[[str], None] | None = None,
     ) -> Subject:
-        """The pictures below `folder` at size × size pixels: see `load_folder`."""
-        return cls(load_folder(folder, size=size, report=report), class_noun, identifier)
+        """The pictures below `folder`, or several, at size × size pixels: see `load_folder`.
+
+        captions: read the text beside each picture (`dog.txt` for `dog.jpg`), as trainers do. whole: keep the
+        pictures at their own sizes too. UnlikenessError for a text that cannot be read.
+        """
+        squares, texts, full = [], [], []
+        folders = [folder] if isinstance(folder, Path) else list(folder)
+        for file, rgb in (one for each in folders for one in _read(each, report)):
+            squares.append(central_square(rgb, size))
+            texts.append(_caption(file) if captions else "")
+            if whole:
+                full.append(torch.from_numpy(np.rint(rgb * 255).astype(np.uint8)).permute(2, 0, 1))
+        found = tuple(texts) if any(texts) else ()
+        return cls(torch.stack(squares), class_noun, identifier, captions=found, whole=tuple(full))
 
     @property
     def instance_name(self) -> str:
@@ -76,6 +100,20 @@ class Subject:
     def instance_prompt(self) -> str:
         """The prompt of the subject, c_V: "a photo of sks dog"."""
         return self.prompt()
+
+    @property
+    def captioned_prompts(self) -> list[str]:
+        """For each picture its caption with the identifier, or `instance_prompt` where it has none.
+
+        `[trigger]` stands for the identifier, as in ai-toolkit. A caption without the identifier begins with
+        it.
+        """
+        found = []
+        for caption in self.captions or [""] * len(self.images):
+            text = caption.replace("[trigger]", self.identifier).replace("[name]", self.identifier)
+            within = not text or self.identifier.lower() in text.lower()
+            found.append((text if within else f"{self.identifier} {text}") or self.instance_prompt)
+        return found
 
     @property
     def class_prompt(self) -> str:
@@ -120,6 +158,10 @@ def load_folder(path: Path, *, size: int | None, report: Callable[[str], None] |
 
 def read_folder(path: Path, *, report: Callable[[str], None] | None = None) -> Iterator[Rgb]:
     """Pictures [H, W, 3] float32 in [0, 1] below `path` one by one, upright: see `load_folder`."""
+    return (rgb for _, rgb in _read(path, report))
+
+
+def _read(path: Path, report: Callable[[str], None] | None = None) -> Iterator[tuple[Path, Rgb]]:
     tell = report or _log.warning
     none = True
     found = find([Path(path)])
@@ -135,9 +177,23 @@ def read_folder(path: Path, *, report: Callable[[str], None] | None = None) -> I
             tell(str(error))
             continue
         none = False
-        yield rgb
+        yield file, rgb
     if none:
         raise UnlikenessError(f"{path} holds no picture that can be read; give a folder with pictures")
+
+
+def _caption(picture: Path) -> str:
+    """The text beside a picture, in one line; "" if there is none."""
+    file = picture.with_suffix(".txt")
+    if not file.exists():
+        return ""
+    try:
+        text = " ".join(read(file, most=_LONGEST).decode("utf-8-sig").split())
+        return as_text("caption", text)
+    except (UnreadableError, UnicodeDecodeError, UsageError) as error:
+        raise UnlikenessError(
+            f"{file} is no caption ({reason(error)}); give a short text in UTF-8, or remove it"
+        ) from error
 
 
 def central_square(rgb: Rgb, size: int | None) -> Tensor:

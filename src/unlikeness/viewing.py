@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["at_side", "viewed"]
+__all__ = ["at_side", "at_size", "viewed"]
 
 
 def viewed(images: Tensor, resolution: int) -> Tensor:
@@ -20,6 +20,11 @@ def viewed(images: Tensor, resolution: int) -> Tensor:
 
 def at_side(images: Tensor, side: int) -> Tensor:
     """[B, 3, side, side] in [0, 1], resampled (bicubic, antialiased) from another size."""
-    if images.shape[-2:] == (side, side):
+    return at_size(images, (side, side))
+
+
+def at_size(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """[B, 3, *size] in [0, 1], resampled as by `at_side`."""
+    if images.shape[-2:] == size:
         return images
-    return F.interpolate(images, size=(side, side), mode="bicubic", antialias=True).clamp(0, 1)
+    return F.interpolate(images, size=size, mode="bicubic", antialias=True).clamp(0, 1)

@@ -30,7 +30,13 @@ __all__ = ["personalize"]
 
 
 def personalize(
-    images: Annotated[Path, give("Folder of pictures of the subject. Three or more are usual.")],
+    images: Annotated[
+        list[Path],
+        give(
+            "Folder of pictures of the subject. Three or more are usual. Give it again for further pictures, "
+            "such as unprotected ones."
+        ),
+    ],
     class_noun: ClassNoun,
     output: Annotated[Path, give("New folder for the result and personalization.json.")],
     model: Annotated[
@@ -96,7 +102,7 @@ def personalize(
     from unlikeness.extras import check_extra
     from unlikeness.paths import check_output
     from unlikeness.personalize import settings_type
-    from unlikeness.personalize.settings import LoRASettings
+    from unlikeness.personalize.settings import LoRASettings, TrainerSettings
     from unlikeness.pictures.finding import check_pictures
     from unlikeness.presets import preset_values, which_preset
     from unlikeness.settings import build, named, pairs
@@ -129,7 +135,8 @@ def personalize(
     single = hub.check_name(model, prediction=prediction, config=model_config)
     added = Added.parse(lora, embedding)
     check_output(output, checkpoint)
-    check_pictures(images)
+    for folder in images:
+        check_pictures(folder)
     if dry_run:
         from unlikeness.diffusion.devices import pick_device
         from unlikeness.diffusion.opening import outline
@@ -172,11 +179,21 @@ def personalize(
             report(loaded.single.line)
         if told := loaded.conditioner.check_noun(class_noun, "--class-noun"):
             report(told)
-        subject = Subject.from_folder(images, class_noun, identifier, size=loaded.resolution, report=report)
+        trainer = made.settings if isinstance(made.settings, TrainerSettings) else TrainerSettings()
+        subject = Subject.from_folder(
+            images, class_noun, identifier, size=loaded.resolution, report=report,
+            captions=trainer.captions, whole=trainer.fits,
+        )  # fmt: skip
         if reason := loaded.conditioner.too_long(subject.instance_prompt):
             raise UsageError(reason)
+        for prompt in known_as(made, subject).captioned_prompts:
+            if reason := loaded.conditioner.too_long(prompt):
+                report(reason)
         with on_stderr(quiet=quiet) as progress:
             tuned = made.personalize(loaded, subject, checkpoint=checkpoint, progress=progress)
         known = known_as(made, subject)
-        save(tuned, output, record(method, made, known, model, added), made, lora_format=lora_format)
+        what = record(method, made, known, model, added, preset=which_preset(
+            preset, loaded.resolution, "personalize", method
+        ))  # fmt: skip
+        save(tuned, output, what, made, lora_format=lora_format)
     typer.echo(f'{output}: ask it for "{known.instance_prompt}"')

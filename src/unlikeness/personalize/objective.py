@@ -21,7 +21,7 @@ from unlikeness.diffusion.words import learn_word, settle_word
 from unlikeness.eight_bit import check_eight_bit
 from unlikeness.errors import UsageError
 from unlikeness.personalize.data import Data, prepare
-from unlikeness.personalize.settings import WordSettings
+from unlikeness.personalize.settings import TrainerSettings, WordSettings
 from unlikeness.training import adamw, constant, identity_of, train
 
 if TYPE_CHECKING:
@@ -61,6 +61,11 @@ def personalization_loss(
         return diffusion_loss(model, z0, c, t=t, eps=eps, generator=generator)
     if c_class is None:
         raise UsageError("class pictures need the class prompt's condition, c_class")
+    if z0.shape[1:] != z0_class.shape[1:]:  # a bucket of another size; both draw their own t and eps
+        own, of_class = (
+            diffusion_loss(model, z, one, generator=generator) for z, one in ((z0, c), (z0_class, c_class))
+        )
+        return own + prior_weight * of_class
     count, k = len(z0), len(z0_class)
     both = Condition.cat([c.expand(count), c_class.expand(k)])
     each = diffusion_loss(
@@ -90,6 +95,9 @@ class PersonalizationStep:
         self.settings = settings
         self.text_encoder = text_encoder
         self.prompts = _prompts(subject, settings, material.prior is not None)
+        own = _own_prompts(subject, settings)
+        self._of = [self.prompts.index(one) for one in own]
+        self._own = len(set(own))
         self._c = None if text_encoder else model.condition(self.prompts)
         # On a CPU half precision has an attention of its own (`autocast`), which recomputing would not meet.
         whole = settings.checkpointing and model.device.type == "cpu"
@@ -99,12 +107,18 @@ class PersonalizationStep:
         z0, z0_class = self.material.draw(index, self.settings.batch_size, generator)
         with self.model.autocast(self.precision):
             c = self.model.condition(self.prompts, grad=True) if self._c is None else self._c
+            own, of_class = c[:1], c[self._own :]
+            if self._own > 1:
+                own = c[[self._of[i] for i in self.material.pictures(index, self.settings.batch_size)]]
+            if z0.shape[1:] != self.model.latent_shape:
+                factor = self.model.autoencoder.factor
+                own = self.model.family.sized(own, z0.shape[2] * factor, z0.shape[3] * factor)
             return personalization_loss(
                 self.model,
                 z0,
-                c[:1],
+                own,
                 z0_class,
-                c[1:],
+                of_class,
                 prior_weight=self.settings.prior_weight,
                 generator=generator,
             )
@@ -244,7 +258,15 @@ def _recomputing(model: TextToImage, settings: PersonalizeSettings) -> Iterator[
 def _prompts(subject: Subject, settings: PersonalizeSettings, prior: bool) -> list[str]:
     """Under which something is learnt: without class pictures nothing is under the class prompt."""
     has = settings.prior_weight and (prior or settings.class_images)
-    return [subject.instance_prompt, subject.class_prompt] if has else [subject.instance_prompt]
+    own = list(dict.fromkeys(_own_prompts(subject, settings)))
+    return [*own, subject.class_prompt] if has else own
+
+
+def _own_prompts(subject: Subject, settings: PersonalizeSettings) -> list[str]:
+    """Of each picture of the subject; one, if all have the same."""
+    if isinstance(settings, TrainerSettings) and settings.captions and subject.captions:
+        return subject.captioned_prompts
+    return [subject.instance_prompt]
 
 
 def _identity(

@@ -27,12 +27,14 @@ FILE = "personalization.json"
 
 
 def record(
-    name: str, method: Personalizer, subject: Subject, model: str, added: Added | None = None
-) -> dict[str, Any]:
-    """Method, settings with seeds, the subject's words and digest, the model's name, what was added to the
-    model before, and versions."""
+    name: str, method: Personalizer, subject: Subject, model: str, added: Added | None = None, *,
+    preset: str = "",
+) -> dict[str, Any]:  # fmt: skip
+    """Method, preset, settings with seeds, the subject's words and digest, the model's name, what was added
+    to the model before, and versions."""
     return {
         "method": name,
+        **({"preset": preset} if preset else {}),
         "settings": asdict(method.settings),
         "model": model,
         **(added.record() if added else {}),

@@ -9,7 +9,7 @@ from unlikeness.settings import Checked, named, setting, with_default
 
 __all__ = [
     "CustomDiffusionSettings", "DreamBoothSettings", "LoRASettings", "LoRATISettings", "PersonalizeSettings",
-    "TextualInversionSettings", "WordSettings",
+    "TextualInversionSettings", "TrainerSettings", "WordSettings",
 ]  # fmt: skip
 
 
@@ -80,7 +80,40 @@ class PersonalizeSettings(Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DreamBoothSettings(PersonalizeSettings):
+class TrainerSettings(PersonalizeSettings):
+    """How a trainer prepares pictures and prompts. Defaults are a central square, and a fresh sample."""
+
+    captions: bool = setting(
+        False,
+        "Learn each picture under the text in the file beside it (dog.txt for dog.jpg), if it has one.",
+        source="sd-scripts, ai-toolkit, OneTrainer: yes",
+    )  # fmt: skip
+    fit: str = setting(
+        "square",
+        "Central squares; whole pictures in buckets of similar aspect; or random squares without resizing.",
+        source="diffusers: square; sd-scripts, ai-toolkit, OneTrainer: bucket; SimpleTuner: crop",
+        choices=("square", "bucket", "crop"),
+    )  # fmt: skip
+    filter: str = setting(
+        "lanczos", "Filter that resizes pictures; area enlarges with Lanczos.",
+        source="diffusers, OneTrainer: bilinear; ai-toolkit: bicubic; sd-scripts: area",
+        choices=("lanczos", "bilinear", "bicubic", "area"),
+    )  # fmt: skip
+    posterior: str = setting(
+        "sample", "Latents of a picture: a fresh sample at each step, one sample for all, or the mean.",
+        source="diffusers, ai-toolkit: sample; sd-scripts: cached; OneTrainer: mean",
+        choices=("sample", "cached", "mean"),
+    )  # fmt: skip
+
+
+    @property
+    def fits(self) -> bool:
+        """Whether pictures are fitted from their own sizes, in another way than `Subject.images`."""
+        return (self.fit, self.filter) != ("square", "lanczos")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DreamBoothSettings(TrainerSettings):
     """APDM's attacker: the denoiser alone, AdamW at 5e-6, 800 steps of one picture."""
 
     text_encoder: bool = setting(
@@ -89,7 +122,7 @@ class DreamBoothSettings(PersonalizeSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LoRASettings(PersonalizeSettings):
+class LoRASettings(TrainerSettings):
     """Rank 16 on the denoiser's attention projections, AdamW at 1e-4."""
 
     rank: int = setting(16, "Rank of the updates.", source="in use: 4 to 32; RID's attacker: 32", at_least=1)
@@ -130,7 +163,7 @@ class LoRASettings(PersonalizeSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class WordSettings(PersonalizeSettings):
+class WordSettings(TrainerSettings):
     """A new word `<identifier>`, whose vectors in the CLIPs are trained."""
 
     vectors: int = setting(

@@ -248,6 +248,10 @@ class Family(ABC):
         """The condition with this scale of guidance, for a family that embeds guidance."""
         return replace(condition, guidance=condition.tokens.new_full((len(condition),), scale))
 
+    def sized(self, condition: Condition, height: int, width: int) -> Condition:
+        """The condition of a picture of this size [px], for a family whose conditions have sizes."""
+        return condition
+
     def loader(self) -> Any:
         """The class of `lora_loader`."""
         import diffusers.loaders

@@ -135,6 +135,11 @@ class StableDiffusionXL(UNetFamily):
             zeros=flags["force_zeros_for_empty_prompt"],
         )
 
+    def sized(self, condition: Condition, height: int, width: int) -> Condition:
+        assert isinstance(condition, Sized), "a condition of this family"
+        sizes = condition.tokens.new_tensor([height, width, 0, 0, height, width])
+        return replace(condition, sizes=sizes.expand(len(condition), _IDS))
+
     def predict(self, denoiser: Any, z_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
         assert isinstance(condition, Sized), "a condition of this family"
         assert condition.pooled is not None
