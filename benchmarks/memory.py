@@ -12,12 +12,15 @@ __all__ = ["memory_of", "peak_memory"]
 
 
 @contextmanager
-def peak_memory(process: psutil.Process) -> Iterator[list[float]]:
-    """The largest proportional memory [MiB] of a process and its children while the block runs, in [0]."""
+def peak_memory(process: psutil.Process, *, every: float = 0.02) -> Iterator[list[float]]:
+    """The largest proportional memory [MiB] of a process and its children while the block runs, in [0].
+
+    every: seconds between two looks, which take some milliseconds each.
+    """
     highest, ended = [memory_of(process)], threading.Event()
 
     def watch() -> None:
-        while not ended.wait(0.02):
+        while not ended.wait(every):
             highest[0] = max(highest[0], memory_of(process))
 
     thread = threading.Thread(target=watch)

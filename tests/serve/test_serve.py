@@ -143,7 +143,9 @@ def test_token_and_rate(rid: Rid, tmp_path: Path) -> None:
         status, headers, found = ask(port, "/v1/protect", good, authorization=f"Bearer {token}")
         assert (status, int(headers["retry-after"]) > 10) == (429, True)
         assert said(found, 429).startswith("more than 4 requests in a minute")
-    with service(rid, tmp_path / "work", token=token, loopback=False) as port:
+    with service(rid, tmp_path / "work", token=token, loopback=False, jobs=tmp_path / "jobs") as port:
+        assert ask(port, "/v1/jobs/0", method="GET")[0] == 401
+        assert ask(port, "/v1/jobs/0", method="GET", authorization=f"Bearer {token}")[0] == 404
         assert ask(port, "/v1/protect", good, authorization=f"bearer {token}")[0] == 200
 
 

@@ -64,8 +64,13 @@ async def _compute(jobs: Jobs) -> None:
     outcome: dict[str, Any] | None = None
     fault: str | None = "the service ended five times while it ran this job; send fewer pictures"
     if row["starts"] < _MOST_STARTS:
-        outcome, fault = await _done(jobs, job, json.loads(row["task"]))
-        jobs.live = {}
+        try:
+            outcome, fault = await _done(jobs, job, json.loads(row["task"]))
+        except asyncio.CancelledError:
+            jobs.store.pause(job)
+            raise
+        finally:
+            jobs.live = {}
     if jobs.store.get(job) is None:
         remove(jobs.folder / job)
     elif outcome is not None:

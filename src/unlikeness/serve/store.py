@@ -60,6 +60,10 @@ class Store:
         """Mark a job as running, once more."""
         self._run("UPDATE jobs SET status = 'running', starts = starts + 1 WHERE id = ?", job)
 
+    def pause(self, job: str) -> None:
+        """Queue a running job again, whose service ends in order: that is not held against it."""
+        self._run("UPDATE jobs SET status = 'queued', starts = starts - 1 WHERE id = ?", job)
+
     def end(
         self, job: str, status: Status, size: int, *, outcome: Mapping[str, Any] | None = None,
         detail: str | None = None,

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from unlikeness import protect
+from unlikeness import locks, protect
 from unlikeness.errors import UnlikenessError, UsageError, one_line
 from unlikeness.pictures import guard
 from unlikeness.progress import Meter
@@ -43,6 +43,8 @@ _ENCODERS_ALONE = ("encoder", "photoguard")
 """Methods that need no more of a model than its autoencoder."""
 _EACH = 0.2
 """Seconds between two lines at least, unless a picture is finished."""
+_PATIENCE = 60
+"""Seconds until another process counts as one that goes on."""
 
 
 @dataclass(frozen=True)
@@ -115,8 +117,23 @@ def main() -> None:
 
 
 def _end_with_input() -> None:
-    sys.stdin.buffer.read()
+    while os.read(0, 1):
+        pass
     os._exit(1)
+
+
+def _wait_until_free(folder: Path) -> None:
+    """Wait for the process of a service that was killed, which ends just now."""
+    until = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            locks.check_free(folder)
+        except UnlikenessError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.2)
+        else:
+            return
 
 
 def _tell(stream: TextIO, **said: Any) -> None:
@@ -128,6 +145,7 @@ def done(task: Mapping[str, Any], folder: Path, say: TextIO) -> dict[str, Any]:
     """Protect the folder's pictures and pack the copies. Return their numbers by status."""
     guard.prepare()
     method, copies = task["method"], folder / COPIES
+    _wait_until_free(copies)
     protection, name = _protection(task)
     size = batches.default_batch_size(protection.resolution, getattr(protection, "device", "cpu"))
     outcome = protect_folder(
