@@ -61,7 +61,7 @@ class StandIn(torch.optim.Optimizer):
             self.state[every[i]] = dict(state)
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
         for group in self.param_groups:
             for p in group["params"]:
                 if p.grad is not None:
@@ -85,7 +85,8 @@ class StandIn(torch.optim.Optimizer):
             kept: Tensor = s[f"state{which}"]
             return kept
         blocks = s[f"absmax{which}"].repeat_interleave(256)[: p.numel()].view_as(p)
-        return s["qmap"][s[f"state{which}"].int()] * blocks
+        read: Tensor = s["qmap"][s[f"state{which}"].int()] * blocks
+        return read
 
     def _write(self, p: Tensor, which: str, value: Tensor) -> None:
         s = self.state[p]
