@@ -31,17 +31,20 @@ from unlikeness.bench.suites import Suite
 from unlikeness.measure.metrics import METRICS
 from unlikeness.plugins import Methods
 from unlikeness.protect.registry import METHODS as PROTECTIONS
+from unlikeness.protect.rid.settings import SHIPPED
 from unlikeness.provenance import code_digest, file_digest
 from unlikeness.settings import build
 
 __all__ = ["Cell", "Facts", "code_of", "expand", "identity", "name_of", "part_key"]
 
 ROOT = Path(unlikeness.__file__).parent
+_LONGEST = 200
+"""Characters of a setting that may be a path."""
 
 _ATTACK = (
     "diffusion", "autoencoders/autoencoder.py", "training.py", "seeds.py", "subjects.py", "viewing.py",
     "personalize/data.py", "personalize/objective.py", "verify/attack.py", "verify/evaluator.py",
-    "verify/threat_model.py", "toybox/cast.py", "toybox/world", "measure/similarity.py",
+    "verify/outcomes.py", "verify/threat_model.py", "toybox/cast.py", "toybox/world", "measure/similarity.py",
     "measure/spoiled.py", "measure/naturalness.py", "measure/distribution.py", "bench/measuring.py",
     "bench/work.py",
 )  # fmt: skip
@@ -151,11 +154,10 @@ def part_key(cell: Cell, suite: Suite, facts: Facts) -> dict[str, Any]:
 @cache
 def _recipe(made: Defence, suite: Suite) -> dict[str, Any]:
     methods: Methods[Any, Any] = PROTECTIONS if made.kind == "pictures" else immunize.METHODS
-    values = values_of(suite, made)
+    settings = asdict(build(methods.settings_type(made.method), values_of(suite, made)))
     return {
-        "method": made.method, "settings": asdict(build(methods.settings_type(made.method), values)),
-        "files": _files(values), "code": _code(_DEFENCE[made.kind]),
-        "method code": _module(methods, made.method),
+        "method": made.method, "settings": settings, "files": _files(settings),
+        "code": _code(_DEFENCE[made.kind]), "method code": _module(methods, made.method),
         "prompts": list(suite.plan.prompts) if made.kind == "model" else [],
     }  # fmt: skip
 
@@ -209,10 +211,14 @@ def _short(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-def _files(values: Mapping[str, Any]) -> list[str]:
-    """Digests of the files that settings name: weights, a target picture."""
-    paths = [Path(value).expanduser() for value in values.values() if isinstance(value, str) and value]
-    return [file_digest(path) for path in paths if len(str(path)) < 4096 and path.is_file()]
+def _files(settings: Mapping[str, Any]) -> list[str]:
+    """Digests of the files that settings name: a network's weights, shipped ones too, or a picture."""
+    found = []
+    for value in settings.values():
+        if isinstance(value, str) and 0 < len(value) < _LONGEST:
+            paths = (SHIPPED / f"{value}.safetensors", Path(value).expanduser())
+            found += [file_digest(path) for path in paths if path.is_file()][:1]
+    return found
 
 
 @cache

@@ -36,10 +36,8 @@ NONE = "none"
 
 @dataclass(frozen=True)
 class Defence:
-    """A row's defence: none, a protection of pictures with its budget, or an immunization.
-
-    values: settings as the suite gives them, without the budget.
-    """
+    """A row's defence: none, a protection of pictures with its budget, or an immunization. `values_of` has
+    its settings."""
 
     name: str
     kind: Literal["none", "pictures", "model"] = "none"

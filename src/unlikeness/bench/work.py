@@ -256,7 +256,8 @@ class Shared:
 
         def make(state: Path) -> dict[str, Tensor]:
             subject = self.who(cell.subject).subject
-            method = immunize.create(cell.defence.method, values_of(self.suite, cell.defence))
+            values = {"seed": cell.seed, **values_of(self.suite, cell.defence)}
+            method = immunize.create(cell.defence.method, values)
             prompts = self.suite.plan.prompts or self._usual_prompts() if method.settings.uses_prompts else ()
             released = immunize.immunize(
                 self.attacked, [subject], method, prompts=prompts, checkpoint=state, progress=Silent()
