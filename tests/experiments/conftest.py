@@ -8,6 +8,7 @@ import pytest
 from tests.benchmarks.conftest import apart, judge, model, models
 from tests.tiny import write_tiny
 
+from experiments import drift_curve, immunization, immunizing
 from unlikeness.verify.attack import Attacked
 
 __all__ = ["apart", "judge", "model", "models"]
@@ -18,6 +19,14 @@ def quick(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """The flags of a smoke run, with a small random model that reads prompts as long as the toybox's."""
     folder = write_tiny(tmp_path_factory.mktemp("models") / "tiny", tokens=77)
     return ["--quick", "--device", "cpu", "--model", str(folder)]
+
+
+@pytest.fixture(autouse=True)
+def _few_captions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What must stay as it was is drawn for every one of these prompts."""
+    few = immunizing.captions()[::20]
+    for module in (drift_curve, immunization, immunizing):
+        monkeypatch.setattr(module, "captions", lambda: few)
 
 
 @pytest.fixture
