@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
+import tempfile
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -82,11 +85,27 @@ def write_tiny(
 
     vae: "kl" or "tiny"; scheduler: "pndm" or "ddpm"; sharded: weights in several files with an index;
     variant: of the weights' names ("fp16" also halves them); pickled: .bin instead of safetensors;
-    tokens: the longest prompt.
+    tokens: the longest prompt. Each kind is made once; further ones are its copies.
     """
+    made = _made(prediction_type, vae, scheduler, safety_checker, sharded, variant, pickled, tokens, seed)
+    torch.manual_seed(seed)
+    shutil.copytree(made, folder, dirs_exist_ok=True)
+    return folder
+
+
+_MADE = tempfile.TemporaryDirectory(prefix="tiny-")
+
+
+@cache
+def _made(
+    prediction_type: str, vae: str, scheduler: str, safety_checker: bool, sharded: bool, variant: str | None,
+    pickled: bool, tokens: int, seed: int,
+) -> Path:  # fmt: skip
+    """The folder of such a model, for this process."""
     import diffusers
     import transformers
 
+    folder = Path(tempfile.mkdtemp(dir=_MADE.name)) / "model"
     torch.manual_seed(seed)
     write_tokenizer(folder / "tokenizer", length=tokens)
     with torch.random.fork_rng(devices=[]):
