@@ -107,8 +107,13 @@ def _is_typing(test: ast.expr) -> bool:
     return isinstance(test, ast.Name | ast.Attribute) and ast.unparse(test).endswith("TYPE_CHECKING")
 
 
+@cache
+def _tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
 def _imports(module: str, path: Path) -> Iterator[Import]:
-    waiting: list[tuple[ast.AST, str]] = [(ast.parse(path.read_text(encoding="utf-8")), "import time")]
+    waiting: list[tuple[ast.AST, str]] = [(_tree(path), "import time")]
     while waiting:
         node, kind = waiting.pop()
         if isinstance(node, ast.Import):
@@ -182,7 +187,7 @@ def test_a_method_imports_no_sister_method() -> None:
     """Methods are what registries name as "package.module:Class" in one folder."""
     homes: dict[str, set[str]] = {}
     for module, path in _modules().items():
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in ast.walk(_tree(path)):
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
                 found = re.fullmatch(r"(unlikeness(?:\.\w+)+):[A-Z]\w*", node.value)
                 if found and "settings" not in found[1]:

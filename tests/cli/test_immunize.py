@@ -41,6 +41,13 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture
+def unprobed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A dry run only counts: the probe behind its times takes seconds, and has tests of its own."""
+    monkeypatch.setattr("unlikeness.immunize.cost._outer", lambda *_: 1.0)
+    monkeypatch.setattr("unlikeness.immunize.cost._drawing", lambda *_: 1.0)
+
+
 def one_subject(photos: Path) -> list[str]:
     return ["--images", str(photos / "dog" / "rex"), "--class-noun", "dog"]
 
@@ -150,6 +157,7 @@ def test_an_interrupted_run_goes_on_when_it_is_repeated(
     assert [cost["resumed_at"] for cost in costs if isinstance(cost, dict)] == [0, 2]
 
 
+@pytest.mark.usefixtures("unprobed")
 def test_whoever_is_met_in_no_attack_is_told(
     model: str, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -220,6 +228,7 @@ def test_a_dry_run_tells_the_cost_and_writes_nothing(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.usefixtures("unprobed")
 def test_a_small_model_has_the_settings_of_the_toybox(
     model: str, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
