@@ -12,7 +12,7 @@ from unlikeness import personalize
 from unlikeness.diffusion import TextToImage
 from unlikeness.measure.visibility import linf, psnr, ssim
 from unlikeness.protect import registry
-from unlikeness.protect.methods.aspl import Aspl, AsplSettings
+from unlikeness.protect.learning import LearningProtection
 from unlikeness.protect.rid.weights import load_protector
 from unlikeness.protect.settings import ProtectSettings
 from unlikeness.settings import build
@@ -27,8 +27,8 @@ TOY = "rid-toybox"
 
 
 def settings_type(method: str) -> type[ProtectSettings]:
-    """A method's settings. ASPL is no picture's protection but a subject's, and in no registry."""
-    return AsplSettings if method == "aspl" else registry.method(method).settings_type
+    """A method's settings."""
+    return registry.settings_type(method)
 
 
 def tagged(method: str) -> str:
@@ -49,19 +49,20 @@ def published(
 ) -> Tensor:
     """A subject's pictures as their owner publishes them: protected, at eight bits.
 
-    attack: DreamBooth's settings, whose learning rate and class pictures ASPL's surrogate takes over.
+    attack: DreamBooth's settings, whose learning rate and class pictures a method's learner takes over.
     further: settings of the method; those that it does not have are left out.
     """
     fields = settings_type(method).__dataclass_fields__
     wanted = {"budget": budget, **{name: value for name, value in further.items() if name in fields}}
-    if method != "aspl":
+    kind = registry.method(method)
+    if not issubclass(kind, LearningProtection):
         return protect(model, clean.images, method, wanted, seed)
     attacker = personalize.create("dreambooth", attack).settings
     prior = priors.of(clean.class_noun, attacker)
     wanted["learning_rate"] = attacker.learning_rate
     wanted["prior_weight"] = attacker.prior_weight if prior is not None else 0.0
-    aspl = Aspl(model, build(AsplSettings, wanted))
-    return eight_bits(aspl.perturb_subject(clean, 4_000_000 + 10_000 * seed, prior))
+    made = kind(model, build(kind.settings_type, wanted))
+    return eight_bits(made.perturb_subject(clean, 4_000_000 + 10_000 * seed, prior))
 
 
 def protect(

@@ -29,7 +29,7 @@ BENCHMARKS = {
     for name in (
         "toybox_quality", "personalization", "protection", "other_attackers", "attack_floor", "photographs",
         "rid_speed", "start_up", "browser_page", "rid_int8", "sd_memory", "hostile", "immunize_cost",
-        "family_memory", "serving",
+        "family_memory", "serving", "objectives",
     )
 } | {
     "real_encoders": "benchmarks.real_encoders FOLDER --against taef2_encoder.pth,taesana_encoder.pth",

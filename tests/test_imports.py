@@ -65,7 +65,7 @@ _FILES = {"checkpoints": "training"}
 """Files beside the folders that belong to a row of another name."""
 
 EXCEPTIONS: dict[tuple[str, str], str] = {
-    ("unlikeness.protect.*aspl", "unlikeness.personalize.*"): "ASPL trains a DreamBooth while it protects",
+    ("unlikeness.protect.learning", "unlikeness.personalize.*"): "a DreamBooth learns while it protects",
     ("unlikeness.purify.folder", "unlikeness.protect.files.*"): "one file layer for both commands",
 }
 """(source, target) as patterns, and the reason."""

@@ -33,7 +33,7 @@ CELLS: dict[str, dict[str, str]] = {
         "generate": "benchmarks/test_parity.py::test_nothing_differs_from_plain_diffusers",
         "LoRA": "benchmarks/test_parity.py::test_nothing_differs_from_plain_diffusers",
         "full": "personalize/test_methods.py::test_learns_the_subject_and_leaves_the_model_alone",
-        "protect": "protect/test_loop.py::test_the_result_is_within_the_budget_and_the_range",
+        "protect": "protect/test_walk.py::test_every_method_keeps_its_bounds_and_beats_noise",
         "immunize": (
             "immunize/test_plain_diffusers.py::test_a_tiny_immunized_model_is_attacked_with_diffusers_alone"
         ),

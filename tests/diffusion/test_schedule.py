@@ -54,7 +54,7 @@ def test_agrees_with_diffusers(prediction_type: str) -> None:
 
 
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction", "sample", "flow"])
-def test_the_exact_answer_gives_z0_back(prediction_type: str) -> None:
+def test_the_exact_answer_gives_z0_and_noise_back(prediction_type: str) -> None:
     scheduler = (
         FlowMatchEulerDiscreteScheduler()
         if prediction_type == "flow"
@@ -64,6 +64,7 @@ def test_the_exact_answer_gives_z0_back(prediction_type: str) -> None:
     z_t = schedule.add_noise(Z0, EPS, T)
     f = schedule.target(Z0, EPS, T)
     assert torch.allclose(schedule.predict_z0(f, z_t, T), Z0, atol=1e-5)
+    assert torch.allclose(schedule.predict_eps(f, z_t, T), EPS, atol=1e-5)
     assert torch.allclose(schedule.answer(Z0, z_t, T), f, atol=1e-5)
     one = schedule.answer(Z0[0], z_t, T)  # of the same z0 for all
     assert torch.allclose(schedule.predict_z0(one, z_t, T), Z0[:1].expand_as(z_t), atol=1e-5)

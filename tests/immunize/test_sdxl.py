@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from diffusers import DDPMScheduler, StableDiffusionXLPipeline
 from tests.immunize.test_plain_diffusers import immunized
+from tests.protect.test_walk import quick
 from tests.tiny import PIXELS, pictures
 from tests.tiny_xl import write_tiny_xl
 from tests.verify.conftest import QUICK, colours, tinted
@@ -39,19 +40,12 @@ def model(folder: Path) -> TextToImage:
     return TextToImage.from_pretrained(folder, device="cpu")
 
 
-PROTECTING: dict[str, dict[str, Any]] = {
-    "advdm": {"prompt": "a photo of a dog", "steps": 2},
-    "photoguard": {"steps": 2},
-    "aspl": {"rounds": 1, "clean_steps": 1, "perturbed_steps": 1, "pgd_steps": 1, "prior_weight": 0.0},
-}
-
-
-@pytest.mark.parametrize("method", PROTECTING)
-def test_a_picture_is_protected_against_it(method: str, model: TextToImage) -> None:
-    made = protect.create(method, model, PROTECTING[method])
+def test_a_picture_is_protected_against_it(model: TextToImage) -> None:
     images = pictures(2)
-    protected = made.perturb(images, [0, 1])
-    assert 0 < float((protected - images).abs().max()) <= made.settings.budget / 255 + 1e-6
+    for method in set(protect.names()) - {"rid", "noise"}:
+        made = protect.create(method, model, quick(method, steps=1))
+        moved = (made.perturb(images, [0, 1]) - images).abs()
+        assert 0 < float(moved.max()) <= made.settings.budget / 255 + 1e-6, method
 
 
 FEW: dict[str, Any] = {

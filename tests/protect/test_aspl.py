@@ -23,7 +23,7 @@ from unlikeness.errors import UnlikenessError, UsageError
 from unlikeness.personalize import personalize
 from unlikeness.personalize.data import Data
 from unlikeness.personalize.objective import PersonalizationStep
-from unlikeness.protect.methods import aspl
+from unlikeness.protect import learning, together
 from unlikeness.protect.methods.advdm import AdvDM, AdvDMSettings
 from unlikeness.protect.methods.aspl import Aspl, AsplSettings
 from unlikeness.seeds import derive
@@ -99,7 +99,7 @@ def test_a_model_that_learns_the_subject_loses_on_its_perturbed_pictures(
         kept.append(merged_copy(original))
         return kept[-1]
 
-    monkeypatch.setattr(aspl, "merged_copy", copy)
+    monkeypatch.setattr(learning, "merged_copy", copy)
     settings = dataclasses.replace(QUICK, rounds=5, pgd_steps=6)
     perturbed = Aspl(model, settings).perturb_subject(SUBJECT, 0, prior)
     (surrogate,) = kept  # one copy in all, not one a round
@@ -117,7 +117,7 @@ def test_the_rounds_are_those_of_algorithm_1(
     """(a) θ' from θ on the clean pictures, (b) PGD under θ', (c) θ, not θ', on the perturbed ones."""
     events: list[tuple[str, Tensor, Tensor]] = []
     pictures_seen: list[int] = []
-    move, learn, draw = aspl._Ascent.move, aspl._Learner.learn, Data.draw
+    move, learn, draw = together.Ascent.move, learning.Learner.learn, Data.draw
 
     def flat(parameters: Sequence[Tensor]) -> Tensor:
         return torch.cat([p.detach().flatten() for p in parameters])
@@ -139,8 +139,8 @@ def test_the_rounds_are_those_of_algorithm_1(
         pictures_seen.append(index % self.count)
         return draw(self, index, *rest)
 
-    monkeypatch.setattr(aspl._Learner, "learn", spied_learn)
-    monkeypatch.setattr(aspl._Ascent, "move", spied_move)
+    monkeypatch.setattr(learning.Learner, "learn", spied_learn)
+    monkeypatch.setattr(together.Ascent, "move", spied_move)
     monkeypatch.setattr(Data, "draw", spied_draw)
     settings = AsplSettings(rounds=2, clean_steps=2, perturbed_steps=3, pgd_steps=2, learning_rate=1e-3)
     result = Aspl(model, settings).perturb_subject(SUBJECT, 0, prior)
@@ -235,13 +235,13 @@ def test_a_batch_is_one_subject_and_what_is_known_together_is_computed_once(
     alone = made.perturb(SUBJECT.images, [5, 6, 7])
     assert 1 / 255 < (alone - SUBJECT.images).abs().max() <= 8 / 255 + 1e-7
     learnt: list[int] = []
-    learn = aspl._Learner.learn
+    learn = learning.Learner.learn
 
     def counted(self: Any, material: Any, steps: int, *rest: Any) -> None:
         learnt.append(steps)
         learn(self, material, steps, *rest)
 
-    monkeypatch.setattr(aspl._Learner, "learn", counted)
+    monkeypatch.setattr(learning.Learner, "learn", counted)
     before = made.fingerprint
     again = Aspl(model, settings)
     again.together(list(SUBJECT.images), [5, 6, 7])
@@ -286,5 +286,5 @@ def test_what_cannot_be_done_is_one_sentence(model: TextToImage, prior: Posterio
     with pytest.raises(UsageError, match="model reads the first 16"):
         Aspl(model, QUICK).perturb_subject(Subject(SUBJECT.images, "dog " * 20), 0, prior)
     wild = dataclasses.replace(QUICK, learning_rate=1e30)
-    with pytest.raises(UnlikenessError, match="ASPL's surrogate diverged"):
+    with pytest.raises(UnlikenessError, match="the surrogate diverged"):
         Aspl(model, wild).perturb_subject(SUBJECT, 0, prior)

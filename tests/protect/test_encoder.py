@@ -24,7 +24,8 @@ from unlikeness.protect.aims import Aims, rms
 from unlikeness.protect.methods.encoder import Encoder, EncoderSettings, room
 from unlikeness.protect.methods.noise import Noise, NoiseSettings
 from unlikeness.protect.methods.rid import Rid, RidSettings
-from unlikeness.protect.settings import ENCODER_PRESETS, encoder_preset
+from unlikeness.protect.published import preset_of
+from unlikeness.protect.settings import ENCODER_PRESETS
 from unlikeness.protect.surrogates import Surrogate, Surrogates
 from unlikeness.protect.trainers_view import VIEWS, View
 from unlikeness.seeds import normal, picture_generators
@@ -213,7 +214,7 @@ def test_a_target_picture_is_part_of_the_fingerprint(both: list[Surrogate], tmp_
     made = Encoder(both, EncoderSettings(objective="target", target=str(tmp_path / "a.png"), steps=2))
     assert len(made.fingerprint.split()) == 4  # two models, a network, a picture
     assert (made.perturb(textured(1), [0]) - textured(1)).abs().max() > 1 / 255
-    with pytest.raises(UsageError, match="target must be farthest, grey, zero or a picture"):
+    with pytest.raises(UsageError, match="target must be farthest, grey, zero, pattern or a picture"):
         Encoder(both, EncoderSettings(target="gray"))
 
 
@@ -241,7 +242,7 @@ def test_views_have_whole_latents_at_the_side_of_the_trainer() -> None:
 
 @pytest.mark.parametrize("name", ENCODER_PRESETS)
 def test_every_preset_is_made_of_settings(name: str, both: list[Surrogate]) -> None:
-    values = encoder_preset(name)
+    values = preset_of("encoder", name)
     assert set(values) <= {field.name for field in dataclasses.fields(EncoderSettings)}
     made = protect.create("encoder", both, {**values, "steps": 2})
     assert (made.perturb(textured(1), [0]) - textured(1)).abs().max() > 1 / 255

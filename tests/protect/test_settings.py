@@ -16,7 +16,10 @@ from unlikeness.protect.methods.advdm import AdvDMSettings
 from unlikeness.protect.settings import PgdSettings
 from unlikeness.settings import build
 
-METHODS = ["rid", "encoder", "advdm", "aspl", "photoguard", "noise"]
+METHODS = [
+    "rid", "encoder", "advdm", "sds", "ace", "photoguard", "dct", "universal", "aspl", "simac", "metacloak",
+    "caat", "noise",
+]  # fmt: skip
 
 
 def test_every_method_is_in_the_table_that_the_tests_walk() -> None:
@@ -70,7 +73,7 @@ def test_a_wrong_setting_is_one_sentence_that_names_it(values: dict[str, object]
 
 
 def test_an_unknown_method_lists_the_valid_ones(model: TextToImage) -> None:
-    with pytest.raises(UsageError, match=r"did you mean advdm.*advdm, aspl, photoguard, noise"):
+    with pytest.raises(UsageError, match=r"did you mean advdm.*advdm, sds, .*, aspl, .*, noise"):
         protect.create("advmd", model)
 
 

@@ -261,7 +261,7 @@ def test_what_cannot_become_a_job(rid: Rid, photos: Path, tmp_path: Path) -> Non
         (400, b"--c--", "", form, "the form cannot be read"),
         (422, zipped({"a.jpg": good}), "?method=advdm", ZIP, "method advdm is not offered by this service"),
         (422, zipped({"a.jpg": good}), "?steps=3", ZIP, "steps is no setting of RidSettings"),
-        (422, zipped({"a.jpg": good}), "?preset=mist", ZIP, "preset is for the method encoder"),
+        (422, zipped({"a.jpg": good}), "?preset=mist", ZIP, "preset mist is for the method encoder"),
         (422, zipped({"a.jpg": good}), "?weights=/a.onnx", ZIP, "weights /a.onnx are none of this service's"),
         (422, zipped({"a.jpg": good}), "?model=/a", ZIP, "model is no setting of WantedJob"),
     ]  # fmt: skip

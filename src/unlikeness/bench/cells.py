@@ -52,7 +52,8 @@ _DEFENCE = {
     "none": (),
     "pictures": (
         "protect/base.py", "protect/surrogates.py", "protect/pixels.py", "protect/aims.py",
-        "protect/trainers_view.py", "measure/visibility.py",
+        "protect/trainers_view.py", "protect/together.py", "protect/learning.py", "protect/published.py",
+        "measure/visibility.py",
     ),
     "model": (
         "immunize/run.py", "immunize/l2p.py", "immunize/attackers.py", "immunize/batch.py",

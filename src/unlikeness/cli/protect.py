@@ -68,9 +68,10 @@ def protect(
     method: Annotated[
         str | None,
         how(
-            "rid (one pass of a network), encoder (gradient steps against autoencoders), advdm, photoguard, "
-            "aspl (all pictures together, as one subject's; slow), or noise (the control). Default: rid, "
-            "encoder with --against, or advdm with --model."
+            "rid (one pass of a network), encoder, photoguard, dct, universal (against autoencoders), advdm, "
+            "sds, ace (against a model), aspl, simac, metacloak, caat (all pictures together, as one "
+            "subject's; slow), or noise (the control). Default: rid, encoder with --against, or advdm with "
+            "--model."
         ),
     ] = None,
     budget: Annotated[float, how("Largest change of a colour value [n/255].")] = 8.0,
@@ -108,13 +109,18 @@ def protect(
     against: Annotated[
         list[str] | None,
         how(
-            "Autoencoder that encoder and photoguard compute against, instead of a model: a name (see "
-            "unlikeness surrogates), a folder or a file. For several, give it again or put commas between.",
+            "Autoencoder that encoder, photoguard, dct and universal compute against, instead of a model: a "
+            "name (see unlikeness surrogates), a folder or a file. For several, give it again or put commas "
+            "between.",
             metavar="NAME[,NAME...]",
         ),
     ] = None,
     preset: Annotated[
-        str | None, how("Preset of encoder: aim as photoguard, mist or pid, by encoder's own steps.")
+        str | None,
+        how(
+            "Another published method, as settings: photoguard, mist or pid (of encoder, by its own steps), "
+            "fsmg (aspl), released (simac), mist-loss (ace)."
+        ),
     ] = None,
     prediction: Prediction = None,
     model_config: ModelConfig = None,
@@ -147,14 +153,16 @@ def protect(
     from unlikeness.extras import check_extra
     from unlikeness.protect import registry
     from unlikeness.protect.files.targets import find_targets
+    from unlikeness.protect.published import method_of_preset, preset_of
     from unlikeness.protect.rid.settings import check_weights
-    from unlikeness.protect.settings import EncoderSettings, ResolutionMode, RidSettings, encoder_preset
+    from unlikeness.protect.settings import EncoderSettings, ResolutionMode, RidSettings
     from unlikeness.settings import build, pairs
 
     # Validate before importing torch, which takes seconds. rid never imports it on the CPU.
     if model is not None and against is not None:
         raise UsageError("--model and --against both say what to compute against; give one of them")
-    method = method or ("encoder" if against or preset else "advdm" if model else "rid")
+    method = method or (method_of_preset(preset) if preset else None)
+    method = method or ("encoder" if against else "advdm" if model else "rid")
     needs_model = registry.needs_model(method)
     for flag, given in (("--model", model), ("--against", against)):
         if given is not None and not needs_model:
@@ -175,9 +183,7 @@ def protect(
         {"budget": budget, "steps": steps, "weights": weights, "psnr": psnr if own else None},
     )  # fmt: skip
     if preset is not None:
-        if not own:
-            raise UsageError(f"--preset is for the method encoder, and {method} has none; leave it out")
-        values = {**encoder_preset(preset), **values}
+        values = {**preset_of(method, preset), **values}
     if dtype != "auto" and not needs_model:
         raise UsageError(f"--dtype is the precision of a model, and {method} uses none; leave it out")
     check_device(device)

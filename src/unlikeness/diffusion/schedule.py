@@ -156,6 +156,20 @@ class Schedule:
             return z_t - noise * f
         return signal * z_t - noise * f
 
+    def predict_eps(self, f: Tensor, z_t: Tensor, t: Tensor) -> Tensor:
+        """The ε that the network's answer f stands for, given z_t and t: `target` solved for ε.
+
+        A z0-prediction at a level without any noise has no ε: the result is then inf or nan.
+        """
+        if self.prediction_type == "epsilon":
+            return f
+        signal, noise = self._at(self.signal, t, z_t), self._at(self.noise, t, z_t)
+        if self.prediction_type == "sample":
+            return (z_t - signal * f) / noise
+        if self.prediction_type == "flow":
+            return (z_t + signal * f) / (signal + noise)
+        return noise * z_t + signal * f
+
     def answer(self, z0: Tensor, z_t: Tensor, t: Tensor) -> Tensor:
         """The network's answer [B, ...] that stands for this z0 (one, or [B, ...]), given z_t and t:
         `predict_z0` solved for f."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from unlikeness.diffusion.inside import prompt_layers
 from unlikeness.diffusion.lora import adaptable_copy
-from unlikeness.errors import UsageError
 from unlikeness.personalize.objective import NEW, FineTuning
 from unlikeness.personalize.settings import CustomDiffusionSettings
 
@@ -16,9 +16,6 @@ if TYPE_CHECKING:
     from unlikeness.diffusion.model import TextToImage
 
 __all__ = ["CustomDiffusion"]
-
-_ENDS = ("to_k", "to_v", "add_k_proj", "add_v_proj")
-"""The keys and values of U-Nets, and of the prompt's tokens in transformers."""
 
 
 class CustomDiffusion(FineTuning[CustomDiffusionSettings]):
@@ -34,7 +31,7 @@ class CustomDiffusion(FineTuning[CustomDiffusionSettings]):
     def trainable(self, model: TextToImage, word: str = NEW) -> tuple[TextToImage, list[Tensor]]:
         """See `FineTuning.trainable`. UsageError for a denoiser that reads no prompt in such layers."""
         tuned = adaptable_copy(model, conditioner=True).freeze()
-        layers = _prompt_layers(tuned)
+        layers = prompt_layers(tuned)
         self._hooks = [layer.register_forward_hook(_without_first) for layer in layers]
         parameters: list[Tensor] = []
         for layer in layers:
@@ -50,22 +47,6 @@ class CustomDiffusion(FineTuning[CustomDiffusionSettings]):
         super().finish(tuned)
         for hook in self._hooks:
             hook.remove()
-
-
-def _prompt_layers(model: TextToImage) -> list[Any]:
-    """The denoiser's linear layers that make keys and values of the prompt."""
-    part = model.family.layers.get("cross-attention", "")
-    found = [
-        layer
-        for name, layer in model.denoiser.named_modules()
-        if part and part in f".{name}." and name.endswith(_ENDS) and isinstance(layer, nn.Linear)
-    ]
-    if not found:
-        raise UsageError(
-            f"a {model.family.title} has no keys and values of the prompt alone, which Custom Diffusion "
-            "trains; train a LoRA"
-        )
-    return found
 
 
 def _without_first(layer: nn.Linear, given: tuple[Tensor], out: Tensor) -> Tensor:

@@ -14,15 +14,25 @@ from unlikeness.protect.registry import METHODS, create, method
 names = METHODS.names
 register = METHODS.register
 
-for _name, _home, _needs_model in (
-    ("rid", "unlikeness.protect.methods.rid:Rid", False),
-    ("encoder", "unlikeness.protect.methods.encoder:Encoder", True),
-    ("advdm", "unlikeness.protect.methods.advdm:AdvDM", True),
-    ("aspl", "unlikeness.protect.methods.aspl:Aspl", True),
-    ("photoguard", "unlikeness.protect.methods.photoguard:PhotoGuard", True),
-    ("noise", "unlikeness.protect.methods.noise:Noise", True),
+for _class, _settings in (
+    ("Rid", "settings"),
+    ("Encoder", "settings"),
+    ("AdvDM", "settings"),
+    ("Sds", "published"),
+    ("Ace", "published"),
+    ("PhotoGuard", "settings"),
+    ("Dct", "published"),
+    ("Universal", "published"),
+    ("Aspl", "published"),
+    ("SimAC", "published"),
+    ("MetaCloak", "published"),
+    ("Caat", "published"),
+    ("Noise", "settings"),
 ):
-    _class = _home.partition(":")[2]
-    register(_name, _home, settings=f"unlikeness.protect.settings:{_class}Settings", needs_model=_needs_model)
+    _name = _class.lower()
+    register(
+        _name, f"unlikeness.protect.methods.{_name}:{_class}",
+        settings=f"unlikeness.protect.{_settings}:{_class}Settings", needs_model=_class != "Rid",
+    )  # fmt: skip
 
 __all__ = ["create", "method", "names", "register"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -26,8 +27,8 @@ class Aims:
     """Latents, and where they are pulled.
 
     Args:
-        target: farthest (of a few synthetic pictures, the one that is farthest from each picture), grey (the
-            latent of a mid-grey picture), zero (the zero latent), or the path of a picture.
+        target: farthest (of a few synthetic pictures, the one that is farthest from each picture), grey (a
+            mid-grey picture), zero (the zero latent), pattern (black and white squares), or a picture's path.
         posterior: whether the latents include the posterior's standard deviation.
 
     UsageError for a target that is none of these and no picture.
@@ -36,13 +37,15 @@ class Aims:
     def __init__(self, target: str = "farthest", *, posterior: bool = False) -> None:
         self._posterior = posterior
         self._zero = target == "zero"
-        self._others = torch.cat([_leaves(seed) for seed in range(_OTHERS)])
-        self._pictures = self._others
         self.fingerprint = ""
-        if target == "grey":
+        if target == "farthest":
+            self._pictures = _others()
+        elif target == "grey" or self._zero:
             self._pictures = torch.full((1, 3, 8, 8), 0.5)
-        elif target not in ("farthest", "zero"):
-            self._pictures = read_target(Path(target), "farthest, grey, zero")
+        elif target == "pattern":
+            self._pictures = _squares()
+        else:
+            self._pictures = read_target(Path(target), "farthest, grey, zero, pattern")
             self.fingerprint = hashlib.sha256(self._pictures.numpy().tobytes()).hexdigest()[:16]
         self._spreads: dict[Surrogate, Tensor] = {}
         self._targets: dict[tuple[Surrogate, int, int], Tensor] = {}
@@ -56,7 +59,7 @@ class Aims:
     def spread(self, surrogate: Surrogate) -> Tensor:
         """The distance between two pictures' latents: `rms` over pairs of synthetic pictures, their mean."""
         if surrogate not in self._spreads:
-            found = self._encoded(surrogate, self._others)
+            found = self._encoded(surrogate, _others())
             pairs = [rms(a - b) for i, a in enumerate(found) for b in found[:i]]
             self._spreads[surrogate] = torch.stack(pairs).mean().clamp_min(1e-6)
         return self._spreads[surrogate]
@@ -103,6 +106,14 @@ def read_target(path: Path, known: str = "grey, zero") -> Tensor:
     return torch.from_numpy(picture.rgb).permute(2, 0, 1)[None].contiguous()
 
 
-def _leaves(seed: int) -> Tensor:
-    drawn = dead_leaves(np.random.default_rng(seed), _SIDE)
-    return torch.from_numpy(drawn).permute(2, 0, 1)[None].float() / 255
+def _squares() -> Tensor:
+    """A picture of black and white squares, 16 a side."""
+    place = torch.arange(_SIDE) // (_SIDE // 16)
+    return ((place[:, None] + place) % 2).float().expand(1, 3, -1, -1).contiguous()
+
+
+@cache
+def _others() -> Tensor:
+    """The synthetic pictures [6, 3, 128, 128]."""
+    drawn = [dead_leaves(np.random.default_rng(seed), _SIDE) for seed in range(_OTHERS)]
+    return torch.from_numpy(np.stack(drawn)).permute(0, 3, 1, 2).contiguous().float() / 255

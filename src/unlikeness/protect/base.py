@@ -24,7 +24,7 @@ from unlikeness.protect.settings import PgdSettings, ProtectSettings, StepSettin
 from unlikeness.protect.surrogates import Models, Surrogate, Surrogates
 from unlikeness.seeds import picture_generators, uniform
 
-__all__ = ["GradientProtection", "Perturber", "check_batch", "perturb_within"]
+__all__ = ["GradientProtection", "OnStep", "Perturber", "check_batch", "perturb_within"]
 
 P = TypeVar("P", bound=StepSettings)
 

@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from unlikeness.errors import UsageError
-from unlikeness.settings import Checked, named, setting, with_default
-from unlikeness.words import closest
+from unlikeness.settings import Checked, setting, with_default
 
 __all__ = [
     "ENCODER_PRESETS",
     "WAYS",
     "AdvDMSettings",
-    "AsplSettings",
     "EncoderSettings",
     "NoiseSettings",
     "PgdSettings",
@@ -22,7 +19,6 @@ __all__ = [
     "ResolutionMode",
     "RidSettings",
     "StepSettings",
-    "encoder_preset",
 ]  # fmt: skip
 
 
@@ -87,45 +83,6 @@ class AdvDMSettings(PgdSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class AsplSettings(ProtectSettings):
-    """50 rounds of 3 clean steps, 6 gradient steps and 3 perturbed steps. The published budget is 6.4."""
-
-    class_noun: str = setting(
-        "person", "Class noun of the subject (person, dog, ...).", source="Anti-DreamBooth: person"
-    )
-    identifier: str = setting("sks", "Identifier token of the subject.", source="Anti-DreamBooth: sks")
-    rounds: int = setting(50, "Rounds.", unit="rounds", source="Anti-DreamBooth: 50", at_least=1)
-    clean_steps: int = setting(
-        3, "Training steps on the clean pictures in each round; their result is discarded after it.",
-        unit="steps", source="Anti-DreamBooth: 3", at_least=0,
-    )  # fmt: skip
-    perturbed_steps: int = setting(
-        3, "Training steps on the perturbed pictures in each round; their result is kept.", unit="steps",
-        source="Anti-DreamBooth: 3", at_least=0,
-    )  # fmt: skip
-    pgd_steps: int = setting(
-        6, "Gradient steps on the pictures in each round.", unit="steps", source="Anti-DreamBooth: 6",
-        at_least=1,
-    )  # fmt: skip
-    step_size: float = setting(
-        0.64, "Change of every colour value in one gradient step.", unit="n/255 of the range [0, 1]",
-        source="Anti-DreamBooth: 0.005 of [-1, 1]", above=0.0, at_most=255.0,
-    )  # fmt: skip
-    learning_rate: float = setting(
-        5e-7, "AdamW's step size; only the denoiser is trained.",
-        source="Anti-DreamBooth: 5e-7, with the text encoder", at_least=0.0,
-    )  # fmt: skip
-    batch_size: int = setting(
-        1, "Pictures of the subject in a training step, and as many of its class.", source="ours: the least",
-        at_least=1,
-    )  # fmt: skip
-    prior_weight: float = setting(
-        1.0, "Weight w of the prior-preservation loss; 0 leaves it out.", source="Ruiz et al. 2023, Eq. 2: 1",
-        at_least=0.0,
-    )  # fmt: skip
-
-
-@dataclass(frozen=True, kw_only=True)
 class PhotoGuardSettings(PgdSettings):
     """100 steps of 1/255; the paper goes up to 200."""
 
@@ -179,7 +136,7 @@ class EncoderSettings(StepSettings):
     target: str = setting(
         "farthest",
         "For the objective target: farthest (of six synthetic pictures the farthest from each picture), "
-        "grey, zero (the zero latent), or the path of a picture.",
+        "grey, zero (the zero latent), pattern (black and white squares), or the path of a picture.",
         source="ours",
     )  # fmt: skip
 
@@ -200,16 +157,6 @@ ENCODER_PRESETS: Mapping[str, Mapping[str, object]] = {
 }  # fmt: skip
 """Settings of the method `encoder` that aim where these methods aim, by its own steps. Mist's second term,
 the diffusion loss, is left out: it needs a denoiser. At a budget of 8 they have no further bound."""
-
-
-def encoder_preset(name: str) -> dict[str, object]:
-    """The values of a preset of `encoder`. UsageError for an unknown one."""
-    if name not in ENCODER_PRESETS:
-        near = closest(name, ENCODER_PRESETS)
-        raise UsageError(
-            f"{named('preset')} {name} is no preset of encoder{near}; valid are: {', '.join(ENCODER_PRESETS)}"
-        )
-    return dict(ENCODER_PRESETS[name])
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -105,11 +105,18 @@ class Surrogate:
         posterior = self.encode(images)
         total = torch.zeros(len(images), device=posterior.mean.device)
         for _ in range(draws):
-            z0 = posterior.mean + posterior.std * normal(posterior.mean, generators)
-            t = integers(0, model.schedule.steps, generators).to(z0.device)
-            eps = normal(z0, generators)
+            z0, t, eps = self.drawn(posterior, generators)
             total = total + diffusion_loss(model, z0, c, t=t, eps=eps, reduce="none")
         return total / draws
+
+    def drawn(
+        self, posterior: Posterior, generators: Sequence[torch.Generator]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """(z0, t, ε) of each picture, in this order from its own generator; z0 is a posterior sample. t is
+        uniform, whatever level training prefers."""
+        z0 = posterior.mean + posterior.std * normal(posterior.mean, generators)
+        t = integers(0, self.whole.schedule.steps, generators).to(z0.device)
+        return z0, t, normal(z0, generators)
 
     def check(self) -> None:
         """NotFiniteError, which names the part, if its answer to a plain picture is not finite."""

@@ -25,7 +25,8 @@ from unlikeness.protect.against import against_of
 from unlikeness.protect.files.folder import protect_folder
 from unlikeness.protect.files.manifest import NAME
 from unlikeness.protect.methods.rid import Rid
-from unlikeness.protect.settings import EncoderSettings, ResolutionMode, RidSettings, encoder_preset
+from unlikeness.protect.published import preset_of
+from unlikeness.protect.settings import EncoderSettings, ResolutionMode, RidSettings
 from unlikeness.protect.tiling import batches
 from unlikeness.provenance import own_name
 from unlikeness.serve.folders import pack, size_of
@@ -81,9 +82,7 @@ class Offer:
         own = issubclass(kind, EncoderSettings)
         values: dict[str, object] = {"budget": wanted.budget}
         if wanted.preset is not None:
-            if not own:
-                raise UsageError(f"preset is for the method encoder, and {method} has none; leave it out")
-            values = {**encoder_preset(wanted.preset), **values}
+            values = {**preset_of(method, wanted.preset), **values}
         if wanted.steps is not None:
             values["steps"] = wanted.steps
         if own and wanted.psnr is not None:

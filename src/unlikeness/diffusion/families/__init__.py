@@ -171,6 +171,9 @@ class Family(ABC):
     layers: ClassVar[Mapping[str, str]]
     """Groups of the denoiser's layers -> what occurs in the names of their weights ("": in all)."""
 
+    prompt_layers: ClassVar[tuple[str, ...]] = ("to_k", "to_v")
+    """The layers in the group cross-attention that make keys and values of the prompt."""
+
     lora_targets: ClassVar[tuple[str, ...]]
     """The layers of the denoiser that get an adapter."""
 

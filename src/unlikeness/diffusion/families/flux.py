@@ -94,6 +94,7 @@ class Flux(FlowFamily):
     encoders = ("text_encoder", "text_encoder_2")
     tokenizers = ("tokenizer", "tokenizer_2")
     layers: ClassVar = {"all": "", "attention": ".attn.", "cross-attention": ".attn.add_"}
+    prompt_layers = ("add_k_proj", "add_v_proj")
     lora_encoders = ("text_encoder",)
     lora_names = r"double_blocks|single_blocks|single_transformer_blocks"
     kohya_module = "networks.lora_flux"

@@ -110,6 +110,7 @@ class StableDiffusion3(FlowFamily):
     encoders = ("text_encoder", "text_encoder_2", "text_encoder_3")
     tokenizers = ("tokenizer", "tokenizer_2", "tokenizer_3")
     layers: ClassVar = {"all": "", "attention": ".attn", "cross-attention": ".attn.add_"}
+    prompt_layers = ("add_k_proj", "add_v_proj")
     lora_encoders = ("text_encoder", "text_encoder_2")
     lora_names = r"joint_blocks|add_q_proj"
     kohya_module = "networks.lora_sd3"
