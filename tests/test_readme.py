@@ -180,8 +180,8 @@ def tiny(arguments: list[str]) -> list[str]:
 
 
 @pytest.fixture
-def _two_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where a page names no number of solver steps, models draw in two."""
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a page names no number of solver steps, models draw in two; a dry run leaves out its probe."""
     opened = TextToImage.from_pretrained
 
     def quick(*given: Any, **how: Any) -> TextToImage:
@@ -190,9 +190,11 @@ def _two_steps(monkeypatch: pytest.MonkeyPatch) -> None:
         return model
 
     monkeypatch.setattr(TextToImage, "from_pretrained", quick)
+    monkeypatch.setattr("unlikeness.immunize.cost._outer", lambda *_: 1.0)
+    monkeypatch.setattr("unlikeness.immunize.cost._drawing", lambda *_: 1.0)
 
 
-@pytest.mark.usefixtures("_two_steps")
+@pytest.mark.usefixtures("_quick")
 @pytest.mark.parametrize("page", RUN, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_a_page_runs_as_it_stands(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
