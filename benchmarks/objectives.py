@@ -145,7 +145,7 @@ def loss(model: TextToImage, images: Tensor, prompt: str) -> float:
 
 
 def summed(cells: Mapping[str, common.Cell]) -> dict[str, Any]:
-    """By row and judge: the means over subjects, and the least margin over noise of a subject."""
+    """By row and judge: the means over subjects, and on how many of them it is above noise."""
     found: dict[str, Any] = {}
     for row in dict.fromkeys(key.rpartition("/")[0] for key in cells):
         own = [cell for key, cell in cells.items() if key.rpartition("/")[0] == row]
@@ -153,7 +153,7 @@ def summed(cells: Mapping[str, common.Cell]) -> dict[str, Any]:
             each = np.array([cell["values"][judge] for cell in own])
             found[f"{row}/{judge}"] = {
                 "values": each.mean(0).tolist(),
-                "beats": int((each[:, 2] > np.maximum(each[:, 1], each[:, 0])).sum()),
+                "beats": int((each[:, 2] > each[:, 1]).sum()),
                 "subjects": len(own),
                 "psnr": float(np.mean([cell["psnr"] for cell in own])),
             }
