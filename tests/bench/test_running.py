@@ -218,7 +218,7 @@ def test_the_smoke_suite_cut_down(tmp_path: Path, capsys: pytest.CaptureFixture[
     content = cut_down("smoke")
     run = ["bench", "run", str(written(tmp_path, content, "smoke")), "--output", str(tmp_path / "out"), "-q"]
     assert main(run) == 0
-    assert "19 of 19 cells" in capsys.readouterr().out
+    assert "20 of 20 cells" in capsys.readouterr().out
     assert main(["bench", "report", str(tmp_path / "out")]) == 0
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     assert "s against the budget" in page
