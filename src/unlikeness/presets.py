@@ -26,7 +26,7 @@ _TOYBOX: dict[str, dict[str, dict[str, object]]] = {
         "dreambooth": {"steps": 400, "learning_rate": 5e-4, "batch_size": 4, "class_images": 100},
         "lora": {"steps": 400, "learning_rate": 3e-3, "batch_size": 4, "class_images": 100},
         "lora_ti": {"steps": 400, "learning_rate": 3e-3, "batch_size": 4, "class_images": 100},
-        "textual_inversion": {"steps": 400, "learning_rate": 5e-2, "batch_size": 4},
+        "textual_inversion": {"steps": 400, "learning_rate": 2e-2, "batch_size": 4, "vectors": 8},
         "custom_diffusion": {"steps": 400, "learning_rate": 4e-3, "batch_size": 4, "class_images": 100},
     },
     # The results page was measured with those of `divert` and `notice`; others have shorter runs there.

@@ -13,7 +13,7 @@ from unlikeness.diffusion.operations import rough_time
 from unlikeness.eight_bit import state_bytes
 from unlikeness.errors import UsageError
 from unlikeness.personalize.objective import FineTuning
-from unlikeness.personalize.settings import LoRASettings
+from unlikeness.personalize.settings import LoRASettings, WordSettings
 from unlikeness.words import in_bytes
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def time_line(outline: TextToImage, method: Personalizer, device: torch.device) 
     return rough_time(
         outline, device, training_precision(s.precision, device), without=classes * steps,
         trained=s.steps * s.batch_size * (2 if classes else 1), checkpointing=s.checkpointing,
-        frozen=isinstance(s, LoRASettings),
+        frozen=isinstance(s, (LoRASettings, WordSettings)),
     )  # fmt: skip
 
 

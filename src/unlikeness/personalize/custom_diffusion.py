@@ -32,7 +32,8 @@ class CustomDiffusion(FineTuning[CustomDiffusionSettings]):
         """See `FineTuning.trainable`. UsageError for a denoiser that reads no prompt in such layers."""
         tuned = adaptable_copy(model, conditioner=True).freeze()
         layers = prompt_layers(tuned)
-        self._hooks = [layer.register_forward_hook(_without_first) for layer in layers]
+        fixed = layers if tuned.family.denoiser == "unet" else []  # T5's first token is a word
+        self._hooks = [layer.register_forward_hook(_without_first) for layer in fixed]
         parameters: list[Tensor] = []
         for layer in layers:
             for name, weight in list(layer.named_parameters(recurse=False)):

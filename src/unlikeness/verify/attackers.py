@@ -91,8 +91,8 @@ EVERY = (*_TABLE, GRAY_BOX)
 FURTHER = (
     Attacker("dora-32", "a DoRA of rank 32", method="lora", further={"rank": 32, "dora": True}),
     Attacker(
-        "textual-inversion", "a new word for the subject, and nothing else", method="textual_inversion",
-        rate=100, further={"prior_weight": 0.0},
+        "textual-inversion", "a new word of eight vectors, and nothing else", method="textual_inversion",
+        rate=40, further={"prior_weight": 0.0, "vectors": 8},
     ),
     Attacker("lora-ti", "a LoRA of rank 32 and a new word", method="lora_ti"),
     Attacker(

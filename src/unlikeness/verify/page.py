@@ -15,7 +15,7 @@ from unlikeness.gallery import grid
 from unlikeness.html import Shown, fill, show
 from unlikeness.measure.similarity import SubjectSimilarity
 from unlikeness.progress import format_seconds
-from unlikeness.verify.attackers import EVERY
+from unlikeness.verify.attackers import EVERY, FURTHER
 from unlikeness.verify.headline import called, headline
 from unlikeness.verify.outcomes import RELEASED
 from unlikeness.verify.quality import Drift, Quality
@@ -49,7 +49,7 @@ def write_grids(verdict: Verdict, folder: Path) -> None:
             rows.append(one.generated.elsewhere / 255)
         with replacing(folder / f"{name}.png") as part:
             grid(torch.cat([_across(row) for row in rows]), columns=SHOWN).save(part, "PNG")
-    for name in {"original", *(one.name for one in (RELEASED, *EVERY))} - sheets.keys():
+    for name in {"original", *(one.name for one in (RELEASED, *EVERY, *FURTHER))} - sheets.keys():
         (folder / f"{name}.png").unlink(missing_ok=True)
 
 
