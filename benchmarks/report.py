@@ -41,7 +41,7 @@ BENCHMARKS = {
         name: f"experiments.{name}"
         for name in (
             "immunization", "drift_curve", "drift_parts", "many_subjects", "retention", "apdm_search",
-            "frozen_loss", "rid_ablation", "rid_ways", "toybox_autoencoder",
+            "frozen_loss", "rid_ablation", "rid_ways", "toybox_autoencoder", "attackers",
         )
     },
 }  # fmt: skip
