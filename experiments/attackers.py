@@ -10,8 +10,9 @@ short run. It is a check that an attack works, not a comparison: one subject, fe
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 from benchmarks.attacking import CODE
@@ -43,7 +44,7 @@ def rows() -> dict[str, tuple[str, dict[str, object]]]:
     return {**own, **dora, **others}
 
 
-def cli(argv: list[str] | None) -> None:
+def cli(argv: Sequence[str] | None) -> None:
     parser = common.parser(__doc__.split("\n")[0] if __doc__ else "")
     parser.add_argument("--only", default="", help="names of rows, separated by commas")
     parser.add_argument("--steps", type=int, default=100, help="of each attack, at most")
@@ -89,7 +90,7 @@ def cli(argv: list[str] | None) -> None:
         return {"settings": asdict(s), **figures}
 
     for name in ("none", *wanted):
-        results.cell(name, lambda name=name: cell(name))
+        results.cell(name, partial(cell, name))
         results.finish({one: found["s"] for one, found in results.cells.items()}, device=model.device)
         print(name, results.cells[name]["s"], flush=True)
     print(render(results.record))

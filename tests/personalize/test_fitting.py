@@ -13,6 +13,7 @@ from PIL import Image
 from tests.tiny import pictures, tiny_model
 from tests.tiny_xl import tiny_xl
 
+from unlikeness.autoencoders import Posterior
 from unlikeness.cli import main
 from unlikeness.diffusion.families.sdxl import Sized
 from unlikeness.errors import UnlikenessError, UsageError
@@ -92,7 +93,12 @@ def test_crops_are_cut_without_resizing(tmp_path: Path) -> None:
     subject = Subject(pictures(1), "dog", whole=(as_tensor(image),))
     seen: list[torch.Tensor] = []
     encode = model.encode_all
-    model.encode_all = lambda images: seen.append(images) or encode(images)  # type: ignore[assignment, func-returns-value, method-assign]
+
+    def noted(images: torch.Tensor) -> Posterior:
+        seen.append(images)
+        return encode(images)
+
+    model.encode_all = noted  # type: ignore[method-assign, assignment]
     prepare(model, subject, replace(NO_PRIOR, fit="crop", views=3))
     [views] = seen
     assert views.shape == (3, 3, 32, 32)

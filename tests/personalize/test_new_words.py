@@ -17,6 +17,7 @@ from tests.tiny_xl import tiny_xl, write_tiny_xl
 
 from unlikeness.diffusion import TextToImage, diffusion_loss
 from unlikeness.diffusion.adapters import Embedding
+from unlikeness.diffusion.condition import Condition
 from unlikeness.diffusion.embeddings import load_embedding
 from unlikeness.diffusion.lora import load_lora
 from unlikeness.diffusion.words import FILE
@@ -79,8 +80,8 @@ def test_a_words_gradient_is_that_of_diffusers_script(tmp_path: Path) -> None:
     assert torch.equal(vectors, encoder_of(model).get_input_embeddings().weight[number])
     pipe = plain_pipe(model, vectors, tmp_path)
     table = pipe.text_encoder.get_input_embeddings().weight.requires_grad_(True)
-    plain_loss(pipe, model).backward()
-    our_loss(tuned).backward()
+    plain_loss(pipe, model).backward()  # type: ignore[no-untyped-call]
+    our_loss(tuned).backward()  # type: ignore[no-untyped-call]
     row = pipe.tokenizer.convert_tokens_to_ids("<sks>")
     assert torch.allclose(vectors.grad[0], table.grad[row], rtol=1e-3, atol=1e-7)
     assert float(vectors.grad.norm()) > 1e-5
@@ -108,8 +109,8 @@ def test_custom_diffusions_gradient_and_layers_are_those_of_diffusers(tmp_path: 
                 own.to_v_custom_diffusion.weight.data = weights[f"{name}.to_v.weight"].detach().clone()
             processors[f"{name}.processor"] = own
     pipe.unet.set_attn_processor(processors)
-    plain_loss(pipe, model).backward()
-    our_loss(tuned).backward()
+    plain_loss(pipe, model).backward()  # type: ignore[no-untyped-call]
+    our_loss(tuned).backward()  # type: ignore[no-untyped-call]
     trained, processors = dict(tuned.denoiser.named_parameters()), pipe.unet.attn_processors
     assert len(parameters) == 2 * len(names) + 1
     for name in names:
@@ -192,12 +193,15 @@ def test_every_family_with_a_clip_learns_a_word(write: Callable[..., Path], tmp_
     tuned = written(model, method, tmp_path / "word")
     c, before = tuned.condition([PROMPT, "a dog"]), model.condition(["a dog"])
     start = method.trainable(model, "<sks>")[0].condition([PROMPT])  # type: ignore[attr-defined]
-    assert c.pooled is not None
-    assert before.pooled is not None
-    assert torch.equal(c[1:].pooled, before.pooled)
-    assert not torch.equal(c[:1].pooled, start.pooled)
+    assert torch.equal(pooled(c)[1:], pooled(before))
+    assert not torch.equal(pooled(c)[:1], pooled(start))
     again = load_embedding(model, Embedding(str(tmp_path / "word" / FILE), "<sks>"))
-    assert torch.equal(again.condition([PROMPT]).pooled, c[:1].pooled)
+    assert torch.equal(pooled(again.condition([PROMPT])), pooled(c)[:1])
+
+
+def pooled(condition: Condition) -> torch.Tensor:
+    assert condition.pooled is not None
+    return condition.pooled
 
 
 def test_what_cannot_be_learnt_is_one_sentence(tmp_path: Path) -> None:

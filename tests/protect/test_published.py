@@ -13,6 +13,7 @@ from torch import Tensor
 
 from unlikeness import protect
 from unlikeness.diffusion import TextToImage, diffusion_loss
+from unlikeness.diffusion.lora import merged_copy
 from unlikeness.errors import UsageError
 from unlikeness.protect import learning
 from unlikeness.protect.methods import caat, simac
@@ -205,10 +206,9 @@ def test_caat_trains_keys_and_values_of_cross_attention_alone(
     model: TextToImage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept: list[TextToImage] = []
-    copy = caat.merged_copy
 
     def spied(original: TextToImage) -> TextToImage:
-        kept.append(copy(original))
+        kept.append(merged_copy(original))
         return kept[-1]
 
     monkeypatch.setattr(caat, "merged_copy", spied)
