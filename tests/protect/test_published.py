@@ -192,7 +192,8 @@ def test_metacloak_computes_through_transforms_along_one_fine_tune(
     made = MetaCloak(model, settings)
     made.perturb(pictures(2), [1, 2], told.append)
     moves, trained = made.work()
-    assert (told[-1], len(starts), trained) == (moves, 12, 12 + 2 * 4)
+    assert (told, made.steps) == ([*range(1, moves + trained + 1)], moves + trained)
+    assert (moves, len(starts), trained) == (12, 12, 12 + 2 * 4)
     assert MetaCloak(model, MetaCloakSettings(class_noun="dog")).work()[0] == 14_400
     first, second = starts[:6], starts[6:]
     for k in (0, 2, 4):  # θ_0, θ_I, θ_2I: the same in each trial, whatever the pictures have become

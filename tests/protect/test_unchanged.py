@@ -183,8 +183,8 @@ def test_a_dry_run_foresees_what_it_can(tmp_path: Path, capsys: pytest.CaptureFi
     for options, why in ((["--budget", "0.9"], UNCHANGED), (["--mask", str(tmp_path / "mask.png")], BLACK)):
         assert main([*command, *options]) == 0
         said = capsys.readouterr().out
-        assert f"a.png  60 × 60 px  1 tiles  unchanged: {why}" in said
-        assert "1 pictures, 1 tiles" in said
+        assert f"a.png  60 × 60 px  1 tile  unchanged: {why}" in said
+        assert "1 picture, 1 tile," in said
         assert "1 of them will be unchanged (copies, not protected); 0 to skip" in said
     assert main(command) == 0
     assert "unchanged" not in capsys.readouterr().out

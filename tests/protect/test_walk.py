@@ -67,6 +67,8 @@ def test_every_method_keeps_its_bounds_and_beats_noise(model: TextToImage, name:
     assert result.max() <= 1
     assert torch.equal(images, kept)
     assert told == sorted(told)
+    if isinstance(made, TogetherProtection):
+        assert told == [*range(1, made.steps + 1)]
 
     torch.manual_seed(99)
     again = protect.create(name, model, {**quick(name), "budget": 4.0})

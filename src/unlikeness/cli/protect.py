@@ -298,6 +298,11 @@ def protect(
         raise typer.Exit(1)
 
 
+def _counted(n: int, noun: str) -> str:
+    """1 tile, 2 tiles."""
+    return f"{n} {noun}{'s' * (n != 1)}"
+
+
 def _show_survey(seen: Survey, against: str) -> None:
     from unlikeness.progress import format_seconds
 
@@ -306,13 +311,14 @@ def _show_survey(seen: Survey, against: str) -> None:
             typer.echo(f"skip  {file.reason}")
         else:
             copied = "" if file.unchanged is None else f"  unchanged: {file.unchanged}"
-            typer.echo(f"{file.name}  {file.size[0]} × {file.size[1]} px  {file.tiles} tiles{copied}")
+            size = f"{file.size[0]} × {file.size[1]} px"
+            typer.echo(f"{file.name}  {size}  {_counted(file.tiles, 'tile')}{copied}")
     if seen.passed_over:
         typer.echo(seen.passed_over)
     usable = sum(file.size is not None for file in seen.files)
     copies = sum(file.unchanged is not None for file in seen.files)
     typer.echo(
-        f"{usable} pictures, {seen.tiles} tiles, about {format_seconds(seen.seconds)}; "
+        f"{_counted(usable, 'picture')}, {_counted(seen.tiles, 'tile')}, about {format_seconds(seen.seconds)}; "
         + (f"{copies} of them will be unchanged (copies, not protected); " if copies else "")
         + f"{len(seen.files) - usable} to skip; nothing was written; {against}"
     )

@@ -6,7 +6,7 @@ A method says in `run` when the model learns and when the pictures move.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
@@ -19,6 +19,7 @@ from unlikeness.diffusion.lora import merged_copy
 from unlikeness.personalize.data import Data, prepare
 from unlikeness.personalize.objective import PersonalizationStep
 from unlikeness.personalize.settings import PersonalizeSettings
+from unlikeness.progress import Silent
 from unlikeness.protect.base import OnStep
 from unlikeness.protect.published import LearningSettings
 from unlikeness.protect.settings import PgdSettings
@@ -49,7 +50,9 @@ class Learner:
         self.model = merged_copy(model).widen()
         self.parameters: list[Tensor] = list(self.model.denoiser.requires_grad_(True).parameters())
 
-    def learn(self, material: Data, steps: int, first: int, seed: int) -> None:
+    def learn(
+        self, material: Data, steps: int, first: int, seed: int, after: Callable[[int, float], None]
+    ) -> None:
         """`steps` DreamBooth steps with a fresh AdamW. first: index of the first, for the pictures' order."""
         s = self.settings
         step = PersonalizationStep(self.model, self.subject, material, s)
@@ -57,6 +60,7 @@ class Learner:
             lambda index, generator: step(first + index, generator), steps=steps,
             optimizer=adamw(self.parameters, lr=s.learning_rate, weight_decay=s.weight_decay),
             parameters=self.parameters, seed=seed, clip=s.clip, description="the surrogate",
+            after=after,
         )  # fmt: skip
 
     @contextmanager
@@ -94,7 +98,13 @@ class Run:
     @cached_property
     def clean(self) -> Data:
         """What the learner learns from the clean pictures and of the class."""
-        return prepare(self.model, self.subject, self.learner.settings, prior=self._prior)
+        drawn = _Counted(self._tell)
+        return prepare(self.model, self.subject, self.learner.settings, prior=self._prior, progress=drawn)
+
+    def _tell(self, *_: float) -> None:
+        self._done += 1
+        if self._on_step is not None:
+            self._on_step(self._done)
 
     def start_again(self) -> None:
         """The learner has the model's own weights."""
@@ -105,7 +115,8 @@ class Run:
 
     def learn_clean(self, steps: int, number: int) -> None:
         """Steps on the clean pictures. number: of such calls before; draws depend on it alone."""
-        self.learner.learn(self.clean, steps, number * steps, derive(self.seed, "clean", number))
+        seed = derive(self.seed, "clean", number)
+        self.learner.learn(self.clean, steps, number * steps, seed, self._tell)
 
     def learn_perturbed(self, steps: int, number: int) -> None:
         """Steps on the pictures as they are now. number: see `learn_clean`."""
@@ -113,16 +124,26 @@ class Run:
             # Of all latents, only these have changed.
             now = replace(self.subject, images=self.current)
             seen = prepare(self.model, now, self.learner.settings, prior=self.clean.prior)
-            self.learner.learn(seen, steps, number * steps, derive(self.seed, "perturbed", number))
+            seed = derive(self.seed, "perturbed", number)
+            self.learner.learn(seen, steps, number * steps, seed, self._tell)
 
     def ascend(self, steps: int) -> None:
         """Gradient steps on the pictures, against the learner as it is now."""
         with frozen(*self.learner.model.networks):
             for _ in range(steps):
                 self.current = self.ascent.move(self.current, self.original, self.generators)
-                self._done += 1
-                if self._on_step is not None:
-                    self._on_step(self._done)
+                self._tell()
+
+
+class _Counted(Silent):
+    """Calls `tell` for each unit."""
+
+    def __init__(self, tell: Callable[[], None]) -> None:
+        self._tell = tell
+
+    def advance(self, n: int = 1, **figures: float) -> None:
+        for _ in range(n):
+            self._tell()
 
 
 class LearningProtection(TogetherProtection[S]):
@@ -164,7 +185,7 @@ class LearningProtection(TogetherProtection[S]):
         Args:
             seed: of everything that is drawn; with the subject and the prior it decides the result.
             prior: class pictures from `personalize.data.class_prior`, drawn now if not given.
-            on_step: called with 1, 2, ... after each gradient step, as many as `work` says.
+            on_step: called with 1, 2, ... after each class picture, training step and gradient step.
 
         Returns:
             [N, 3, H, W] in [0, 1], nowhere further from `subject.images` than the budget; same device.
@@ -188,12 +209,19 @@ class LearningProtection(TogetherProtection[S]):
             self.run(run)
         return run.current.to(subject.images.device)
 
+    @property
+    def steps(self) -> int:
+        """See `TogetherProtection.steps`: class pictures, training steps and gradient steps."""
+        return sum(self.work()) + self._drawn
+
     def passes(self, count: int) -> float:
         """See `TogetherProtection.passes`."""
-        s = self.settings
         moves, trained = self.work()
-        attack = PersonalizeSettings()
-        solver = attack.class_steps or self.model.defaults.steps
-        drawn = attack.class_images * solver if s.prior_weight and trained else 0
+        solver = PersonalizeSettings().class_steps or self.model.defaults.steps
         # A drawing step has two forward passes and no backward pass: about two thirds of a gradient step.
-        return count * moves + 2 * s.batch_size * trained + drawn * 2 / 3
+        return count * moves + 2 * self.settings.batch_size * trained + self._drawn * solver * 2 / 3
+
+    @property
+    def _drawn(self) -> int:
+        """Class pictures, unless they are given."""
+        return PersonalizeSettings().class_images if self.settings.prior_weight and self.work()[1] else 0

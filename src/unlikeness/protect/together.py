@@ -97,6 +97,11 @@ class TogetherProtection(ABC, Generic[S]):
     def protected(self, images: Tensor, seeds: Sequence[int], on_step: OnStep | None) -> Tensor:
         """The subject's pictures [N, 3, T, T], perturbed, on any device."""
 
+    @property
+    @abstractmethod
+    def steps(self) -> int:
+        """How often `on_step` is called."""
+
     @abstractmethod
     def passes(self, count: int) -> float:
         """The cost of `count` pictures, in gradients of one."""

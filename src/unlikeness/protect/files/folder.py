@@ -164,7 +164,8 @@ def _run(
             room.leave(pixels)
 
     read = batches.overlapped(open_in_turn, targets)
-    told = _Steps(getattr(worker.perturber.settings, "steps", 1), progress)
+    of_settings = getattr(worker.perturber.settings, "steps", 1)
+    told = _Steps(getattr(worker.perturber, "steps", of_settings), progress)
     worked = batches.run(read, worker.perturber, batch_size=batch_size, on_step=told)
     written = batches.overlapped(finish, worked)
     # The last is closed first, so that nothing goes on waiting.

@@ -40,6 +40,11 @@ class Caat(TogetherProtection[CaatSettings]):
         """The settings' own."""
         return self.settings.prompt
 
+    @property
+    def steps(self) -> int:
+        """The settings' own."""
+        return self.settings.steps
+
     def protected(self, images: Tensor, seeds: Sequence[int], on_step: OnStep | None) -> Tensor:
         """See `TogetherProtection.protected`."""
         s = self.settings

@@ -64,6 +64,11 @@ class SimAC(LearningProtection[SimACSettings]):
                 run.ascend(s.pgd_steps)
             run.learn_perturbed(s.perturbed_steps, k)
 
+    @property
+    def steps(self) -> int:
+        """See `TogetherProtection.steps`; the search is not counted."""
+        return super().steps - self.settings.search_steps * (_CANDIDATES + 1)
+
     def work(self) -> tuple[int, int]:
         """See `LearningProtection.work`; a step of the search has six gradients."""
         s = self.settings

@@ -47,6 +47,7 @@ class Universal(GradientProtection[UniversalSettings]):
         super().__init__(models, settings)
         self._aims = Aims()
         self._clean: dict[Surrogate, Tensor] = {}
+        self._on_step: OnStep | None = None
 
     @cached_property
     def delta(self) -> Tensor:
@@ -78,6 +79,8 @@ class Universal(GradientProtection[UniversalSettings]):
                     self.check()
                     raise finite.not_finite(finite.GRADIENT, self.dtype)
                 delta = (delta + self.step(gradient)).clamp(-budget, budget)
+                if self._on_step is not None:
+                    self._on_step(k + 1)
         return delta
 
     @torch.no_grad()
@@ -99,9 +102,8 @@ class Universal(GradientProtection[UniversalSettings]):
     ) -> Tensor:
         """See `GradientProtection.perturb_within`: an addition. Seeds change nothing."""
         check_batch(images, seeds)
+        self._on_step = on_step
         delta = F.interpolate(self.delta, images.shape[-2:], mode="nearest-exact").to(images)
-        if on_step is not None:
-            on_step(self.settings.steps)
         return (images.detach() + (delta if strength is None else delta * strength)).clamp(0, 1)
 
     def seconds(self, side: int, count: int) -> float:
