@@ -317,8 +317,9 @@ def _show_survey(seen: Survey, against: str) -> None:
         typer.echo(seen.passed_over)
     usable = sum(file.size is not None for file in seen.files)
     copies = sum(file.unchanged is not None for file in seen.files)
+    time = format_seconds(seen.seconds)
     typer.echo(
-        f"{_counted(usable, 'picture')}, {_counted(seen.tiles, 'tile')}, about {format_seconds(seen.seconds)}; "
+        f"{_counted(usable, 'picture')}, {_counted(seen.tiles, 'tile')}, about {time}; "
         + (f"{copies} of them will be unchanged (copies, not protected); " if copies else "")
         + f"{len(seen.files) - usable} to skip; nothing was written; {against}"
     )

@@ -187,6 +187,10 @@ def _run(
     return outcome
 
 
+_SOON = 0.1
+"""Seconds within which nothing can be estimated."""
+
+
 @dataclass
 class _Steps:
     """Tells the step of a batch, and the seconds until its last."""
@@ -199,6 +203,7 @@ class _Steps:
         now = time.monotonic()
         if step == 1:
             self.began = now
+        if now - self.began < _SOON:  # several steps may be told at once
             self.progress.advance(0, step=step)
         else:
             left = (now - self.began) / (step - 1) * max(self.total - step, 0)
