@@ -49,10 +49,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def words(home: Path, output: Path, *further: str) -> list[str]:
-    base = ["verify", str(home / "model"), "--class-noun", "mug", "--output", str(output), *QUICK, *further]
-    inputs = {"--images": home / "images", "--held-out": home / "held-out"}
-    usual = {flag: str(path) for flag, path in inputs.items() if flag not in further}
-    return [*base, *(word for pair in usual.items() for word in pair)]
+    images = [] if "--images" in further else ["--images", str(home / "images")]
+    base = ["verify", str(home / "model"), *images, "--class-noun", "mug"]
+    return [*base, "--held-out", str(home / "held-out"), "--output", str(output), *QUICK, *further]
 
 
 def test_a_certificate(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

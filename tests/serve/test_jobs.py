@@ -304,7 +304,7 @@ def test_gradient_methods(tmp_path: Path) -> None:
     assert (outcome["protected"], outcome["skipped"]) == (1, 0)
     lines = [json.loads(line) for line in told.getvalue().splitlines()]
     assert lines[-1]["finished"] == 1
-    assert {line["step"] for line in lines} >= {1, 2}
+    assert lines[-1]["step"] == 2
     with zipfile.ZipFile(tmp_path / "result.zip") as packed:
         line = json.loads(packed.read("manifest.jsonl"))
     words = ["--model", "toybox", "--method", "photoguard", "--steps", "2", "--psnr", "40", "-q"]

@@ -185,18 +185,21 @@ def _attack(suite: Suite, name: str, seed: int) -> dict[str, Any]:
 def code_of(cell: Cell, suite: Suite) -> str:
     """Twelve digits of the digest of all code that decides a cell."""
     steps = tuple(step.method for step in chain(suite, cell.purifier))
-    return _code_of(cell.defence.kind, cell.defence.method, attacker(suite, cell.attacker).method, steps)
+    method, metrics = attacker(suite, cell.attacker).method, tuple(METRICS.names())
+    return _code_of(cell.defence.kind, cell.defence.method, method, steps, metrics)
 
 
 @cache
-def _code_of(kind: str, defence: str, method: str, purifiers: tuple[str, ...]) -> str:
+def _code_of(
+    kind: str, defence: str, method: str, purifiers: tuple[str, ...], metrics: tuple[str, ...]
+) -> str:
     parts = [_code((*_ATTACK, *_DEFENCE[kind]))]
     if kind != "none":
         methods: Methods[Any, Any] = PROTECTIONS if kind == "pictures" else immunize.METHODS
         parts.append(_module(methods, defence))
     parts.append(_module(personalize.METHODS, method))
     parts += [_module(purify.METHODS, name) for name in purifiers]
-    parts += [_module(METRICS, name) for name in METRICS.names()]
+    parts += [_module(METRICS, name) for name in metrics]
     return _short(parts)[:12]
 
 
