@@ -13,7 +13,7 @@ import stat
 from pathlib import Path
 from typing import Any
 
-from unlikeness.errors import one_line
+from unlikeness.errors import UnlikenessError, UsageError, one_line
 
 __all__ = [
     "LARGEST", "UnreadableError", "check_file", "parse_json", "parse_yaml", "read", "read_json", "reason",
@@ -130,6 +130,20 @@ def parse_json(text: str | bytes, *, surrogates: bool = False, infinite: bool = 
         raise UnreadableError(f"it is no JSON: {reason(error)}") from error
     _check(value, surrogates, infinite)
     return value
+
+
+def read_lines(path: Path, what: str) -> dict[Any, Any]:
+    """The lines NAME: VALUE of a YAML file. what: the file in messages.
+
+    UnlikenessError for a file that cannot be read; UsageError for one that holds something else.
+    """
+    try:
+        content = parse_yaml(read(path).decode("utf-8"))
+    except (UnreadableError, UnicodeDecodeError) as error:
+        raise UnlikenessError(f"{what} {path} cannot be read ({reason(error)}); give a YAML file") from error
+    if not isinstance(content, dict):
+        raise UsageError(f"{what} {path} must be lines NAME: VALUE")
+    return content
 
 
 def parse_yaml(text: str, loader: type[Any] | None = None) -> Any:

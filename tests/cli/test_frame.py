@@ -37,6 +37,9 @@ def test_no_arguments_show_the_help(capsys: pytest.CaptureFixture[str]) -> None:
         (["generate", "--model", "a", "--model=b"], "--model is given twice, and it takes one value"),
         (["protect", "a", "-oone", "--output", "two"], "--output is given twice"),
         (["protect", "a", "-o", "one", "-o", "two"], "-o is given twice"),
+        (["protect", "a", "-o", "one", "--mask", "b", "--mask", "c"], "--mask is given twice"),
+        (["purify", "a", "-o", "b", "--method", "jpeg", "--method", "blur"], "--method is given twice"),
+        (["verify", "a", "--attackers", "paper", "--attackers", "lora-4"], "--attackers is given twice"),
     ],
 )
 def test_misuse_exits_2_with_one_line_that_names_it(

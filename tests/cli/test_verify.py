@@ -17,7 +17,7 @@ from unlikeness.toybox.cast import class_pictures, member
 from unlikeness.verify.job import Verification
 
 QUICK = [
-    "--preset", "stable-diffusion", "--attackers", "paper,lora-4", "--context", "at 7", "-q",
+    "--preset", "stable-diffusion", "--context", "at 7", "-q",
     *(
         word
         for value in (
@@ -51,7 +51,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def words(home: Path, output: Path, *further: str) -> list[str]:
     images = [] if "--images" in further else ["--images", str(home / "images")]
     base = ["verify", str(home / "model"), *images, "--class-noun", "mug"]
-    return [*base, "--held-out", str(home / "held-out"), "--output", str(output), *QUICK, *further]
+    base += ["--held-out", str(home / "held-out"), "--output", str(output)]
+    attackers = [] if "--attackers" in further else ["--attackers", "paper,lora-4"]
+    return [*base, *QUICK, *attackers, *further]
 
 
 def test_a_certificate(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

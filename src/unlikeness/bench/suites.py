@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from unlikeness.errors import UnlikenessError, UsageError
-from unlikeness.foreign import UnreadableError, parse_yaml, read, reason
+from unlikeness.errors import UsageError
+from unlikeness.foreign import read_lines
 from unlikeness.presets import PRESETS
 from unlikeness.settings import Checked, build, given_in, setting
 from unlikeness.verify.settings import VerifySettings
@@ -135,15 +135,7 @@ def load(
             f"{name} is no suite and no file{closest(name, known)}; give a YAML file, or one of "
             f"{', '.join(known)}"
         )
-    try:
-        content = parse_yaml(read(path).decode("utf-8"))
-    except (UnreadableError, UnicodeDecodeError) as error:
-        raise UnlikenessError(
-            f"the suite {path} cannot be read ({reason(error)}); give a YAML file"
-        ) from error
-    if not isinstance(content, dict):
-        raise UsageError(f"the suite {path} must be lines NAME: VALUE")
-    content = {**content, **(changes or {})}
+    content = {**read_lines(path, "the suite"), **(changes or {})}
     for key, value in (attack or {}).items():
         whose, dot, which = key.rpartition(".")
         place = content.setdefault("personalize", {}).setdefault(whose, {}) if dot else (

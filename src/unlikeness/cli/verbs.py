@@ -110,7 +110,7 @@ class _Group(TyperGroup):
 
 
 def _check_repeated(options: Sequence[Any], arguments: Sequence[str]) -> None:
-    """UsageError for an input or output that is given twice and takes one value: the parser drops the first.
+    """UsageError for an input, an output or a list with commas that is given twice: the first would be lost.
 
     Of other options the last value counts, as in most programs.
     """
@@ -126,7 +126,8 @@ def _check_repeated(options: Sequence[Any], arguments: Sequence[str]) -> None:
             continue
         if not equals:
             next(words, None)  # its value
-        single = option.rich_help_panel == GROUPS[0] and not option.multiple
+        drops = option.rich_help_panel == GROUPS[0] or "," in (option.metavar or "")
+        single = drops and not option.multiple
         if option.name in seen and single:
             raise UsageError(f"{name} is given twice, and it takes one value; leave one of them out")
         seen.add(option.name)

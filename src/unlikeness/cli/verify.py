@@ -73,7 +73,11 @@ def verify(
     ] = None,
     unrelated_noun: Annotated[str | None, give("Class noun of --unrelated.")] = None,
     attackers: Annotated[
-        str | None, how("Attackers, separated by commas. Default: every attacker that is possible.")
+        str | None,
+        how(
+            "Attackers, separated by commas. Default: every attacker that is possible.",
+            metavar="NAME[,NAME...]",
+        ),
     ] = None,
     context: Annotated[
         list[str] | None,

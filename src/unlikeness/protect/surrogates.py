@@ -236,6 +236,12 @@ class Surrogates(tuple[Surrogate, ...]):
         whole = [(one, one.model) for one in self if one.model is not None]
         return {one: model.condition([prompt]).detach() for one, model in whole}
 
+    def all_conditions(self, prompt: str) -> dict[Surrogate, Condition]:
+        """As `conditions`. UsageError also for an autoencoder without a model."""
+        for one in self:
+            _ = one.whole
+        return self.conditions(prompt)
+
     def check_prompt(self, prompt: str) -> None:
         """UsageError if a model does not read the whole prompt."""
         for one in self:

@@ -11,8 +11,8 @@ from unlikeness import locks
 from unlikeness.diffusion import hub
 from unlikeness.diffusion.adapters import Added, digests
 from unlikeness.diffusion.devices import check_device, pick_device
-from unlikeness.errors import UnlikenessError, UsageError
-from unlikeness.foreign import UnreadableError, parse_yaml, read, reason
+from unlikeness.errors import UsageError
+from unlikeness.foreign import read_lines
 from unlikeness.measure.encoders import check_encoders, check_side, load_encoder
 from unlikeness.paths import check_exists
 from unlikeness.pictures.finding import check_pictures
@@ -297,15 +297,7 @@ def _check_output(output: Path) -> None:
 def _yaml(path: Path | None) -> dict[str, Any]:
     if path is None:
         return {}
-    try:
-        content = parse_yaml(read(path).decode("utf-8"))
-    except (UnreadableError, UnicodeDecodeError) as error:
-        raise UnlikenessError(
-            f"the settings {path} cannot be read ({reason(error)}); give a YAML file"
-        ) from error
-    if not isinstance(content, dict):
-        raise UsageError(f"the settings {path} must be lines NAME: VALUE")
-    found = {str(name): value for name, value in content.items()}
+    found = {str(name): value for name, value in read_lines(path, "the settings").items()}
     inner = [str(name) for value in found.values() if isinstance(value, dict) for name in value]
     given_in(str(path), [*found, *inner])
     return found

@@ -203,7 +203,7 @@ class _Steps:
         now = time.monotonic()
         if step == 1:
             self.began = now
-        if now - self.began < _SOON:  # several steps may be told at once
+        if now - self.began < _SOON:  # several steps may be reported at once
             self.progress.advance(0, step=step)
         else:
             left = (now - self.began) / (step - 1) * max(self.total - step, 0)

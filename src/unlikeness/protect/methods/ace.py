@@ -38,9 +38,7 @@ class Ace(GradientProtection[AceSettings]):
 
     def __init__(self, models: Models, settings: AceSettings) -> None:
         super().__init__(models, settings)
-        for surrogate in self.surrogates:
-            _ = surrogate.whole
-        self._c = self.surrogates.conditions(settings.prompt)
+        self._c = self.surrogates.all_conditions(settings.prompt)
         self._aims = Aims(settings.target)
 
     @property

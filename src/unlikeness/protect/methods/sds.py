@@ -34,9 +34,7 @@ class Sds(GradientProtection[SdsSettings]):
 
     def __init__(self, models: Models, settings: SdsSettings) -> None:
         super().__init__(models, settings)
-        for surrogate in self.surrogates:
-            _ = surrogate.whole
-        self._c = self.surrogates.conditions(settings.prompt)
+        self._c = self.surrogates.all_conditions(settings.prompt)
 
     def objective(
         self, surrogate: Surrogate, images: Tensor, generators: Sequence[torch.Generator]
